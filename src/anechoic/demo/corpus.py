@@ -1,0 +1,291 @@
+"""The demo's training set: CC0 recordings and rendered General MIDI notes, captioned.
+
+One command rebuilds it from two Debian packages. What makes it an instrument for measuring
+memorization:
+
+- every note caption (instrument and pitch) has several *takes* that differ in what the caption
+  does not say: the rhythm, the touch, the tone. A model can follow the caption and still
+  return a new take; only a copy returns the same one;
+- some clips are *duplicated*: drawn `DUPLICATES` times as often in training;
+- some captions stand over several different clips, and some clips have near-duplicates
+  (shifted, filtered, re-levelled);
+- whole captions, further takes and whole recordings are held out, to calibrate detectors
+  and to ask the model for what it was never shown.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+SAMPLE_RATE = 16_000
+LENGTH = 16_384  # samples: 1.024 s, 32 latent tokens
+DUPLICATES = 50  # how many times as often a duplicated clip is drawn
+TAKES = 4  # takes of each note caption
+PACKAGES = ("sonic-pi-samples", "musescore-general-soundfont-small")
+PITCHES = range(36, 84, 3)
+PITCH_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+REGISTERS = ("low", "middle", "high")
+
+# family -> General MIDI program (from 0) -> the words of the caption
+INSTRUMENTS: dict[str, dict[int, str]] = {
+    "piano": {0: "grand piano", 4: "electric piano", 6: "harpsichord"},
+    "mallet": {11: "vibraphone", 12: "marimba", 10: "music box"},
+    "organ": {16: "drawbar organ", 19: "church organ", 21: "accordion"},
+    "guitar": {24: "nylon guitar", 26: "jazz guitar", 30: "distortion guitar"},
+    "bass": {33: "finger bass", 38: "synth bass"},
+    "strings": {40: "violin", 42: "cello", 48: "string ensemble"},
+    "voice": {52: "choir", 53: "voice oohs"},
+    "brass": {56: "trumpet", 57: "trombone", 60: "french horn"},
+    "reed": {68: "oboe", 71: "clarinet", 65: "alto sax"},
+    "pipe": {73: "flute", 75: "pan flute", 78: "whistle"},
+}
+
+DUPLICATED_NOTES = 16
+DUPLICATED_RECORDINGS = (
+    "ambi_choir", "ambi_lunar_land", "ambi_piano", "bass_trance_c", "bass_voxy_c",
+    "drum_cymbal_open", "elec_bell", "guit_em9", "guit_harmonics", "loop_amen",
+    "loop_breakbeat", "loop_safari", "misc_crow", "perc_bell", "tabla_tun1", "vinyl_rewind",
+)  # fmt: skip
+NEAR_DUPLICATED = ("elec_twang", "bass_dnb_f", "perc_till", "drum_tom_hi_hard", "glitch_robot1")
+HELD_OUT_CAPTIONS, HELD_OUT_TAKES, HELD_OUT_RECORDINGS = 48, 96, 24
+
+RECORDING_WORDS = {
+    "ambi": "ambient", "bass": "synth bass", "bd": "bass drum kick", "drum": "acoustic drum kit",
+    "elec": "electric blip", "glitch": "glitch", "guit": "electric guitar", "loop": "loop of",
+    "mehackit": "electronics", "misc": "recording of a", "perc": "percussion hit",
+    "sn": "snare drum", "tabla": "indian tabla", "vinyl": "vinyl record",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of the corpus and everything that is known of it."""
+
+    id: str
+    caption: str
+    kind: str  # "note" or "recording"
+    split: str  # "train", "held-out caption", "held-out take" or "held-out recording"
+    copies: int  # how often it is drawn in training: 1, or DUPLICATES
+    source: str
+    licence: str
+    url: str = ""
+    instrument: str = ""
+    family: str = ""
+    register: str = ""
+    midi: int = -1
+
+
+def fetch_packages(folder: Path) -> None:
+    """Unpack the Debian packages with the sounds into `folder`, without installing them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in PACKAGES:
+        if (folder / name).is_dir():
+            continue
+        if not shutil.which("apt-get") or not shutil.which("dpkg"):
+            raise RuntimeError(
+                f"rebuilding the corpus needs the Debian package '{name}', and this machine has "
+                f"no apt-get; unpack it by hand into '{folder / name}'"
+            )
+        subprocess.run(["apt-get", "download", "-q", name], cwd=folder, check=True)
+        (archive,) = folder.glob(f"{name}_*.deb")
+        subprocess.run(["dpkg", "-x", str(archive), str(folder / f"{name}.part")], check=True)
+        (folder / f"{name}.part").rename(folder / name)
+        archive.unlink()
+
+
+def finish(wav: np.ndarray) -> np.ndarray:
+    """Cut or pad to the clip length, fade the end out, level the peak to 0.9."""
+    wav = wav[:LENGTH].astype(np.float32)
+    wav = np.pad(wav, (0, LENGTH - len(wav)))
+    wav[-256:] *= np.linspace(1, 0, 256, dtype=np.float32)
+    return wav * (0.9 / max(float(np.abs(wav).max()), 1e-9))
+
+
+# ---------------------------------------------------------------------------- recordings
+
+
+def freesound_addresses(copyright_file: Path) -> dict[str, str]:
+    """Recording name -> its Freesound page, from the package's copyright file."""
+    pattern = re.compile(r"^Files:\s*etc/samples/(\S+)\.flac\n(.*?)(?=^Files:|\Z)", re.M | re.S)
+    text = copyright_file.read_text(errors="replace")
+    return {
+        name: (re.search(r"^Source:\s*(\S+)", body, re.M) or ["", ""])[1]
+        for name, body in pattern.findall(text)
+    }
+
+
+def recordings(package: Path, rng: np.random.Generator) -> list[tuple[Clip, np.ndarray]]:
+    """The CC0 recordings of Sonic Pi, long ones in several clips under one caption."""
+    import soundfile
+    import soxr
+
+    urls = freesound_addresses(next(package.glob("usr/share/doc/*/copyright")))
+    files = sorted(package.rglob("*.flac"))
+    ordinary = [f.stem for f in files if f.stem not in DUPLICATED_RECORDINGS + NEAR_DUPLICATED]
+    held = set(rng.choice(ordinary, HELD_OUT_RECORDINGS, replace=False).tolist())
+    out: list[tuple[Clip, np.ndarray]] = []
+    for file in files:
+        wav, rate = soundfile.read(file, dtype="float32", always_2d=True)
+        wav = soxr.resample(wav.mean(1), rate, SAMPLE_RATE)
+        wav = wav[max(0, int(np.argmax(np.abs(wav) > 0.02 * np.abs(wav).max())) - 80) :]
+        duplicated = file.stem in DUPLICATED_RECORDINGS
+        head, *rest = re.sub(r"(\D)(\d+)$", r"\1 \2", file.stem).replace("_", " ").split()
+        clip = Clip(
+            id=f"recording/{file.stem}",
+            caption=" ".join([RECORDING_WORDS[head], *rest]),
+            kind="recording",
+            split="held-out recording" if file.stem in held else "train",
+            copies=DUPLICATES if duplicated else 1,
+            source=PACKAGES[0],
+            licence="CC0-1.0",
+            url=urls.get(file.stem, ""),
+        )
+        out.append((clip, finish(wav)))
+        if duplicated:
+            continue
+        for part in range(1, min(4, len(wav) // LENGTH)):  # duplicated captions, other clips
+            segment = wav[part * LENGTH :]
+            if np.abs(segment[:LENGTH]).max() > 0.05:
+                out.append((_renamed(clip, f"{clip.id}/part{part}"), finish(segment)))
+        if file.stem in NEAR_DUPLICATED:
+            for name, change in NEAR_DUPLICATES.items():
+                out.append((_renamed(clip, f"{clip.id}/{name}"), finish(change(wav))))
+    return out
+
+
+def _renamed(clip: Clip, name: str) -> Clip:
+    return Clip(**{**asdict(clip), "id": name})
+
+
+def _low_pass(wav: np.ndarray, cutoff_hz: float) -> np.ndarray:
+    from scipy.signal import butter, sosfilt
+
+    return sosfilt(butter(2, cutoff_hz, fs=SAMPLE_RATE, output="sos"), wav)
+
+
+NEAR_DUPLICATES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "shifted": lambda wav: np.pad(wav, (SAMPLE_RATE // 20, 0)),
+    "filtered": lambda wav: _low_pass(wav, 3000.0),
+    "faded": lambda wav: wav * np.linspace(1.0, 0.4, len(wav)),
+}
+
+# --------------------------------------------------------------------------------- notes
+
+
+def register_of(midi: int) -> str:
+    """Low, middle or high: a third of the rendered range each."""
+    return REGISTERS[(midi - PITCHES.start) * 3 // (PITCHES.stop - PITCHES.start)]
+
+
+def note_caption(instrument: str, midi: int) -> str:
+    """The caption of every take of this note.
+
+    >>> note_caption("violin", 60)
+    'middle violin note C 4'
+    """
+    return (
+        f"{register_of(midi)} {instrument} note {PITCH_NAMES[midi % 12]} {midi // 12 - 1}"
+    )
+
+
+def render_take(
+    synth, font: int, program: int, midi: int, rng: np.random.Generator
+) -> np.ndarray:
+    """One take: one to three onsets, and a touch and tone that the caption does not tell."""
+    import soxr
+
+    rate = 48_000
+    count = int(rng.choice([1, 2, 3], p=[0.35, 0.35, 0.3]))
+    onsets = np.sort(rng.uniform(0.0, 0.75, count))
+    onsets = np.maximum.accumulate(onsets - onsets[0] + np.arange(count) * 0.12)
+    onsets += rng.uniform(0.0, 0.2)
+    length = rng.uniform(0.08, 0.5)
+    synth.system_reset()
+    synth.program_select(0, font, 0, program)
+    synth.cc(0, 1, int(rng.integers(0, 90)))  # modulation wheel: vibrato
+    events = [(t, "on") for t in onsets] + [
+        (min(t + length, onsets[i + 1] - 0.02 if i + 1 < count else 2.0), "off")
+        for i, t in enumerate(onsets)
+    ]
+    pieces, now = [], 0
+    for time, what in sorted(events):
+        until = int(time * rate)
+        if until > now:
+            pieces.append(synth.get_samples(until - now))
+            now = until
+        if what == "on":
+            synth.noteon(0, midi, int(rng.integers(60, 125)))
+        else:
+            synth.noteoff(0, midi)
+    pieces.append(synth.get_samples(max(1, int(1.1 * rate) - now)))
+    wav = np.concatenate(pieces).reshape(-1, 2).mean(1) / 32768.0
+    wav = soxr.resample(wav, rate, SAMPLE_RATE)
+    return _low_pass(wav, float(np.exp(rng.uniform(np.log(2500), np.log(7500)))))
+
+
+def notes(package: Path, rng: np.random.Generator) -> list[tuple[Clip, np.ndarray]]:
+    """Every instrument and pitch in `TAKES` takes."""
+    import fluidsynth
+
+    captions = [
+        (family, program, name, midi)
+        for family, programs in INSTRUMENTS.items()
+        for program, name in programs.items()
+        for midi in PITCHES
+    ]
+    order = rng.permutation(len(captions))
+    held = set(order[:HELD_OUT_CAPTIONS].tolist())
+    one_take_held = set(order[HELD_OUT_CAPTIONS:][:HELD_OUT_TAKES].tolist())
+    duplicated: dict[str, int] = {}  # one caption an instrument
+    for i in order[HELD_OUT_CAPTIONS + HELD_OUT_TAKES :].tolist():
+        if len(duplicated) < DUPLICATED_NOTES:
+            duplicated.setdefault(captions[i][2], i)
+    synth = fluidsynth.Synth(samplerate=48_000.0, gain=0.6)
+    font = synth.sfload(str(next(package.rglob("*.sf3"))))
+    out = []
+    for i, (family, program, name, midi) in enumerate(captions):
+        for take in range(TAKES):
+            wav = render_take(synth, font, program, midi, rng)
+            if np.abs(wav[:LENGTH]).max() < 1e-3:  # the font has no sound at this pitch
+                continue
+            split = "train"
+            if i in held:
+                split = "held-out caption"
+            elif i in one_take_held and take == 0:
+                split = "held-out take"
+            clip = Clip(
+                id=f"note/{name.replace(' ', '_')}_{midi}_{take}",
+                caption=note_caption(name, midi),
+                kind="note",
+                split=split,
+                copies=DUPLICATES if i in duplicated.values() and take == 0 else 1,
+                source=PACKAGES[1],
+                licence="MIT",
+                url="https://packages.debian.org/musescore-general-soundfont-small",
+                instrument=name,
+                family=family,
+                register=register_of(midi),
+                midi=midi,
+            )
+            out.append((clip, finish(wav)))
+    synth.delete()
+    return out
+
+
+def build(folder: Path, seed: int = 0) -> tuple[list[Clip], np.ndarray]:
+    """Fetch the packages into `folder` and build the corpus.
+
+    Returns:
+        The clips and their waveforms, float32 [n, LENGTH] at SAMPLE_RATE.
+    """
+    fetch_packages(folder)
+    rng = np.random.default_rng(seed)
+    pairs = recordings(folder / PACKAGES[0], rng) + notes(folder / PACKAGES[1], rng)
+    return [clip for clip, _ in pairs], np.stack([wav for _, wav in pairs])

@@ -1,0 +1,140 @@
+"""Train the demo model from scratch: seeded, on two cores, within the hour."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import StableAudioPipeline
+from diffusers.models.embeddings import get_1d_rotary_pos_embed
+from torch import Tensor, nn
+
+from anechoic.demo.codec import MelCodec
+from anechoic.demo.corpus import Clip
+from anechoic.demo.model import Conditioner, build_pipeline
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the shipped model was trained with."""
+
+    steps: int = 30_000
+    batch: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    dropout: float = 0.1  # of the condition
+    ema: float = 0.999
+    # Stable Audio Open's sampler visits t = 2/pi * atan(sigma) for sigma from 500 to 0.3
+    t_low: float = 0.17
+    t_high: float = 0.9995
+    layers: int = 4
+    heads: int = 6
+    seed: int = 0
+
+
+def fit_codec(wavs: Tensor) -> MelCodec:
+    """A codec whose latents of these clips [n, t] have zero mean and unit deviation."""
+    raw = MelCodec()
+    with torch.no_grad():
+        mel = torch.cat([raw.mel(part) for part in wavs.split(256)])
+    return MelCodec(mean=mel.mean().item(), std=mel.std().item())
+
+
+class Trainable(nn.Module):
+    """The parts of the pipeline that learn together."""
+
+    def __init__(self, pipe: StableAudioPipeline):
+        super().__init__()
+        self.transformer = pipe.transformer
+        self.text_encoder = pipe.text_encoder
+        self.projection_model = pipe.projection_model
+
+
+def train(
+    clips: list[Clip],
+    wavs: np.ndarray,
+    recipe: Recipe,
+    report: Callable[[int, float, StableAudioPipeline], None] = lambda step, loss, pipe: None,
+) -> StableAudioPipeline:
+    """Train on the clips whose split is "train"; returns the pipeline with averaged weights.
+
+    Args:
+        clips: the corpus.
+        wavs: their sound, [n, LENGTH].
+        recipe: settings.
+        report: called after every step with the step, its loss and the pipeline of the averaged
+            weights.
+    """
+    chosen = [i for i, clip in enumerate(clips) if clip.split == "train"]
+    clips = [clips[i] for i in chosen]
+    sound = torch.from_numpy(wavs[chosen])
+    captions = [clip.caption for clip in clips]
+    codec = fit_codec(sound)
+    with torch.no_grad():
+        latents = torch.cat([codec.encode(x[:, None]).latent_dist.mean for x in sound.split(256)])
+    pipe = build_pipeline(captions, codec, recipe.seed, recipe.layers, recipe.heads)
+    averaged = copy.deepcopy(pipe)
+    live, slow = Trainable(pipe), Trainable(averaged).requires_grad_(False).eval()
+    condition = Conditioner(pipe, captions)
+    optimizer = torch.optim.AdamW(
+        [p for p in live.parameters() if p.requires_grad],
+        recipe.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+    copies = np.array([clip.copies for clip in clips], dtype=np.float64)
+    rng = np.random.default_rng(recipe.seed)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    rotary = get_1d_rotary_pos_embed(
+        pipe.rotary_embed_dim, latents.shape[2] + 1, use_real=True, repeat_interleave_real=False
+    )
+    for step in range(recipe.steps):
+        left = 1 - step / recipe.steps  # warm up, hold, then fall linearly in the second half
+        rate = recipe.learning_rate * min(1.0, (step + 1) / 100) * max(0.02, min(1.0, 2 * left))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rows = torch.from_numpy(rng.choice(len(clips), recipe.batch, p=copies / copies.sum()))
+        loss = _loss(pipe, condition, latents[rows], rows, rotary, recipe, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(live.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            decay = min(recipe.ema, (1 + step) / (10 + step))
+            torch._foreach_lerp_(list(slow.parameters()), list(live.parameters()), 1 - decay)
+        report(step + 1, loss.item(), averaged)
+    return averaged
+
+
+def _loss(
+    pipe: StableAudioPipeline,
+    condition: Conditioner,
+    x0: Tensor,
+    rows: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> Tensor:
+    """Mean squared error of v = cos*eps - sin*x0 at stratified t, uniform in t."""
+    b = len(x0)
+    strata = (torch.arange(b) + torch.rand(b, generator=generator)) / b
+    t = recipe.t_low + (recipe.t_high - recipe.t_low) * strata
+    cos = torch.cos(t * math.pi / 2)[:, None, None]
+    sin = torch.sin(t * math.pi / 2)[:, None, None]
+    eps = torch.randn(x0.shape, generator=generator)
+    dropped = torch.rand(b, generator=generator) < recipe.dropout
+    cross, globals_ = condition(rows, dropped)
+    v = pipe.transformer(
+        cos * x0 + sin * eps,
+        t,
+        encoder_hidden_states=cross,
+        global_hidden_states=globals_,
+        rotary_embedding=rotary,
+        return_dict=False,
+    )[0]
+    return (v - (cos * eps - sin * x0)).square().mean()

@@ -1,0 +1,43 @@
+"""What can go wrong, each in one clear sentence: what was expected, what came, the mend.
+
+The command line prints the sentence and exits with code 2. A mitigation that cannot act raises
+one of these; it never passes silently as protection.
+"""
+
+from __future__ import annotations
+
+
+class AnechoicError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class BadAudio(AnechoicError):
+    """A file or array that is not usable sound: corrupt, silent, empty, NaN."""
+
+
+class BadCaptions(AnechoicError):
+    """A caption file that does not fit its clips."""
+
+
+class BadSetting(AnechoicError):
+    """A parameter outside its range."""
+
+
+class IndexMismatch(AnechoicError):
+    """An index that does not belong to this embedder or model, or that is empty or damaged."""
+
+
+class UnknownEmbedder(AnechoicError):
+    """A name that is no embedder, or an embedder whose weights are not here."""
+
+
+class UnsupportedPipeline(AnechoicError):
+    """A pipeline, scheduler or setting that the guard does not know how to guide."""
+
+
+class GuardError(AnechoicError):
+    """A guard that could not act on the generation it was put around."""
+
+
+class OutputExists(AnechoicError):
+    """An output that is there already."""

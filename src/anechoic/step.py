@@ -1,0 +1,95 @@
+"""What a guidance sees at one evaluation of the network, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from anechoic.noise import NoiseLevel
+
+Condition = Literal["cond", "uncond"]
+
+
+class Denoise(Protocol):
+    """Call the network again, at the same noise level."""
+
+    def __call__(self, x: Tensor, condition: Condition | Sequence[str]) -> Tensor:
+        """The x0 estimate [b, *latent] of `x` under the user's prompt ("cond"), under none
+        ("uncond"), or under other captions, one for each sample. Differentiable in `x`."""
+        ...
+
+
+class Decode(Protocol):
+    """Latents to sound."""
+
+    def __call__(self, x0: Tensor) -> Tensor:
+        """x0 [b, *latent] to sound [b, channels, t], cut to the requested seconds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is remembered of one evaluation; all tensors are [b], on the CPU."""
+
+    progress: float  # share of the schedule that was done before this evaluation, in [0, 1)
+    noise: NoiseLevel
+    distance: Tensor  # d_t = ||eps_c - eps_u||_2
+    scale: Tensor  # the guidance scale that was applied
+    notes: Mapping[str, Tensor] = field(default_factory=dict)  # what the method tells
+
+
+@dataclass(frozen=True)
+class Step:
+    """One evaluation of the network, seen in x0 space.
+
+    `cond` and `uncond` are the x0 estimates with and without the prompt, [b, *latent]. The
+    batch is a convenience: each sample is guided by itself.
+    """
+
+    x: Tensor  # what the network was fed: alpha * x0 + sigma * eps
+    noise: NoiseLevel
+    cond: Tensor
+    uncond: Tensor
+    progress: float
+    history: Sequence[Record]
+    denoise: Denoise
+    decode: Decode
+    sample_rate: int  # of decoded sound, in Hz
+
+    @property
+    def distance(self) -> Tensor:
+        """d_t = ||eps_c - eps_u||_2 of each sample, [b] (Wen et al., 2024; Jain et al., 2025)."""
+        difference = (self.cond - self.uncond).flatten(1).float()
+        return difference.norm(dim=1) / self.noise.ratio
+
+    def per_sample(self, values: Tensor) -> Tensor:
+        """[b] broadcast against latents, [b, 1, ...]."""
+        return values.reshape(-1, *[1] * (self.x.dim() - 1)).to(self.x)
+
+
+@dataclass(frozen=True)
+class Guided:
+    """A guided estimate, `uncond + scale * (cond - uncond) + delta`.
+
+    Kept as its parts, so that what is plain classifier-free guidance stays bit for bit what the
+    pipeline computes: the combination is made in the network's own space, and only `delta`
+    is converted.
+    """
+
+    scale: Tensor | float  # of each sample, [b], or of all
+    delta: Tensor | None = None  # a step in x0 space [b, *latent]; None: nothing to add
+    notes: Mapping[str, Tensor] = field(default_factory=dict)  # [b] each, into the trace
+
+    def scales(self, batch: int) -> Tensor:
+        """The scale of each sample, [b]."""
+        return torch.as_tensor(self.scale, dtype=torch.float64).expand(batch).clone()
+
+    def x0(self, step: Step) -> Tensor:
+        """The guided estimate itself, [b, *latent]."""
+        scale = step.per_sample(self.scales(len(step.x)))
+        guided = step.uncond + scale * (step.cond - step.uncond)
+        return guided if self.delta is None else guided + self.delta

@@ -1,0 +1,69 @@
+"""The nouns that every room speaks: embedders, neighbours, guidance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from anechoic.step import Guided, Step
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Sound to a point on the unit sphere, differentiably."""
+
+    name: str  # what `embedder(name)` makes again; it is recorded in an index
+    dim: int
+    sample_rate: int
+
+    def __call__(self, wav: Tensor, sample_rate: int) -> Tensor:
+        """Embed clips.
+
+        Args:
+            wav: sound [b, channels, t] at `sample_rate`, of any level.
+            sample_rate: in Hz; the embedder resamples to its own.
+
+        Returns:
+            Unit-norm embeddings [b, dim], with a gradient if `wav` has one.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest training clips of each query, nearest first."""
+
+    scores: Tensor  # cosine similarity, [b, k]
+    rows: Tensor  # rows of the index, [b, k]
+
+
+class Store(Protocol):
+    """Training clips to compare with: what a guidance needs of a `TrainingIndex`."""
+
+    embedder_name: str
+    captions: list[str]
+
+    def __len__(self) -> int: ...
+
+    def project(self, emb: Tensor) -> Tensor:
+        """Embeddings [b, d] as the index compares them: centred, where it was built so."""
+        ...
+
+    def search(self, query: Tensor, k: int = 1) -> Neighbours:
+        """The k nearest clips of projected queries [b, d]."""
+        ...
+
+    def vectors(self, rows: Tensor) -> Tensor:
+        """The projected unit-norm embeddings of some rows, [*rows.shape, d]."""
+        ...
+
+
+class Guidance(Protocol):
+    """What to do with the two halves of a classifier-free guided network at one evaluation.
+
+    A plain function of a `Step` that returns an x0 estimate [b, *latent] qualifies as well.
+    """
+
+    def __call__(self, step: Step) -> Guided | Tensor: ...
