@@ -1,0 +1,188 @@
+"""Sound files and windows: whatever comes out of here is usable sound.
+
+Files go through libsndfile (WAV, FLAC, OGG, MP3, AIFF). Resampling is left to who needs a rate:
+an embedder, a metric.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anechoic.errors import BadAudio, BadSetting, OutputExists
+
+SILENCE = 1e-6  # a peak below this is silence: 30 dB under the last bit of 16-bit sound
+SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
+WRITABLE = {".wav": "PCM_16", ".flac": "PCM_16", ".ogg": "VORBIS", ".mp3": "MPEG_LAYER_III"}
+
+
+def read(path: str | Path, *, allow_silence: bool = False) -> tuple[Tensor, int]:
+    """Read a whole sound file.
+
+    Args:
+        path: a file in any format of libsndfile.
+        allow_silence: accept sound whose peak is below `SILENCE`.
+
+    Returns:
+        The sound, float32 [c, t] with full scale at 1, and its sample rate in Hz.
+
+    Raises:
+        BadAudio: no such file, a folder, not sound, cut off, empty, silent, NaN or infinite.
+    """
+    import soundfile
+
+    path = Path(path)
+    if path.is_dir():
+        raise BadAudio(f"expected a sound file, but '{path}' is a folder; name the files in it")
+    if not path.exists():
+        raise BadAudio(f"there is no file '{path}'; check the path")
+    if path.stat().st_size == 0:
+        raise BadAudio(f"'{path}' is empty (0 bytes); fetch or export it again")
+    try:
+        info = soundfile.info(str(path), verbose=True)
+        samples, sample_rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        reason = str(error).split(": ")[-1].strip().rstrip(".")
+        raise BadAudio(
+            f"'{path}' cannot be read as sound ({reason}); it is cut off, damaged, or no "
+            "WAV, FLAC, OGG or MP3 file: fetch or export it again"
+        ) from error
+    promised = _promised_frames(info)
+    # an MP3 without a length header is only estimated, hence the tolerance
+    if len(samples) < 0.99 * promised:
+        raise BadAudio(
+            f"'{path}' is cut off: its header promises {promised / sample_rate:.2f} s and "
+            f"{len(samples) / sample_rate:.2f} s are there; fetch or export it again"
+        )
+    wav = torch.from_numpy(np.ascontiguousarray(samples.T))
+    require_sound(wav, f"'{path}'", allow_silence=allow_silence)
+    return wav, sample_rate
+
+
+def _promised_frames(info) -> int:
+    """Frames that the header promises.
+
+    libsndfile quietly trims a WAV that was cut off and tells it in its log only. A size of
+    2^31 or more is what a streamed WAV, whose writer could not go back, stands for.
+    """
+    cut = re.search(r"^data\s*:\s*(\d+) \(should be (\d+)\)", info.extra_info, re.M)
+    if cut and (written := int(cut[1])) < 2**31 and (there := int(cut[2])) > 0:
+        return round(info.frames * written / there)
+    return info.frames
+
+
+def require_sound(wav: Tensor, name: str, *, allow_silence: bool = False) -> None:
+    """Refuse what is not usable sound [c, t]; `name` is what the error calls it.
+
+    Raises:
+        BadAudio: the wrong shape, no samples, NaN or infinite samples, or silence.
+    """
+    if wav.dim() != 2:
+        raise BadAudio(f"{name} has shape {list(wav.shape)}; expected [channels, samples]")
+    if wav.numel() == 0:
+        raise BadAudio(f"{name} has no samples (0 s); expected sound")
+    if not torch.isfinite(wav).all():
+        bad = int((~torch.isfinite(wav)).sum())
+        raise BadAudio(
+            f"{name} has {bad} samples that are NaN or infinite; export or generate it again"
+        )
+    if not allow_silence and is_silent(wav):
+        raise BadAudio(f"{name} is silent (peak below {SILENCE:g}); leave it out")
+
+
+def is_silent(wav: Tensor) -> bool:
+    """Whether the peak is below `SILENCE`."""
+    return bool(wav.abs().max() < SILENCE)
+
+
+def write(path: str | Path, wav: Tensor, sample_rate: int, *, overwrite: bool = False) -> Path:
+    """Write sound, whole or not at all: under a temporary name, then renamed.
+
+    WAV and FLAC get 16 bits. Sound whose peak is above full scale is scaled down to it, not
+    clipped: a level changes no descriptor, clipping does.
+
+    Args:
+        path: ends in .wav, .flac, .ogg or .mp3; missing folders are made.
+        wav: [c, t], full scale at 1.
+        sample_rate: in Hz.
+        overwrite: replace a file that is there.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputExists: the file is there and `overwrite` is off.
+        BadAudio: no samples, NaN or infinite samples. Silence may be written.
+        BadSetting: a suffix that is no format, or a rate that the format cannot hold.
+    """
+    import soundfile
+
+    path = Path(path)
+    if path.suffix.lower() not in WRITABLE:
+        raise BadSetting(
+            f"'{path}' has no known sound format; end the name in one of {', '.join(WRITABLE)}"
+        )
+    if path.exists() and not overwrite:
+        raise OutputExists(f"'{path}' exists already; name another output or overwrite it")
+    wav = wav.detach().float().cpu()
+    require_sound(wav, f"the sound for '{path}'", allow_silence=True)
+    samples = (wav / wav.abs().max().clamp_min(1.0)).T.numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(path.suffix, f".{path.stem}.", path.parent)
+    os.close(handle)
+    try:
+        soundfile.write(part, samples, sample_rate, subtype=WRITABLE[path.suffix.lower()])
+        os.chmod(part, 0o666 & ~_umask())  # mkstemp's own files are private
+        os.replace(part, path)
+    except (soundfile.LibsndfileError, ValueError) as error:
+        raise BadSetting(
+            f"'{path}' cannot hold {len(wav)} channels at {sample_rate} Hz ({error}); "
+            "choose another format or rate"
+        ) from error
+    finally:
+        Path(part).unlink(missing_ok=True)
+    return path
+
+
+def _umask() -> int:
+    """The process's umask; there is no call that only reads it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class Window(NamedTuple):
+    """A stretch of a longer sound."""
+
+    start_s: float
+    wav: Tensor  # [c, t]
+
+
+def windows(wav: Tensor, sample_rate: int, window_s: float, hop_s: float) -> list[Window]:
+    """Cut sound [c, t] into windows of `window_s` seconds, one every `hop_s`.
+
+    The last window is flush with the end, so that every sample is in one, and the same sound
+    is always cut the same way. Sound shorter than a window is one window, as it is.
+
+    Raises:
+        BadSetting: a window or hop under one sample, or a hop longer than the window.
+
+    >>> [w.start_s for w in windows(torch.zeros(1, 10), 1, window_s=4, hop_s=4)]
+    [0.0, 4.0, 6.0]
+    """
+    length, hop = round(window_s * sample_rate), round(hop_s * sample_rate)
+    if not 1 <= hop <= length:
+        raise BadSetting(
+            f"window {window_s:g} s and hop {hop_s:g} s do not fit at {sample_rate} Hz; the hop "
+            "has to be at least a sample and at most the window"
+        )
+    last = max(wav.shape[-1] - length, 0)
+    starts = [*range(0, last, hop), last]
+    return [Window(start / sample_rate, wav[..., start : start + length]) for start in starts]

@@ -1,0 +1,50 @@
+"""Embedders, one file each: sound to a point on the unit sphere, differentiably.
+
+A package adds its own through the entry point group "anechoic.embedders": a name, and a class that
+satisfies `anechoic.types.Embedder` and can be built without arguments. If the class takes a
+`source` (a repository, a folder, settings), users give it after a colon: "clap:/path/to/weights".
+"""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import entry_points
+
+from anechoic.errors import UnknownEmbedder
+from anechoic.types import Embedder
+
+GROUP = "anechoic.embedders"
+
+
+def embedder(name: str) -> Embedder:
+    """The embedder of a name; `embedder(e.name)` makes `e` again.
+
+    Args:
+        name: "magmel", "clap", "aisfx", or one that an installed package adds; some take a source
+            after a colon: "clap:REPOSITORY_OR_FOLDER", "magmel:seconds=2.0".
+
+    Raises:
+        UnknownEmbedder: no such name, or its weights are not on this machine.
+
+    >>> embedder("magmel").dim
+    4096
+    """
+    kind, _, source = name.partition(":")
+    known = {point.name: point for point in entry_points(group=GROUP)}
+    if kind not in known:
+        raise UnknownEmbedder(
+            f"expected an embedder among {', '.join(sorted(known)) or 'none installed'}, got "
+            f"{name!r}; correct the name, or install the package that brings it"
+        )
+    make = known[kind].load()
+    if not source:
+        return make()
+    if "source" not in inspect.signature(make).parameters:
+        raise UnknownEmbedder(
+            f"expected {kind!r} alone, which takes no source, got {name!r}; leave out the colon "
+            "and what follows"
+        )
+    return make(source=source)
+
+
+__all__ = ["GROUP", "embedder"]

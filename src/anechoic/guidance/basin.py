@@ -1,0 +1,140 @@
+"""Attraction-basin methods: hold classifier-free guidance back, or reverse it, until the sample
+has left the basin in which it would be drawn to a training clip."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anechoic.errors import BadSetting
+from anechoic.guidance.cfg import check_scale
+from anechoic.step import Guided, Record, Step
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A transition at a share of the schedule's evaluations, in [0, 1]."""
+
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise BadSetting(f"a share of the schedule in [0, 1] was expected, got {self.share}")
+
+    def reached(self, step: Step | Record) -> bool:
+        return step.progress >= self.share - 1e-9
+
+
+@dataclass(frozen=True)
+class LogSNR:
+    """A transition at a noise level: log(alpha^2 / sigma^2), which rises along the run."""
+
+    value: float
+
+    def reached(self, step: Step | Record) -> bool:
+        return step.noise.log_snr >= self.value
+
+
+@dataclass(frozen=True)
+class Timestep:
+    """A transition at a training timestep of Stable Diffusion, 999 (noise) to 0, as published.
+
+    Mapped to a noise level through that model's scaled-linear schedule, never through the raw
+    number: the timesteps of Stable Audio live in (0, 1).
+    """
+
+    t: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t < 1000:
+            raise BadSetting(f"a training timestep in 0..999 was expected, got {self.t}")
+
+    def reached(self, step: Step | Record) -> bool:
+        root = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64)
+        abar = torch.cumprod(1 - root**2, 0)[self.t].item()
+        return step.noise.log_snr >= math.log(abar / (1 - abar))
+
+
+@dataclass(frozen=True)
+class TransitionPoint:
+    """Static transition point: guidance `before` until `at`, then `scale`.
+
+    `before = 0` is the paper's zero CFG, a negative value its opposite guidance. On Stable
+    Audio's schedule the first steps are almost pure noise, where nothing about the sample is
+    decided: a transition in the first half of the steps changes nothing there. Give the
+    transition as a noise level (`LogSNR`), which means the same for any number of steps.
+
+    Args:
+        scale: guidance scale after the transition.
+        before: guidance scale before it; at most `scale`.
+        at: `Progress`, `LogSNR` or `Timestep`; a plain number is a share of the schedule.
+
+    Source: Jain et al., 2025 (arXiv:2411.16738), static transition point, opposite guidance.
+    """
+
+    scale: float = 7.0
+    before: float = 0.0
+    at: Progress | LogSNR | Timestep | float = Timestep(500)
+
+    def __post_init__(self) -> None:
+        _check(self.scale, self.before)
+        if isinstance(self.at, int | float):
+            object.__setattr__(self, "at", Progress(float(self.at)))
+
+    def __call__(self, step: Step) -> Guided:
+        assert not isinstance(self.at, float)  # __post_init__ made it a Progress
+        switched = self.at.reached(step)
+        notes = {"switched": torch.full((len(step.x),), switched)}
+        return Guided(self.scale if switched else self.before, notes=notes)
+
+
+@dataclass(frozen=True)
+class DynamicTransition:
+    """Dynamic transition point: guidance `before` until the first local minimum of d_t.
+
+    With d the norm of eps_c - eps_u of one sample, the switch is at the first evaluation k with
+    `d[k-1] < d[k-2]` and `d[k] > d[k-1]`, and holds for the rest of the run. Each sample of the
+    batch has its own. A negative `before` looks for the minimum while opposite guidance runs.
+
+    Args:
+        scale: guidance scale after the transition.
+        before: guidance scale before it; at most `scale`.
+
+    Source: Jain et al., 2025 (arXiv:2411.16738), dynamic transition point.
+    """
+
+    scale: float = 7.0
+    before: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.scale, self.before)
+
+    def __call__(self, step: Step) -> Guided:
+        past = [record.distance.to(step.distance.device) for record in step.history]
+        switched = passed_minimum(torch.stack([*past, step.distance]))
+        return Guided(torch.where(switched, self.scale, self.before), notes={"switched": switched})
+
+
+def passed_minimum(distances: Tensor) -> Tensor:
+    """Whether each sample has had a local minimum: [n, b] -> [b].
+
+    >>> passed_minimum(torch.tensor([[3.0, 1.0], [2.0, 2.0], [2.5, 3.0]]))
+    tensor([ True, False])
+    """
+    if len(distances) < 3:
+        return torch.zeros(distances.shape[1], dtype=torch.bool, device=distances.device)
+    fell = distances[1:-1] < distances[:-2]
+    rose = distances[2:] > distances[1:-1]
+    return (fell & rose).any(0)
+
+
+def _check(scale: float, before: float) -> None:
+    check_scale(scale)
+    if not before <= scale:
+        raise BadSetting(
+            f"guidance before the transition is held back or reversed: at most {scale} was "
+            f"expected, got {before}"
+        )

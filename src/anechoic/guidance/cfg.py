@@ -1,0 +1,37 @@
+"""Plain classifier-free guidance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from anechoic.errors import BadSetting
+from anechoic.step import Guided, Step
+
+
+def check_scale(scale: float) -> None:
+    """A guidance scale has to be above 1: at 1 nothing is guided, and nothing can be held back.
+
+    Raises:
+        BadSetting: it is not.
+    """
+    if not scale > 1:
+        raise BadSetting(
+            f"a guidance scale above 1 was expected, got {scale}; at 1 or below there is no "
+            "classifier-free guidance to hold back (Stable Audio Open's own is 7)"
+        )
+
+
+@dataclass(frozen=True)
+class ClassifierFree:
+    """u + scale * (c - u), bit for bit what the pipeline itself computes.
+
+    Source: Ho and Salimans, 2022 (arXiv:2207.12598).
+    """
+
+    scale: float = 7.0
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+
+    def __call__(self, step: Step) -> Guided:
+        return Guided(self.scale)

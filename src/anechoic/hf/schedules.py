@@ -1,0 +1,71 @@
+"""Which noise level a diffusers scheduler has just fed to the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anechoic.errors import UnsupportedPipeline
+from anechoic.noise import NoiseLevel, Prediction
+
+# what the network is fed is alpha*x0 + sigma*eps with sigma/alpha = scheduler.sigmas[step_index]
+BY_RATIO = {
+    "CosineDPMSolverMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+}
+# ... with alpha^2 = scheduler.alphas_cumprod[t]
+BY_ABAR = {"DDIMScheduler"}
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """Refuse a scheduler whose algebra is not known here.
+
+    Raises:
+        UnsupportedPipeline: an unknown class, or a setting that changes the algebra.
+    """
+    name = type(scheduler).__name__
+    if name not in BY_RATIO | BY_ABAR:
+        raise UnsupportedPipeline(
+            f"one of the schedulers {', '.join(sorted(BY_RATIO | BY_ABAR))} was expected, got "
+            f"{name}; replace pipe.scheduler by one of them"
+        )
+    kind = scheduler.config.prediction_type
+    if name.startswith("Cosine"):
+        if kind != "v_prediction" or scheduler.config.sigma_data != 1.0:
+            raise UnsupportedPipeline(
+                f"{name} is guarded with prediction_type 'v_prediction' and sigma_data 1.0, as "
+                f"Stable Audio sets them; got {kind!r} and {scheduler.config.sigma_data}"
+            )
+    elif kind not in ("epsilon", "v_prediction", "sample"):
+        raise UnsupportedPipeline(
+            f"a prediction_type epsilon, v_prediction or sample was expected, got {kind!r}"
+        )
+    if scheduler.config.get("use_flow_sigmas") or scheduler.config.get("thresholding"):
+        raise UnsupportedPipeline(
+            f"{name} with use_flow_sigmas or thresholding is not guarded; switch them off"
+        )
+
+
+def prediction_kind(scheduler: Any) -> Prediction:
+    """What the network predicts."""
+    return scheduler.config.prediction_type
+
+
+def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel:
+    """The level of the input that the network is being called with."""
+    if type(scheduler).__name__ in BY_ABAR:
+        abar = float(scheduler.alphas_cumprod[int(timestep)])
+        return NoiseLevel(abar**0.5, (1 - abar) ** 0.5)
+    index = scheduler.step_index
+    if index is None:  # schedulers that scale nothing set it in their first step
+        index = scheduler.index_for_timestep(timestep)
+    return NoiseLevel.from_ratio(float(scheduler.sigmas[index]))
+
+
+def progress(scheduler: Any, timestep: Any) -> float:
+    """The share of the schedule's evaluations before this one, in [0, 1)."""
+    index = getattr(scheduler, "step_index", None)
+    if index is None:
+        index = int((scheduler.timesteps == timestep).nonzero()[0])
+    return index / len(scheduler.timesteps)

@@ -1,0 +1,164 @@
+"""Caption files: which sound file has which caption, and what else is known of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from anechoic.errors import BadCaptions
+
+# the first is the Hugging Face audiofolder's
+FILE_COLUMNS = ("file_name", "file", "path", "audio")
+CAPTION_COLUMNS = ("caption", "text")
+AUDIOFOLDER = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """One line of a caption file."""
+
+    file: str  # as the line names it: relative to the folder of clips
+    caption: str
+    info: Mapping[str, str] = field(default_factory=dict)  # the other columns: licence, source
+
+
+def read(path: str | Path) -> list[Captioned]:
+    """Read a caption file.
+
+    CSV (with a header), JSON lines, or Parquet, told apart by the suffix; UTF-8. The columns
+    are `file_name` (or file, path, audio) and `caption` (or text); others are kept as `info`.
+
+    Raises:
+        BadCaptions: no such file, another format or encoding, no such columns, no lines, a
+            line without a file or caption, or a file named twice.
+    """
+    path = Path(path)
+    readers = {".csv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
+    if path.suffix.lower() not in readers:
+        raise BadCaptions(f"captions '{path}' have to be a .csv, .jsonl or .parquet file")
+    if not path.is_file():
+        raise BadCaptions(f"there is no caption file '{path}'; check the path")
+    try:
+        rows = list(readers[path.suffix.lower()](path))
+    except UnicodeDecodeError as error:
+        raise BadCaptions(
+            f"captions '{path}' are not UTF-8 (byte 0x{error.object[error.start]:02x}); "
+            "save the file as UTF-8"
+        ) from error
+    if not rows:
+        raise BadCaptions(f"captions '{path}' have no lines; expected one for each clip")
+    columns = list(rows[0])
+    file_column = _column(path, columns, FILE_COLUMNS)
+    caption_column = _column(path, columns, CAPTION_COLUMNS)
+    out = [_captioned(row, file_column, caption_column) for row in rows]
+    _refuse(path, "no file name in lines", [str(i + 1) for i, c in enumerate(out) if not c.file])
+    _refuse(path, "no caption for", [c.file for c in out if not c.caption])
+    _refuse(path, "more than one line for", _repeated(c.file for c in out))
+    return out
+
+
+def find(folder: str | Path) -> Path:
+    """The caption file of a Hugging Face audiofolder.
+
+    Raises:
+        BadCaptions: the folder has none.
+    """
+    for name in AUDIOFOLDER:
+        if (path := Path(folder) / name).is_file():
+            return path
+    raise BadCaptions(
+        f"'{folder}' has no {AUDIOFOLDER[0]}; name the caption file ('--captions FILE')"
+    )
+
+
+def require_match(
+    path: Path, folder: Path, captioned: Sequence[Captioned], sounds: Iterable[Path]
+) -> None:
+    """Refuse captions that do not fit the clips, both ways.
+
+    Raises:
+        BadCaptions: a line names a file that is not in `folder`, or a sound has no line.
+    """
+    missing = [c.file for c in captioned if not (folder / c.file).is_file()]
+    _refuse(path, f"no such file in '{folder}':", missing)
+    named = {(folder / c.file).resolve() for c in captioned}
+    without = [str(s.relative_to(folder)) for s in sounds if s.resolve() not in named]
+    _refuse(path, "no line for the clips", without)
+
+
+def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        for row in reader:
+            if None in row or None in row.values():
+                raise BadCaptions(
+                    f"captions '{path}', line {reader.line_num}: expected "
+                    f"{len(reader.fieldnames or [])} columns; put quotes around text with commas"
+                )
+            yield row
+
+
+def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
+    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BadCaptions(f"captions '{path}', line {number}: no JSON ({error.msg})") from error
+        if not isinstance(row, dict):
+            raise BadCaptions(f"captions '{path}', line {number}: expected a JSON object")
+        yield row
+
+
+def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
+    import pyarrow.parquet
+    from pyarrow.lib import ArrowException
+
+    try:
+        yield from pyarrow.parquet.read_table(path).to_pylist()
+    except ArrowException as error:
+        raise BadCaptions(f"captions '{path}' are no Parquet file, or damaged") from error
+
+
+def _column(path: Path, columns: list[str], known: tuple[str, ...]) -> str:
+    for name in known:
+        if name in columns:
+            return name
+    raise BadCaptions(
+        f"captions '{path}' have the columns {', '.join(map(repr, columns))}; expected one "
+        f"called {' or '.join(map(repr, known))}"
+    )
+
+
+def _captioned(row: Mapping[str, Any], file_column: str, caption_column: str) -> Captioned:
+    values = {name: _text(value) for name, value in row.items()}
+    file, caption = values.pop(file_column, ""), values.pop(caption_column, "")
+    return Captioned(file, caption, {name: value for name, value in values.items() if value})
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):  # datasets' own Audio column: {"bytes": ..., "path": ...}
+        value = value.get("path")
+    return "" if value is None else str(value).strip()
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    seen: set[str] = set()
+    return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+
+
+def _refuse(path: Path, complaint: str, names: Sequence[str]) -> None:
+    """Raise if there are any `names`, showing three and telling how many there are."""
+    if not names:
+        return
+    shown = ", ".join(f"'{name}'" for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    raise BadCaptions(
+        f"captions '{path}' do not fit ({len(names)} in all): {complaint} {shown}{more}; "
+        "correct the file or the clips"
+    )
