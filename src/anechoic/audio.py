@@ -6,9 +6,10 @@ an embedder, a metric.
 
 from __future__ import annotations
 
+import io
 import os
 import re
-import tempfile
+import secrets
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,12 @@ from anechoic.errors import BadAudio, BadSetting, OutputExists
 
 SILENCE = 1e-6  # a peak below this is silence: 30 dB under the last bit of 16-bit sound
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
-WRITABLE = {".wav": "PCM_16", ".flac": "PCM_16", ".ogg": "VORBIS", ".mp3": "MPEG_LAYER_III"}
+WRITABLE = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
 
 
 def read(path: str | Path, *, allow_silence: bool = False) -> tuple[Tensor, int]:
@@ -54,6 +60,10 @@ def read(path: str | Path, *, allow_silence: bool = False) -> tuple[Tensor, int]
             f"'{path}' cannot be read as sound ({reason}); it is cut off, damaged, or no "
             "WAV, FLAC, OGG or MP3 file: fetch or export it again"
         ) from error
+    if info.format == "OGG" and not _ogg_ends(path):
+        raise BadAudio(
+            f"'{path}' is cut off: its last page does not end the stream; fetch or export it again"
+        )
     promised = _promised_frames(info)
     # an MP3 without a length header is only estimated, hence the tolerance
     if len(samples) < 0.99 * promised:
@@ -69,13 +79,24 @@ def read(path: str | Path, *, allow_silence: bool = False) -> tuple[Tensor, int]
 def _promised_frames(info) -> int:
     """Frames that the header promises.
 
-    libsndfile quietly trims a WAV that was cut off and tells it in its log only. A size of
-    2^31 or more is what a streamed WAV, whose writer could not go back, stands for.
+    libsndfile quietly trims a WAV or AIFF that was cut off and tells it in its log only. A size
+    of 2^31 or more is what a streamed WAV, whose writer could not go back, stands for.
     """
-    cut = re.search(r"^data\s*:\s*(\d+) \(should be (\d+)\)", info.extra_info, re.M)
+    cut = re.search(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", info.extra_info, re.M)
     if cut and (written := int(cut[1])) < 2**31 and (there := int(cut[2])) > 0:
         return round(info.frames * written / there)
     return info.frames
+
+
+def _ogg_ends(path: Path) -> bool:
+    """Whether an Ogg stream has its last page, whole (RFC 3533); libsndfile does not mind."""
+    with path.open("rb") as file:
+        file.seek(-min(path.stat().st_size, 2 * 65_307), os.SEEK_END)  # a page's largest size
+        tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    whole = len(page) >= 27 + len(segments) + sum(segments)
+    return whole and len(page) > 26 and bool(page[5] & 0x04)
 
 
 def require_sound(wav: Tensor, name: str, *, allow_silence: bool = False) -> None:
@@ -121,6 +142,7 @@ def write(path: str | Path, wav: Tensor, sample_rate: int, *, overwrite: bool = 
         OutputExists: the file is there and `overwrite` is off.
         BadAudio: no samples, NaN or infinite samples. Silence may be written.
         BadSetting: a suffix that is no format, or a rate that the format cannot hold.
+        OSError: the disk is full, or the folder may not be written.
     """
     import soundfile
 
@@ -134,28 +156,23 @@ def write(path: str | Path, wav: Tensor, sample_rate: int, *, overwrite: bool = 
     wav = wav.detach().float().cpu()
     require_sound(wav, f"the sound for '{path}'", allow_silence=True)
     samples = (wav / wav.abs().max().clamp_min(1.0)).T.numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(path.suffix, f".{path.stem}.", path.parent)
-    os.close(handle)
+    sound = io.BytesIO()
     try:
-        soundfile.write(part, samples, sample_rate, subtype=WRITABLE[path.suffix.lower()])
-        os.chmod(part, 0o666 & ~_umask())  # mkstemp's own files are private
-        os.replace(part, path)
+        file_format, subtype = WRITABLE[path.suffix.lower()]
+        soundfile.write(sound, samples, sample_rate, subtype, format=file_format)
     except (soundfile.LibsndfileError, ValueError) as error:
         raise BadSetting(
             f"'{path}' cannot hold {len(wav)} channels at {sample_rate} Hz ({error}); "
             "choose another format or rate"
         ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        part.write_bytes(sound.getbuffer())
+        part.replace(path)
     finally:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
     return path
-
-
-def _umask() -> int:
-    """The process's umask; there is no call that only reads it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 class Window(NamedTuple):

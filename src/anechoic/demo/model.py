@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import string
 
 import torch
 from diffusers import (
@@ -21,22 +21,13 @@ TEXT_DIM = 64
 MAX_WORDS = 16  # text tokens
 
 
-def train_tokenizer(captions: list[str]) -> T5TokenizerFast:
-    """A unigram tokenizer of the captions' own words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
-    )
-    trainer = trainers.UnigramTrainer(
-        vocab_size=600,
-        special_tokens=["<pad>", "</s>", "<unk>"],
-        unk_token="<unk>",
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(sorted(set(captions)), trainer)
-    vocabulary = [tuple(x) for x in json.loads(tokenizer.to_str())["model"]["vocab"]]
+def make_tokenizer(captions: list[str]) -> T5TokenizerFast:
+    """One token for each word of the captions, single characters for words it never saw."""
+    words = sorted({word for caption in captions for word in caption.split()})
+    characters = sorted(set(string.ascii_letters + string.digits + "".join(words)))
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0), ("\u2581", -10.0)]
+    vocabulary += [("\u2581" + word, -1.0) for word in words]
+    vocabulary += [(character, -10.0) for character in characters]
     return T5TokenizerFast(vocab=vocabulary, extra_ids=0, model_max_length=MAX_WORDS)
 
 
@@ -45,7 +36,7 @@ def build_pipeline(
 ) -> StableAudioPipeline:
     """An untrained pipeline around `codec`; its scheduler is Stable Audio Open's own."""
     torch.manual_seed(seed)  # diffusers' modules take their first weights from the global generator
-    tokenizer = train_tokenizer(captions)
+    tokenizer = make_tokenizer(captions)
     text_encoder = T5EncoderModel(
         T5Config(
             vocab_size=len(tokenizer),

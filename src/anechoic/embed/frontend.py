@@ -11,7 +11,7 @@ from typing import Literal
 
 import julius
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anechoic.errors import BadAudio
 
@@ -51,14 +51,14 @@ def prepare(wav: Tensor, sample_rate: int, target_rate: int) -> Tensor:
         wav = wav.float()
     mono = wav.mean(1)
     if sample_rate != target_rate:
-        mono = _resampler(sample_rate, target_rate, mono.device, mono.dtype)(mono)
+        mono = _resampler(sample_rate, target_rate, mono.device, mono.dtype)(mono, full=True)
     return mono / mono.abs().amax(-1, keepdim=True).clamp_min(SILENCE)
 
 
 def power_spectrum(
     mono: Tensor, size: int, hop: int, pad_mode: Literal["reflect", "constant"]
 ) -> Tensor:
-    """Squared magnitudes [b, size // 2 + 1, frames] of mono sound [b, t]; periodic Hann, centred."""
+    """Squared magnitudes [b, size // 2 + 1, frames] of mono sound [b, t]; centred Hann windows."""
     window = torch.hann_window(size, device=mono.device, dtype=mono.dtype)
     stft = torch.stft(mono, size, hop, window=window, pad_mode=pad_mode, return_complex=True)
     # Not abs()**2: its gradient is NaN in a bin that is exactly zero.
@@ -93,7 +93,7 @@ def mel_filters(
         norm="slaney" if norm == "slaney" else None,
         mel_scale=scale,
     )
-    # What is made inside inference_mode could never serve a gradient later; it is kept, so: outside.
+    # It is kept, and what is made in inference mode could never serve a gradient later.
     with torch.inference_mode(False):
         filters = torch.from_numpy(bank).T.contiguous()
         if norm == "sum":
@@ -104,17 +104,22 @@ def mel_filters(
 def window_starts(length: int, size: int, hop: int) -> list[int]:
     """Where windows of `size` begin that cover `length`: every `hop`, the last flush with the end.
 
-    >>> window_starts(25, size=10, hop=5), window_starts(12, size=10, hop=5), window_starts(3, 10, 5)
-    ([0, 5, 10, 15], [0, 2], [0])
+    >>> window_starts(25, size=10, hop=5), window_starts(3, size=10, hop=5)
+    ([0, 5, 10, 15], [0])
     """
     last = max(length - size, 0)
     return [*range(0, last, hop), last]
 
 
+def follow(model: nn.Module, sound: Tensor) -> None:
+    """Move a model's weights to the device of the sound, if they are elsewhere."""
+    if next(model.parameters()).device != sound.device:
+        with torch.inference_mode(False):  # as in `mel_filters`
+            model.to(sound.device)
+
+
 @lru_cache(maxsize=16)
-def _resampler(
-    old: int, new: int, device: torch.device, dtype: torch.dtype
-) -> julius.ResampleFrac:
-    # `julius.resample_frac` builds its kernels anew at each call, which takes longer than using them.
+def _resampler(old: int, new: int, device: torch.device, dtype: torch.dtype) -> julius.ResampleFrac:
+    # Kept, for `julius.resample_frac` builds its kernels anew at each call: longer than their use.
     with torch.inference_mode(False):
         return julius.ResampleFrac(old, new).to(device=device, dtype=dtype)

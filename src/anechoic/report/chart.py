@@ -60,7 +60,7 @@ def curve_svg(curve: Curve, highest_distance: float) -> Markup:
     if len(curve.progress) == 0:
         return Markup("")
     panels = [_Panel(_TITLE, 0.0, _round_up(highest_distance))]
-    body = [_frame(panels[0], "Pull of the prompt, |ε(prompt) − ε(no prompt)|")]
+    body = [_frame(panels[0], "Pull of the prompt, |ε(prompt) &minus; ε(no prompt)|")]
     if curve.similarity is not None:
         low = min(0.0, float(np.nanmin([0.0, *curve.similarity])))
         panels.append(_Panel(2 * _TITLE + _PANEL + 6, -1.0 if low < -0.25 else low, 1.0))
@@ -73,7 +73,7 @@ def curve_svg(curve: Curve, highest_distance: float) -> Markup:
         body.append(_line("similarity", curve.progress, panels[1].y(curve.similarity)))
     body += [_transition(curve, panels), _axis(curve, panels[-1])]
     height = panels[-1].top + _PANEL + _AXIS
-    return Markup(  # noqa: S704  every part is a number or a word written here
+    return Markup(
         f'<svg class="curve" viewBox="0 0 {_WIDTH} {height:.0f}" role="img" '
         f'aria-label="{describe(curve)}">{"".join(body)}</svg>'
     )
@@ -124,9 +124,10 @@ def _line(name: str, progress: np.ndarray, y: float | np.ndarray) -> str:
 def _transition(curve: Curve, panels: list[_Panel]) -> str:
     if curve.transition is None:
         return ""
-    x, top, end = _x(curve.transition), panels[0].top, panels[-1].top + _PANEL
+    x, top = _x(curve.transition), panels[0].top
+    rules = "".join(f"M{x:.1f} {panel.top:.0f}v{_PANEL}" for panel in panels)
     return (
-        f'<path class="transition" d="M{x:.1f} {top:.0f}V{end:.0f}"/>'
+        f'<path class="transition" d="{rules}"/>'
         f'<path class="transition-head" d="M{x - 5:.1f} {top - 4:.0f}h10l-5 8z"/>'
     )
 
@@ -134,19 +135,25 @@ def _transition(curve: Curve, panels: list[_Panel]) -> str:
 def _axis(curve: Curve, panel: _Panel) -> str:
     base = panel.top + _PANEL
     order = np.argsort(curve.progress)
+    progress, log_snr = curve.progress[order], np.asarray(curve.log_snr)[order]
+    reach = 1.5 / len(progress)  # a tick this far from any step has no ratio to show
     parts = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        snr = np.interp(tick, curve.progress[order], np.asarray(curve.log_snr)[order])
+        snr = np.interp(tick, progress, log_snr)
+        known = np.isfinite(snr) and progress[0] - reach <= tick <= progress[-1] + reach
         anchor = "end" if tick == 1 else "mid" if tick else "start"
         x = _x(tick) + (0 if tick else -8)
         parts.append(f'<path class="tick" d="M{_x(tick):.1f} {base:.0f}v4"/>')
         parts.append(f'<text class="{anchor}" x="{x:.1f}" y="{base + 15:.0f}">{tick:.0%}</text>')
-        parts.append(f'<text class="{anchor} faint" x="{x:.1f}" y="{base + 28:.0f}">{snr:+.0f}</text>')
+        if known:
+            words = f"{snr:+.0f}".replace("-", "&minus;")
+            parts.append(
+                f'<text class="{anchor} faint" x="{x:.1f}" y="{base + 28:.0f}">{words}</text>'
+            )
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(
         f'<text class="mid" x="{middle:.0f}" y="{base + 42:.0f}">'
-        "progress from noise to sound (%)"
-        '<tspan class="faint">, below it log signal-to-noise ratio</tspan></text>'
+        'progress from noise to sound (%), <tspan class="faint">in grey the log SNR</tspan></text>'
     )
     return "".join(parts)
 

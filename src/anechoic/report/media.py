@@ -16,8 +16,9 @@ from anechoic.errors import BadAudio
 FLOOR_DB = 70.0  # what is this far under a clip's loudest point is drawn black
 LOWEST_HZ = 60.0
 _ROWS, _COLUMNS_MIN, _COLUMNS_MAX, _COLUMNS_PER_S = 96, 8, 480, 160
+_WINDOW_S = 0.05
 _LEVELS = 40  # of the palette; fewer make the PNG smaller
-# magma (van der Walt and Smith), every 32nd of 256: even steps in lightness, safe for colour-blind readers
+# magma (van der Walt and Smith), every 32nd of 256: lightness rises evenly, so it needs no hue
 _MAGMA = np.array(
     [
         (0, 0, 4), (28, 16, 68), (79, 18, 123), (129, 37, 129), (181, 54, 122),
@@ -54,7 +55,7 @@ def spectrogram_db(wav: np.ndarray, sample_rate: int) -> np.ndarray:
     sum, so that rows narrower than a bin are interpolated and wider ones averaged.
     The top row is the highest frequency.
     """
-    window = get_window("hann", int(0.032 * sample_rate))
+    window = get_window("hann", int(_WINDOW_S * sample_rate))
     n_fft = 2 * len(window)
     columns = int(np.clip(_COLUMNS_PER_S * wav.size / sample_rate, _COLUMNS_MIN, _COLUMNS_MAX))
     padded = np.pad(wav, len(window) // 2 + 1)
@@ -62,7 +63,7 @@ def spectrogram_db(wav: np.ndarray, sample_rate: int) -> np.ndarray:
     frames = padded[starts[:, None] + np.arange(len(window))] * window
     power = np.abs(np.fft.rfft(frames, n_fft)) ** 2  # [columns, bins]
     edges_hz = np.geomspace(LOWEST_HZ, sample_rate / 2, _ROWS + 1)
-    bin_edges = np.concatenate([[0], np.cumsum(np.full(power.shape[1], sample_rate / n_fft))])
+    bin_edges = (np.arange(power.shape[1] + 1) - 0.5) * sample_rate / n_fft
     cumulative = np.pad(np.cumsum(power, axis=1), ((0, 0), (1, 0)))
     at_edges = np.stack([np.interp(edges_hz, bin_edges, row) for row in cumulative])
     band = np.diff(at_edges, axis=1) / np.diff(edges_hz)
@@ -82,7 +83,9 @@ def palette_png(pixels: np.ndarray, palette: np.ndarray) -> bytes:
     """An 8-bit palette PNG of uint8 [h, w] indices into uint8 [colours, 3] (RFC 2083)."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     height, width = pixels.shape
     rows = np.pad(pixels, ((0, 0), (1, 0))).tobytes()  # each row led by filter type 0

@@ -38,7 +38,9 @@ class Figure:
     def show(self, spec: str) -> str:
         """Value, interval and n in one line."""
         count = "" if self.n is None else f"n={self.n}"
-        return " ".join(part for part in (format(self.value, spec), self.interval(spec), count) if part)
+        return " ".join(
+            part for part in (format(self.value, spec), self.interval(spec), count) if part
+        )
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,18 @@ class Generation:
     copy: bool
     nearest: Clip
     curve: Curve
+
+    def __post_init__(self) -> None:
+        for key, value in {SIMILARITY: self.similarity, **self.scores}.items():
+            if not np.isfinite(value):
+                raise BadSetting(
+                    f"the score '{key}' of a generation by '{self.method}' is {value}; "
+                    "a page shows only what could be judged"
+                )
+
+    def score(self, judge: str) -> float | None:
+        """The score by a judge's key, the guide's own similarity among them."""
+        return self.similarity if judge == SIMILARITY else self.scores.get(judge)
 
 
 @dataclass(frozen=True, eq=False)

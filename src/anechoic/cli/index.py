@@ -1,0 +1,180 @@
+"""`anechoic index`: build an index of the training set, and ask it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from anechoic.index import Match, TrainingIndex
+    from anechoic.types import Embedder
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+EmbedderName = Annotated[
+    str | None,
+    typer.Option("--embedder", help="By default the one that built the index; another is refused."),
+]
+
+commands = typer.Typer(no_args_is_help=True, help="Build and search an index of training clips.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `anechoic index`."""
+    app.add_typer(commands, name="index")
+
+
+def open_index(name: str, embedder_name: str | None = None) -> tuple[TrainingIndex, Embedder]:
+    """The index of a folder, or the "demo", and its embedder.
+
+    Args:
+        name: a folder, or "demo" for the one that ships with the package.
+        embedder_name: the embedder to use, by default the one that the index names.
+
+    Raises:
+        IndexMismatch: no index, or one that another embedder built.
+        UnknownEmbedder: the embedder is not to be had.
+    """
+    from anechoic.embed import embedder
+    from anechoic.index import TrainingIndex
+
+    folder = Path(name)
+    if name == "demo":
+        from anechoic.demo import assets
+
+        folder = Path(assets.index_folder())
+    index = TrainingIndex.load(folder)
+    made = embedder(embedder_name or index.embedder_name)
+    index.check_embedder(made)
+    return index, made
+
+
+def progress_bar() -> Progress:
+    """A bar on stderr with the number of clips, the rate and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def describe(index: TrainingIndex, match: Match) -> dict[str, Any]:
+    """A match as JSON tells it: times in seconds, the clip with all that is known of it."""
+    clip = index.clips[match.row]
+    file = index.file(match.row)
+    return {
+        "score": match.score,
+        "start_s": match.start_s,
+        "seconds": match.seconds,
+        "resolution_s": match.resolution_s,
+        "clip": {**asdict(clip), "row": match.row, "path": None if file is None else str(file)},
+    }
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout; long cells are folded, never cut, and captions are no markup."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+@commands.command()
+def build(
+    clips: Annotated[
+        Path, typer.Argument(metavar="CLIPS", help="Folder of sound files: WAV, FLAC, OGG, MP3.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    captions: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV, JSONL or Parquet with the columns file_name and caption. "
+            "By default the metadata file in CLIPS.",
+        ),
+    ] = None,
+    embedder_name: Annotated[
+        str, typer.Option("--embedder", help="magmel, clap, clap:FOLDER, ...")
+    ] = "magmel",
+    window: Annotated[
+        float | None, typer.Option(help="Index windows of so many seconds, not whole clips.")
+    ] = None,
+    hop: Annotated[
+        float | None, typer.Option(help="Seconds from window to window. By default the window.")
+    ] = None,
+    centre: Annotated[
+        bool, typer.Option("--centre/--no-centre", help="Compare with the training mean off.")
+    ] = True,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model whose training set this is.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index.")] = False,
+) -> None:
+    """Embed the training clips of a folder into an index.
+
+    A file that cannot be used stops the build: an index is never silently smaller than its folder.
+
+    Example: `anechoic index build clips --captions captions.csv -o clips.index`
+    """
+    from anechoic.embed import embedder
+    from anechoic.index import TrainingIndex, storage
+
+    storage.require_free(output, overwrite)
+    with progress_bar() as bar:
+        task = bar.add_task("embedding", total=None)
+        index = TrainingIndex.build(
+            clips,
+            embedder(embedder_name),
+            captions=captions,
+            window_s=window,
+            hop_s=hop,
+            centre=centre,
+            model=model,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    index.save(output, overwrite=overwrite)
+    print(f"{output}: {len(index)} rows of {index.dim} by '{index.embedder_name}'")
+
+
+@commands.command()
+def search(
+    index: Annotated[str, typer.Argument(metavar="INDEX", help="Folder of an index, or demo.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Sound file.")],
+    k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 5,
+    embedder_name: EmbedderName = None,
+    as_json: Json = False,
+) -> None:
+    """Show the training clips that come nearest to any stretch of a sound file.
+
+    Example: `anechoic index search clips.index take.wav -k 3`
+    """
+    from anechoic import audio
+    from anechoic.index import locate
+
+    wav, sample_rate = audio.read(file)
+    store, embed = open_index(index, embedder_name)
+    matches = locate(wav, sample_rate, store, embed, k)
+    if as_json:
+        print(json.dumps([describe(store, match) for match in matches], indent=2))
+        return
+    rows = []
+    for rank, match in enumerate(matches, 1):
+        clip = store.clips[match.row]
+        where = (f"{match.start_s:.2f}", f"{clip.start_s:.2f}")
+        rows.append(
+            (f"{rank}", f"{match.score:.3f}", clip.caption, clip.id, clip.path or "", *where)
+        )
+    print_table(("rank", "score", "caption", "clip", "file", "at s", "in clip s"), rows)

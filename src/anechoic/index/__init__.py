@@ -1,0 +1,9 @@
+"""The training set that a generation is compared with."""
+
+from __future__ import annotations
+
+from anechoic.index.clips import Clip, Sound
+from anechoic.index.locate import Match, locate
+from anechoic.index.training import TrainingIndex
+
+__all__ = ["Clip", "Match", "Sound", "TrainingIndex", "locate"]
