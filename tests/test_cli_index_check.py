@@ -18,6 +18,8 @@ from anechoic import TrainingIndex, __version__, audio, cli
 RATE = 16_000
 LENGTH = 16_384  # the window of magmel, 1.024 s
 Run = Callable[..., tuple[int, str, str]]
+BUILD = ("index", "build", "clips", "--captions", "captions.csv", "-o")
+SEARCH = ("index", "search", "i", "clips/0.wav")
 
 
 def take(seed: int) -> Tensor:
@@ -59,7 +61,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def built(here: Path, run: Run) -> Path:
-    code, out, err = run("index", "build", "clips", "--captions", "captions.csv", "-o", "i")
+    code, out, err = run(*BUILD, "i")
     assert (code, out) == (0, "i: 6 rows of 4096 by 'magmel'\n")
     assert "6/6" in err
     return here
@@ -72,10 +74,12 @@ def test_build_writes_an_index_that_the_library_loads(built: Path) -> None:
 def test_search_finds_the_clip_first(built: Path, run: Run) -> None:
     code, out, _ = run("index", "search", "i", "clips/3.wav", "-k", "2")
     assert code == 0
-    header, first, second = [line.split() for line in out.splitlines() if line.strip(" ─")]
-    assert header == "rank score caption clip file at s in clip s".split()
-    assert first == "1 1.000 take number 3 [b] 3.wav 3.wav 0.00 0.00".split()
-    assert second[0] == "2"
+    header, first, second = [
+        " ".join(line.split()) for line in out.splitlines() if line.strip(" ─")
+    ]
+    assert header == "rank score caption clip file at s in clip s"
+    assert first == "1 1.000 take number 3 [b] 3.wav 3.wav 0.00 0.00"
+    assert second.startswith("2 0.")
 
 
 def test_search_in_json_tells_all_that_is_known_of_a_clip(built: Path, run: Run) -> None:
@@ -184,24 +188,24 @@ def test_a_bad_clip_stops_the_build_and_nothing_half_written_is_left(
         BAD_FILES[kind]()
     with Path("captions.csv").open("a") as captions:
         captions.write("\nbad.wav,a bad one\n")
-    code, out, err = run("index", "build", "clips", "--captions", "captions.csv", "-o", "i")
+    code, out, err = run(*BUILD, "i")
     assert (code, out) == (2, "")
-    assert err.splitlines()[-1].startswith("error: 'clips/bad.wav'") or "'bad.wav'" in err
+    assert err.splitlines()[-1].startswith("error: 'clips/bad.wav'")
     assert sorted(p.name for p in here.iterdir()) == ["captions.csv", "clips"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("index", "build", "clips", "--captions", "captions.csv", "-o", "i"), "exists already"),
+        ((*BUILD, "i"), "exists already"),
         (("index", "build", "clips", "-o", "new"), "no metadata.csv"),
         (("index", "build", "none", "--captions", "captions.csv", "-o", "new"), "folder of clips"),
         (("index", "build", "clips", "--captions", "x.csv", "-o", "new"), "no caption file"),
         (("index", "build", "clips", "--embedder", "x", "-o", "new"), "expected an embedder"),
-        (("index", "build", "clips", "--captions", "captions.csv", "--hop", "1", "-o", "new"), "needs a window"),
+        ((*BUILD, "new", "--hop", "1"), "needs a window"),
         (("index", "search", "nowhere", "clips/0.wav"), "there is no index 'nowhere'"),
-        (("index", "search", "i", "clips/0.wav", "-k", "0"), "at least 1"),
-        (("index", "search", "i", "clips/0.wav", "--embedder", "magmel:seconds=2"), "was built with 'magmel' (4096-d)"),
+        ((*SEARCH, "-k", "0"), "at least 1"),
+        ((*SEARCH, "--embedder", "magmel:seconds=2"), "was built with 'magmel' (4096-d)"),
         (("check", "clips/0.wav", "--index", "i", "--threshold", "7"), "no cosine similarity"),
     ],
 )  # fmt: skip
@@ -217,16 +221,14 @@ def test_bad_input_is_one_sentence_and_exit_2(
 
 def test_an_output_that_cannot_be_written_is_one_sentence_and_exit_2(here: Path, run: Run) -> None:
     Path("file").touch()
-    arguments = ("index", "build", "clips", "--captions", "captions.csv", "-o", "file/i")
-    code, _, err = run(*arguments)
+    code, _, err = run(*BUILD, "file/i")
     assert code == 2
     assert err.splitlines()[-1] == "error: 'file': File exists"
 
 
 def test_overwrite_replaces_an_index_and_nothing_else(built: Path, run: Run) -> None:
-    build = ("index", "build", "clips", "--captions", "captions.csv", "--overwrite", "-o")
-    assert run(*build, "i")[0] == 0
-    code, _, err = run(*build, "clips")
+    assert run(*BUILD, "i", "--overwrite")[0] == 0
+    code, _, err = run(*BUILD, "clips", "--overwrite")
     assert (code, "'clips' is no index" in err) == (2, True)
 
 
@@ -248,9 +250,7 @@ def test_every_command_shows_an_example(run: Run) -> None:
             else:
                 yield [*path, name], command.help
 
-    found = dict(
-        (" ".join(path), text) for path, text in commands(typer.main.get_command(cli.app), [])
-    )
+    found = {" ".join(path): text for path, text in commands(typer.main.get_command(cli.app), [])}
     assert {"index build", "index search", "check"} <= found.keys()
     for name, text in found.items():
         assert f"Example: `anechoic {name} " in text or f"Example: `anechoic {name}`" in text

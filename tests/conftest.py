@@ -1,0 +1,38 @@
+"""Shared fixtures. No test reaches for the network."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pytest
+import torch
+from tiny import make_pipe
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture
+def pipe():
+    return make_pipe()
+
+
+@pytest.fixture
+def generate():
+    """Call a pipeline with fixed seeds."""
+
+    def call(pipe, prompt=("low cello note", "a dog barks"), scale=7.0, steps=6, seed=0, **kwargs):
+        prompt = list(prompt) if isinstance(prompt, tuple) else prompt
+        count = len(prompt) if isinstance(prompt, list) else 1
+        generator = [torch.Generator().manual_seed(seed + i) for i in range(count)]
+        return pipe(
+            prompt,
+            num_inference_steps=steps,
+            guidance_scale=scale,
+            generator=generator,
+            **{"output_type": "latent", **kwargs},
+        ).audios
+
+    return call
