@@ -11,7 +11,8 @@ import pytest
 import torch
 from tiny import make_pipe
 
-torch.set_num_threads(2)
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(2)
 
 
 @pytest.fixture

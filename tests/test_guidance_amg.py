@@ -19,7 +19,7 @@ REFERENCE = json.loads((Path(__file__).parent / "data" / "amg_reference.json").r
 class Toy:
     """The reference's toy: a denoiser, a decoder, an embedder and a store in float64."""
 
-    name = embedder_name = "toy"
+    name = "toy"
     dim, sample_rate, captions = 6, 16, REFERENCE["toy"]["captions"]
 
     def __init__(self):
@@ -47,6 +47,10 @@ class Toy:
 
     def __len__(self):
         return len(self.embeddings)
+
+    def check_embedder(self, embedder):
+        if embedder.name != self.name:
+            raise IndexMismatch(f"built with '{self.name}'")
 
     def project(self, emb):
         return emb
@@ -124,7 +128,7 @@ def gaussian_mixture_step(points, x, sigma, decode=lambda x0: x0[:, None]):
 class Identity:
     """Points are their own sound; cosine to each training point."""
 
-    name = embedder_name = "identity"
+    name = "identity"
     dim, sample_rate = 2, 1
 
     def __init__(self, points):
@@ -134,6 +138,7 @@ class Identity:
     def __call__(self, wav, sample_rate):
         return torch.nn.functional.normalize(wav[:, 0], dim=1)
 
+    check_embedder = staticmethod(lambda embedder: None)
     __len__ = lambda self: len(self.points)  # noqa: E731
     project = staticmethod(lambda emb: emb)
     vectors = lambda self, rows: self.points[rows]  # noqa: E731
@@ -224,7 +229,7 @@ def test_a_setting_out_of_range_is_refused(changes, says):
 def test_an_index_of_another_embedder_or_without_clips_is_refused():
     toy = Toy()
     other = Toy()
-    other.embedder_name = "clap"
+    other.name = "clap"
     with pytest.raises(IndexMismatch, match="built with 'clap'"):
         AntiMemorization(other, toy)
     empty = Toy()

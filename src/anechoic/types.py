@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -42,10 +43,12 @@ class Neighbours:
 class Store(Protocol):
     """Training clips to compare with: what a guidance needs of a `TrainingIndex`."""
 
-    embedder_name: str
-    captions: list[str]
+    captions: Sequence[str]
 
     def __len__(self) -> int: ...
+
+    def check_embedder(self, embedder: Embedder) -> None:
+        """Raise `IndexMismatch` for an embedder other than the one that built the index."""
 
     def project(self, emb: Tensor) -> Tensor:
         """Embeddings [b, d] as the index compares them: centred, where it was built so."""

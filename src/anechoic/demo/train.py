@@ -22,7 +22,7 @@ from anechoic.demo.model import Conditioner, build_pipeline
 class Recipe:
     """What the shipped model was trained with."""
 
-    steps: int = 24_000
+    steps: int = 20_000
     batch: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 0.01

@@ -27,7 +27,7 @@ def embedder(name: str) -> Embedder:
         UnknownEmbedder: no such name, or its weights are not on this machine.
 
     >>> embedder("magmel").dim
-    4096
+    2048
     """
     kind, _, source = name.partition(":")
     known = {point.name: point for point in entry_points(group=GROUP)}

@@ -19,7 +19,8 @@ FLOOR = 1e-10
 
 
 class MagMel:
-    """The unit vector of sqrt(mel energy), blurred over three frames.
+    """The unit vector of sqrt(mel energy), blurred over three frames, every
+    other of them kept.
 
         e = M |STFT(wav)|^2,    emb = unit(blur(sqrt(e)))
 
@@ -56,7 +57,7 @@ class MagMel:
             )
         self._samples = round(self.seconds * self.sample_rate)
         self._frames = self._samples // HOP
-        self.dim = BANDS * self._frames
+        self.dim = BANDS * ((self._frames + 1) // 2)
         self.name = "magmel" if self.seconds == SECONDS else f"magmel:seconds={self.seconds}"
 
     def __call__(self, wav: Tensor, sample_rate: int) -> Tensor:
@@ -76,7 +77,7 @@ class MagMel:
             dtype=power.dtype,
         )
         magnitude = (filters @ power).clamp_min(FLOOR).sqrt()
-        return F.normalize(F.avg_pool1d(magnitude, 3, stride=1, padding=1).flatten(1), dim=1)
+        return F.normalize(F.avg_pool1d(magnitude, 3, stride=2, padding=1).flatten(1), dim=1)
 
 
 def _parse(source: str) -> float:

@@ -88,12 +88,7 @@ class AntiMemorization:
                 raise BadSetting(f"{name} is one of {known}, got {getattr(self, name)!r}")
         if len(self.index) == 0:
             raise IndexMismatch("the training index is empty: there is nothing to keep away from")
-        if self.index.embedder_name != self.embedder.name:
-            raise IndexMismatch(
-                f"the index was built with '{self.index.embedder_name}' but the guard embeds with "
-                f"'{self.embedder.name}'; rebuild it with 'anechoic index build --embedder "
-                f"{self.embedder.name}'"
-            )
+        self.index.check_embedder(self.embedder)
 
     def threshold(self, abar: float) -> float:
         """The parabolic schedule lambda_t."""

@@ -93,28 +93,48 @@ class TransitionPoint:
 
 @dataclass(frozen=True)
 class DynamicTransition:
-    """Dynamic transition point: guidance `before` until the first local minimum of d_t.
+    """Dynamic transition point: guidance `before` until the sample has left the basin.
 
-    With d the norm of eps_c - eps_u of one sample, the switch is at the first evaluation k with
-    `d[k-1] < d[k-2]` and `d[k] > d[k-1]`, and holds for the rest of the run. Each sample of the
-    batch has its own. A negative `before` looks for the minimum while opposite guidance runs.
+    Each sample of the batch switches by itself, and the switch holds for the rest of the run. A
+    negative `before` looks for the transition while opposite guidance runs.
+
+    With `fall=None` the rule is the paper's: the first local minimum of d_t, the norm of
+    eps_c - eps_u; that is the first evaluation k with `d[k-1] < d[k-2]` and `d[k] > d[k-1]`.
+
+    On Stable Audio's schedule that rule does not hold. Its noise starts at sigma/alpha = 500, where
+    Stable Diffusion's starts at 14.6; d_t = ||c - u|| * alpha/sigma grows along the whole run
+    because of its factor, and its first local minimum is an accident of the sampler's
+    noise: on the demo model between steps 3 and 49 of 50 without relation to the clip
+    (docs/decisions/0003-dynamic-transition.md). What does fall at the edge of the basin is the
+    norm in x0 space, ||c - u||: flat while the prompt alone decides, then steeply down. So with
+    `fall=0.5` the switch is made once that norm is under half its own maximum so far.
 
     Args:
         scale: guidance scale after the transition.
         before: guidance scale before it; at most `scale`.
+        fall: share of the running maximum of ||c - u|| under which the transition is made; None
+            for the paper's rule.
 
-    Source: Jain et al., 2025 (arXiv:2411.16738), dynamic transition point.
+    Source: Jain et al., 2025 (arXiv:2411.16738), dynamic transition point; `fall` is our own.
     """
 
     scale: float = 7.0
     before: float = 0.0
+    fall: float | None = None
 
     def __post_init__(self) -> None:
         _check(self.scale, self.before)
+        if self.fall is not None and not 0 < self.fall < 1:
+            raise BadSetting(f"fall is a share between 0 and 1, got {self.fall}")
 
     def __call__(self, step: Step) -> Guided:
-        past = [record.distance.to(step.distance.device) for record in step.history]
-        switched = passed_minimum(torch.stack([*past, step.distance]))
+        now = step.distance
+        distances = torch.stack([*(r.distance.to(now.device) for r in step.history), now])
+        if self.fall is None:
+            switched = passed_minimum(distances)
+        else:
+            ratios = [r.noise.ratio for r in step.history] + [step.noise.ratio]
+            switched = has_fallen(distances * now.new_tensor(ratios)[:, None], self.fall)
         return Guided(torch.where(switched, self.scale, self.before), notes={"switched": switched})
 
 
@@ -129,6 +149,15 @@ def passed_minimum(distances: Tensor) -> Tensor:
     fell = distances[1:-1] < distances[:-2]
     rose = distances[2:] > distances[1:-1]
     return (fell & rose).any(0)
+
+
+def has_fallen(distances: Tensor, share: float) -> Tensor:
+    """Whether each sample has ever been under `share` of its maximum so far: [n, b] -> [b].
+
+    >>> has_fallen(torch.tensor([[4.0, 4.0], [1.9, 3.0], [5.0, 3.0]]), 0.5)
+    tensor([ True, False])
+    """
+    return (distances < share * distances.cummax(0).values).any(0)
 
 
 def _check(scale: float, before: float) -> None:
