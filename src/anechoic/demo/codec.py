@@ -13,6 +13,8 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
+LOUDEST = 6.0  # log mel magnitude; a sine at full scale has 4.9 to 5.5
+
 
 @dataclass
 class Decoded:
@@ -55,7 +57,8 @@ class MelCodec(ModelMixin, ConfigMixin):
     """Log-mel spectrogram as the latent of a latent diffusion model.
 
     Stands where `AutoencoderOobleck` stands in `StableAudioPipeline`. A token holds two frames.
-    `decode` is differentiable and deterministic: Griffin-Lim with momentum from a fixed phase.
+    `decode` is deterministic, Griffin-Lim with momentum from a fixed phase, and differentiable:
+    the gradient flows through the magnitude and takes the phase for given.
 
     Source: Griffin and Lim, 1984; Perraudin et al., 2013 (momentum).
     """
@@ -72,8 +75,8 @@ class MelCodec(ModelMixin, ConfigMixin):
         floor: float = 1e-3,
         mean: float = 0.0,
         std: float = 1.0,
-        updates: int = 20,
-        iterations: int = 32,
+        updates: int = 10,
+        iterations: int = 12,
         momentum: float = 0.99,
     ):
         super().__init__()
@@ -112,7 +115,9 @@ class MelCodec(ModelMixin, ConfigMixin):
 
     def decode(self, latents: Tensor, return_dict: bool = True) -> Decoded:
         """Latents [b, channels, tokens] to audio [b, 1, t]."""
-        mel = (self.log_mel(latents).float().exp() - self.config.floor).clamp_min(0.0)
+        # an estimate in the middle of a run can lie far outside of what any sound has
+        log_mel = self.log_mel(latents).float().clamp_max(LOUDEST)
+        mel = (log_mel.exp() - self.config.floor).clamp_min(0.0)
         wav = self._griffin_lim(self._linear_magnitude(mel))
         return Decoded(wav[:, None].to(latents.dtype))
 
@@ -120,7 +125,7 @@ class MelCodec(ModelMixin, ConfigMixin):
         """The non-negative linear spectrum that explains the mel bands (Lee and Seung, 1999).
 
         The clamped pseudo-inverse alone leaves the round trip at a centred mel correlation of
-        0.971; 20 multiplicative updates bring it to 0.990.
+        0.971; 10 multiplicative updates bring it to 0.986, and 20 to 0.989.
         """
         magnitude = (self.inverse @ mel).clamp_min(1e-5)
         target = self.filters.T @ mel
@@ -138,13 +143,13 @@ class MelCodec(ModelMixin, ConfigMixin):
             magnitude.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float32
         ).to(magnitude.device)
         angle = torch.polar(torch.ones_like(phase), 2 * torch.pi * phase).expand(magnitude.shape)
-        previous = torch.zeros_like(angle)
         arguments = {"n_fft": config.frame, "hop_length": config.hop, "window": self.window}
-        for _ in range(config.iterations):
-            wav = torch.istft(magnitude * angle, length=length, **arguments)
-            rebuilt = torch.stft(wav, return_complex=True, **arguments)
-            angle = rebuilt - config.momentum / (1 + config.momentum) * previous
-            previous = rebuilt
-            # not abs(): its gradient at zero is not finite
-            angle = angle * torch.rsqrt(angle.real**2 + angle.imag**2 + 1e-12)
+        with torch.no_grad():  # the phase is a constant to the gradient, which flows by magnitude
+            previous = torch.zeros_like(angle)
+            for _ in range(config.iterations):
+                wav = torch.istft(magnitude * angle, length=length, **arguments)
+                rebuilt = torch.stft(wav, return_complex=True, **arguments)
+                angle = rebuilt - config.momentum / (1 + config.momentum) * previous
+                previous = rebuilt
+                angle = angle / angle.abs().clamp_min(1e-9)
         return torch.istft(magnitude * angle, length=length, **arguments)

@@ -124,12 +124,13 @@ class AntiMemorization:
         return cond if self.estimate == "cond" else uncond + self.scale * (cond - uncond)
 
     def _embed(self, step: Step, x0: Tensor) -> Tensor:
-        emb = self.embedder(step.decode(x0), step.sample_rate)
+        wav = step.decode(x0)
+        emb = self.embedder(wav, step.sample_rate) if torch.isfinite(wav).all() else wav
         if not torch.isfinite(emb).all():
             raise GuardError(
-                f"the embedding of the estimate is not finite at log-SNR {step.noise.log_snr:.2f}; "
-                "the guard cannot tell how near the training set it is. Run the model in a wider "
-                "number format (fp32 or bf16)"
+                f"the estimate's sound or embedding is not finite at log-SNR "
+                f"{step.noise.log_snr:.2f}; the guard cannot tell how near the training set it is. "
+                "Lower c3, or run the model in a wider number format (fp32 or bf16)"
             )
         return self.index.project(emb)
 

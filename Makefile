@@ -1,0 +1,51 @@
+# `make demo` and `make test` set up what they need by themselves, in .venv.
+# Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+QUIET := $(shell test -t 2 || echo --quiet) # progress bars on a terminal only
+TOO_OLD := anechoic needs Python 3.11 or newer; name one, as in: make test PYTHON=python3.11
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format check clean
+
+help: ## List what can be made.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+demo: $(READY) ## Set up, and run the demo, which writes anechoic-demo.html.
+	$(BIN)/anechoic demo -o anechoic-demo.html --overwrite
+
+test: $(READY) ## Set up, and run the tests.
+	$(BIN)/pytest -rs
+
+test-slow: $(READY) ## Run the tests that take minutes each.
+	$(BIN)/pytest -rs -m slow
+
+lint: $(READY) ## Check format, style and types.
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(READY) ## Bring the code into format.
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+check: ## All that CI runs: lint and test.
+	scripts/check
+
+clean: ## Remove .venv and all caches.
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+# pip is taken from outside and pointed at the environment, as Debian ships venv without ensurepip.
+# aisfx comes without what it asks for, which is years old; only its weights are read.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(TOO_OLD)")'
+	@echo "Installing anechoic and what it needs into $(VENV); this takes a few minutes, once."
+	$(PYTHON) -m venv --without-pip $(VENV)
+	$(PYTHON) -m pip --python $(BIN)/python install $(QUIET) pip
+	$(BIN)/python -m pip install $(QUIET) -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install $(QUIET) -c constraints.txt --no-deps aisfx
+	@touch $@

@@ -1,0 +1,195 @@
+"""`anechoic demo`: the whole story on a small model that memorizes, and how it was made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anechoic.cli.index import Json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from anechoic.demo.show import Show
+
+commands = typer.Typer(invoke_without_command=True)
+Data = Annotated[
+    Path | None,
+    typer.Option(help="A folder made by `anechoic demo train`; by default the shipped one."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `anechoic demo`."""
+    app.add_typer(commands, name="demo")
+
+
+@commands.callback()
+def demo(
+    context: typer.Context,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Where the page is written.")
+    ] = Path("anechoic-demo.html"),
+    data: Data = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 2,
+    overwrite: Annotated[bool, typer.Option(help="Replace a page that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the same prompts and seeds unguarded and under each guard.
+
+    Needs no network. Prints a table and writes one self-contained page with players,
+    spectrograms and curves.
+
+    Example: `anechoic demo -o demo.html`
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from anechoic.demo import assets
+    from anechoic.demo.show import run, tell
+    from anechoic.errors import OutputExists
+    from anechoic.report import write_page
+
+    if output.exists() and not overwrite:
+        raise OutputExists(f"'{output}' exists already; name another output or use --overwrite")
+    with _progress() as progress:
+        task = progress.add_task("loading the model", total=None)
+        show = run(
+            data or assets.SHIPPED,
+            tuple(range(seeds)),
+            report=lambda what, done, total: progress.update(
+                task, description=what, completed=done, total=total
+            ),
+        )
+    write_page(output, tell(show), overwrite=overwrite)
+    if as_json:
+        print(json.dumps(_json(show, output), indent=2))
+        return
+    _print(_table(show))
+    print(f"{tell(show).sentence}\nThe page with sound and pictures: {output}")
+
+
+@commands.command()
+def train(
+    output: Annotated[Path, typer.Option("-o", "--output", help="A new folder.")],
+    work: Annotated[
+        Path, typer.Option(help="Where the Debian packages with the sounds are unpacked.")
+    ] = Path("demo-corpus"),
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the corpus and the training.")] = 0,
+) -> None:
+    """Rebuild the demo's model, index and judges from scratch.
+
+    Needs `pip install "anechoic[train]"` and Debian's libfluidsynth3.
+
+    Example: `anechoic demo train -o my-demo`, then `anechoic demo --data my-demo`
+    """
+    from anechoic.demo.build import build
+    from anechoic.demo.train import Recipe
+
+    recipe = Recipe(seed=seed) if steps is None else Recipe(seed=seed, steps=steps)
+    with _progress() as progress:
+        task = progress.add_task("starting", total=None)
+        build(
+            output,
+            work,
+            recipe,
+            lambda what, done, total: progress.update(
+                task, description=what, completed=done, total=total
+            ),
+        )
+    print(f"written: {output}")
+
+
+@commands.command()
+def evaluate(
+    data: Data = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 5,
+    ordinary: Annotated[int, typer.Option(min=1, help="Ordinary prompts of each kind.")] = 48,
+    as_json: Json = False,
+) -> None:
+    """Measure what the demo model is worth as an instrument, unguarded.
+
+    Exit code 1 if one of its targets is missed.
+
+    Example: `anechoic demo evaluate --seeds 5`
+    """
+    from dataclasses import asdict
+
+    from anechoic.demo import assets
+    from anechoic.demo.evaluate import evaluate as measure
+
+    with _progress() as progress:
+        task = progress.add_task("generating", total=None)
+        lines, _, calibration = measure(
+            data or assets.SHIPPED,
+            range(seeds),
+            ordinary,
+            report=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if as_json:
+        about = {"seeds": seeds, "scale": assets.CFG_SCALE, "calibration": calibration}
+        print(json.dumps({**about, "lines": [asdict(line) for line in lines]}, indent=2))
+    else:
+        from rich.table import Table
+
+        table = Table("measured", "value", "95 % interval", "prompts x seeds", "target", "holds")
+        for line in lines:
+            table.add_row(
+                line.what, f"{line.value:.3f}", f"[{line.low:.3f}, {line.high:.3f}]".replace("[", r"\["),
+                f"{line.prompts} x {seeds}", line.target, "yes" if line.holds else "NO",
+            )  # fmt: skip
+        _print(table)
+    raise typer.Exit(int(not all(line.holds for line in lines)))
+
+
+def _progress():  # noqa: ANN202  (rich is imported when it is needed)
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(), console=Console(stderr=True),
+    )  # fmt: skip
+
+
+def _print(table: Table) -> None:
+    import sys
+
+    from rich.console import Console
+
+    # a pipe has no width of its own: give the table room rather than cut its figures
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+
+
+def _table(show: Show) -> Table:
+    from rich.table import Table
+
+    from anechoic.demo.methods import METHODS
+    from anechoic.demo.show import COLUMNS, figures
+
+    table = Table("guard", *(column.label for column in COLUMNS))
+    for outcome in show.outcomes:
+        found = figures(outcome)
+        cells = []
+        for column in COLUMNS:
+            figure = found[column.key]
+            spread = figure.interval(column.format).replace("[", r"\[")
+            cells.append(f"{figure.value:{column.format}} {spread}".strip())
+        table.add_row(METHODS[outcome.name].label, *cells)
+    return table
+
+
+def _json(show: Show, page: Path) -> dict[str, object]:
+    from anechoic.demo.show import figures
+
+    rows = {
+        outcome.name: {
+            key: {"value": f.value, "low": f.low, "high": f.high, "n": f.n}
+            for key, f in figures(outcome).items()
+        }
+        for outcome in show.outcomes
+    }
+    return {"page": str(page), "seeds": list(show.seeds), "guards": rows}

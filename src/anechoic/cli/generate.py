@@ -1,0 +1,384 @@
+"""`anechoic generate`: text to sound under a guard, and the evidence beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anechoic.cli.check import COPY
+from anechoic.cli.index import (
+    EmbedderName,
+    Json,
+    describe,
+    open_index,
+    print_table,
+    progress_bar,
+)
+from anechoic.errors import BadSetting, IndexMismatch, OutputExists
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from torch import Tensor
+
+    from anechoic.index import Match, TrainingIndex
+    from anechoic.step import Record
+    from anechoic.types import Embedder, Guidance
+
+ANY_SCALE = 2.0  # what the pipeline is called with: inside a guard the guidance owns the scale
+
+
+@dataclass(frozen=True)
+class Model:
+    """Where a model is, and what it comes with."""
+
+    source: str  # a folder or a hub id
+    steps: int | None = None  # None: the pipeline's own
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of whatever guard has the setting
+    presets: Mapping[str, Any] = field(default_factory=dict)  # guards with settings of their own
+
+
+@dataclass(frozen=True, eq=False)
+class Take:
+    """One generated sound, what its guard did, and the training clip it comes nearest to."""
+
+    file: Path
+    prompt: str
+    wav: Tensor  # [c, t]
+    records: Sequence[Record]
+    match: Match | None  # None: there is no index
+    copy: bool | None  # None: there is no threshold to judge by
+
+
+def register(app: typer.Typer) -> None:
+    """Add `anechoic generate`."""
+    app.command()(generate)
+
+
+def generate(
+    prompts: Annotated[
+        list[str], typer.Argument(metavar="PROMPT", help="What to generate, a sound for each.")
+    ],
+    model: Annotated[
+        str, typer.Option("--model", help="Folder or hub id of a diffusers pipeline, or demo.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Sound file to write: .wav, .flac, .ogg or .mp3. With several prompts out.wav "
+            "stands for out-1.wav, out-2.wav and so on.",
+        ),
+    ],
+    index: Annotated[
+        str | None,
+        typer.Option(
+            "--index",
+            help="Folder of an index of the model's training set, or demo. amg needs it; under "
+            "any guard, what was generated is compared with it.",
+        ),
+    ] = None,
+    guard: Annotated[
+        str,
+        typer.Option(
+            "--guard",
+            help="amg, static, dynamic, cfg (no protection), or one that a package adds; the demo "
+            "model has settings of its own for them, and opposite.",
+        ),
+    ] = "amg",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting of the guard, as c3=200; repeatable."
+        ),
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Guidance scale, above 1: short for --set scale=.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of the sampler. By default the model's own.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Length of the sound. By default the model's longest.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Of the noise; the same for each prompt.")
+    ] = 0,
+    embedder_name: EmbedderName = None,
+    device: Annotated[
+        str | None, typer.Option(help="By default cuda if there is a GPU, or cpu.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Generate sound from text, guarded against returning a training clip.
+
+    Prompts are generated one after the other, each from the same seed, so that none depends on
+    what stands beside it. Nothing is written before all of them are done.
+
+    The exit code is 1 if an output still is a copy by the threshold of the index (it is written
+    all the same), 0 if none is, 2 if the input cannot be used.
+
+    Example: `anechoic generate "low cello note" --model demo --index demo -o out.wav`
+    """
+    from anechoic import audio
+    from anechoic.hf.load import load_pipeline
+
+    files = _outputs(output, len(prompts), overwrite)
+    store, embed = _training_set(index, embedder_name)
+    known = _model(model)
+    texts = [*(settings or []), *([] if scale is None else [f"scale={scale}"])]
+    method = _method(guard, known, texts, store, embed)
+    pipe = load_pipeline(known.source, device, dtype)
+    sample_rate = _check(pipe, seconds, store)
+    arguments = {"num_inference_steps": steps or known.steps, "audio_end_in_s": seconds}
+    takes = []
+    for file, prompt, (wav, records) in zip(
+        files, prompts, _sounds(pipe, method, prompts, seed, arguments), strict=True
+    ):
+        audio.require_sound(wav, f"what was generated for {prompt!r}")
+        match, copy = _judge(wav, sample_rate, store, embed)
+        takes.append(Take(file, prompt, wav, records, match, copy))
+    for take in takes:
+        audio.write(take.file, take.wav, sample_rate, overwrite=overwrite)
+    if as_json:
+        about = {
+            "model": model,
+            "index": index,
+            "guard": guard,
+            "settings": _settings(method),
+            "seed": seed,
+            "threshold": store.thresholds.get(COPY) if store else None,
+            "outputs": [_as_json(take, store) for take in takes],
+        }
+        print(json.dumps(about, indent=2, default=str))  # a setting may be a LogSNR(value=-1.0)
+    else:
+        _print(takes, store)
+    raise typer.Exit(int(any(take.copy for take in takes)))
+
+
+# ------------------------------------------------------------- refused before anything is generated
+
+
+def _outputs(output: Path, count: int, overwrite: bool) -> list[Path]:
+    """The file of each prompt.
+
+    Raises:
+        OutputExists: one is there and may not be replaced.
+        BadSetting: a name that is no sound format, or a folder that may not be written.
+    """
+    from anechoic import audio
+
+    if output.suffix.lower() not in audio.WRITABLE:
+        raise BadSetting(
+            f"'{output}' has no known sound format; end the name in one of "
+            f"{', '.join(audio.WRITABLE)}"
+        )
+    width = len(str(count))
+    numbers = [f"-{i:0{width}}" for i in range(1, count + 1)] if count > 1 else [""]
+    files = [output.with_name(f"{output.stem}{number}{output.suffix}") for number in numbers]
+    for file in files:
+        if file.is_dir() or (file.exists() and not overwrite):
+            raise OutputExists(f"'{file}' exists already; name another output or overwrite it")
+    folder = next(parent for parent in output.parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise BadSetting(f"'{folder}' is no folder that may be written to; name another output")
+    return files
+
+
+def _training_set(
+    index: str | None, embedder_name: str | None
+) -> tuple[TrainingIndex | None, Embedder | None]:
+    if index is not None:
+        return open_index(index, embedder_name)
+    if embedder_name is not None:
+        raise BadSetting("'--embedder' reads an index: give one with '--index', or leave it out")
+    return None, None
+
+
+def _model(name: str) -> Model:
+    if name != "demo":
+        return Model(name)
+    from anechoic.demo import assets
+    from anechoic.demo.methods import METHODS
+
+    folder = str(assets.model_folder())
+    guards = {key: method for key, method in METHODS.items() if method.guard}  # "none" has none
+    return Model(folder, assets.STEPS, {"scale": assets.CFG_SCALE}, guards)
+
+
+def _method(
+    name: str,
+    model: Model,
+    texts: Sequence[str],
+    store: TrainingIndex | None,
+    embed: Embedder | None,
+) -> Guidance:
+    """The guidance of a name: at the model's settings for it, then at those given as text."""
+    from anechoic.guidance import registry
+
+    preset = model.presets.get(name)
+    cls = registry.method(preset.guard if preset else name, model.presets)
+    given = {"index": store, "embedder": embed}
+    given = {name: value for name, value in given.items() if registry.takes(cls, name)}
+    if given and store is None:
+        raise BadSetting(
+            f"guard {name!r} keeps away from the training set and needs its index: give it with "
+            "'--index', made by 'anechoic index build'"
+        )
+    defaults = {key: value for key, value in model.defaults.items() if registry.takes(cls, key)}
+    shipped = preset.settings if preset else {}
+    return cls(**given, **{**defaults, **shipped, **registry.parse(cls, texts)})
+
+
+def _check(pipe: Any, seconds: float | None, store: TrainingIndex | None) -> int:
+    """Refuse what the loaded model cannot do.
+
+    Returns:
+        The sample rate of its sound, in Hz.
+
+    Raises:
+        BadSetting: longer sound than it makes, or none.
+        IndexMismatch: the index is of another model's training set.
+    """
+    from anechoic.hf import fingerprint
+    from anechoic.hf.pipelines import adapter_for
+
+    sample_rate = adapter_for(pipe).sample_rate
+    tokens, told = pipe.transformer.config.sample_size, pipe.projection_model.config.max_value
+    longest = min(tokens * pipe.vae.hop_length / sample_rate, told)
+    if seconds is not None and not 1 / sample_rate <= seconds <= longest:
+        raise BadSetting(
+            f"this model makes up to {longest:g} s of sound, and {seconds:g} were asked for; "
+            "change '--seconds'"
+        )
+    # the guard looks after its own index; here it is for the verdict, under whatever guard
+    if store and store.model and store.model != (own := fingerprint(pipe)):
+        raise IndexMismatch(
+            f"index '{store.name}' holds the training clips of model '{store.model}', but this one "
+            f"is '{own}': a verdict by the wrong clips says nothing; use this model's own index"
+        )
+    return sample_rate
+
+
+# -------------------------------------------------------------------------- generate and judge
+
+
+def _sounds(
+    pipe: Any, method: Guidance, prompts: Sequence[str], seed: int, arguments: Mapping[str, Any]
+) -> Iterator[tuple[Tensor, list[Record]]]:
+    """The sound [c, t] of each prompt, and what the guard recorded along the way."""
+    import torch
+
+    from anechoic.hf import guard
+
+    told = {name: value for name, value in arguments.items() if value is not None}
+    with guard(pipe, method) as trace, warnings.catch_warnings(), progress_bar() as bar:
+        warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding, at each start
+        _draw_steps(pipe, bar, len(prompts))
+        for prompt in prompts:
+            # on the CPU, whose noise is the same for every device
+            generator = torch.Generator().manual_seed(seed)
+            made = pipe(prompt, guidance_scale=ANY_SCALE, generator=generator, **told)
+            yield made.audios[0].float().cpu(), trace.records
+
+
+def _draw_steps(pipe: Any, bar: Progress, runs: int) -> None:
+    """Have the steps of the next `runs` generations drawn by rich, in diffusers' bar's place."""
+    task = bar.add_task("generating", total=None)
+
+    @contextmanager
+    def steps(total: int) -> Iterator[Any]:
+        bar.update(task, total=runs * total)
+        yield SimpleNamespace(update=partial(bar.advance, task))
+
+    pipe.progress_bar = steps
+
+
+def _judge(
+    wav: Tensor, sample_rate: int, store: TrainingIndex | None, embed: Embedder | None
+) -> tuple[Match | None, bool | None]:
+    """The nearest training clip, and whether the sound is a copy of it."""
+    from anechoic.index import locate
+
+    if store is None or embed is None:
+        return None, None
+    (match,) = locate(wav, sample_rate, store, embed)
+    limit = store.thresholds.get(COPY)
+    return match, None if limit is None else match.score >= limit
+
+
+# -------------------------------------------------------------------------------------- report
+
+
+def _settings(method: Guidance) -> dict[str, Any]:
+    from anechoic.guidance import registry
+
+    return {field.name: getattr(method, field.name) for field in registry.settings(type(method))}
+
+
+def _flags(records: Sequence[Record]) -> dict[str, list[int]]:
+    """What the guard noted as true or false, an open gate, a transition that was made: at which
+    evaluations, from 0, it was true."""
+    import torch
+
+    names = [name for name, note in records[0].notes.items() if note.dtype == torch.bool]
+    return {name: [i for i, r in enumerate(records) if r.notes[name].item()] for name in names}
+
+
+def _tell(records: Sequence[Record]) -> str:
+    """What the guard did, in a few words."""
+    told = [f"{len(records)} evaluations"]
+    for name, on in _flags(records).items():
+        if name == "switched":
+            told.append(f"transition at number {on[0] + 1}" if on else "no transition")
+        else:
+            told.append(f"{'gate open' if name == 'gate' else name} at {len(on)}")
+    return ", ".join(told)
+
+
+def _as_json(take: Take, store: TrainingIndex | None) -> dict[str, Any]:
+    notes = {
+        name: {
+            "count": len(on),
+            "first": on[0] if on else None,
+            "log_snr": take.records[on[0]].noise.log_snr if on else None,
+        }
+        for name, on in _flags(take.records).items()
+    }
+    did = {"evaluations": len(take.records), **notes}
+    told = {"file": str(take.file), "prompt": take.prompt, "did": did, "copy": take.copy}
+    return {**told, **describe(store, take.match)} if store and take.match else told
+
+
+def _print(takes: Sequence[Take], store: TrainingIndex | None) -> None:
+    for take in takes:
+        print(f"{take.file}: {_tell(take.records)}")
+    if store is None:
+        print("not compared with any training set; to have it compared, give '--index'")
+        return
+    verdicts = {True: "COPY", False: "no copy", None: "not judged"}
+    rows = []
+    for take in takes:
+        assert take.match is not None  # there is an index
+        clip, score = store.clips[take.match.row], f"{take.match.score:.3f}"
+        rows.append(
+            (str(take.file), take.prompt, verdicts[take.copy], score, clip.caption, clip.id)
+        )
+    print_table(("file", "prompt", "verdict", "score", "nearest", "clip"), rows)
+    if (limit := store.thresholds.get(COPY)) is None:
+        print(f"index '{store.name}' has no calibrated threshold, so nothing was judged a copy")
+    else:
+        copies = sum(bool(take.copy) for take in takes)
+        print(f"{copies} of {len(takes)} over the threshold of {limit:g}")

@@ -1,0 +1,70 @@
+"""The demo's guards at their shipped settings.
+
+Tuned on the duplicated prompts of even rows and reported on those of odd rows
+(docs/demo-model.md has the sweep).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from anechoic.demo.assets import CFG_SCALE
+from anechoic.guidance import AntiMemorization, DynamicTransition, LogSNR, TransitionPoint
+from anechoic.types import Embedder, Guidance, Store
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to generate."""
+
+    label: str
+    description: str
+    guard: str  # its entry point, "" for the plain pipeline
+    settings: Mapping[str, Any]
+
+
+METHODS: dict[str, Method] = {
+    "none": Method("unguarded", "The plain pipeline.", "", {}),
+    "amg": Method(
+        "full AMG",
+        "Steps away from the nearest training clip while the estimate is close to it: weaker "
+        "guidance, away from that clip's caption, away from its sound.",
+        "amg",
+        {"c1": 4.0, "c2": 3.0, "c3": 400.0, "lambda_min": 0.5, "lambda_max": 0.6,
+         "gradient": "x0"},
+    ),
+    "static": Method(
+        "static transition",
+        "No guidance until a fixed noise level.",
+        "static",
+        {"before": 0.0, "at": LogSNR(-1.0)},
+    ),
+    "dynamic": Method(
+        "dynamic transition",
+        "No guidance until each sample has left the basin.",
+        "dynamic",
+        {"before": 0.0, "fall": 0.3},
+    ),
+    "opposite": Method(
+        "opposite guidance",
+        "Reversed guidance until a fixed noise level.",
+        "static",
+        {"before": -2.0, "at": LogSNR(-2.5)},
+    ),
+}  # fmt: skip
+
+
+def guidance(
+    name: str, index: Store, embedder: Embedder, scale: float = CFG_SCALE
+) -> Guidance | None:
+    """The guard of a name, or None for the plain pipeline."""
+    method = METHODS[name]
+    if method.guard == "amg":
+        return AntiMemorization(index, embedder, scale, **method.settings)
+    if method.guard == "static":
+        return TransitionPoint(scale, **method.settings)
+    if method.guard == "dynamic":
+        return DynamicTransition(scale, **method.settings)
+    return None

@@ -1,0 +1,99 @@
+"""The sweep behind the demo's settings, on the tuning split: `python -m anechoic.demo.sweep`.
+
+Prints a Markdown table. No prompt of it is in the demo's own table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from anechoic.demo import assets
+from anechoic.demo.run import Bench, Verdict, generate, interval
+from anechoic.demo.show import prompts_to_tune
+from anechoic.guidance import AntiMemorization, DynamicTransition, LogSNR, TransitionPoint
+from anechoic.types import Guidance
+
+SCALE = assets.CFG_SCALE
+
+
+def settings(bench: Bench, which: str) -> Iterator[tuple[str, Guidance | None]]:
+    """Every setting of a family of guards, with its name."""
+    if which in ("none", "all"):
+        yield "unguarded", None
+    if which in ("static", "all"):
+        for at in (1.0, 0.0, -1.0, -2.0, -3.0):
+            yield f"zero CFG until log-SNR {at:g}", TransitionPoint(SCALE, 0.0, LogSNR(at))
+    if which in ("opposite", "all"):
+        for before in (-1.0, -2.0, -4.0):
+            for at in (0.0, -1.5, -3.0):
+                guide = TransitionPoint(SCALE, before, LogSNR(at))
+                yield f"opposite {before:g} until log-SNR {at:g}", guide
+    if which in ("dynamic", "all"):
+        for before in (0.0, -2.0):
+            yield f"dynamic {before:g}, first minimum", DynamicTransition(SCALE, before)
+            for fall in (0.6, 0.4, 0.2, 0.1):
+                yield f"dynamic {before:g}, fall {fall:g}", DynamicTransition(SCALE, before, fall)
+    if which in ("amg", "all"):
+        for gradient in ("x0", "denoiser"):
+            for low, high in ((0.3, 0.4), (0.5, 0.6), (0.7, 0.8)):
+                for c3 in (100.0, 300.0, 1000.0):
+                    yield (
+                        f"AMG 4, 3, {c3:g}, lambda {low:g} to {high:g}, {gradient}",
+                        AntiMemorization(
+                            bench.index, bench.embedder, SCALE, 4.0, 3.0, c3, low, high,
+                            gradient=gradient,
+                        ),
+                    )  # fmt: skip
+        for terms in ((4.0, 0.0, 0.0), (0.0, 3.0, 0.0), (0.0, 0.0, 300.0)):
+            yield (
+                f"AMG {terms[0]:g}, {terms[1]:g}, {terms[2]:g}, lambda 0.3 to 0.4, x0",
+                AntiMemorization(bench.index, bench.embedder, SCALE, *terms, 0.3, 0.4,
+                                 gradient="x0"),
+            )  # fmt: skip
+
+
+def line(name: str, pipe: Any, bench: Bench, guide: Guidance | None, seeds: range) -> str:
+    """One row: copies, confirmed, judges, guide, what is kept, seconds."""
+    duplicated, ordinary = prompts_to_tune(bench)
+    columns, seconds = [], 0.0
+    for seed in seeds:
+        made = generate(pipe, [c.caption for c in duplicated + ordinary], seed, guide)
+        columns.append(bench.judge(made.wav, duplicated + ordinary, seed))
+        seconds += made.seconds / len(seeds)
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    first, second = rows[: len(duplicated)], rows[len(duplicated) :]
+
+    def mean(part: list[list[Verdict]], key: str) -> str:
+        known = [[float(getattr(v, key)) for v in row] for row in part if row[0].kept is not None
+                 or key != "kept"]  # fmt: skip
+        value, low, high = interval(known)
+        return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+    cells = [mean(first, key) for key in ("copied", "confirmed", "mel", "similarity", "kept")]
+    return " | ".join(["", name, *cells, mean(second, "kept"), f"{seconds:.2f}", ""]).strip()
+
+
+def main() -> None:
+    """Run the sweep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=assets.SHIPPED)
+    parser.add_argument("--which", default="all", help="none, static, opposite, dynamic, amg")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", default="", help="settings whose name holds this")
+    chosen = parser.parse_args()
+    pipe = assets.pipeline(chosen.data)
+    bench = Bench.load(chosen.data, pipe)
+    print("| setting | copies | confirmed | mel | guide | kept, duplicated | kept, ordinary | s |")
+    print("|---|---|---|---|---|---|---|---|")
+    for which in chosen.which.split(","):
+        for name, guide in settings(bench, which):
+            if chosen.only in name:
+                print(line(name, pipe, bench, guide, range(chosen.seeds)), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

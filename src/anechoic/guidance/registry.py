@@ -1,0 +1,157 @@
+"""Guidance methods by name, and their settings from text: what a command line needs of them.
+
+A package adds a method through the entry point group "anechoic.guidance": a name, and a dataclass
+with `__call__(step)`. Its fields are its settings; the fields `index` and `embedder` are not
+typed in but given, by whoever makes the method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, Field, fields, is_dataclass
+from importlib.metadata import entry_points
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
+
+from anechoic.errors import BadSetting
+
+GROUP = "anechoic.guidance"
+GIVEN = ("index", "embedder")
+
+
+def method(name: str, also_known: Iterable[str] = ()) -> type[Any]:
+    """The class of a guidance method, a dataclass that makes an `anechoic.types.Guidance`.
+
+    Args:
+        name: "cfg", "amg", "static", "dynamic", or one that an installed package adds.
+        also_known: further names to list when there is no such method.
+
+    Raises:
+        BadSetting: no such method, or one that is no dataclass.
+
+    >>> method("static").__name__
+    'TransitionPoint'
+    """
+    known = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in known:
+        raise BadSetting(
+            f"expected a guard among {', '.join(sorted({*known, *also_known}))}, got {name!r}; "
+            "correct the name, or install the package that brings it"
+        )
+    found = known[name].load()
+    if not is_dataclass(found) or not isinstance(found, type):
+        raise BadSetting(
+            f"guard {name!r} ({known[name].value}) is no dataclass, so its settings are not "
+            "known; mend the package that brings it"
+        )
+    return found
+
+
+def settings(cls: type) -> list[Field[Any]]:
+    """The fields that a user may set."""
+    return [field for field in fields(cls) if field.init and field.name not in GIVEN]
+
+
+def takes(cls: type, name: str) -> bool:
+    """Whether a method has a field of this name."""
+    return any(field.init and field.name == name for field in fields(cls))
+
+
+def parse(cls: type, texts: Iterable[str]) -> dict[str, Any]:
+    """Settings written as text, by the types of the method's fields.
+
+    A field that takes a dataclass of one value, such as `LogSNR`, is written with its name and a
+    colon.
+
+    Args:
+        cls: a guidance method.
+        texts: "name=value" each.
+
+    Returns:
+        The fields that were named, with their values.
+
+    Raises:
+        BadSetting: not of that form, an unknown name, a name twice, or a value of another type.
+
+    >>> parse(method("static"), ["before=-2", "at=LogSNR:-1.5"])
+    {'before': -2.0, 'at': LogSNR(value=-1.5)}
+    """
+    known = {field.name: field for field in settings(cls)}
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise BadSetting(f"a setting is written NAME=VALUE, got {text!r}")
+        if name not in known:
+            raise BadSetting(
+                f"{cls.__name__} has no setting {name!r}; it has {', '.join(known) or 'none'}"
+            )
+        if name in found:
+            raise BadSetting(f"setting {name!r} was given twice; give it once")
+        kinds = list(_members(_hint(cls, known[name])))
+        readings = list(_readings(value, kinds))
+        if not readings:
+            expected = " or ".join(dict.fromkeys(map(_expected, kinds)))
+            raise BadSetting(f"setting {name!r} of {cls.__name__} is {expected}, got {value!r}")
+        found[name] = readings[0]
+    return found
+
+
+def _hint(cls: type, field: Field[Any]) -> Any:
+    try:
+        return get_type_hints(cls)[field.name]
+    except NameError:  # an annotation that only a type checker can resolve
+        return str if field.default is MISSING else type(field.default)
+
+
+def _members(hint: Any) -> Iterator[Any]:
+    """The types that an annotation allows."""
+    if get_origin(hint) in (Union, UnionType):
+        for argument in get_args(hint):
+            yield from _members(argument)
+    else:
+        yield hint
+
+
+def _readings(text: str, kinds: list[Any]) -> Iterator[Any]:
+    """What a text may stand for; plain text only where nothing else fits."""
+    for kind in sorted(kinds, key=lambda kind: kind is str):
+        if kind is NoneType and text.lower() == "none":
+            yield None
+        elif kind is bool and text.lower() in ("true", "false"):
+            yield text.lower() == "true"
+        elif kind in (int, float):
+            yield from _numbers(text, kind)
+        elif get_origin(kind) is Literal:
+            yield from (choice for choice in get_args(kind) if str(choice) == text)
+        elif _wraps_a_value(kind):
+            name, separator, value = text.partition(":")
+            if separator and name.lower() == kind.__name__.lower():
+                (only,) = fields(kind)
+                yield from map(kind, _readings(value, list(_members(_hint(kind, only)))))
+        elif kind is str:
+            yield text
+
+
+def _wraps_a_value(kind: Any) -> TypeGuard[type[Any]]:
+    return isinstance(kind, type) and is_dataclass(kind) and len(fields(kind)) == 1
+
+
+def _numbers(text: str, kind: type) -> Iterator[Any]:
+    try:
+        number = kind(text)
+    except ValueError:
+        return
+    if math.isfinite(number):
+        yield number
+
+
+def _expected(kind: Any) -> str:
+    """A type, as an error names it."""
+    if get_origin(kind) is Literal:
+        return " or ".join(map(str, get_args(kind)))
+    if _wraps_a_value(kind):
+        return f"{kind.__name__}:VALUE"
+    words = {NoneType: "none", bool: "true or false", int: "a whole number", float: "a number"}
+    return words.get(kind, "text")

@@ -1,0 +1,60 @@
+"""Who may import whom: dependencies point one way, and heavy ones stay in their room."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SRC = ROOT / "src/anechoic"
+FILES = sorted(SRC.rglob("*.py"))
+LEAVES = {"types", "noise", "step", "errors"}
+ROOMS = {path.relative_to(SRC).parts[0].removesuffix(".py") for path in FILES}
+MAY_IMPORT = {
+    "__init__": set(),
+    "errors": set(),
+    "noise": set(),
+    "step": {"noise"},
+    "types": {"step"},
+    "audio": {"errors"},
+    "report": {"errors"},
+    "index": LEAVES | {"audio"},
+    **dict.fromkeys(("guidance", "embed", "detect", "metrics", "hf"), LEAVES),
+    **dict.fromkeys(("audit", "demo", "cli", "web"), ROOMS - {"cli", "web"}),
+}
+HOMES = {
+    "diffusers": {"hf", "demo"},
+    "faiss": {"index"},
+    "jinja2": {"report"},
+    "pyarrow": {"index", "demo"},
+    "typer": {"cli"},
+}
+
+
+def imports(path: Path) -> Iterator[list[str]]:
+    """Every name that a file imports, in full: anechoic, errors, BadAudio."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            yield from (f"{node.module}.{alias.name}".split(".") for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
+def test_a_room_imports_only_what_it_may(path: Path) -> None:
+    room = path.relative_to(SRC).parts[0].removesuffix(".py")
+    rooms = {names[1] for names in imports(path) if names[0] == "anechoic"} & ROOMS
+    assert rooms <= {room} | MAY_IMPORT[room]
+    heavy = {names[0] for names in imports(path)} & HOMES.keys()
+    assert {name for name in heavy if room not in HOMES[name]} == set()
+
+
+@pytest.mark.parametrize("folder", ["src", "tests"])
+def test_no_file_is_past_400_lines_or_a_drawer_for_odds_and_ends(folder: str) -> None:
+    files = list((ROOT / folder).rglob("*.py"))
+    assert [file.name for file in files if len(file.read_text().splitlines()) > 400] == []
+    assert [file.name for file in files if file.stem in ("utils", "helpers", "common")] == []

@@ -1,0 +1,93 @@
+"""What is written about anechoic is true: examples run, and nothing public is left unsaid."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+
+import anechoic
+from anechoic import audio, cli, errors
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SHIPPED = ROOT / "src/anechoic/demo/data"
+RATE = 16_000
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+def commands() -> list[list[str]]:
+    lines = "".join(blocks("sh")).splitlines()
+    found = [shlex.split(line, comments=True) for line in lines]
+    return [words[1:] for words in found if words[:1] == ["anechoic"]]
+
+
+@pytest.fixture
+def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the README's reader has at hand: clips/ and captions.csv, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    time = torch.arange(3 * RATE) / RATE
+    for i in range(3):
+        tone = torch.sin(2 * torch.pi * 220 * (i + 1) * time) * torch.exp(-(i + 1) * time)
+        audio.write(tmp_path / f"clips/{i}.wav", tone[None], RATE)
+    rows = "".join(f"{i}.wav,a tone\n" for i in range(3))
+    Path("captions.csv").write_text("file_name,caption\n" + rows)
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_an_example_of_the_readme_runs(clips: None, number: int) -> None:
+    block = blocks("python")[number]
+    if "anechoic.demo" in block and not SHIPPED.is_dir():
+        pytest.skip("the demo's model is not in this tree")
+    exec(compile(block, f"README.md, python block {number}", "exec"), {})
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_a_command_of_the_readme_is_understood(words: list[str]) -> None:
+    if not find_spec(f"anechoic.cli.{words[0]}"):
+        pytest.skip(f"anechoic {words[0]} is not in this tree")
+    command, rest = typer.main.get_command(cli.app), list(words)
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command = command.commands[rest.pop(0)]
+    command.make_context(" ".join(words), rest)  # an unknown option or a missing one raises
+
+
+def test_every_command_and_plug_in_stands_in_the_readme() -> None:
+    for name in cli.COMMANDS:
+        assert f"anechoic {name}" in README
+    for group in ("anechoic.guidance", "anechoic.embedders"):
+        for point in entry_points(group=group):
+            assert f"`{point.name}`" in README
+
+
+@pytest.mark.parametrize("name", anechoic.__all__)
+def test_a_public_name_resolves_and_has_a_docstring(name: str) -> None:
+    text = inspect.getdoc(getattr(anechoic, name)) or ""
+    assert text
+    assert not text.startswith(f"{name}("), "a dataclass without one is given its signature"
+
+
+@pytest.mark.parametrize("point", entry_points(group="anechoic.guidance"), ids=lambda p: p.name)
+def test_a_guidance_names_its_source(point) -> None:
+    assert "Source: " in (point.load().__doc__ or "")
+
+
+ERRORS = [e for e in vars(errors).values() if inspect.isclass(e) and issubclass(e, Exception)]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
+def test_an_error_is_explained_and_somewhere_announced(error: type[Exception]) -> None:
+    assert error.__dict__.get("__doc__")
+    sources = [path.read_text() for path in (ROOT / "src").rglob("*.py")]
+    announced = re.compile(rf"Raises:\n(?:(?! *\"\"\").*\n)*? +{error.__name__}: ")
+    assert any(announced.search(source) for source in sources)
