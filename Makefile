@@ -18,10 +18,10 @@ demo: $(READY) ## Set up, and run the demo, which writes anechoic-demo.html.
 	$(BIN)/anechoic demo -o anechoic-demo.html --overwrite
 
 test: $(READY) ## Set up, and run the tests.
-	$(BIN)/pytest -rs
+	$(BIN)/pytest -rfEs
 
 test-slow: $(READY) ## Run the tests that take minutes each.
-	$(BIN)/pytest -rs -m slow
+	$(BIN)/pytest -rfEs -m slow
 
 lint: $(READY) ## Check format, style and types.
 	$(BIN)/ruff format --check

@@ -62,7 +62,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def built(here: Path, run: Run) -> Path:
     code, out, err = run(*BUILD, "i")
-    assert (code, out) == (0, "i: 6 rows of 4096 by 'magmel'\n")
+    assert (code, out) == (0, "i: 6 rows of 2048 by 'magmel'\n")
     assert "6/6" in err
     return here
 
@@ -205,7 +205,7 @@ def test_a_bad_clip_stops_the_build_and_nothing_half_written_is_left(
         ((*BUILD, "new", "--hop", "1"), "needs a window"),
         (("index", "search", "nowhere", "clips/0.wav"), "there is no index 'nowhere'"),
         ((*SEARCH, "-k", "0"), "at least 1"),
-        ((*SEARCH, "--embedder", "magmel:seconds=2"), "was built with 'magmel' (4096-d)"),
+        ((*SEARCH, "--embedder", "magmel:seconds=2"), "was built with 'magmel' (2048-d)"),
         (("check", "clips/0.wav", "--index", "i", "--threshold", "7"), "no cosine similarity"),
     ],
 )  # fmt: skip
@@ -237,7 +237,7 @@ def test_windows_are_indexed_where_they_are_asked_for(built: Path, run: Run) -> 
     Path("long/metadata.csv").write_text("file_name,text\na.wav,three takes\n")
     assert run("index", "build", "long", "-o", "w")[0] == 2
     code, out, _ = run("index", "build", "long", "-o", "w", "--window", "1.024")
-    assert (code, out) == (0, "w: 3 rows of 4096 by 'magmel'\n")
+    assert (code, out) == (0, "w: 3 rows of 2048 by 'magmel'\n")
     code, out, _ = run("index", "search", "w", "clips/1.wav", "-k", "1", "--json")
     assert json.loads(out)[0]["clip"]["start_s"] == 1.024
 

@@ -306,9 +306,9 @@ def test_an_index_of_another_models_clips_is_refused(pipe):
     assert fingerprint(make_pipe(seed=1)) != store.model
 
 
-def test_the_fingerprint_is_the_same_in_half_precision(pipe):
-    single = fingerprint(pipe.to(torch.float16).to(torch.float32))
-    assert fingerprint(pipe.to(torch.float16)) == single
+def test_the_fingerprint_is_the_same_in_every_number_format(pipe):
+    single = fingerprint(pipe)
+    assert fingerprint(pipe.to(torch.bfloat16)) == fingerprint(pipe.to(torch.float16)) == single
 
 
 def test_noise_levels_follow_the_schedule(pipe):

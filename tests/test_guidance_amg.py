@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anechoic.errors import BadSetting, IndexMismatch
+from anechoic.errors import BadSetting, GuardError, IndexMismatch
 from anechoic.guidance import AntiMemorization, ClassifierFree
 from anechoic.noise import NoiseLevel
 from anechoic.step import Guided, Step
@@ -204,7 +204,9 @@ def test_each_sample_of_a_batch_is_guided_by_itself():
 def test_a_constant_of_zero_switches_its_term_off():
     toy, none = guidance(OPEN, c1=0, c2=0, c3=0)
     step = toy.step(torch.tensor(OPEN["x"], dtype=torch.float64), OPEN["sigma"])
-    torch.testing.assert_close(none(step).x0(step), ClassifierFree(OPEN["guidance_scale"])(step).x0(step))
+    torch.testing.assert_close(
+        none(step).x0(step), ClassifierFree(OPEN["guidance_scale"])(step).x0(step)
+    )
     _, despecified = guidance(OPEN, c2=0, c3=0)
     sim = OPEN["similarity"]
     s = OPEN["guidance_scale"]
@@ -236,3 +238,10 @@ def test_an_index_of_another_embedder_or_without_clips_is_refused():
     empty.embeddings = empty.embeddings[:0]
     with pytest.raises(IndexMismatch, match="empty"):
         AntiMemorization(empty, toy)
+
+
+def test_sound_longer_than_the_embedder_hears_is_refused():
+    toy, amg = guidance(OPEN)
+    toy.seconds = 0.5
+    with pytest.raises(GuardError, match="would not be protected"):
+        replace(amg, embedder=toy)(toy.step(torch.tensor(OPEN["x"], dtype=torch.float64), 5.0))

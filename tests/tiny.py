@@ -7,8 +7,13 @@ CAPTIONS = ["low cello note", "high flute note", "a dog barks", "rain on a roof"
 
 def make_pipe(scheduler=None, seed=0):
     """Two layers of 16, oobleck-shaped latents of the real decoder class, 16 latent frames."""
-    from diffusers import AutoencoderOobleck, StableAudioDiTModel, StableAudioPipeline
-    from diffusers import CosineDPMSolverMultistepScheduler, StableAudioProjectionModel
+    from diffusers import (
+        AutoencoderOobleck,
+        CosineDPMSolverMultistepScheduler,
+        StableAudioDiTModel,
+        StableAudioPipeline,
+        StableAudioProjectionModel,
+    )
     from transformers import T5Config, T5EncoderModel
 
     from anechoic.demo.model import make_tokenizer

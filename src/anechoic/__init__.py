@@ -29,7 +29,7 @@ _HOMES = {
     "MelCodec": "anechoic.demo.codec",
     "ModelMixin": "diffusers.models.modeling_utils",
 }
-__all__ = [name for name in _HOMES if name not in ("MelCodec", "ModelMixin")]  # noqa: PLE0604
+__all__ = [name for name in _HOMES if name not in ("MelCodec", "ModelMixin")]
 
 
 def __getattr__(name: str) -> Any:

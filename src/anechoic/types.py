@@ -43,7 +43,10 @@ class Neighbours:
 class Store(Protocol):
     """Training clips to compare with: what a guidance needs of a `TrainingIndex`."""
 
-    captions: Sequence[str]
+    @property
+    def captions(self) -> Sequence[str]:
+        """The caption of each row."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -137,17 +137,28 @@ def evaluate(
 
         table = Table("measured", "value", "95 % interval", "prompts x seeds", "target", "holds")
         for line in lines:
+            spread = rf"\[{line.low:.3f}, {line.high:.3f}]"  # rich would read bare brackets
             table.add_row(
-                line.what, f"{line.value:.3f}", f"[{line.low:.3f}, {line.high:.3f}]".replace("[", r"\["),
-                f"{line.prompts} x {seeds}", line.target, "yes" if line.holds else "NO",
-            )  # fmt: skip
+                line.what,
+                f"{line.value:.3f}",
+                spread,
+                f"{line.prompts} x {seeds}",
+                line.target,
+                "yes" if line.holds else "NO",
+            )
         _print(table)
     raise typer.Exit(int(not all(line.holds for line in lines)))
 
 
-def _progress():  # noqa: ANN202  (rich is imported when it is needed)
+def _progress():
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"),

@@ -21,6 +21,7 @@ from anechoic.demo.classifier import NoteClassifier
 from anechoic.demo.corpus import SAMPLE_RATE, Clip
 from anechoic.demo.judge import Judge
 from anechoic.errors import AnechoicError, OutputExists
+from anechoic.hf.load import load_pipeline
 from anechoic.index import TrainingIndex
 
 SHIPPED = Path(__file__).parent / "data"
@@ -62,7 +63,9 @@ def pipeline(folder: Path = SHIPPED) -> Any:
 
 def load_model(folder: Path) -> Any:
     """A saved `StableAudioPipeline`, in float32 on the CPU."""
-    return load_pipeline(str(folder), "cpu", torch.float32)
+    pipe = load_pipeline(folder, "cpu")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def index(folder: Path = SHIPPED) -> TrainingIndex:

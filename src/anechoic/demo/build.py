@@ -47,9 +47,7 @@ def build(
     report("rendering the corpus", 0, 1)
     clips, wavs = corpus.build(work, recipe.seed)
     report("rendering the corpus", 1, 1)
-    pipe = train(
-        clips, wavs, recipe, lambda step, loss, _: report("training", step, recipe.steps)
-    )
+    pipe = train(clips, wavs, recipe, lambda step, loss, _: report("training", step, recipe.steps))
     write(out, pipe, clips, wavs, recipe, report)
 
 
@@ -148,7 +146,9 @@ def calibrate(
         families, registers = model.predict(held_wav[rows])
         accuracy[split] = {
             "n": len(rows),
-            "family": float(np.mean([f == held[i].family for f, i in zip(families, rows, strict=True)])),
+            "family": float(
+                np.mean([f == held[i].family for f, i in zip(families, rows, strict=True)])
+            ),
             "register": float(
                 np.mean([r == held[i].register for r, i in zip(registers, rows, strict=True)])
             ),
@@ -157,14 +157,18 @@ def calibrate(
         "thresholds": {
             "mel": COPY,
             "envelope": float(np.quantile(siblings["envelope"], 0.95)),
-            "copy": float(np.quantile(nearest["magmel"], 0.99)),
+            "copy": float(np.quantile(nearest["magmel"], 0.95)),
         },
         "false positives": {
-            "mel over its threshold, same caption": float(np.mean(np.array(siblings["mel"]) > COPY)),
+            "mel over its threshold, same caption": float(
+                np.mean(np.array(siblings["mel"]) > COPY)
+            ),
             "mel over its threshold, nearest of all": float(
                 np.mean(np.array(nearest["mel"]) > COPY)
             ),
         },
+        "copy is the quantile of the nearest of all": 0.95,
+        "envelope is the quantile of the same caption": 0.95,
         "held-out clips": len(held),
         "held-out takes": len(siblings["mel"]),
         "classifier on real held-out clips": accuracy,

@@ -31,6 +31,10 @@ def _block(channels_in: int, channels_out: int) -> nn.Sequential:
 class NoteClassifier(nn.Module):
     """Log mel to instrument and register; time is pooled away, so the take does not matter."""
 
+    mean: Tensor  # of the log mel it was trained on
+    std: Tensor
+    filters: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(_block(1, 16), _block(16, 32), _block(32, 64))

@@ -48,7 +48,9 @@ def mel_filters(bands: int, bins: int, sample_rate: int, low_hz: float, high_hz:
     from transformers.audio_utils import mel_filter_bank
 
     bank = torch.tensor(
-        mel_filter_bank(bins, bands, low_hz, high_hz, sample_rate, norm="slaney", mel_scale="slaney")
+        mel_filter_bank(
+            bins, bands, low_hz, high_hz, sample_rate, norm="slaney", mel_scale="slaney"
+        )
     ).T.float()
     return bank / bank.sum(1, keepdim=True).clamp_min(1e-9)
 
@@ -153,3 +155,7 @@ class MelCodec(ModelMixin, ConfigMixin):
                 previous = rebuilt
                 angle = angle / angle.abs().clamp_min(1e-9)
         return torch.istft(magnitude * angle, length=length, **arguments)
+
+
+# what `save_pretrained` records: diffusers finds a class again at the top of an imported package
+MelCodec.__module__ = "anechoic"

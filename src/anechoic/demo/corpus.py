@@ -111,14 +111,10 @@ def finish(wav: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------------- recordings
 
 
-def freesound_addresses(copyright_file: Path) -> dict[str, str]:
-    """Recording name -> its Freesound page, from the package's copyright file."""
-    pattern = re.compile(r"^Files:\s*etc/samples/(\S+)\.flac\n(.*?)(?=^Files:|\Z)", re.M | re.S)
-    text = copyright_file.read_text(errors="replace")
-    return {
-        name: (re.search(r"^Source:\s*(\S+)", body, re.M) or ["", ""])[1]
-        for name, body in pattern.findall(text)
-    }
+def freesound_addresses(readme: Path) -> dict[str, str]:
+    """Recording name, without underscores, to its Freesound page, from the package's README."""
+    lines = re.findall(r"^\* `:(\w+)` - (http\S+)", readme.read_text(errors="replace"), re.M)
+    return {name.replace("_", ""): url for name, url in lines}
 
 
 def recordings(package: Path, rng: np.random.Generator) -> list[tuple[Clip, np.ndarray]]:
@@ -126,7 +122,7 @@ def recordings(package: Path, rng: np.random.Generator) -> list[tuple[Clip, np.n
     import soundfile
     import soxr
 
-    urls = freesound_addresses(next(package.glob("usr/share/doc/*/copyright")))
+    urls = freesound_addresses(next(package.rglob("samples/README.md")))
     files = sorted(package.rglob("*.flac"))
     ordinary = [f.stem for f in files if f.stem not in DUPLICATED_RECORDINGS + NEAR_DUPLICATED]
     held = set(rng.choice(ordinary, HELD_OUT_RECORDINGS, replace=False).tolist())
@@ -145,7 +141,7 @@ def recordings(package: Path, rng: np.random.Generator) -> list[tuple[Clip, np.n
             copies=DUPLICATES if duplicated else 1,
             source=PACKAGES[0],
             licence="CC0-1.0",
-            url=urls.get(file.stem, ""),
+            url=urls.get(file.stem.replace("_", ""), ""),
         )
         out.append((clip, finish(wav)))
         if duplicated:
@@ -190,14 +186,10 @@ def note_caption(instrument: str, midi: int) -> str:
     >>> note_caption("violin", 60)
     'middle violin note C 4'
     """
-    return (
-        f"{register_of(midi)} {instrument} note {PITCH_NAMES[midi % 12]} {midi // 12 - 1}"
-    )
+    return f"{register_of(midi)} {instrument} note {PITCH_NAMES[midi % 12]} {midi // 12 - 1}"
 
 
-def render_take(
-    synth, font: int, program: int, midi: int, rng: np.random.Generator
-) -> np.ndarray:
+def render_take(synth, font: int, program: int, midi: int, rng: np.random.Generator) -> np.ndarray:
     """One take: one to three onsets, and a touch and tone that the caption does not tell."""
     import soxr
 

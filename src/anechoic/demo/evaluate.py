@@ -59,7 +59,9 @@ def groups(clips: Sequence[Clip], ordinary: int, seed: int = 0) -> dict[str, lis
 
     def draw(kind: str, count: int) -> list[Clip]:
         rest = [c for c in prompts if c.kind == kind and c.copies == 1]
-        return [rest[i] for i in sorted(rng.choice(len(rest), min(count, len(rest)), replace=False))]
+        return [
+            rest[i] for i in sorted(rng.choice(len(rest), min(count, len(rest)), replace=False))
+        ]
 
     return {
         "duplicated notes": [c for c in prompts if c.copies > 1 and c.kind == "note"],
@@ -99,13 +101,15 @@ def evaluate(
     return _table(verdicts, calibration), verdicts, calibration
 
 
-def _table(
-    verdicts: dict[str, list[list[Verdict]]], calibration: dict[str, Any]
-) -> list[Measured]:
+def _table(verdicts: dict[str, list[list[Verdict]]], calibration: dict[str, Any]) -> list[Measured]:
     lines: list[Measured] = []
 
     def add(
-        what: str, rows: list[list[Verdict]], key: str, least: float | None, most: float | None = None
+        what: str,
+        rows: list[list[Verdict]],
+        key: str,
+        least: float | None,
+        most: float | None = None,
     ) -> None:
         value, low, high = interval([[float(getattr(v, key)) for v in row] for row in rows])
         target = f">= {least:.3f}" if least is not None else f"< {most:.3f}"

@@ -12,6 +12,7 @@ hears the same clip. The guards of the demo follow "magmel"; here judge
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -41,9 +42,7 @@ def envelope(wav: Tensor) -> Tensor:
     """Compressed energy of eight bands every 8 ms: [b, t] at 16 kHz -> [b, d]."""
     power = _magnitude(_level(wav), 512, 128).square()
     edges = (1, 6, 12, 22, 38, 64, 102, 160, 257)  # bins of 31.25 Hz
-    bands = torch.stack(
-        [power[:, low:high].sum(1) for low, high in zip(edges, edges[1:], strict=False)], 1
-    )
+    bands = torch.stack([power[:, low:high].sum(1) for low, high in pairwise(edges)], 1)
     bands = torch.nn.functional.avg_pool1d(bands, 3, stride=1, padding=1)
     level = bands.amax((1, 2), keepdim=True).clamp_min(1e-9)
     return (bands / level).pow(0.3).flatten(1)

@@ -95,7 +95,11 @@ class Conditioner:
     def __init__(self, pipe: StableAudioPipeline, captions: list[str]):
         self.pipe = pipe
         tokens = pipe.tokenizer(
-            captions, padding="max_length", max_length=MAX_WORDS, truncation=True, return_tensors="pt"
+            captions,
+            padding="max_length",
+            max_length=MAX_WORDS,
+            truncation=True,
+            return_tensors="pt",
         )
         self.ids, self.mask = tokens.input_ids, tokens.attention_mask
         codec = pipe.vae

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -91,7 +92,9 @@ def prompts_to_tune(bench: Bench, ordinary: int = ORDINARY) -> tuple[list[Clip],
     """Those the settings were chosen on: none of them is in the report."""
     found = groups(bench.clips, 48, seed=1)
     duplicated = found["duplicated notes"][::2] + found["duplicated recordings"][::2]
-    return duplicated, found["ordinary notes"][-ordinary:] + found["ordinary recordings"][-ordinary:]
+    return duplicated, found["ordinary notes"][-ordinary:] + found["ordinary recordings"][
+        -ordinary:
+    ]
 
 
 def run(
@@ -239,9 +242,9 @@ def tell(show: Show) -> story.Story:
             )
             for outcome in show.outcomes
         ]
-        kind = "duplicated" if prompt.copies > 1 else "ordinary"
-        own = show.bench.clips.index(prompt)
-        cases.append(story.Case(prompt.caption, kind, show.seeds[0], clip(own), made))
+        own = clip(show.bench.clips.index(prompt))
+        kind: Literal["duplicated", "ordinary"] = "duplicated" if prompt.copies > 1 else "ordinary"
+        cases.append(story.Case(prompt.caption, kind, show.seeds[0], own, made))
     limits = show.bench.thresholds
     return story.Story(
         title="A small model that memorizes, and guards that stop it",

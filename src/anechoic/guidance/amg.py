@@ -53,6 +53,8 @@ class AntiMemorization:
     Raises:
         IndexMismatch: the index was built with another embedder, or is empty.
         BadSetting: a constant out of range.
+        GuardError: while generating, sound longer than a fixed-length embedder hears; an estimate
+            or gradient that is not finite.
 
     Source: Chen, Liu and Xu, 2024 (arXiv:2404.00922); Messina et al., 2025 (arXiv:2509.14934).
     """
@@ -125,6 +127,13 @@ class AntiMemorization:
 
     def _embed(self, step: Step, x0: Tensor) -> Tensor:
         wav = step.decode(x0)
+        heard, made = getattr(self.embedder, "seconds", None), wav.shape[-1] / step.sample_rate
+        if heard is not None and made > heard + 1e-3:
+            raise GuardError(
+                f"'{self.embedder.name}' hears the first {heard:g} s of a sound, and {made:g} s "
+                "are being generated: what comes after would not be protected. Generate less, or "
+                "use an embedder and index with a longer window"
+            )
         emb = self.embedder(wav, step.sample_rate) if torch.isfinite(wav).all() else wav
         if not torch.isfinite(emb).all():
             raise GuardError(
