@@ -35,6 +35,7 @@ def demo(
     ] = Path("anechoic-demo.html"),
     data: Data = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 2,
+    steps: Annotated[int | None, typer.Option(min=3, help="Denoising steps.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a page that is there.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -59,6 +60,7 @@ def demo(
         show = run(
             data or assets.SHIPPED,
             tuple(range(seeds)),
+            steps=steps or assets.STEPS,
             report=lambda what, done, total: progress.update(
                 task, description=what, completed=done, total=total
             ),
@@ -107,7 +109,7 @@ def train(
 def evaluate(
     data: Data = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 5,
-    ordinary: Annotated[int, typer.Option(min=1, help="Ordinary prompts of each kind.")] = 48,
+    ordinary: Annotated[int, typer.Option(min=1, help="Ordinary prompts, drawn.")] = 96,
     as_json: Json = False,
 ) -> None:
     """Measure what the demo model is worth as an instrument, unguarded.

@@ -102,7 +102,7 @@ def fit(
     model.mean, model.std = mel.mean(), mel.std()
     name = torch.tensor([NAMES.index(x) for x in instruments])
     register = torch.tensor([REGISTERS.index(x) for x in registers])
-    batch = 64
+    batch = min(64, len(mel))
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.05)
     total = epochs * (len(mel) // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=total)

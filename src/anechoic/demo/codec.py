@@ -103,9 +103,14 @@ class MelCodec(ModelMixin, ConfigMixin):
         """Audio [b, 1, t] to latents [b, bands * frames_per_token, t / hop_length]."""
         config = self.config
         mel = (self.mel(wav.mean(1)) - config.mean) / config.std
+        return Encoded(LatentDistribution(self.pack(mel)))
+
+    def pack(self, mel: Tensor) -> Tensor:
+        """Normalised log mel [b, bands, frames] as latents, `frames_per_token` frames a token."""
         b, bands, frames = mel.shape
-        pairs = mel.reshape(b, bands, frames // config.frames_per_token, config.frames_per_token)
-        return Encoded(LatentDistribution(pairs.permute(0, 1, 3, 2).flatten(1, 2)))
+        per_token = self.config.frames_per_token
+        pairs = mel.reshape(b, bands, frames // per_token, per_token)
+        return pairs.permute(0, 1, 3, 2).flatten(1, 2)
 
     def log_mel(self, latents: Tensor) -> Tensor:
         """Latents back to log mel magnitudes [b, bands, frames], without making sound."""

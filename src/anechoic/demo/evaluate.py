@@ -53,29 +53,28 @@ def unseen_prompts(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def groups(clips: Sequence[Clip], ordinary: int, seed: int = 0) -> dict[str, list[Clip]]:
-    """The prompts to evaluate: all duplicated ones, and a draw of the others."""
+    """The prompts to evaluate: all duplicated ones, and as many others as asked, drawn from all."""
     rng = np.random.default_rng(seed)
     prompts = unique_prompts(clips)
-
-    def draw(kind: str, count: int) -> list[Clip]:
-        rest = [c for c in prompts if c.kind == kind and c.copies == 1]
-        return [
-            rest[i] for i in sorted(rng.choice(len(rest), min(count, len(rest)), replace=False))
-        ]
-
+    duplicated = [c for c in prompts if c.copies > 1]
+    rest = [c for c in prompts if c.copies == 1]
+    drawn = [rest[i] for i in sorted(rng.permutation(len(rest))[:ordinary])]
+    unseen = unseen_prompts(clips)
     return {
-        "duplicated notes": [c for c in prompts if c.copies > 1 and c.kind == "note"],
-        "duplicated recordings": [c for c in prompts if c.copies > 1 and c.kind == "recording"],
-        "ordinary notes": draw("note", ordinary),
-        "ordinary recordings": draw("recording", ordinary),
-        "captions never trained on": unseen_prompts(clips)[:ordinary],
+        "duplicated notes": [c for c in duplicated if c.kind == "note"],
+        "duplicated recordings": [c for c in duplicated if c.kind == "recording"],
+        "ordinary notes": [c for c in drawn if c.kind == "note"],
+        "ordinary recordings": [c for c in drawn if c.kind == "recording"],
+        "captions never trained on": [
+            unseen[i] for i in sorted(rng.permutation(len(unseen))[:ordinary])
+        ],
     }
 
 
 def evaluate(
     folder: Path,
     seeds: Sequence[int] = range(5),
-    ordinary: int = 48,
+    ordinary: int = 96,
     scale: float = assets.CFG_SCALE,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Measured], dict[str, list[list[Verdict]]], dict[str, Any]]:

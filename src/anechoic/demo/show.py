@@ -24,7 +24,8 @@ from anechoic.report import story
 from anechoic.step import Guided, Step
 from anechoic.types import Guidance
 
-ORDINARY = 6  # ordinary prompts of each kind in the table
+DRAWN = 64  # ordinary prompts that both splits are taken from
+ORDINARY = 10  # ordinary notes in the table
 CITATIONS = (
     "Chen, Liu, Xu: Towards Memorization-Free Diffusion Models. CVPR 2024, arXiv:2404.00922",
     "Messina, Ronchini, Comanducci, Bestagini, Antonacci: Mitigating data replication in "
@@ -78,29 +79,29 @@ class Show:
     duplicated: list[Clip]
     ordinary: list[Clip]
     seeds: Sequence[int]
+    steps: int
     bench: Bench
 
 
 def prompts_to_report(bench: Bench, ordinary: int = ORDINARY) -> tuple[list[Clip], list[Clip]]:
     """Duplicated prompts of the report split, and ordinary ones."""
-    found = groups(bench.clips, 48, seed=1)
+    found = groups(bench.clips, DRAWN, seed=1)
     duplicated = found["duplicated notes"][1::2] + found["duplicated recordings"][1::2]
-    return duplicated, found["ordinary notes"][:ordinary] + found["ordinary recordings"][:ordinary]
+    return duplicated, found["ordinary notes"][:ordinary] + found["ordinary recordings"][:2]
 
 
 def prompts_to_tune(bench: Bench, ordinary: int = ORDINARY) -> tuple[list[Clip], list[Clip]]:
     """Those the settings were chosen on: none of them is in the report."""
-    found = groups(bench.clips, 48, seed=1)
+    found = groups(bench.clips, DRAWN, seed=1)
     duplicated = found["duplicated notes"][::2] + found["duplicated recordings"][::2]
-    return duplicated, found["ordinary notes"][-ordinary:] + found["ordinary recordings"][
-        -ordinary:
-    ]
+    return duplicated, found["ordinary notes"][-ordinary:] + found["ordinary recordings"][-2:]
 
 
 def run(
     folder: Path = assets.SHIPPED,
     seeds: Sequence[int] = (0, 1),
     methods: Sequence[str] = tuple(METHODS),
+    steps: int = assets.STEPS,
     report: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Show:
     """Generate and judge everything that the demo tells of."""
@@ -108,14 +109,16 @@ def run(
     report("loading the judges", 0, 1)
     bench = Bench.load(folder, pipe)
     duplicated, ordinary = prompts_to_report(bench)
-    shown = duplicated[:3] + duplicated[6:9] + ordinary[:2]
+    shown = duplicated[:2] + duplicated[-2:] + ordinary[:2]
     outcomes = []
     for i, name in enumerate(methods):
         report(METHODS[name].label, i, len(methods))
         guide = guidance(name, bench.index, bench.embedder)
-        outcomes.append(_outcome(name, guide, pipe, bench, duplicated, ordinary, shown, seeds))
+        outcomes.append(
+            _outcome(name, guide, pipe, bench, duplicated, ordinary, shown, seeds, steps)
+        )
     report("done", len(methods), len(methods))
-    return Show(outcomes, shown, duplicated, ordinary, seeds, bench)
+    return Show(outcomes, shown, duplicated, ordinary, seeds, steps, bench)
 
 
 def _outcome(
@@ -127,17 +130,18 @@ def _outcome(
     ordinary: list[Clip],
     shown: list[Clip],
     seeds: Sequence[int],
+    steps: int,
 ) -> Outcome:
     prompts = duplicated + ordinary
     captions = [clip.caption for clip in prompts]
     columns, seconds = [], []
     for seed in seeds:
-        made = generate(pipe, captions, seed, guide)
+        made = generate(pipe, captions, seed, guide, steps=steps)
         seconds.append(made.seconds)
         columns.append(bench.judge(made.wav, prompts, seed))
     rows = [list(row) for row in zip(*columns, strict=True)]
     watched = Watched(guide or ClassifierFree(assets.CFG_SCALE), bench)
-    looked_at = generate(pipe, [clip.caption for clip in shown], seeds[0], watched)
+    looked_at = generate(pipe, [clip.caption for clip in shown], seeds[0], watched, steps=steps)
     return Outcome(
         name=name,
         duplicated=rows[: len(duplicated)],
@@ -305,7 +309,7 @@ def _curve(trace: Trace, row: int) -> story.Curve:
 
 def _settings(show: Show) -> dict[str, str]:
     about = {
-        "model": f"StableAudioPipeline, {assets.STEPS} steps, guidance scale {assets.CFG_SCALE}",
+        "model": f"StableAudioPipeline, {show.steps} steps, guidance scale {assets.CFG_SCALE}",
         "prompts": f"{len(show.duplicated)} duplicated, {len(show.ordinary)} ordinary",
         "seeds": ", ".join(str(seed) for seed in show.seeds),
         "training clips": str(len(show.bench.clips)),
