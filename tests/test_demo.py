@@ -1,4 +1,4 @@
-"""The demo's codec, model, corpus and judges; and that the shipped model is what it is said to be."""
+"""The demo: its codec, model, corpus and judges, and that what ships is what it is said to be."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def tiny_corpus() -> tuple[list[Clip], np.ndarray]:
                 caption = corpus.note_caption(name, midi)
                 copies = 8 if (midi, take) == (36, 0) else 1
                 clips.append(
-                    Clip(f"{name}/{midi}/{take}", caption, "note", split, copies, "tests", "CC0-1.0",
+                    Clip(f"{name}/{midi}/{take}", caption, "note", split, copies, "tests", "MIT",
                          "", name, family, corpus.register_of(midi), midi)
                 )  # fmt: skip
                 wavs.append(note(midi, seed=take).numpy())

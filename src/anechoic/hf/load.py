@@ -11,7 +11,6 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def load_pipeline(name: str | Path, device: str | None = None, dtype: str = "flo
     folder = _find(str(name))
     parts = _parts(folder / MODEL_INDEX, str(name))
     _require_whole(folder, parts)
-    pipe = _read(folder, parts, DTYPES[dtype]).to(target)
+    pipe = _read(folder, DTYPES[dtype]).to(target)
     for module in pipe.components.values():
         if isinstance(module, nn.Module):
             # a guard's gradient is of the latents; one of the weights would only hold memory
@@ -187,14 +186,10 @@ def _hub_sentence(name: str, error: Exception) -> str:
     )
 
 
-def _read(folder: Path, parts: Mapping[str, str], dtype: torch.dtype) -> Any:
+def _read(folder: Path, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
 
     try:
-        for library in parts.values():
-            # diffusers takes a class only from a module that was imported before, as our codec's
-            if library.partition(".")[0] == "anechoic":
-                import_module(library)
         with _quietly():
             # the dtype always: left out, diffusers' parts take float32 and transformers' their own
             return DiffusionPipeline.from_pretrained(
