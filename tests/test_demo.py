@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,6 +156,17 @@ def test_a_trained_folder_is_whole_and_its_own(trained):
     assert [clip.id for clip in index.clips] == [clip.id for clip in kept]
     assert sound.shape == (len(kept), corpus.LENGTH)
     assert -1 < index.thresholds["copy"] <= 1
+
+
+def test_stock_diffusers_loads_the_folder_in_a_fresh_interpreter(trained):
+    code = """
+import sys, anechoic
+from diffusers import StableAudioPipeline
+print(type(StableAudioPipeline.from_pretrained(sys.argv[1]).vae).__name__)
+"""
+    arguments = [sys.executable, "-c", code, str(trained[0] / "model")]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.stdout == "MelCodec\n", done.stderr
 
 
 def test_nothing_is_written_over(trained):
