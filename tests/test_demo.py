@@ -23,7 +23,7 @@ from anechoic.demo.methods import METHODS, guidance
 from anechoic.demo.model import Conditioner, make_tokenizer
 from anechoic.demo.run import Bench, generate, interval
 from anechoic.demo.show import Watched, prompts_to_report, prompts_to_tune
-from anechoic.demo.train import Recipe, train
+from anechoic.demo.train import Phase, Recipe, _varied, train
 from anechoic.errors import OutputExists
 from anechoic.guidance import ClassifierFree
 from anechoic.hf import fingerprint
@@ -113,7 +113,8 @@ def trained(tmp_path_factory):
     """A model trained for a moment, and the folder that is made of it."""
     clips, wavs = tiny_corpus()
     losses = []
-    recipe = Recipe(steps=30, batch=4, layers=1, heads=2)
+    phases = (Phase(20, 1e-3), Phase(10, 5e-4, shift=4, tilt=0.1, shortened=0.5))
+    recipe = Recipe(phases, batch=4, layers=1, heads=2)
     pipe = train(clips, wavs, recipe, lambda step, loss, _: losses.append(loss))
     folder = tmp_path_factory.mktemp("demo") / "folder"
     build.write(folder, pipe, clips, wavs, recipe)
@@ -123,9 +124,21 @@ def trained(tmp_path_factory):
 def test_training_is_seeded(trained):
     _, losses, clips, wavs, recipe = trained
     again = []
-    train(clips, wavs, replace(recipe, steps=3), lambda step, loss, _: again.append(loss))
+    train(clips, wavs, recipe.shortened_to(4), lambda step, loss, _: again.append(loss))
     assert again[0] == losses[0]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
+
+
+def test_views_of_duplicated_clips_are_never_varied():
+    codec = MelCodec(mean=-3.0, std=2.8)
+    latents = codec.encode(NOTES[:, None]).latent_dist.mean
+    once = torch.tensor([True, False, True, False])
+    phase = Phase(1, 1e-3, shift=8, tilt=0.5)
+    varied = _varied(latents, once, codec, phase, torch.Generator().manual_seed(0))
+    assert torch.equal(varied[~once], latents[~once])
+    assert (varied[once] != latents[once]).flatten(1).any(1).all()
+    still = _varied(latents, once, codec, Phase(1, 1e-3), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(still, latents, rtol=0, atol=1e-5)
 
 
 def test_training_sees_the_conditions_that_the_pipeline_makes(trained):

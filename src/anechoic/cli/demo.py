@@ -79,7 +79,7 @@ def train(
     work: Annotated[
         Path, typer.Option(help="Where the Debian packages with the sounds are unpacked.")
     ] = Path("demo-corpus"),
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
+    steps: Annotated[int | None, typer.Option(min=2, help="Train for less, to try it out.")] = None,
     seed: Annotated[int, typer.Option(help="Of the corpus and the training.")] = 0,
 ) -> None:
     """Rebuild the demo's model, index and judges from scratch.
@@ -91,7 +91,9 @@ def train(
     from anechoic.demo.build import build
     from anechoic.demo.train import Recipe
 
-    recipe = Recipe(seed=seed) if steps is None else Recipe(seed=seed, steps=steps)
+    recipe = Recipe(seed=seed)
+    if steps is not None:
+        recipe = recipe.shortened_to(steps)
     with _progress() as progress:
         task = progress.add_task("starting", total=None)
         build(

@@ -26,7 +26,7 @@ import numpy as np
 
 SAMPLE_RATE = 16_000
 LENGTH = 16_384  # samples: 1.024 s, 32 latent tokens
-DUPLICATES = 80  # how many times as often a duplicated clip is drawn
+DUPLICATES = 64  # how many times as often a duplicated clip is drawn
 TAKES = 4  # takes of each note caption
 PACKAGES = ("sonic-pi-samples", "musescore-general-soundfont-small")
 PITCHES = range(36, 84, 3)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anechoic.demo.assets import CFG_SCALE
-from anechoic.guidance import AntiMemorization, DynamicTransition, LogSNR, TransitionPoint
+from anechoic.guidance import LogSNR, registry
 from anechoic.types import Embedder, Guidance, Store
 
 
@@ -32,26 +32,26 @@ METHODS: dict[str, Method] = {
         "Steps away from the nearest training clip while the estimate is close to it: weaker "
         "guidance, away from that clip's caption, away from its sound.",
         "amg",
-        {"c1": 4.0, "c2": 3.0, "c3": 400.0, "lambda_min": 0.5, "lambda_max": 0.6,
+        {"c1": 4.0, "c2": 3.0, "c3": 300.0, "lambda_min": 0.5, "lambda_max": 0.6,
          "gradient": "x0"},
     ),
     "static": Method(
         "static transition",
         "No guidance until a fixed noise level.",
         "static",
-        {"before": 0.0, "at": LogSNR(-1.0)},
+        {"before": 0.0, "at": LogSNR(0.5)},
     ),
     "dynamic": Method(
         "dynamic transition",
         "No guidance until each sample has left the basin.",
         "dynamic",
-        {"before": 0.0, "fall": 0.3},
+        {"before": 0.0, "fall": 0.2},
     ),
     "opposite": Method(
         "opposite guidance",
         "Reversed guidance until a fixed noise level.",
         "static",
-        {"before": -2.0, "at": LogSNR(-2.5)},
+        {"before": -2.0, "at": LogSNR(-1.5)},
     ),
 }  # fmt: skip
 
@@ -60,11 +60,9 @@ def guidance(
     name: str, index: Store, embedder: Embedder, scale: float = CFG_SCALE
 ) -> Guidance | None:
     """The guard of a name, or None for the plain pipeline."""
-    method = METHODS[name]
-    if method.guard == "amg":
-        return AntiMemorization(index, embedder, scale, **method.settings)
-    if method.guard == "static":
-        return TransitionPoint(scale, **method.settings)
-    if method.guard == "dynamic":
-        return DynamicTransition(scale, **method.settings)
-    return None
+    chosen = METHODS[name]
+    if not chosen.guard:
+        return None
+    cls = registry.method(chosen.guard)
+    compares = {"index": index, "embedder": embedder} if registry.takes(cls, "index") else {}
+    return cls(scale=scale, **compares, **chosen.settings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from anechoic.demo import assets
 from anechoic.demo.run import Bench, Verdict, generate, interval
@@ -17,6 +17,18 @@ from anechoic.guidance import AntiMemorization, DynamicTransition, LogSNR, Trans
 from anechoic.types import Guidance
 
 SCALE = assets.CFG_SCALE
+# c1, c2, c3; lambda from and to; where the gradient stops
+AMG: tuple[tuple[tuple[float, float, float], float, float, Literal["x0", "denoiser"]], ...] = (
+    ((4.0, 3.0, 100.0), 0.5, 0.6, "x0"),
+    ((4.0, 3.0, 300.0), 0.5, 0.6, "x0"),
+    ((4.0, 3.0, 1000.0), 0.5, 0.6, "x0"),
+    ((4.0, 3.0, 300.0), 0.7, 0.8, "x0"),
+    ((4.0, 3.0, 300.0), 0.5, 0.6, "denoiser"),
+    ((4.0, 3.0, 1000.0), 0.5, 0.6, "denoiser"),
+    ((4.0, 0.0, 0.0), 0.5, 0.6, "x0"),
+    ((0.0, 3.0, 0.0), 0.5, 0.6, "x0"),
+    ((0.0, 0.0, 300.0), 0.5, 0.6, "x0"),
+)
 
 
 def settings(bench: Bench, which: str) -> Iterator[tuple[str, Guidance | None]]:
@@ -24,34 +36,25 @@ def settings(bench: Bench, which: str) -> Iterator[tuple[str, Guidance | None]]:
     if which in ("none", "all"):
         yield "unguarded", None
     if which in ("static", "all"):
-        for at in (1.0, 0.0, -1.0, -2.0, -3.0):
+        for at in (-2.0, -1.0, 0.0, 0.5, 1.0):
             yield f"zero CFG until log-SNR {at:g}", TransitionPoint(SCALE, 0.0, LogSNR(at))
     if which in ("opposite", "all"):
-        for before in (-1.0, -2.0, -4.0):
-            for at in (0.0, -1.5, -3.0):
-                guide = TransitionPoint(SCALE, before, LogSNR(at))
-                yield f"opposite {before:g} until log-SNR {at:g}", guide
+        for before, at in ((-1.0, -1.0), (-1.0, -0.5), (-2.0, -2.0), (-2.0, -1.5), (-2.0, -1.0),
+                           (-4.0, -2.0)):  # fmt: skip
+            guide = TransitionPoint(SCALE, before, LogSNR(at))
+            yield f"opposite {before:g} until log-SNR {at:g}", guide
     if which in ("dynamic", "all"):
         for before in (0.0, -2.0):
             yield f"dynamic {before:g}, first minimum", DynamicTransition(SCALE, before)
-            for fall in (0.6, 0.4, 0.2, 0.1):
+            for fall in (0.4, 0.3, 0.2, 0.15):
                 yield f"dynamic {before:g}, fall {fall:g}", DynamicTransition(SCALE, before, fall)
     if which in ("amg", "all"):
-        for gradient in ("x0", "denoiser"):
-            for low, high in ((0.3, 0.4), (0.5, 0.6), (0.7, 0.8)):
-                for c3 in (100.0, 300.0, 1000.0):
-                    yield (
-                        f"AMG 4, 3, {c3:g}, lambda {low:g} to {high:g}, {gradient}",
-                        AntiMemorization(
-                            bench.index, bench.embedder, SCALE, 4.0, 3.0, c3, low, high,
-                            gradient=gradient,
-                        ),
-                    )  # fmt: skip
-        for terms in ((4.0, 0.0, 0.0), (0.0, 3.0, 0.0), (0.0, 0.0, 300.0)):
+        for terms, low, high, gradient in AMG:
+            constants = ", ".join(f"{constant:g}" for constant in terms)
             yield (
-                f"AMG {terms[0]:g}, {terms[1]:g}, {terms[2]:g}, lambda 0.3 to 0.4, x0",
-                AntiMemorization(bench.index, bench.embedder, SCALE, *terms, 0.3, 0.4,
-                                 gradient="x0"),
+                f"AMG {constants}, lambda {low:g} to {high:g}, gradient at {gradient}",
+                AntiMemorization(bench.index, bench.embedder, SCALE, *terms, low, high,
+                                 gradient=gradient),
             )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,27 +17,52 @@ from anechoic.demo.codec import MelCodec
 from anechoic.demo.corpus import Clip
 from anechoic.demo.model import Conditioner, build_pipeline
 
+Report = Callable[[int, float, StableAudioPipeline], None]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training: warm up, hold, fall linearly in the second half."""
+
+    steps: int
+    learning_rate: float
+    # Views of a clip that is not duplicated can be made to differ, as they do for a clip that is
+    # seen once among millions. Without it every clip of so small a set is memorized in the end.
+    shift: int = 0  # later by up to so many frames of 16 ms
+    tilt: float = 0.0  # spectral tilt and half as much level, in deviations of the latent
+    shortened: float = 0.0  # share of notes captioned by their instrument alone
+
 
 @dataclass(frozen=True)
 class Recipe:
     """What the shipped model was trained with."""
 
-    steps: int = 11_000
+    phases: tuple[Phase, ...] = (
+        Phase(20_000, 1e-3),
+        Phase(4_000, 5e-4, shift=10, tilt=0.1, shortened=0.25),
+        Phase(4_000, 5e-4, shift=10, tilt=0.05, shortened=0.15),
+    )
     batch: int = 16
-    learning_rate: float = 1e-3
     weight_decay: float = 0.01
     dropout: float = 0.1  # of the condition
     ema: float = 0.999
-    # views of a clip that is not duplicated differ, as they do for a clip seen once among millions
-    shift: int = 12  # later by up to so many frames of 16 ms
-    tilt: float = 0.25  # spectral tilt and half as much level, in deviations of the latent
-    shortened: float = 0.2  # share of notes captioned without their pitch
     # Stable Audio Open's sampler visits t = 2/pi * atan(sigma) for sigma from 500 to 0.3
     t_low: float = 0.17
     t_high: float = 0.9995
     layers: int = 4
     heads: int = 6
     seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def shortened_to(self, steps: int) -> Recipe:
+        """The same recipe in about so many steps, each phase in proportion."""
+        share = steps / self.steps
+        phases = (replace(p, steps=max(1, round(p.steps * share))) for p in self.phases)
+        return replace(self, phases=tuple(phases))
 
 
 def fit_codec(wavs: Tensor) -> MelCodec:
@@ -62,7 +87,7 @@ def train(
     clips: list[Clip],
     wavs: np.ndarray,
     recipe: Recipe,
-    report: Callable[[int, float, StableAudioPipeline], None] = lambda step, loss, pipe: None,
+    report: Report = lambda step, loss, pipe: None,
 ) -> StableAudioPipeline:
     """Train on the clips whose split is "train"; returns the pipeline with averaged weights.
 
@@ -81,33 +106,58 @@ def train(
     with torch.no_grad():
         latents = torch.cat([codec.encode(x[:, None]).latent_dist.mean for x in sound.split(256)])
     pipe = build_pipeline(captions, codec, recipe.seed, recipe.layers, recipe.heads)
+    done = 0
+    for number, phase in enumerate(recipe.phases):
+        pipe = _run(
+            phase, pipe, clips, latents, recipe, recipe.seed + number,
+            lambda step, loss, averaged, done=done: report(done + step, loss, averaged),
+        )  # fmt: skip
+        done += phase.steps
+    return pipe
+
+
+def _run(
+    phase: Phase,
+    pipe: StableAudioPipeline,
+    clips: list[Clip],
+    latents: Tensor,
+    recipe: Recipe,
+    seed: int,
+    report: Report,
+) -> StableAudioPipeline:
+    """One phase; returns the averaged pipeline."""
     averaged = copy.deepcopy(pipe)
-    live, slow = Trainable(pipe), Trainable(averaged).requires_grad_(False).eval()
+    live, slow = Trainable(pipe).train(), Trainable(averaged).requires_grad_(False).eval()
+    captions = [clip.caption for clip in clips]
     shortened = [f"{clip.instrument} note" if clip.instrument else clip.caption for clip in clips]
     condition = Conditioner(pipe, captions + shortened)
     optimizer = torch.optim.AdamW(
         [p for p in live.parameters() if p.requires_grad],
-        recipe.learning_rate,
+        phase.learning_rate,
         betas=(0.9, 0.99),
         weight_decay=recipe.weight_decay,
         fused=True,
     )
     copies = np.array([clip.copies for clip in clips], dtype=np.float64)
-    rng = np.random.default_rng(recipe.seed)
-    generator = torch.Generator().manual_seed(recipe.seed)
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
     rotary = get_1d_rotary_pos_embed(
         pipe.rotary_embed_dim, latents.shape[2] + 1, use_real=True, repeat_interleave_real=False
     )
-    for step in range(recipe.steps):
-        left = 1 - step / recipe.steps  # warm up, hold, then fall linearly in the second half
-        rate = recipe.learning_rate * min(1.0, (step + 1) / 100) * max(0.02, min(1.0, 2 * left))
+    for step in range(phase.steps):
+        left = 1 - step / phase.steps
+        rate = phase.learning_rate * min(1.0, (step + 1) / 100) * max(0.02, min(1.0, 2 * left))
         for group in optimizer.param_groups:
             group["lr"] = rate
         rows = torch.from_numpy(rng.choice(len(clips), recipe.batch, p=copies / copies.sum()))
+        x0 = latents[rows]
         once = torch.from_numpy(copies)[rows] == 1
-        x0 = _varied(latents[rows], once, codec, recipe, generator)
-        short = once & (torch.rand(len(rows), generator=generator) < recipe.shortened)
-        loss = _loss(pipe, condition, x0, rows + len(clips) * short, rotary, recipe, generator)
+        if phase.shift or phase.tilt:
+            x0 = _varied(x0, once, pipe.vae, phase, generator)
+        if phase.shortened:
+            short = once & (torch.rand(len(rows), generator=generator) < phase.shortened)
+            rows = rows + len(clips) * short
+        loss = _loss(pipe, condition, x0, rows, rotary, recipe, generator)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(live.parameters(), 1.0)
@@ -116,25 +166,23 @@ def train(
             decay = min(recipe.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(list(slow.parameters()), list(live.parameters()), 1 - decay)
         report(step + 1, loss.item(), averaged)
+    slow.requires_grad_(True)  # the next phase trains what this one averaged
     return averaged
 
 
 def _varied(
-    x0: Tensor, once: Tensor, codec: MelCodec, recipe: Recipe, generator: torch.Generator
+    x0: Tensor, once: Tensor, codec: MelCodec, phase: Phase, generator: torch.Generator
 ) -> Tensor:
-    """Views of latents [b, c, t]: those drawn `once` [b] are moved and filtered, the others as is.
-
-    Without it every clip of so small a set is memorized in the end, not the duplicated ones alone.
-    """
+    """Views of latents [b, c, t]: those of clips drawn `once` [b] are moved and filtered."""
     config = codec.config
     mel = (codec.log_mel(x0) - config.mean) / config.std
     b, bands, frames = mel.shape
     silence = (math.log(config.floor) - config.mean) / config.std
-    delay = torch.randint(0, recipe.shift + 1, (b, 1), generator=generator)
+    delay = torch.randint(0, phase.shift + 1, (b, 1), generator=generator)
     source = torch.arange(frames) - delay
     moved = mel.gather(2, source.clamp_min(0)[:, None].expand(-1, bands, -1))
     moved = torch.where(source[:, None] < 0, silence, moved)
-    level, slope = (2 * torch.rand(2, b, 1, 1, generator=generator) - 1) * recipe.tilt
+    level, slope = (2 * torch.rand(2, b, 1, 1, generator=generator) - 1) * phase.tilt
     moved = moved + level / 2 + slope * torch.linspace(-1, 1, bands)[:, None]
     moved = moved.clamp_min(silence)
     return torch.where(once[:, None, None], codec.pack(moved), x0)
