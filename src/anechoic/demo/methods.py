@@ -39,19 +39,19 @@ METHODS: dict[str, Method] = {
         "static transition",
         "No guidance until a fixed noise level.",
         "static",
-        {"before": 0.0, "at": LogSNR(0.5)},
+        {"before": 0.0, "at": LogSNR(1.5)},
     ),
     "dynamic": Method(
         "dynamic transition",
         "No guidance until each sample has left the basin.",
         "dynamic",
-        {"before": 0.0, "fall": 0.2},
+        {"before": 0.0, "fall": 0.15},
     ),
     "opposite": Method(
         "opposite guidance",
         "Reversed guidance until a fixed noise level.",
         "static",
-        {"before": -2.0, "at": LogSNR(-1.5)},
+        {"before": -1.0, "at": LogSNR(-0.5)},
     ),
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,8 @@ def generate(
 
     Each sample has its own generator, so it does not matter what stands beside it in the batch.
     """
+    # torchsde warns of times that differ by float rounding at both ends of the schedule
+    warnings.filterwarnings("ignore", category=UserWarning, module="torchsde")
     wavs, traces = [], []
     start = time.perf_counter()
     for first in range(0, len(prompts), BATCH):

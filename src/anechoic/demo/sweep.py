@@ -36,7 +36,7 @@ def settings(bench: Bench, which: str) -> Iterator[tuple[str, Guidance | None]]:
     if which in ("none", "all"):
         yield "unguarded", None
     if which in ("static", "all"):
-        for at in (-2.0, -1.0, 0.0, 0.5, 1.0):
+        for at in (-2.0, -1.0, 0.0, 0.5, 1.0, 1.5):
             yield f"zero CFG until log-SNR {at:g}", TransitionPoint(SCALE, 0.0, LogSNR(at))
     if which in ("opposite", "all"):
         for before, at in ((-1.0, -1.0), (-1.0, -0.5), (-2.0, -2.0), (-2.0, -1.5), (-2.0, -1.0),
