@@ -285,8 +285,8 @@ NOTES = (
     "the descriptor it follows while the ear hears the same clip.",
     "The settings were chosen on other prompts than those of this page.",
     "The model sings through a phase-free codec: sound comes from Griffin-Lim, so timbre is rough "
-    "and the waveforms of true copies differ from the recording. What is compared is what the codec "
-    "keeps.",
+    "and the waveform of a true copy differs from the recording's. What is compared is what the "
+    "codec keeps.",
     "Intervals are 95 % bootstrap intervals over prompts; with so few prompts they are wide.",
 )
 
