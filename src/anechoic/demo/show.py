@@ -25,7 +25,7 @@ from anechoic.step import Guided, Step
 from anechoic.types import Guidance
 
 DRAWN = 64  # ordinary prompts that both splits are taken from
-ORDINARY = 10  # ordinary notes in the table
+ORDINARY = 6  # ordinary notes in the table
 STOPPED = 0.1  # share of copies under which a guard has done its work
 CITATIONS = (
     "Chen, Liu, Xu: Towards Memorization-Free Diffusion Models. CVPR 2024, arXiv:2404.00922",

@@ -108,10 +108,12 @@ def train(
     pipe = build_pipeline(captions, codec, recipe.seed, recipe.layers, recipe.heads)
     done = 0
     for number, phase in enumerate(recipe.phases):
-        pipe = _run(
-            phase, pipe, clips, latents, recipe, recipe.seed + number,
-            lambda step, loss, averaged, done=done: report(done + step, loss, averaged),
-        )  # fmt: skip
+
+        def report_all(step: int, loss: float, averaged: StableAudioPipeline) -> None:
+            report(done + step, loss, averaged)  # noqa: B023  (used while `done` is this one)
+
+        seed = recipe.seed + number
+        pipe = _run(phase, pipe, clips, latents, recipe, seed, report_all)
         done += phase.steps
     return pipe
 
