@@ -11,6 +11,7 @@ import typer
 from anechoic.cli.index import Json
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from rich.table import Table
 
     from anechoic.demo.show import Show
@@ -154,7 +155,7 @@ def evaluate(
     raise typer.Exit(int(not all(line.holds for line in lines)))
 
 
-def _progress():
+def _progress() -> Progress:
     from rich.console import Console
     from rich.progress import (
         BarColumn,

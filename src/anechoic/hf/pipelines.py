@@ -58,7 +58,7 @@ class StableAudio:
             self.pipe.encode_duration,
         )
 
-        def prompt(prompt, device, do_classifier_free_guidance, *args, **kwargs):  # noqa: ANN
+        def prompt(prompt, device, do_classifier_free_guidance, *args, **kwargs):
             if not do_classifier_free_guidance:
                 raise GuardError(
                     "the pipeline was called with guidance_scale <= 1, so there is no "
@@ -69,7 +69,7 @@ class StableAudio:
             self._cache.clear()
             return encode_prompt(prompt, device, do_classifier_free_guidance, *args, **kwargs)
 
-        def duration(start, end, *args, **kwargs):  # noqa: ANN
+        def duration(start, end, *args, **kwargs):
             self._seconds = (float(start), float(end))
             return encode_duration(start, end, *args, **kwargs)
 
