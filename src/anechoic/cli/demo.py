@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-    from anechoic.demo.show import Show
+    from anechoic.report import Story
 
 commands = typer.Typer(invoke_without_command=True)
 Data = Annotated[
@@ -66,12 +67,18 @@ def demo(
                 task, description=what, completed=done, total=total
             ),
         )
-    write_page(output, tell(show), overwrite=overwrite)
+    story = tell(show)
+    write_page(output, story, overwrite=overwrite)
     if as_json:
-        print(json.dumps(_json(show, output), indent=2))
+        guards = {
+            row.name: {key: asdict(figure) for key, figure in row.figures.items()}
+            for row in story.methods
+        }
+        about = {"page": str(output), "seeds": list(show.seeds), "guards": guards}
+        print(json.dumps(about, indent=2))
         return
-    _print(_table(show))
-    print(f"{tell(show).sentence}\nThe page with sound and pictures: {output}")
+    _print(_table(story))
+    print(f"{story.sentence}\nThe page with sound and pictures: {output}")
 
 
 @commands.command()
@@ -121,8 +128,6 @@ def evaluate(
 
     Example: `anechoic demo evaluate --seeds 5`
     """
-    from dataclasses import asdict
-
     from anechoic.demo import assets
     from anechoic.demo.evaluate import evaluate as measure
 
@@ -180,32 +185,15 @@ def _print(table: Table) -> None:
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
-def _table(show: Show) -> Table:
+def _table(story: Story) -> Table:
     from rich.table import Table
 
-    from anechoic.demo.methods import METHODS
-    from anechoic.demo.show import COLUMNS, figures
-
-    table = Table("guard", *(column.label for column in COLUMNS))
-    for outcome in show.outcomes:
-        found = figures(outcome)
+    table = Table("guard", *(column.label for column in story.columns))
+    for row in story.methods:
         cells = []
-        for column in COLUMNS:
-            figure = found[column.key]
+        for column in story.columns:
+            figure = row.figures[column.key]
             spread = figure.interval(column.format).replace("[", r"\[")
             cells.append(f"{figure.value:{column.format}} {spread}".strip())
-        table.add_row(METHODS[outcome.name].label, *cells)
+        table.add_row(row.label, *cells)
     return table
-
-
-def _json(show: Show, page: Path) -> dict[str, object]:
-    from anechoic.demo.show import figures
-
-    rows = {
-        outcome.name: {
-            key: {"value": f.value, "low": f.low, "high": f.high, "n": f.n}
-            for key, f in figures(outcome).items()
-        }
-        for outcome in show.outcomes
-    }
-    return {"page": str(page), "seeds": list(show.seeds), "guards": rows}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from anechoic.demo import assets
 from anechoic.demo.corpus import INSTRUMENTS, Clip, note_caption, register_of
 from anechoic.demo.corpus import PITCHES as MIDI
-from anechoic.demo.run import Bench, Verdict, generate, interval
+from anechoic.demo.run import Bench, Verdict, generate_and_judge, interval
 
 
 @dataclass(frozen=True)
@@ -86,16 +87,13 @@ def evaluate(
     pipe = assets.pipeline(folder)
     bench = Bench.load(folder, pipe)
     asked = groups(bench.clips, ordinary)
-    total, done = len(asked) * len(seeds), 0
-    verdicts: dict[str, list[list[Verdict]]] = {}
-    for name, prompts in asked.items():
-        columns = []
-        for seed in seeds:
-            made = generate(pipe, [c.caption for c in prompts], seed, scale=scale)
-            columns.append(bench.judge(made.wav, prompts, seed))
-            done += 1
-            report(done, total)
-        verdicts[name] = [list(row) for row in zip(*columns, strict=True)]
+    done, total = count(1), len(asked) * len(seeds)
+    verdicts = {
+        name: generate_and_judge(
+            pipe, bench, prompts, seeds, scale=scale, report=lambda: report(next(done), total)
+        )[0]
+        for name, prompts in asked.items()
+    }
     calibration = assets.calibration(folder)
     return _table(verdicts, calibration), verdicts, calibration
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,29 @@ class Bench:
         rows = [row for row, clip in enumerate(self.clips) if clip.caption == prompt.caption]
         candidates = rows or list(range(len(self.clips)))
         return candidates[int(scores[candidates].argmax())]
+
+
+def generate_and_judge(
+    pipe: Any,
+    bench: Bench,
+    prompts: Sequence[Clip],
+    seeds: Sequence[int],
+    guidance: Guidance | None = None,
+    scale: float = CFG_SCALE,
+    steps: int = STEPS,
+    report: Callable[[], None] = lambda: None,
+) -> tuple[list[list[Verdict]], float]:
+    """Every prompt under every seed: the verdicts, prompts by seeds, and the seconds a clip.
+
+    `report` is called after each seed.
+    """
+    columns, seconds = [], []
+    for seed in seeds:
+        made = generate(pipe, [c.caption for c in prompts], seed, guidance, scale, steps)
+        columns.append(bench.judge(made.wav, prompts, seed))
+        seconds.append(made.seconds)
+        report()
+    return [list(row) for row in zip(*columns, strict=True)], float(np.mean(seconds))
 
 
 def interval(values: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, float, float]:

@@ -17,7 +17,7 @@ from anechoic.demo import assets
 from anechoic.demo.corpus import SAMPLE_RATE, Clip
 from anechoic.demo.evaluate import groups
 from anechoic.demo.methods import METHODS, guidance
-from anechoic.demo.run import Bench, Verdict, generate, interval
+from anechoic.demo.run import Bench, Verdict, generate, generate_and_judge, interval
 from anechoic.guidance import ClassifierFree
 from anechoic.hf import Trace
 from anechoic.report import story
@@ -134,20 +134,14 @@ def _outcome(
     steps: int,
 ) -> Outcome:
     prompts = duplicated + ordinary
-    captions = [clip.caption for clip in prompts]
-    columns, seconds = [], []
-    for seed in seeds:
-        made = generate(pipe, captions, seed, guide, steps=steps)
-        seconds.append(made.seconds)
-        columns.append(bench.judge(made.wav, prompts, seed))
-    rows = [list(row) for row in zip(*columns, strict=True)]
+    rows, seconds = generate_and_judge(pipe, bench, prompts, seeds, guide, steps=steps)
     watched = Watched(guide or ClassifierFree(assets.CFG_SCALE), bench)
     looked_at = generate(pipe, [clip.caption for clip in shown], seeds[0], watched, steps=steps)
     return Outcome(
         name=name,
         duplicated=rows[: len(duplicated)],
         ordinary=rows[len(duplicated) :],
-        seconds=float(np.mean(seconds)),
+        seconds=seconds,
         shown=bench.judge(looked_at.wav, shown, seeds[0]),
         wav=looked_at.wav,
         trace=looked_at.traces[0],

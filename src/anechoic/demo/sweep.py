@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from anechoic.demo import assets
-from anechoic.demo.run import Bench, Verdict, generate, interval
+from anechoic.demo.run import Bench, Verdict, generate_and_judge, interval
 from anechoic.demo.show import prompts_to_tune
 from anechoic.guidance import AntiMemorization, DynamicTransition, LogSNR, TransitionPoint
 from anechoic.types import Guidance
@@ -61,12 +61,7 @@ def settings(bench: Bench, which: str) -> Iterator[tuple[str, Guidance | None]]:
 def line(name: str, pipe: Any, bench: Bench, guide: Guidance | None, seeds: range) -> str:
     """One row: copies, confirmed, judges, guide, what is kept, seconds."""
     duplicated, ordinary = prompts_to_tune(bench)
-    columns, seconds = [], 0.0
-    for seed in seeds:
-        made = generate(pipe, [c.caption for c in duplicated + ordinary], seed, guide)
-        columns.append(bench.judge(made.wav, duplicated + ordinary, seed))
-        seconds += made.seconds / len(seeds)
-    rows = [list(row) for row in zip(*columns, strict=True)]
+    rows, seconds = generate_and_judge(pipe, bench, duplicated + ordinary, seeds, guide)
     first, second = rows[: len(duplicated)], rows[len(duplicated) :]
 
     def mean(part: list[list[Verdict]], key: str) -> str:
