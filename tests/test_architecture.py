@@ -23,13 +23,15 @@ MAY_IMPORT = {
     "report": {"errors"},
     "index": LEAVES | {"audio"},
     **dict.fromkeys(("guidance", "embed", "detect", "metrics", "hf"), LEAVES),
-    **dict.fromkeys(("audit", "demo", "cli", "web"), ROOMS - {"cli", "web"}),
+    **dict.fromkeys(("audit", "bench"), ROOMS - {"cli", "demo", "web"}),
+    **dict.fromkeys(("demo", "cli", "web"), ROOMS - {"cli", "web"}),
 }
 HOMES = {
     "diffusers": {"hf", "demo"},
     "faiss": {"index"},
     "jinja2": {"report"},
-    "pyarrow": {"index", "demo"},
+    "matplotlib": {"bench"},
+    "pyarrow": {"audit", "bench", "demo", "index"},
     "typer": {"cli"},
 }
 

@@ -221,6 +221,8 @@ def test_a_constant_of_zero_switches_its_term_off():
         ({"lambda_min": 0.9, "lambda_max": 0.1}, "lambda_min <= lambda_max"),
         ({"parity": "papre"}, "parity is one of"),
         ({"gradient": "none"}, "gradient is one of"),
+        ({"schedule": "linear"}, "schedule is one of"),
+        ({"schedule": "exponential", "lambda_min": 0.0}, "lambda_min above 0"),
     ],
 )
 def test_a_setting_out_of_range_is_refused(changes, says):
@@ -245,3 +247,18 @@ def test_sound_longer_than_the_embedder_hears_is_refused():
     toy.seconds = 0.5
     with pytest.raises(GuardError, match="would not be protected"):
         replace(amg, embedder=toy)(toy.step(torch.tensor(OPEN["x"], dtype=torch.float64), 5.0))
+
+
+def test_lambda_follows_its_schedule_between_its_ends():
+    toy = Toy()
+
+    def made(schedule):
+        return AntiMemorization(toy, toy, lambda_min=0.4, lambda_max=0.8, schedule=schedule)
+
+    assert made("parabolic").threshold(0.5) == pytest.approx(0.4 + 0.4 * 0.25)
+    assert made("exponential").threshold(0.5) == pytest.approx((0.4 * 0.8) ** 0.5)
+    for abar in (0.0, 0.5, 1.0):
+        assert made("constant").threshold(abar) == 0.8
+    for schedule in ("parabolic", "exponential"):
+        assert made(schedule).threshold(0.0) == pytest.approx(0.4)
+        assert made(schedule).threshold(1.0) == pytest.approx(0.8)

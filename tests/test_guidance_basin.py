@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from anechoic.errors import BadSetting
 from anechoic.guidance import DynamicTransition, LogSNR, Progress, Timestep, TransitionPoint
-from anechoic.guidance.basin import passed_minimum
+from anechoic.guidance.points import passed_minimum
 from anechoic.noise import NoiseLevel
 from anechoic.step import Record, Step
 

@@ -4,24 +4,45 @@ from __future__ import annotations
 
 from dataclasses import fields
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 import torch
 from test_guidance_amg import REFERENCE, Toy
 
+from anechoic import guard
+from anechoic.guidance import ClassifierFree, EmbeddingNoise, TransitionPoint
 from anechoic.step import Guided, Record
+from anechoic.types import Conditioning
 
 METHODS = sorted(entry_points(group="anechoic.guidance"), key=lambda point: point.name)
 RATIOS = (500.0, 14.6, 1.0, 0.3)
 XS = torch.cat([torch.tensor(case["x"], dtype=torch.float64) for case in REFERENCE["cases"][:3]])
 
 
+INSIDE = {  # what a method of methods is made of
+    "sequence": {"first": ClassifierFree(), "then": TransitionPoint(), "at": 0.5},
+    "during": {"guidance": ClassifierFree(), "since": 0.25, "until": 0.75},
+    "prompted": {"prompt": EmbeddingNoise(), "guidance": ClassifierFree()},
+}
+OFF = {  # the settings that leave plain classifier-free guidance
+    "cfg": {}, "amg": {"c1": 0.0, "c2": 0.0, "c3": 0.0}, "static": {"before": 7.0},
+    "dynamic": {"before": 7.0}, "interval": {"since": 0.0, "until": 1.0},
+    "volume": {"strength": 0.0}, "optimize": {"target": 1e9}, "noise": {"std": 0.0},
+    "cads": {"noise_scale": 0.0}, "during": {"since": 0.0, "until": 1.0},
+    "sequence": {"then": ClassifierFree()}, "prompted": {"prompt": EmbeddingNoise(std=0.0)},
+}  # fmt: skip
+
+
 def made(point, toy, **changes):
     """The method with its defaults; one that compares gets the toy's store and an open gate."""
     method = point.load()
-    if "index" in {field.name for field in fields(method)}:
-        return method(toy, toy, **{"lambda_min": -1.0, "lambda_max": -1.0, **changes})
-    return method(**changes)
+    known = {field.name for field in fields(method)}
+    given = INSIDE.get(point.name, {})
+    if "index" in known:
+        wide = {"lambda_min": -1.0, "lambda_max": -1.0, "threshold": -1.0}
+        given = {"index": toy, "embedder": toy} | {k: wide[k] for k in wide if k in known}
+    return method(**given | changes)
 
 
 def run(method, toy, xs):
@@ -63,5 +84,25 @@ class TestEveryGuidance:
             method.scale = 3.0
 
     def test_refuses_a_scale_that_guides_nothing(self, point):
+        if point.name in INSIDE:
+            pytest.skip("its methods have the scale")
         with pytest.raises(Exception, match="scale above 1"):
             made(point, Toy(), scale=1.0)
+
+    def test_switched_off_is_classifier_free_guidance(self, point, pipe, generate):
+        if point.name == "perturb":
+            pytest.skip("a prompt is perturbed or it is not")
+        toy = Toy()
+        plain, method = ClassifierFree(), made(point, toy, **OFF[point.name])
+        torch.testing.assert_close(run(method, toy, XS), run(plain, toy, XS))
+        if isinstance(method, Conditioning):  # the toy has no prompt to change
+            expected = generate(pipe)
+            with guard(pipe, method):
+                assert torch.equal(generate(pipe), expected)
+
+    def test_names_its_source(self, point):
+        assert "Source:" in point.load().__doc__
+
+    def test_is_listed_in_the_docs(self, point):
+        page = Path(__file__).parents[1] / "docs" / "methods.md"
+        assert f"`{point.name}`" in page.read_text()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -17,9 +17,10 @@ Condition = Literal["cond", "uncond"]
 class Denoise(Protocol):
     """Call the network again, at the same noise level."""
 
-    def __call__(self, x: Tensor, condition: Condition | Sequence[str]) -> Tensor:
+    def __call__(self, x: Tensor, condition: Condition | Sequence[str] | Tensor) -> Tensor:
         """The x0 estimate [b, *latent] of `x` under the user's prompt ("cond"), under none
-        ("uncond"), or under other captions, one for each sample. Differentiable in `x`."""
+        ("uncond"), under other captions, one for each sample, or under an encoded prompt
+        [b, s, d]. Differentiable in `x` and in the encoded prompt."""
         ...
 
 
@@ -39,7 +40,33 @@ class Record:
     noise: NoiseLevel
     distance: Tensor  # d_t = ||eps_c - eps_u||_2
     scale: Tensor  # the guidance scale that was applied
+    passes: float = 2.0  # of each sample through the network: its two halves, and what was more
     notes: Mapping[str, Tensor] = field(default_factory=dict)  # what the method tells
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The encoded prompt, before an evaluation of the network: what `condition` may change.
+
+    `seeds` holds a number for each sample, drawn from the latents it started from: noise made of
+    it is as reproducible as the generation, and the same in any batch.
+    """
+
+    encoded: Tensor  # of the user's prompt [b, s, d]; without what is not text, such as durations
+    mask: Tensor  # which of its tokens are text, [b, s], bool
+    texts: Sequence[str] | None  # the user's prompts; None: the pipeline was given encoded ones
+    x: Tensor  # what the network is about to be fed, [b, *latent]
+    noise: NoiseLevel
+    progress: float
+    seeds: Sequence[int]
+    first: Tensor | None  # the encoded prompt of the run's first evaluation; None: this is it
+    encode: Callable[[Sequence[str]], Tensor]  # texts to encoded prompts, [b, s, d]
+    words: Callable[[], Sequence[str]]  # that the pipeline's tokenizer has a token for
+    denoise: Denoise
+
+    def generators(self, salt: int = 0) -> list[torch.Generator]:
+        """A generator for each sample, on the CPU; another `salt` gives another stream."""
+        return [torch.Generator().manual_seed((seed + salt) % 2**63) for seed in self.seeds]
 
 
 @dataclass(frozen=True)

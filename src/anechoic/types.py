@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from anechoic.step import Guided, Step
+from anechoic.step import Guided, Prompt, Step
 
 
 @runtime_checkable
@@ -69,7 +69,19 @@ class Store(Protocol):
 class Guidance(Protocol):
     """What to do with the two halves of a classifier-free guided network at one evaluation.
 
-    A plain function of a `Step` that returns an x0 estimate [b, *latent] qualifies as well.
+    A plain function of a `Step` that returns an x0 estimate [b, *latent] qualifies as well. A
+    method that changes the prompt itself has a `condition`, too: see `Conditioning`.
     """
+
+    def __call__(self, step: Step) -> Guided | Tensor: ...
+
+
+@runtime_checkable
+class Conditioning(Protocol):
+    """A guidance that also changes the encoded prompt, before each evaluation."""
+
+    def condition(self, prompt: Prompt) -> Tensor:
+        """The encoded prompt to use, [b, s, d]."""
+        ...
 
     def __call__(self, step: Step) -> Guided | Tensor: ...

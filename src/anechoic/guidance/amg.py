@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from anechoic.errors import BadSetting, GuardError, IndexMismatch
+from anechoic.errors import BadSetting
 from anechoic.guidance.cfg import check_scale
+from anechoic.guidance.likeness import Estimate, Gradient, Likeness
 from anechoic.step import Guided, Step
 from anechoic.types import Embedder, Neighbours, Store
 
@@ -49,6 +50,8 @@ class AntiMemorization:
         gradient: "denoiser" back-propagates through the network, as the papers do; "x0" stops
             at the estimate and takes the Jacobian of a unit Gaussian prior, `alpha`, instead:
             far cheaper.
+        schedule: of lambda_t: "parabolic", as above; "constant" at lambda_max; or "exponential",
+            `lambda_min * (lambda_max / lambda_min) ** abar`, which rises sooner.
 
     Raises:
         IndexMismatch: the index was built with another embedder, or is empty.
@@ -68,8 +71,9 @@ class AntiMemorization:
     lambda_min: float = 0.7
     lambda_max: float = 0.8
     parity: Literal["paper", "reference"] = "paper"
-    estimate: Literal["cond", "guided"] = "cond"
-    gradient: Literal["denoiser", "x0"] = "denoiser"
+    estimate: Estimate = "cond"
+    gradient: Gradient = "denoiser"
+    schedule: Literal["parabolic", "constant", "exponential"] = "parabolic"
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
@@ -83,22 +87,26 @@ class AntiMemorization:
             )
         for name, known in (
             ("parity", ("paper", "reference")),
-            ("estimate", ("cond", "guided")),
-            ("gradient", ("denoiser", "x0")),
+            ("schedule", ("parabolic", "constant", "exponential")),
         ):
             if getattr(self, name) not in known:
                 raise BadSetting(f"{name} is one of {known}, got {getattr(self, name)!r}")
-        if len(self.index) == 0:
-            raise IndexMismatch("the training index is empty: there is nothing to keep away from")
-        self.index.check_embedder(self.embedder)
+        if self.schedule == "exponential" and self.lambda_min <= 0:
+            raise BadSetting(
+                f"the exponential schedule needs lambda_min above 0, got {self.lambda_min}"
+            )
+        self._like()  # refuses what cannot be compared
 
     def threshold(self, abar: float) -> float:
-        """The parabolic schedule lambda_t."""
+        """lambda_t, the similarity above which the gate is open."""
+        if self.schedule == "constant":
+            return self.lambda_max
+        if self.schedule == "exponential":
+            return self.lambda_min * (self.lambda_max / self.lambda_min) ** abar
         return self.lambda_min + (self.lambda_max - self.lambda_min) * abar**2
 
     def __call__(self, step: Step) -> Guided:
-        with torch.no_grad():
-            nearest = self._nearest(step, self._estimate(step, step.cond, step.uncond))
+        nearest = self.index.search(self._like().hear(step), 1)
         sim = nearest.scores[:, 0]
         threshold = self.threshold(step.noise.abar)
         gate = sim > threshold
@@ -122,53 +130,14 @@ class AntiMemorization:
             delta = delta + self._away(step, nearest)
         return Guided(scale, step.per_sample(gate) * delta, notes)
 
-    def _estimate(self, step: Step, cond: Tensor, uncond: Tensor) -> Tensor:
-        return cond if self.estimate == "cond" else uncond + self.scale * (cond - uncond)
-
-    def _embed(self, step: Step, x0: Tensor) -> Tensor:
-        wav = step.decode(x0)
-        heard, made = getattr(self.embedder, "seconds", None), wav.shape[-1] / step.sample_rate
-        if heard is not None and made > heard + 1e-3:
-            raise GuardError(
-                f"'{self.embedder.name}' hears the first {heard:g} s of a sound, and {made:g} s "
-                "are being generated: what comes after would not be protected. Generate less, or "
-                "use an embedder and index with a longer window"
-            )
-        emb = self.embedder(wav, step.sample_rate) if torch.isfinite(wav).all() else wav
-        if not torch.isfinite(emb).all():
-            raise GuardError(
-                f"the estimate's sound or embedding is not finite at log-SNR "
-                f"{step.noise.log_snr:.2f}; the guard cannot tell how near the training set it is. "
-                "Lower c3, or run the model in a wider number format (fp32 or bf16)"
-            )
-        return self.index.project(emb)
-
-    def _nearest(self, step: Step, x0: Tensor) -> Neighbours:
-        return self.index.search(self._embed(step, x0), 1)
+    def _like(self) -> Likeness:
+        return Likeness(self.index, self.embedder, self.scale, self.estimate, self.gradient)
 
     def _away(self, step: Step, nearest: Neighbours) -> Tensor:
         """The dissimilarity step in x0 space, [b, *latent]."""
         alpha, sigma = step.noise.alpha, step.noise.sigma
-        target = self.index.vectors(nearest.rows[:, 0])
-        with torch.enable_grad():
-            if self.gradient == "denoiser":
-                variable = step.x.detach().requires_grad_(True)
-                cond = step.denoise(variable, "cond")
-                uncond = cond if self.estimate == "cond" else step.denoise(variable, "uncond")
-                x0 = self._estimate(step, cond, uncond)
-            else:
-                x0 = variable = self._estimate(step, step.cond, step.uncond).detach()
-                variable.requires_grad_(True)
-            sim = (self._embed(step, x0) * target.to(x0.device)).sum()
-            (gradient,) = torch.autograd.grad(sim, variable)
-        if self.gradient == "x0":
-            gradient = alpha * gradient
-        if not torch.isfinite(gradient).all():
-            raise GuardError(
-                "the gradient of the similarity is not finite at log-SNR "
-                f"{step.noise.log_snr:.2f}; dissimilarity guidance cannot act. Run the model in a "
-                "wider number format (fp32 or bf16), or try another embedder"
-            )
+        target = self.index.vectors(nearest.rows[:, 0]).to(step.x.device)
+        gradient = self._like().gradient_of(lambda emb: (emb * target).sum(1), step)
         if self.parity == "reference":
             return -self.c3 * sigma * alpha * gradient  # grad over x/alpha is alpha * grad over x
         return -self.c3 * (sigma**2 / alpha) * gradient

@@ -3,59 +3,14 @@ has left the basin in which it would be drawn to a training clip."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from anechoic.errors import BadSetting
 from anechoic.guidance.cfg import check_scale
-from anechoic.step import Guided, Record, Step
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A transition at a share of the schedule's evaluations, in [0, 1]."""
-
-    share: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise BadSetting(f"a share of the schedule in [0, 1] was expected, got {self.share}")
-
-    def reached(self, step: Step | Record) -> bool:
-        return step.progress >= self.share - 1e-9
-
-
-@dataclass(frozen=True)
-class LogSNR:
-    """A transition at a noise level: log(alpha^2 / sigma^2), which rises along the run."""
-
-    value: float
-
-    def reached(self, step: Step | Record) -> bool:
-        return step.noise.log_snr >= self.value
-
-
-@dataclass(frozen=True)
-class Timestep:
-    """A transition at a training timestep of Stable Diffusion, 999 (noise) to 0, as published.
-
-    Mapped to a noise level through that model's scaled-linear schedule, never through the raw
-    number: the timesteps of Stable Audio live in (0, 1).
-    """
-
-    t: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.t < 1000:
-            raise BadSetting(f"a training timestep in 0..999 was expected, got {self.t}")
-
-    def reached(self, step: Step | Record) -> bool:
-        root = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64)
-        abar = torch.cumprod(1 - root**2, 0)[self.t].item()
-        return step.noise.log_snr >= math.log(abar / (1 - abar))
+from anechoic.guidance.points import BasinEdge, LogSNR, Progress, Timestep
+from anechoic.step import Guided, Step
 
 
 @dataclass(frozen=True)
@@ -124,40 +79,11 @@ class DynamicTransition:
 
     def __post_init__(self) -> None:
         _check(self.scale, self.before)
-        if self.fall is not None and not 0 < self.fall < 1:
-            raise BadSetting(f"fall is a share between 0 and 1, got {self.fall}")
+        BasinEdge(self.fall)
 
     def __call__(self, step: Step) -> Guided:
-        now = step.distance
-        distances = torch.stack([*(r.distance.to(now.device) for r in step.history), now])
-        if self.fall is None:
-            switched = passed_minimum(distances)
-        else:
-            ratios = [r.noise.ratio for r in step.history] + [step.noise.ratio]
-            switched = has_fallen(distances * now.new_tensor(ratios)[:, None], self.fall)
+        switched = BasinEdge(self.fall).reached(step)
         return Guided(torch.where(switched, self.scale, self.before), notes={"switched": switched})
-
-
-def passed_minimum(distances: Tensor) -> Tensor:
-    """Whether each sample has had a local minimum: [n, b] -> [b].
-
-    >>> passed_minimum(torch.tensor([[3.0, 1.0], [2.0, 2.0], [2.5, 3.0]]))
-    tensor([ True, False])
-    """
-    if len(distances) < 3:
-        return torch.zeros(distances.shape[1], dtype=torch.bool, device=distances.device)
-    fell = distances[1:-1] < distances[:-2]
-    rose = distances[2:] > distances[1:-1]
-    return (fell & rose).any(0)
-
-
-def has_fallen(distances: Tensor, share: float) -> Tensor:
-    """Whether each sample has ever been under `share` of its maximum so far: [n, b] -> [b].
-
-    >>> has_fallen(torch.tensor([[4.0, 4.0], [1.9, 3.0], [5.0, 3.0]]), 0.5)
-    tensor([ True, False])
-    """
-    return (distances < share * distances.cummax(0).values).any(0)
 
 
 def _check(scale: float, before: float) -> None:

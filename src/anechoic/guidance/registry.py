@@ -8,7 +8,7 @@ typed in but given, by whoever makes the method.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from importlib.metadata import entry_points
 from types import NoneType, UnionType
@@ -18,6 +18,7 @@ from anechoic.errors import BadSetting
 
 GROUP = "anechoic.guidance"
 GIVEN = ("index", "embedder")
+NOTHING: Mapping[str, Any] = {}
 
 
 def method(name: str, also_known: Iterable[str] = ()) -> type[Any]:
@@ -96,6 +97,38 @@ def parse(cls: type, texts: Iterable[str]) -> dict[str, Any]:
             raise BadSetting(f"setting {name!r} of {cls.__name__} is {expected}, got {value!r}")
         found[name] = readings[0]
     return found
+
+
+def build(name: str, settings: Mapping[str, Any], given: Mapping[str, Any] = NOTHING) -> Any:
+    """A method by name with its settings, and the methods that it is made of.
+
+    Args:
+        name: of an entry point.
+        settings: by field; text is read as `parse` reads it, numbers are checked likewise, and a
+            table with a key "guard" is a method inside this one, with its own settings.
+        given: values for fields that are not set, of this method and of those inside it, where
+            they have such a field: an index, an embedder, a scale.
+
+    Raises:
+        BadSetting: see `method` and `parse`; the method's own refusals.
+
+    >>> build("sequence", {"first": {"guard": "static", "before": -2}, "then": {"guard": "cfg"},
+    ...                    "at": "LogSNR:-1"}, {"scale": 3.0}).then
+    ClassifierFree(scale=3.0)
+    """
+    cls = method(name)
+    inner = {key: value for key, value in settings.items() if isinstance(value, Mapping)}
+    typed = {key: value for key, value in settings.items() if isinstance(value, str | int | float)}
+    ready = {key: value for key, value in settings.items() if key not in {*inner, *typed}}
+    if unknown := set(settings) - {field.name for field in fields(cls)}:
+        raise BadSetting(f"{cls.__name__} has no setting {min(unknown)!r}")
+    for key, table in inner.items():
+        rest = {name: value for name, value in table.items() if name != "guard"}
+        if "guard" not in table:
+            raise BadSetting(f"setting {key!r} of {cls.__name__} is a table without a 'guard'")
+        ready[key] = build(str(table["guard"]), rest, given)
+    ready |= parse(cls, [f"{key}={value}" for key, value in typed.items()])
+    return cls(**{key: given[key] for key in given if takes(cls, key)} | ready)
 
 
 def _hint(cls: type, field: Field[Any]) -> Any:

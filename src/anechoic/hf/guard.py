@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from typing import Any
 from weakref import WeakSet
 
@@ -21,8 +22,8 @@ from anechoic.errors import GuardError, IndexMismatch
 from anechoic.hf.pipelines import Adapter, adapter_for, fingerprint
 from anechoic.hf.schedules import check_scheduler, noise_level, prediction_kind, progress
 from anechoic.noise import NoiseLevel, Prediction
-from anechoic.step import Condition, Guided, Record, Step
-from anechoic.types import Guidance
+from anechoic.step import Condition, Guided, Prompt, Record, Step
+from anechoic.types import Conditioning, Guidance
 
 _guarded: WeakSet[nn.Module] = WeakSet()
 
@@ -81,10 +82,12 @@ def guard(pipe: Any, guidance: Guidance) -> Iterator[Trace]:
             "the outer 'with guard(...)' block first, or compose the two methods into one"
         )
     trace = Trace()
-    hook = partial(_guide, pipe=pipe, adapter=adapter, guidance=guidance, trace=trace)
-    handle = network.register_forward_hook(hook, with_kwargs=True)
+    hooks = _Hooks(pipe, adapter, guidance, trace)
+    handles = [network.register_forward_hook(hooks.after, with_kwargs=True)]
+    if isinstance(guidance, Conditioning):
+        handles.append(network.register_forward_pre_hook(hooks.before, with_kwargs=True))
     _guarded.add(network)
-    adapter.attach(lambda: trace.runs.append([]))
+    adapter.attach(hooks.begin)
     try:
         yield trace
         if not any(trace.runs):
@@ -95,7 +98,8 @@ def guard(pipe: Any, guidance: Guidance) -> Iterator[Trace]:
     finally:
         adapter.detach()
         _guarded.discard(network)
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _check_model(pipe: Any, guidance: Guidance) -> None:
@@ -108,53 +112,125 @@ def _check_model(pipe: Any, guidance: Guidance) -> None:
         )
 
 
-def _guide(
-    network: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    output: Any,
-    *,
-    pipe: Any,
-    adapter: Adapter,
-    guidance: Guidance,
-    trace: Trace,
-) -> tuple[Tensor, ...]:
-    """The forward hook: [uncond, cond] predictions to [guided, guided]."""
-    halves, timestep = args[0], args[1]
-    prediction = output[0]
-    if not trace.runs or len(halves) % 2:
-        raise GuardError(
-            "the guarded network was called outside its pipeline's own loop; call the pipeline"
+@dataclass
+class _Hooks:
+    """What is called around each evaluation of the network."""
+
+    pipe: Any
+    adapter: Adapter
+    guidance: Guidance
+    trace: Trace
+    texts: list[str] | None = None  # of the running generation
+    seeds: tuple[int, ...] = ()
+    first: Tensor | None = None  # the encoded prompt its first evaluation was given
+    rows: int = 0  # that went through the network besides the two halves
+
+    def begin(self, texts: list[str] | None) -> None:
+        """A generation starts."""
+        self.trace.runs.append([])
+        self.texts, self.seeds, self.first, self.rows = texts, (), None, 0
+
+    def before(
+        self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The forward pre-hook: the prompt as the guidance wants it."""
+        noise, x = self._look(args)
+        encoded = self.adapter.encoded(kwargs)
+        if not self.seeds:
+            self.seeds = tuple(_seed(sample) for sample in x)
+        each = len(x) // len(self.texts) if self.texts else 1
+        prompt = Prompt(
+            encoded=encoded.float(),
+            mask=(encoded != 0).any(-1),
+            texts=[text for text in self.texts for _ in range(each)] if self.texts else None,
+            x=x,
+            noise=noise,
+            progress=progress(self.pipe.scheduler, args[1].flatten()[0]),
+            seeds=self.seeds,
+            first=self.first,
+            encode=self.adapter.encode,
+            words=self.adapter.words,
+            denoise=partial(self._denoise, network, args[1], kwargs, noise),
         )
-    if not torch.isfinite(prediction).all():
-        raise GuardError(
-            "the network returned NaN or infinity, so there is nothing sound to guide; check the "
-            "weights and the latents, and run in fp32 or bf16 rather than fp16"
+        changed = self.guidance.condition(prompt)  # type: ignore[attr-defined]  # a Conditioning
+        if changed.shape != encoded.shape or not torch.isfinite(changed).all():
+            raise GuardError(
+                f"the guidance was to change an encoded prompt {tuple(encoded.shape)} and gave "
+                f"{tuple(changed.shape)}, or values that are not finite; lower its strength"
+            )
+        if self.first is None:
+            self.first = changed
+        return args, self.adapter.replaced(kwargs, changed)
+
+    def after(
+        self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> tuple[Tensor, ...]:
+        """The forward hook: [uncond, cond] predictions to [guided, guided]."""
+        noise, x = self._look(args)
+        prediction = output[0]
+        if not torch.isfinite(prediction).all():
+            raise GuardError(
+                "the network returned NaN or infinity, so there is nothing sound to guide; check "
+                "the weights and the latents, and run in fp32 or bf16 rather than fp16"
+            )
+        kind = prediction_kind(self.pipe.scheduler)
+        uncond, cond = prediction.chunk(2)
+        step = Step(
+            x=x,
+            noise=noise,
+            cond=noise.to_x0(x, cond.float(), kind),
+            uncond=noise.to_x0(x, uncond.float(), kind),
+            progress=progress(self.pipe.scheduler, args[1].flatten()[0]),
+            history=tuple(self.trace.records),
+            denoise=partial(self._denoise, network, args[1], kwargs, noise),
+            decode=self.adapter.decode,
+            sample_rate=self.adapter.sample_rate,
         )
-    noise = noise_level(pipe.scheduler, timestep.flatten()[0])
-    kind = prediction_kind(pipe.scheduler)
-    x = halves.chunk(2)[1].float()
-    uncond, cond = prediction.chunk(2)
-    step = Step(
-        x=x,
-        noise=noise,
-        cond=noise.to_x0(x, cond.float(), kind),
-        uncond=noise.to_x0(x, uncond.float(), kind),
-        progress=progress(pipe.scheduler, timestep.flatten()[0]),
-        history=tuple(trace.records),
-        denoise=partial(_denoise, network, adapter, timestep, dict(kwargs), noise, kind),
-        decode=adapter.decode,
-        sample_rate=adapter.sample_rate,
-    )
-    answer = guidance(step)
-    guided = _combine(answer, step, uncond, cond, kind)
-    if not torch.isfinite(guided).all():
-        raise GuardError(
-            f"the guidance returned NaN or infinity at log-SNR {noise.log_snr:.2f}; lower its "
-            "strength"
-        )
-    trace.records.append(_record(step, answer))
-    return (torch.cat([guided, guided]), *output[1:])
+        answer = self.guidance(step)
+        guided = _combine(answer, step, uncond, cond, kind)
+        if not torch.isfinite(guided).all():
+            raise GuardError(
+                f"the guidance returned NaN or infinity at log-SNR {noise.log_snr:.2f}; lower its "
+                "strength"
+            )
+        self.trace.records.append(_record(step, answer, 2 + self.rows / len(x)))
+        self.rows = 0
+        return (torch.cat([guided, guided]), *output[1:])
+
+    def _look(self, args: tuple[Any, ...]) -> tuple[NoiseLevel, Tensor]:
+        """The noise level and the input of one half, [b, *latent]."""
+        halves, timestep = args[0], args[1]
+        if not self.trace.runs or len(halves) % 2:
+            raise GuardError(
+                "the guarded network was called outside its pipeline's own loop; call the pipeline"
+            )
+        return noise_level(self.pipe.scheduler, timestep.flatten()[0]), halves.chunk(2)[1].float()
+
+    def _denoise(
+        self,
+        network: nn.Module,
+        timestep: Tensor,
+        kwargs: Mapping[str, Any],
+        noise: NoiseLevel,
+        x: Tensor,
+        condition: Condition | Sequence[str] | Tensor,
+    ) -> Tensor:
+        """`Step.denoise`. `forward` is called as a method, which bypasses hooks, these too."""
+        half = condition if isinstance(condition, str) else "cond"
+        if not isinstance(condition, str):
+            encoded = condition if isinstance(condition, Tensor) else self.adapter.encode(condition)
+            kwargs = self.adapter.replaced(kwargs, encoded)
+        own = self.adapter.condition(kwargs, half)
+        self.rows += len(x)
+        if timestep.dim() and len(timestep) > 1:
+            timestep = timestep[: len(x)]
+        prediction = network.forward(x.to(own["encoder_hidden_states"].dtype), timestep, **own)[0]
+        return noise.to_x0(x, prediction.float(), prediction_kind(self.pipe.scheduler))
+
+
+def _seed(sample: Tensor) -> int:
+    """A number drawn from the latents that a sample started from."""
+    return int.from_bytes(sha256(sample.cpu().numpy().tobytes()).digest()[:7])
 
 
 def _combine(
@@ -176,34 +252,13 @@ def _combine(
     return (guided.float() + step.noise.x0_step(answer.delta, kind)).to(cond.dtype)
 
 
-def _record(step: Step, answer: Guided | Tensor) -> Record:
+def _record(step: Step, answer: Guided | Tensor, passes: float) -> Record:
     plain = Guided(float("nan")) if isinstance(answer, Tensor) else answer
     return Record(
         progress=step.progress,
         noise=step.noise,
         distance=step.distance.detach().cpu(),
         scale=plain.scales(len(step.x)).float().cpu(),
+        passes=passes,
         notes={name: value.detach().cpu() for name, value in plain.notes.items()},
     )
-
-
-def _denoise(
-    network: nn.Module,
-    adapter: Adapter,
-    timestep: Tensor,
-    kwargs: Mapping[str, Any],
-    noise: NoiseLevel,
-    kind: Prediction,
-    x: Tensor,
-    condition: Condition | Sequence[str],
-) -> Tensor:
-    """`Step.denoise`. `forward` is called as a method, which bypasses hooks, this one too."""
-    if isinstance(condition, str):
-        own = adapter.condition(kwargs, condition)
-    else:
-        own = adapter.captions(kwargs, condition)
-    dtype = own["encoder_hidden_states"].dtype
-    if timestep.dim() and len(timestep) > 1:
-        timestep = timestep[: len(x)]
-    prediction = network.forward(x.to(dtype), timestep, **own)[0]
-    return noise.to_x0(x, prediction.float(), kind)

@@ -22,8 +22,9 @@ class Adapter(Protocol):
     network: nn.Module
     sample_rate: int
 
-    def attach(self, begin: Callable[[], None]) -> None:
-        """Listen to the pipeline; call `begin` when it starts a generation."""
+    def attach(self, begin: Callable[[list[str] | None], None]) -> None:
+        """Listen to the pipeline; call `begin` when it starts a generation, with its prompts,
+        or with None where it is given encoded ones."""
 
     def detach(self) -> None:
         """Leave the pipeline as it was."""
@@ -32,8 +33,20 @@ class Adapter(Protocol):
         """The network's keyword arguments for one half, "cond" or "uncond"."""
         ...
 
-    def captions(self, kwargs: Mapping[str, Any], captions: Sequence[str]) -> dict[str, Any]:
-        """The keyword arguments of the conditional half, with other captions."""
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Texts to encoded prompts [b, s, d], as the pipeline itself does it."""
+        ...
+
+    def encoded(self, kwargs: Mapping[str, Any]) -> Tensor:
+        """The encoded prompt of the conditional half, [b, s, d]; zeros where it has no text."""
+        ...
+
+    def replaced(self, kwargs: Mapping[str, Any], encoded: Tensor) -> dict[str, Any]:
+        """The keyword arguments of both halves with another encoded prompt in the conditional."""
+        ...
+
+    def words(self) -> Sequence[str]:
+        """Whole words that the pipeline's tokenizer has a token for."""
         ...
 
     def decode(self, x0: Tensor) -> Tensor:
@@ -50,8 +63,9 @@ class StableAudio:
         self.sample_rate: int = pipe.vae.config.sampling_rate
         self._seconds: tuple[float, float] | None = None
         self._cache: dict[str, Tensor] = {}
+        self._device: torch.device | None = None
 
-    def attach(self, begin: Callable[[], None]) -> None:
+    def attach(self, begin: Callable[[list[str] | None], None]) -> None:
         pipe, encode_prompt, encode_duration = (
             self.pipe,
             self.pipe.encode_prompt,
@@ -65,7 +79,8 @@ class StableAudio:
                     "unconditional half to guide with; call it with guidance_scale=7.0 (any value "
                     "above 1: inside the guard the guidance owns the scale)"
                 )
-            begin()
+            begin([prompt] if isinstance(prompt, str) else prompt)
+            self._device = device
             self._cache.clear()
             return encode_prompt(prompt, device, do_classifier_free_guidance, *args, **kwargs)
 
@@ -88,17 +103,28 @@ class StableAudio:
             "global_hidden_states": kwargs["global_hidden_states"][which],
         }
 
-    def captions(self, kwargs: Mapping[str, Any], captions: Sequence[str]) -> dict[str, Any]:
-        own = self.condition(kwargs, "cond")
-        states = own["encoder_hidden_states"]
-        missing = [c for c in dict.fromkeys(captions) if c not in self._cache]
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        missing = [text for text in dict.fromkeys(texts) if text not in self._cache]
         if missing:
             with torch.no_grad():
-                encoded = self._encode_prompt(missing, states.device, False)
-            self._cache.update(zip(missing, encoded.to(states.dtype), strict=True))
-        text = torch.stack([self._cache[c] for c in captions])
-        # the last two tokens are the sample's own start and end in seconds
-        return {**own, "encoder_hidden_states": torch.cat([text, states[:, -2:]], 1)}
+                encoded = self._encode_prompt(missing, self._device, False)
+            self._cache.update(zip(missing, encoded, strict=True))
+        return torch.stack([self._cache[text] for text in texts])
+
+    # the last two tokens are the sample's own start and end in seconds
+
+    def encoded(self, kwargs: Mapping[str, Any]) -> Tensor:
+        return self.condition(kwargs, "cond")["encoder_hidden_states"][:, :-2]
+
+    def replaced(self, kwargs: Mapping[str, Any], encoded: Tensor) -> dict[str, Any]:
+        uncond, cond = kwargs["encoder_hidden_states"].chunk(2)
+        cond = torch.cat([encoded.to(cond), cond[:, -2:]], 1)
+        return {**kwargs, "encoder_hidden_states": torch.cat([uncond, cond])}
+
+    def words(self) -> Sequence[str]:
+        pieces = self.pipe.tokenizer.get_vocab()
+        whole = (piece[1:] for piece in pieces if piece.startswith("\u2581"))
+        return sorted(word for word in whole if word.isalpha())
 
     def decode(self, x0: Tensor) -> Tensor:
         if self._seconds is None:

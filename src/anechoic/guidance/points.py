@@ -1,0 +1,121 @@
+"""Points of a generation at which a method may change: after how much of it, or at what noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from anechoic.errors import BadSetting
+from anechoic.step import Record, Step
+
+
+class Point(Protocol):
+    """Something that a generation reaches once."""
+
+    def reached(self, step: Step) -> bool | Tensor:
+        """Whether it has been reached: of all samples, or of each, [b]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A point at a share of the schedule's evaluations, in [0, 1]."""
+
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise BadSetting(f"a share of the schedule in [0, 1] was expected, got {self.share}")
+
+    def reached(self, step: Step | Record) -> bool:
+        return step.progress >= self.share - 1e-9
+
+
+@dataclass(frozen=True)
+class LogSNR:
+    """A point at a noise level: log(alpha^2 / sigma^2), which rises along the run."""
+
+    value: float
+
+    def reached(self, step: Step | Record) -> bool:
+        return step.noise.log_snr >= self.value
+
+
+@dataclass(frozen=True)
+class Timestep:
+    """A point at a training timestep of Stable Diffusion, 999 (noise) to 0, as published.
+
+    Mapped to a noise level through that model's scaled-linear schedule, never through the raw
+    number: the timesteps of Stable Audio live in (0, 1).
+    """
+
+    t: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t < 1000:
+            raise BadSetting(f"a training timestep in 0..999 was expected, got {self.t}")
+
+    def reached(self, step: Step | Record) -> bool:
+        root = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64)
+        abar = torch.cumprod(1 - root**2, 0)[self.t].item()
+        return step.noise.log_snr >= math.log(abar / (1 - abar))
+
+
+@dataclass(frozen=True)
+class BasinEdge:
+    """Where a sample leaves the attraction basin, told by the norm of c - u; for each its own.
+
+    Once reached, it stays so for the rest of the run.
+
+    Args:
+        fall: None for the paper's rule, the first local minimum of d_t = ||eps_c - eps_u||; that
+            is the first evaluation k with `d[k-1] < d[k-2]` and `d[k] > d[k-1]`. Or a share of the
+            running maximum of the norm in x0 space, ||c - u||, under which it has to fall.
+
+    Source: Jain et al., 2025 (arXiv:2411.16738), dynamic transition point; `fall` is our own.
+    """
+
+    fall: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.fall is not None and not 0 < self.fall < 1:
+            raise BadSetting(f"fall is a share between 0 and 1, got {self.fall}")
+
+    def reached(self, step: Step) -> Tensor:
+        now = step.distance
+        distances = torch.stack([*(r.distance.to(now.device) for r in step.history), now])
+        if self.fall is None:
+            return passed_minimum(distances)
+        ratios = [r.noise.ratio for r in step.history] + [step.noise.ratio]
+        return has_fallen(distances * now.new_tensor(ratios)[:, None], self.fall)
+
+
+def as_point(at: Point | float) -> Point:
+    """A plain number is a share of the schedule."""
+    return Progress(float(at)) if isinstance(at, int | float) else at
+
+
+def passed_minimum(distances: Tensor) -> Tensor:
+    """Whether each sample has had a local minimum: [n, b] -> [b].
+
+    >>> passed_minimum(torch.tensor([[3.0, 1.0], [2.0, 2.0], [2.5, 3.0]]))
+    tensor([ True, False])
+    """
+    if len(distances) < 3:
+        return torch.zeros(distances.shape[1], dtype=torch.bool, device=distances.device)
+    fell = distances[1:-1] < distances[:-2]
+    rose = distances[2:] > distances[1:-1]
+    return (fell & rose).any(0)
+
+
+def has_fallen(distances: Tensor, share: float) -> Tensor:
+    """Whether each sample has ever been under `share` of its maximum so far: [n, b] -> [b].
+
+    >>> has_fallen(torch.tensor([[4.0, 4.0], [1.9, 3.0], [5.0, 3.0]]), 0.5)
+    tensor([ True, False])
+    """
+    return (distances < share * distances.cummax(0).values).any(0)
