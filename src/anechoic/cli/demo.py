@@ -116,6 +116,41 @@ def train(
 
 
 @commands.command()
+def scenarios(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of all scenarios.")],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="A scenario; repeatable. By default all.")
+    ] = None,
+    data: Data = None,
+    steps: Annotated[int | None, typer.Option(min=2, help="Train for less, to try it out.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+) -> None:
+    """Fine-tune the demo model into the other scenarios of the bench.
+
+    A few minutes each; what is there already is kept.
+
+    Example: `anechoic demo scenarios -o scenarios`, then
+    `anechoic bench --option scenarios=scenarios`
+    """
+    from anechoic.demo import assets
+    from anechoic.demo.scenarios import SCENARIOS, train
+
+    with _progress() as progress:
+        task = progress.add_task("starting", total=None)
+        train(
+            output,
+            only or tuple(SCENARIOS),
+            data or assets.SHIPPED,
+            seed,
+            steps,
+            lambda what, done, total: progress.update(
+                task, description=what, completed=done, total=total
+            ),
+        )
+    print(f"trained: {output}")
+
+
+@commands.command()
 def evaluate(
     data: Data = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 5,

@@ -63,6 +63,5 @@ def guidance(
     chosen = METHODS[name]
     if not chosen.guard:
         return None
-    cls = registry.method(chosen.guard)
-    compares = {"index": index, "embedder": embedder} if registry.takes(cls, "index") else {}
-    return cls(scale=scale, **compares, **chosen.settings)
+    given = {"index": index, "embedder": embedder, "scale": scale}
+    return registry.build(chosen.guard, chosen.settings, given)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anechoic.demo import assets
 from anechoic.demo.assets import CFG_SCALE, STEPS
@@ -34,6 +34,7 @@ class Made:
     wav: Tensor  # [n, t] at 16 kHz
     traces: list[Trace]  # one for each batch; empty for the plain pipeline
     seconds: float  # for each clip
+    passes: float  # of each clip through the network
 
 
 def generate(
@@ -50,7 +51,12 @@ def generate(
     """
     # torchsde warns of times that differ by float rounding at both ends of the schedule
     warnings.filterwarnings("ignore", category=UserWarning, module="torchsde")
-    wavs, traces = [], []
+    wavs, traces, rows = [], [], 0
+
+    def count(network: nn.Module, args: tuple[Any, ...]) -> None:
+        nonlocal rows
+        rows += len(args[0])
+
     start = time.perf_counter()
     for first in range(0, len(prompts), BATCH):
         batch = list(prompts[first : first + BATCH])
@@ -60,14 +66,17 @@ def generate(
             "generator": [torch.Generator().manual_seed(seed) for _ in batch],
         }
         if guidance is None:
+            handle = pipe.transformer.register_forward_pre_hook(count)
             made = pipe(batch, **arguments).audios
+            handle.remove()
         else:
             with guard(pipe, guidance) as trace:
                 made = pipe(batch, **arguments).audios
             traces.append(trace)
+            rows += sum(round(record.passes * len(batch)) for record in trace.records)
         wavs.append(made[:, 0])
     seconds = (time.perf_counter() - start) / len(prompts)
-    return Made(torch.cat(wavs), traces, seconds)
+    return Made(torch.cat(wavs), traces, seconds, rows / len(prompts))
 
 
 @dataclass(frozen=True)

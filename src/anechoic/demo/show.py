@@ -91,9 +91,9 @@ def prompts_to_report(bench: Bench, ordinary: int = ORDINARY) -> tuple[list[Clip
     return duplicated, found["ordinary notes"][:ordinary] + found["ordinary recordings"][:2]
 
 
-def prompts_to_tune(bench: Bench, ordinary: int = 10) -> tuple[list[Clip], list[Clip]]:
+def prompts_to_tune(clips: Sequence[Clip], ordinary: int = 10) -> tuple[list[Clip], list[Clip]]:
     """Those the settings were chosen on: none of them is in the report."""
-    found = groups(bench.clips, DRAWN, seed=1)
+    found = groups(clips, DRAWN, seed=1)
     duplicated = found["duplicated notes"][::2] + found["duplicated recordings"][::2]
     return duplicated, found["ordinary notes"][-ordinary:] + found["ordinary recordings"][-2:]
 

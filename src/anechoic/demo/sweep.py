@@ -60,7 +60,7 @@ def settings(bench: Bench, which: str) -> Iterator[tuple[str, Guidance | None]]:
 
 def line(name: str, pipe: Any, bench: Bench, guide: Guidance | None, seeds: range) -> str:
     """One row: copies, confirmed, judges, guide, what is kept, seconds."""
-    duplicated, ordinary = prompts_to_tune(bench)
+    duplicated, ordinary = prompts_to_tune(bench.clips)
     rows, seconds = generate_and_judge(pipe, bench, duplicated + ordinary, seeds, guide)
     first, second = rows[: len(duplicated)], rows[len(duplicated) :]
 

@@ -30,7 +30,8 @@ class Phase:
     # seen once among millions. Without it every clip of so small a set is memorized in the end.
     shift: int = 0  # later by up to so many frames of 16 ms
     tilt: float = 0.0  # spectral tilt and half as much level, in deviations of the latent
-    shortened: float = 0.0  # share of notes captioned by their instrument alone
+    shortened: float = 0.0  # share of notes whose caption leaves out register, pitch or both
+    bare: bool = False  # it leaves out both, always
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class Recipe:
 
     phases: tuple[Phase, ...] = (
         Phase(20_000, 1e-3),
-        Phase(4_000, 5e-4, shift=10, tilt=0.1, shortened=0.25),
-        Phase(4_000, 5e-4, shift=10, tilt=0.05, shortened=0.15),
+        Phase(4_000, 5e-4, shift=10, tilt=0.1, shortened=0.25, bare=True),
+        Phase(4_000, 5e-4, shift=10, tilt=0.05, shortened=0.15, bare=True),
+        Phase(10_500, 7e-4, shift=10, tilt=0.05, shortened=0.35),
     )
     batch: int = 16
     weight_decay: float = 0.01
@@ -118,6 +120,33 @@ def train(
     return pipe
 
 
+def fine_tune(
+    pipe: StableAudioPipeline,
+    clips: list[Clip],
+    sound: Tensor,
+    phase: Phase,
+    recipe: Recipe,
+    report: Report = lambda step, loss, pipe: None,
+) -> StableAudioPipeline:
+    """Train a pipeline on with one phase; returns the one with averaged weights.
+
+    Args:
+        pipe: a demo model in float32.
+        clips: what to train on, each drawn as often as its `copies` say.
+        sound: theirs, [n, t].
+        phase: settings.
+        recipe: settings.
+        report: as `train`.
+    """
+    with torch.no_grad():
+        latents = torch.cat(
+            [pipe.vae.encode(x[:, None]).latent_dist.mean for x in sound.split(256)]
+        )
+    for module in (pipe.transformer, pipe.text_encoder, pipe.projection_model):
+        module.requires_grad_(True)
+    return _run(phase, pipe, clips, latents, recipe, recipe.seed, report)
+
+
 def _run(
     phase: Phase,
     pipe: StableAudioPipeline,
@@ -130,9 +159,8 @@ def _run(
     """One phase; returns the averaged pipeline."""
     averaged = copy.deepcopy(pipe)
     live, slow = Trainable(pipe).train(), Trainable(averaged).requires_grad_(False).eval()
-    captions = [clip.caption for clip in clips]
-    shortened = [f"{clip.instrument} note" if clip.instrument else clip.caption for clip in clips]
-    condition = Conditioner(pipe, captions + shortened)
+    forms = [_short_forms(clip) for clip in clips]
+    condition = Conditioner(pipe, [form[i] for i in range(len(forms[0])) for form in forms])
     optimizer = torch.optim.AdamW(
         [p for p in live.parameters() if p.requires_grad],
         phase.learning_rate,
@@ -154,11 +182,13 @@ def _run(
         rows = torch.from_numpy(rng.choice(len(clips), recipe.batch, p=copies / copies.sum()))
         x0 = latents[rows]
         once = torch.from_numpy(copies)[rows] == 1
-        if phase.shift or phase.tilt:
+        if (phase.shift or phase.tilt) and bool(once.any()):
             x0 = _varied(x0, once, pipe.vae, phase, generator)
         if phase.shortened:
             short = once & (torch.rand(len(rows), generator=generator) < phase.shortened)
-            rows = rows + len(clips) * short
+            first = len(forms[0]) - 1 if phase.bare else 1
+            form = torch.randint(first, len(forms[0]), (len(rows),), generator=generator)
+            rows = rows + len(clips) * form * short
         loss = _loss(pipe, condition, x0, rows, rotary, recipe, generator)
         optimizer.zero_grad()
         loss.backward()
@@ -170,6 +200,18 @@ def _run(
         report(step + 1, loss.item(), averaged)
     slow.requires_grad_(True)  # the next phase trains what this one averaged
     return averaged
+
+
+def _short_forms(clip: Clip) -> tuple[str, str, str, str]:
+    """The caption; of a note also without its register, without its pitch, and without both.
+
+    Words that never stand alone are learned as a whole phrase, and a new phrase means nothing.
+    """
+    if not clip.instrument:
+        return (clip.caption,) * 4
+    pitch = clip.caption.removeprefix(f"{clip.register} {clip.instrument} note")
+    note = f"{clip.instrument} note"
+    return clip.caption, note + pitch, f"{clip.register} {note}", note
 
 
 def _varied(

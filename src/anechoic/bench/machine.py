@@ -1,0 +1,61 @@
+"""On what a figure was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from anechoic.bench.cells import versions
+
+
+def usable_cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def threads_each(jobs: int) -> int:
+    """Threads for each of so many processes: of OMP_NUM_THREADS, or all usable cores."""
+    total = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, (int(total) if total.isdigit() else usable_cores()) // jobs)
+
+
+def machine(processes: str) -> dict[str, str]:
+    """Processor, system and versions of whatever computes now, in so many processes."""
+    return {
+        "processor": processor(),
+        "cores": f"{usable_cores()}",
+        "processes": processes,
+        **accelerator(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **versions(),
+    }
+
+
+@cache
+def processor() -> str:
+    """The processor's own name."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text("utf-8", "replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model"):  # x86 and most ARM boards
+                return value.strip()
+    if sys.platform == "darwin":
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def accelerator() -> dict[str, str]:
+    """The GPU, where torch is loaded and sees one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {}
+    return {"accelerator": torch.cuda.get_device_name()}

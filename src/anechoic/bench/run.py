@@ -1,0 +1,296 @@
+"""Running a bench: the cells that are missing, over local processes; what is finished is kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import connection, get_context
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from anechoic.bench import cells
+from anechoic.bench.cells import Cell, Finished
+from anechoic.bench.machine import machine, threads_each
+from anechoic.bench.plan import Method, Plan
+from anechoic.bench.subject import BenchPrompt, Row, Source, Subject, open_subject
+from anechoic.errors import AnechoicError, BadSetting
+
+KEPT = "what was finished is kept; start the bench again to go on from there"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a subject says before anything is generated."""
+
+    name: str
+    about: Mapping[str, str]
+    prompts: Mapping[str, Sequence[BenchPrompt]]  # by scenario
+    fingerprints: Mapping[str, str]  # by scenario
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that was measured, in the order of the plan."""
+
+    plan: Plan
+    layout: Layout
+    rows: Mapping[tuple[str, str], Sequence[Row]]  # by scenario and method
+    reference: Mapping[str, Sequence[Sequence[float]]]  # by scenario, quality embeddings [m, d]
+    baseline: Mapping[str, Sequence[float]]  # by scenario
+    machines: Sequence[Mapping[str, str]]  # that computed the cells, each once
+    computed: int  # cells that were missing
+
+
+def run(
+    plan: Plan,
+    source: Source,
+    work: Path,
+    *,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    note: Callable[[str], None] = lambda sentence: None,
+) -> Results:
+    """Run what is missing of a bench.
+
+    Every finished cell is a file in `work`; killed at any moment and started again, it goes on
+    from there. The results are the same in any number of processes, but for the seconds.
+
+    Worker processes import the caller's main module: in a script, call this under
+    `if __name__ == "__main__":`.
+
+    Args:
+        plan: what to run.
+        source: on what; each process opens it for itself.
+        work: folder of finished cells, made if it is not there. Plans may share it: a cell
+            belongs to whoever asks for the same.
+        jobs: processes, among which the threads are split.
+        progress: told how many cells are done, of how many, at the start and after each.
+        note: told in a sentence of every file that is not trusted.
+
+    Raises:
+        BadSetting: jobs below 1, a work folder that another bench is using, no prompts, or what
+            the subject refuses.
+        AnechoicError: a cell that failed, named; what was finished is kept.
+    """
+    if jobs < 1:
+        raise BadSetting(f"expected 1 job or more, got {jobs}")
+    (work / "cells").mkdir(parents=True, exist_ok=True)
+    with _alone(work), _workers(jobs) as pool:
+        layout = _layout(plan, source, pool)
+        wanted = {cell.identity: cell for cell in _cells(plan, layout)}
+        finished = {name: found for name, cell in wanted.items()
+                    if (found := _trusted(work, cell, note))}  # fmt: skip
+        missing = [cell for name, cell in wanted.items() if name not in finished]
+        progress(len(finished), len(wanted))
+        processes = f"{jobs} x {threads_each(jobs)} threads"
+        for cell in _computed(pool, source, work, missing, processes):
+            if (found := _trusted(work, cell, note)) is None:
+                raise AnechoicError(f"{cell}: its file is not what was written; check the disk")
+            finished[cell.identity] = found
+            progress(len(finished), len(wanted))
+    return _results(plan, layout, finished, len(missing))
+
+
+# ---------------------------------------------------------------------------- what there is to do
+
+
+def _layout(plan: Plan, source: Source, pool: ProcessPoolExecutor) -> Layout:
+    layout = _answer(pool.submit(_describe, source, plan), f"subject '{source.name}'")
+    for scenario, prompts in layout.prompts.items():
+        if not prompts:
+            raise BadSetting(f"scenario '{scenario}' has no prompts in the split '{plan.split}'")
+        ids = [prompt.id for prompt in prompts]
+        if twice := [name for name in ids if ids.count(name) > 1]:
+            raise BadSetting(f"scenario '{scenario}' has two prompts called '{twice[0]}'")
+    return layout
+
+
+def _cells(plan: Plan, layout: Layout) -> Iterator[Cell]:
+    """All cells, so ordered that what is there first compares all methods."""
+    for scenario, fingerprint in layout.fingerprints.items():
+        yield Cell("reference", scenario, fingerprint)
+        yield Cell("baseline", scenario, fingerprint)
+    for seed in plan.seeds:
+        for scenario, prompts in layout.prompts.items():
+            for batch in _batches(prompts, plan.batch):
+                for method in plan.methods:
+                    yield _cell(plan, layout, scenario, method, seed, batch)
+
+
+def _cell(
+    plan: Plan,
+    layout: Layout,
+    scenario: str,
+    method: Method,
+    seed: int,
+    prompts: Sequence[BenchPrompt],
+) -> Cell:
+    return Cell(
+        "rows", scenario, layout.fingerprints[scenario], method, seed, tuple(prompts), plan.steps
+    )
+
+
+def _batches(prompts: Sequence[BenchPrompt], size: int) -> Iterator[Sequence[BenchPrompt]]:
+    return (prompts[first : first + size] for first in range(0, len(prompts), size))
+
+
+def _trusted(work: Path, cell: Cell, note: Callable[[str], None]) -> Finished | None:
+    """What a cell's file holds, if it is there and can be trusted."""
+    found = cells.read(work, cell)
+    if isinstance(found, str):
+        note(f"'{cells.path_of(work, cell)}' is computed again: {found}")
+        return None
+    return found
+
+
+def _results(
+    plan: Plan, layout: Layout, finished: Mapping[str, Finished], computed: int
+) -> Results:
+    def values(kind: cells.Kind, scenario: str) -> Sequence[Sequence[float]]:
+        return finished[Cell(kind, scenario, layout.fingerprints[scenario]).identity].values
+
+    rows = {
+        (scenario, method.name): [
+            row
+            for seed in plan.seeds
+            for batch in _batches(prompts, plan.batch)
+            for row in finished[_cell(plan, layout, scenario, method, seed, batch).identity].rows
+        ]
+        for scenario, prompts in layout.prompts.items()
+        for method in plan.methods
+    }
+    machines = {tuple(cell.machine.items()): cell.machine for cell in finished.values()}
+    return Results(
+        plan,
+        layout,
+        rows,
+        reference={scenario: values("reference", scenario) for scenario in layout.prompts},
+        baseline={scenario: [value for (value,) in values("baseline", scenario)]
+                  for scenario in layout.prompts},
+        machines=[machines[key] for key in sorted(machines)],
+        computed=computed,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------- processes
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Hold the work folder; the lock ends with the process, however it ends."""
+    try:
+        with FileLock(work / "bench.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise BadSetting(
+            f"another bench is at work in '{work}'; wait for it, or name another '--work'"
+        ) from error
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end with this one: killed, it lets go of the pipe that they watch."""
+    context = get_context("spawn")
+    watched, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=_begin, initargs=(watched, threads_each(jobs))
+    )
+    try:
+        yield pool
+    except KeyboardInterrupt:
+        held.close()  # at once; after an error the cells that are under way are finished first
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        held.close()
+
+
+def _computed(
+    pool: ProcessPoolExecutor, source: Source, work: Path, missing: Sequence[Cell], processes: str
+) -> Iterator[Cell]:
+    """Compute cells and write their files; each as it is done."""
+    running = {pool.submit(_compute, source, work, cell, processes): cell for cell in missing}
+    for future in as_completed(running):
+        _answer(future, str(running[future]))
+        yield running[future]
+
+
+def _answer(future: Future[Any], what: str) -> Any:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise AnechoicError(
+            f"a worker process died, as one does that is killed or out of memory, at {what} or "
+            f"beside it; {KEPT}, with fewer '--jobs' if memory is short"
+        ) from error
+    except AnechoicError as error:
+        raise type(error)(f"{what}: {error}") from error
+    except Exception as error:  # of any library beneath a subject
+        raise AnechoicError(f"{what}: {type(error).__name__}: {error}; {KEPT}") from error
+
+
+# ------------------------------------------------------------------------------ inside a process
+
+
+def _begin(watched: connection.Connection, threads: int) -> None:
+    """The start of a worker: its share of the threads, and its end with the main process."""
+
+    def end() -> None:
+        connection.wait([watched])
+        os._exit(1)
+
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:  # by the caller's main module: too late for the variable
+        sys.modules["torch"].set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells the whole group
+    Thread(target=end, daemon=True).start()
+
+
+@cache
+def _opened(source: Source) -> Subject:
+    return open_subject(source)
+
+
+def _describe(source: Source, plan: Plan) -> Layout:
+    subject = _opened(source)
+    scenarios = plan.scenarios or tuple(subject.scenarios)
+    if unknown := [name for name in scenarios if name not in subject.scenarios]:
+        raise BadSetting(
+            f"there is no scenario '{unknown[0]}', expected some of {', '.join(subject.scenarios)}"
+        )
+    for scenario in scenarios:
+        for method in plan.methods:
+            try:
+                subject.guidance(scenario, method)  # a bad setting costs nothing here
+            except AnechoicError as error:
+                raise type(error)(f"method '{method.name}': {error}") from error
+    return Layout(
+        subject.name,
+        dict(subject.about()),
+        {scenario: tuple(subject.prompts(scenario, plan.split)) for scenario in scenarios},
+        {scenario: subject.fingerprint(scenario) for scenario in scenarios},
+    )
+
+
+def _compute(source: Source, work: Path, cell: Cell, processes: str) -> None:
+    subject = _opened(source)
+    if cell.method is not None:
+        made = subject.generate(cell.scenario, cell.prompts, cell.seed, cell.method, cell.steps)
+        finished = Finished(rows=cells.require_rows(cell, made), machine=machine(processes))
+    elif cell.kind == "reference":
+        values = [list(map(float, row)) for row in subject.reference(cell.scenario)]
+        finished = Finished(values=values, machine=machine(processes))
+    else:
+        values = [[float(value)] for value in subject.baseline(cell.scenario)]
+        finished = Finished(values=values, machine=machine(processes))
+    cells.write(work, cell, finished)
