@@ -17,6 +17,8 @@ FAMILY_OF = tuple(
     FAMILIES.index(family) for family, programs in INSTRUMENTS.items() for _ in programs
 )
 FRAMES = 64
+PITCH = 4  # bands of the 64 by which a view may be moved
+TILT = 0.3  # deviations by which it may be tilted, and levelled
 
 
 def _block(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -88,12 +90,9 @@ class NoteClassifier(nn.Module):
 
 
 def fit(
-    wav: Tensor, instruments: list[str], registers: list[str], seed: int = 0, epochs: int = 30
+    wav: Tensor, instruments: list[str], registers: list[str], seed: int = 0, epochs: int = 40
 ) -> NoteClassifier:
-    """Train on real notes [n, t] after a round trip through the codec.
-
-    Views are shifted by up to eight frames and lightly veiled in noise.
-    """
+    """Train on real notes [n, t] after a round trip through the codec, in changed views."""
     torch.manual_seed(seed)  # the layers take their first weights from the global generator
     generator = torch.Generator().manual_seed(seed)
     model = NoteClassifier()
@@ -110,14 +109,34 @@ def fit(
     for _ in range(epochs):
         order = torch.randperm(len(mel), generator=generator)
         for rows in order[: len(mel) // batch * batch].split(batch):
-            shift = int(torch.randint(-8, 9, (1,), generator=generator))
-            view = torch.roll(mel[rows], shift, 2)
-            view = view + 0.05 * model.std * torch.randn(view.shape, generator=generator)
-            names, registers_ = model(view)
+            moved = int(torch.randint(-PITCH, PITCH + 1, (1,), generator=generator))
+            moved *= int(torch.randint(0, 2, (1,), generator=generator))
+            names, registers_ = model(_viewed(mel[rows], moved, model.std, generator))
             loss = F.cross_entropy(names, name[rows], label_smoothing=0.1)
-            loss = loss + F.cross_entropy(registers_, register[rows])
+            if not moved:  # by a few semitones a note may come into another register
+                loss = loss + 2 * F.cross_entropy(registers_, register[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
     return model.eval()
+
+
+def _viewed(mel: Tensor, moved: int, std: Tensor, generator: torch.Generator) -> Tensor:
+    """Views of log mels [b, 64, frames]: what does not make it another instrument.
+
+    They are moved along the frequency axis by `moved` bands, so that an instrument is known at a
+    pitch it was not heard at, and in time; tilted and levelled; half of them blurred in time;
+    all veiled in faint noise.
+    """
+    shift = int(torch.randint(-8, 9, (1,), generator=generator))
+    view = torch.roll(mel, (moved, shift), (1, 2))
+    if moved > 0:
+        view[:, :moved] = view[:, moved : moved + 1]
+    elif moved < 0:
+        view[:, moved:] = view[:, moved - 1 : moved]
+    level, slope = (2 * torch.rand(2, len(mel), 1, 1, generator=generator) - 1) * TILT * std
+    view = view + level + slope * torch.linspace(-1, 1, view.shape[1])[:, None]
+    if torch.rand((), generator=generator) < 0.5:
+        view = F.avg_pool1d(F.pad(view, (1, 1), mode="replicate"), 3, 1)
+    return view + 0.05 * std * torch.randn(view.shape, generator=generator)

@@ -31,7 +31,7 @@ from anechoic.metrics import leave_one_out
 from anechoic.types import Guidance
 
 ORDINARY = 12  # ordinary notes of each split
-REFERENCE = 512  # training clips through the codec, drawn, that FAD and KAD compare with
+REFERENCE = 256  # training clips through the codec, drawn, that FAD and KAD compare with
 SPLITS = ("tune", "report")
 
 
