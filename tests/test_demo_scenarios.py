@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from anechoic.bench.plan import Method
+from anechoic.bench.plan import Method, Plan
 from anechoic.demo import assets, scenarios
+from anechoic.demo.methods import METHODS, guidance
 from anechoic.demo.show import prompts_to_tune
 from anechoic.demo.subject import ORDINARY, open_demo
 from anechoic.errors import AnechoicError, BadSetting
+from anechoic.guidance import registry
 from anechoic.hf import fingerprint
 
 
@@ -90,6 +92,19 @@ def test_the_splits_share_no_prompt_and_the_report_none_that_was_tuned_on(subjec
         subject.prompts(scenarios.SHIPPED, "test")
 
 
+def test_the_bench_runs_the_demos_guards_at_their_shipped_settings(subject) -> None:
+    entries = {method.name: method for method in Plan.load("methods").methods}
+    bench = assets.index()
+    for name, shipped in METHODS.items():
+        if not shipped.guard:
+            assert subject.guidance(scenarios.SHIPPED, entries[name]) is None
+            continue
+        made = subject.guidance(scenarios.SHIPPED, entries[name])
+        own = guidance(name, bench, made.embedder if hasattr(made, "embedder") else None)
+        for field in registry.settings(type(own)):
+            assert getattr(made, field.name) == getattr(own, field.name)
+
+
 def test_rows_are_judged_as_the_demo_judges(subject) -> None:
     prompts = subject.prompts(scenarios.SHIPPED, "report")
     asked = [prompts[0], prompts[-1]]
@@ -113,7 +128,8 @@ def test_a_fine_tuned_model_has_the_index_of_its_own_captions(subject) -> None:
     assert len({subject.fingerprint(name) for name in subject.scenarios}) == 4
 
 
-def test_reference_and_baseline_are_of_real_sound(subject) -> None:
+def test_reference_and_baseline_are_of_real_sound(subject, monkeypatch) -> None:
+    monkeypatch.setattr("anechoic.demo.subject.REFERENCE", 16)
     reference = torch.tensor(subject.reference(scenarios.SHIPPED))
     torch.testing.assert_close(reference.norm(dim=1), torch.ones(len(reference)))
     baseline = torch.tensor(subject.baseline(scenarios.SHIPPED))

@@ -32,7 +32,7 @@ METHODS: dict[str, Method] = {
         "Steps away from the nearest training clip while the estimate is close to it: weaker "
         "guidance, away from that clip's caption, away from its sound.",
         "amg",
-        {"c1": 4.0, "c2": 3.0, "c3": 300.0, "lambda_min": 0.5, "lambda_max": 0.6,
+        {"c1": 4.0, "c2": 3.0, "c3": 400.0, "lambda_min": 0.5, "lambda_max": 0.6,
          "gradient": "x0"},
     ),
     "static": Method(
@@ -51,7 +51,7 @@ METHODS: dict[str, Method] = {
         "opposite guidance",
         "Reversed guidance until a fixed noise level.",
         "static",
-        {"before": -1.0, "at": LogSNR(-0.5)},
+        {"before": -1.0, "at": LogSNR(-1.0)},
     ),
 }  # fmt: skip
 

@@ -82,7 +82,8 @@ class DemoSubject:
     def about(self) -> Mapping[str, str]:
         told = {
             "model": f"the demo model, {fingerprint(self._stage(scenarios.SHIPPED).pipe)}, "
-            f"scale {assets.CFG_SCALE:g}, {assets.STEPS} steps, 1.024 s at 16 kHz",
+            f"scale {assets.CFG_SCALE:g}, {assets.STEPS} steps if the plan names none, 1.024 s at "
+            "16 kHz",
             "similarity": "cosine to the nearest training clip by the guide's magmel, centred",
             "mel": "centred log-mel correlation with the caption's own training clip",
             "envelope": "centred correlation of the energy of eight bands every 8 ms with it",
@@ -188,7 +189,7 @@ class DemoSubject:
 
     @cached_property
     def _ordinary(self) -> Mapping[str, list[Clip]]:
-        """Ordinary notes of each split; none of those that `anechoic.demo.sweep` tuned on is in
+        """Ordinary notes of each split; none of those that the demo was tuned on is in
         the report's."""
         clips = assets.training_set(self.folder)[0]
         notes = [c for c in unique_prompts(clips) if c.kind == "note" and c.copies == 1]
