@@ -1,0 +1,131 @@
+"""What a reader needs to repeat an audit, and whose methods it computes."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from anechoic.audit.examine import Examination, Witness
+from anechoic.audit.matrix import similarity_matrix
+from anechoic.audit.report import DetectorInfo
+from anechoic.audit.takes import Generate, Plan, Take
+from anechoic.audit.training import TrainingSet
+from anechoic.audit.verdict import Rule, q_values
+from anechoic.bench.cells import versions
+from anechoic.bench.machine import machine
+from anechoic.detect import Calibration, Detector
+from anechoic.types import Embedder
+
+__all__ = ["about", "citations", "detectors", "source_of", "versions"]
+
+
+def source_of(thing: Any) -> str:
+    """The source that a docstring names, on one line; empty where it names none.
+
+    >>> source_of(q_values)
+    'Benjamini and Hochberg, 1995; Bates et al., 2023 (arXiv:2104.08279).'
+    """
+    found = re.search(r"^Source: (.+?)(?:\n\s*\n|\Z)", inspect.getdoc(thing) or "", re.M | re.S)
+    return " ".join(found[1].split()) if found else ""
+
+
+def detectors(
+    searching: Sequence[Detector],
+    witnesses: Sequence[Witness],
+    rows: Sequence[tuple[Take, str, Examination]],
+    calibrations: Mapping[str, Calibration],
+) -> list[DetectorInfo]:
+    """The detectors of an audit, the deciding one first; witnesses where they were heard."""
+    heard = dict.fromkeys(name for _, _, found in rows for name in found.findings)
+    own: dict[str, Any] = {detector.name: type(detector) for detector in searching}
+    for name in heard:
+        for witness in witnesses:
+            if name not in own and name.startswith(witness.starts):
+                own[name] = witness.kind
+    return [
+        DetectorInfo(
+            name=name,
+            decides=name == searching[0].name,
+            about=_first_sentence(kind),
+            source=source_of(kind),
+            calibration=calibrations.get(name),
+        )
+        for name, kind in own.items()
+    ]
+
+
+def about(
+    training: TrainingSet,
+    embedder: Embedder,
+    plan: Plan,
+    generators: Mapping[str, Generate],
+    model: str,
+    told: Mapping[str, str],
+) -> dict[str, str]:
+    """All that is needed to repeat an audit, a line each."""
+    index = training.index
+    revision = f" at {index.revision}" if index.revision else ""
+    rows = "whole clips"
+    if index.window_s is not None:
+        rows = f"windows of {index.window_s:g} s every {index.hop_s or index.window_s:g} s"
+    found = dict(told)
+    if generators:
+        found.setdefault("model", model)
+        seeds = sorted({take.seed for take in plan.takes if take.seed is not None})
+        found["prompts"] = f"{len({take.prompt for take in plan.takes})}"
+        found["seeds"] = _seeds(seeds)
+        for guard, generate in generators.items():
+            found[f"guard {guard}"] = getattr(generate, "about", "as its function does it")
+    else:
+        found["files"] = f"{len(plan.takes)} to examine"
+    return {
+        **found,
+        "index": f"{index.name}: {len(training.clips)} clips, {len(index)} rows ({rows}), "
+        f"{'centred, ' if index.centred else ''}exact duplicates not merged",
+        "index hash": training.fingerprint,
+        "embedder": f"{embedder.name}{revision}, {embedder.dim} dimensions, {embedder.sample_rate} "
+        "Hz, mean of the channels",
+        **machine("1 process"),
+    }
+
+
+def citations(
+    searching: Sequence[Detector],
+    witnesses: Sequence[Witness],
+    generators: Mapping[str, Generate],
+    rule: Rule,
+) -> list[str]:
+    """The works whose methods were computed, each once."""
+    things: list[Any] = [type(detector) for detector in searching]
+    things += [witness.kind for witness in witnesses]
+    things += [TrainingSet.among_themselves, similarity_matrix]
+    things += [] if rule.calibration is None else [Calibration, q_values]
+    found = [source_of(thing) for thing in things]
+    found += [getattr(generate, "source", "") for generate in generators.values()]
+    return [text for text in dict.fromkeys(found) if text]
+
+
+def _first_sentence(kind: Any) -> str:
+    text = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
+    return text.partition(". ")[0].rstrip(".")
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """Seeds in a few words.
+
+    >>> _seeds([0, 1, 2, 3]), _seeds([1, 5])
+    ('0 to 3', '1, 5')
+    """
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
+
+
+def command_line() -> str:
+    """How this process was started."""
+    import shlex
+
+    return shlex.join(["anechoic", *sys.argv[1:]])

@@ -1,0 +1,182 @@
+"""A diffusers pipeline as the generators of an audit, one for each guard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anechoic.errors import BadSetting, IndexMismatch
+from anechoic.hf import fingerprint, guard
+from anechoic.hf.pipelines import adapter_for
+from anechoic.index import TrainingIndex
+from anechoic.types import Guidance
+
+ANY_SCALE = 2.0  # what the pipeline is called with: inside a guard the guidance owns the scale
+INDEXED = ("index", "embedder")  # fields of a guidance that the report tells by itself
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """A pipeline with the settings of all its generations.
+
+    Args:
+        pipe: one that `guard` knows.
+        name: what the report calls it.
+        scale: guidance scale of the plain pipeline.
+        steps, seconds: by default the pipeline's own.
+
+    Raises:
+        BadSetting: a scale that is no guidance, or longer sound than the model makes.
+    """
+
+    pipe: Any
+    name: str
+    scale: float
+    steps: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.scale > 1:
+            raise BadSetting(f"guidance scale {self.scale:g} is no guidance; give one above 1")
+        sample_rate = adapter_for(self.pipe).sample_rate
+        tokens = self.pipe.transformer.config.sample_size
+        longest = min(
+            tokens * self.pipe.vae.hop_length / sample_rate,
+            self.pipe.projection_model.config.max_value,
+        )
+        if self.seconds is not None and not 1 / sample_rate <= self.seconds <= longest:
+            raise BadSetting(
+                f"this model makes up to {longest:g} s of sound, and {self.seconds:g} were asked "
+                "for; change '--seconds'"
+            )
+
+    def require_own(self, index: TrainingIndex) -> None:
+        """Refuse the index of another model's training set.
+
+        Raises:
+            IndexMismatch: it is another's.
+        """
+        if index.model and index.model != (own := fingerprint(self.pipe)):
+            raise IndexMismatch(
+                f"index '{index.name}' holds the training clips of model '{index.model}', but this "
+                f"one is '{own}': a verdict by the wrong clips says nothing; use this model's own "
+                "index"
+            )
+
+    @cached_property
+    def weights(self) -> str:
+        """A hash of the weights of all parts, and of the tokenizer's words."""
+        digest = hashlib.sha256()
+        for name, part in sorted(self.pipe.components.items()):
+            digest.update(f"{name} {type(part).__name__}".encode())
+            if isinstance(part, nn.Module):
+                for key, value in sorted(part.state_dict().items()):
+                    digest.update(f"{key} {value.dtype} {list(value.shape)}".encode())
+                    raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+                    digest.update(raw.numpy().tobytes())
+            elif hasattr(part, "get_vocab"):
+                digest.update(json.dumps(part.get_vocab(), sort_keys=True).encode())
+        return digest.hexdigest()
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What the report tells of it."""
+        pipe = self.pipe
+        return {
+            "model": f"{self.name} ({type(pipe).__name__})",
+            "weights": f"sha256 {self.weights}, {pipe.transformer.dtype} on {pipe.device.type}",
+            "scheduler": f"{type(pipe.scheduler).__name__}, {self.steps or 'its own number of'} "
+            "steps",
+            "guidance scale": f"{self.scale:g}",
+            "length": "the model's longest" if self.seconds is None else f"{self.seconds:g} s",
+        }
+
+    @property
+    def identity(self) -> list[Any]:
+        """All that its sounds depend on, but for prompt, seed and guard."""
+        return [
+            self.weights,
+            str(self.pipe.transformer.dtype),
+            self.pipe.device.type,
+            dict(self.pipe.scheduler.config),
+            self.scale,
+            self.steps,
+            self.seconds,
+        ]
+
+    def make(self, prompt: str, seed: int, guidance: Guidance | None) -> tuple[Tensor, int]:
+        """One sound [c, t], and its sample rate in Hz."""
+        told = {"num_inference_steps": self.steps, "audio_end_in_s": self.seconds}
+        arguments: dict[str, Any] = {k: value for k, value in told.items() if value is not None}
+        # on the CPU, whose noise is the same for every device
+        arguments["generator"] = torch.Generator().manual_seed(seed)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding
+            if guidance is None:
+                made = self.pipe(prompt, guidance_scale=self.scale, **arguments)
+            else:
+                with guard(self.pipe, guidance):
+                    made = self.pipe(prompt, guidance_scale=ANY_SCALE, **arguments)
+        return made.audios[0].float().cpu(), adapter_for(self.pipe).sample_rate
+
+
+@dataclass(frozen=True, eq=False)
+class Guarded:
+    """A pipeline under a guard, or plain: a generator of an audit."""
+
+    pipeline: Pipeline
+    guidance: Guidance | None = None
+
+    def __call__(self, prompt: str, seed: int) -> tuple[Tensor, int]:
+        return self.pipeline.make(prompt, seed, self.guidance)
+
+    @property
+    def identity(self) -> list[Any]:
+        """All that its sounds depend on, but for prompt and seed."""
+        index = getattr(self.guidance, "index", None)
+        hashed = None
+        if isinstance(index, TrainingIndex):
+            hashed = hashlib.sha256(index.embeddings.contiguous().numpy().tobytes()).hexdigest()
+        return [*self.pipeline.identity, settings(self.guidance), hashed]
+
+    @property
+    def about(self) -> str:
+        """What the report tells of the guard."""
+        if self.guidance is None:
+            return "the plain pipeline"
+        told = ", ".join(f"{name}={value}" for name, value in settings(self.guidance).items())
+        return f"{type(self.guidance).__name__}({told})"
+
+    @property
+    def source(self) -> str:
+        """Whose method the guard is."""
+        from anechoic.audit.describe import source_of
+
+        return "" if self.guidance is None else source_of(type(self.guidance))
+
+
+def settings(guidance: Guidance | None) -> Mapping[str, Any]:
+    """The settings of a guidance, those of the methods inside it too, as text.
+
+    >>> from anechoic.guidance import ClassifierFree
+    >>> settings(ClassifierFree(3.0))
+    {'scale': '3.0'}
+    """
+    if guidance is None or not is_dataclass(guidance):
+        return {}
+    known = [(field.name, getattr(guidance, field.name)) for field in fields(guidance)]
+    return {
+        name: f"{type(value).__name__}({settings(value)})"
+        if is_dataclass(value) and callable(value)
+        else str(value)
+        for name, value in known
+        if name not in INDEXED
+    }

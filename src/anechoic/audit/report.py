@@ -1,0 +1,174 @@
+"""What an audit found, as frozen records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from anechoic.audit import verdict
+from anechoic.audit.examine import Examination
+from anechoic.audit.takes import Take, Unexamined
+from anechoic.audit.training import TrainingSet
+from anechoic.audit.verdict import FALSE_DISCOVERY_RATE, Count, Rule
+from anechoic.detect import Calibration, Finding
+from anechoic.errors import BadSetting
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One sound that was examined, and what is made of it."""
+
+    take: Take
+    sha256: str  # of the file that was examined
+    examination: Examination
+    finding: Finding  # of the detector that decides
+    replicates: bool
+    p_value: float | None  # None: the detector is not calibrated
+    q_value: float | None  # over all that was examined
+    copies: Mapping[str, bool]  # by each calibrated detector that could compare
+
+
+@dataclass(frozen=True)
+class DetectorInfo:
+    """A detector of the audit."""
+
+    name: str
+    decides: bool
+    about: str  # what it does, in a sentence
+    source: str  # of the method; empty: not told
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True)
+class Background:
+    """Scores of the deciding detector on sound that is no generation."""
+
+    label: str
+    scores: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The sounds of one guard."""
+
+    guard: str
+    examined: int
+    replications: int
+    share: tuple[float, float, float] | None  # with its 95 % interval over prompts
+    median: float  # of the scores
+    p95: float
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Everything that an audit found; `anechoic.audit.write_report` makes it a page."""
+
+    examined: Sequence[Examined]  # worst first
+    unexamined: Sequence[Unexamined]
+    rule: Rule
+    detectors: Sequence[DetectorInfo]  # the deciding one first
+    background: Sequence[Background]
+    training: TrainingSet
+    about: Mapping[str, str]  # all that is needed to repeat it
+    notes: Sequence[str]
+    citations: Sequence[str]
+    media: Path  # folder of the sounds and pictures
+    noun: str  # what the sounds are called: "generation" or "file"
+
+    @cached_property
+    def count(self) -> Count:
+        """How many replicate."""
+        prompts = {one.take.prompt for one in self.examined if one.take.prompt}
+        hit = {one.take.prompt for one in self.examined if one.take.prompt and one.replicates}
+        expected, most = verdict.expected_by_chance(
+            len(self.examined), self.rule.false_positive_rate
+        )
+        known = self.rule.calibration is not None
+        return Count(
+            replications=sum(one.replicates for one in self.examined),
+            examined=len(self.examined),
+            unexamined=len(self.unexamined),
+            prompts=len(prompts),
+            prompts_replicating=len(hit),
+            expected=expected,
+            by_chance=most,
+            discoveries=sum(_under(one.q_value) for one in self.examined) if known else None,
+            only_elsewhere=sum(
+                any(one.copies.values()) and not one.replicates for one in self.examined
+            ),
+        )
+
+    @property
+    def sentence(self) -> str:
+        """The verdict; what was not examined stands first."""
+        return verdict.sentence(self.count, self.rule, self.noun)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The guards side by side, the plain generator first."""
+        names = dict.fromkeys(one.take.guard for one in self.examined)
+        return [self._group(name) for name in sorted(names, key=_plain_first)]
+
+    def _group(self, guard: str) -> Group:
+        from anechoic.metrics import share_interval
+
+        rows = [one for one in self.examined if one.take.guard == guard]
+        over = [float(one.replicates) for one in rows]
+        clusters = [one.take.prompt or one.take.name for one in rows]
+        try:
+            found = share_interval(over, clusters)
+            share = (found.value, found.low, found.high)
+        except BadSetting:  # a single prompt
+            share = None
+        scores = np.array([one.finding.score for one in rows])
+        median, p95 = np.percentile(scores, [50, 95]).tolist()
+        return Group(guard, len(rows), int(sum(over)), share, median, p95)
+
+
+def _under(q_value: float | None) -> bool:
+    return q_value is not None and q_value <= FALSE_DISCOVERY_RATE
+
+
+def _plain_first(guard: str) -> tuple[bool, str]:
+    return guard not in ("", "none"), guard
+
+
+def examined(
+    rows: Sequence[tuple[Take, str, Examination]],
+    rule: Rule,
+    calibrations: Mapping[str, Calibration],
+) -> list[Examined]:
+    """Weigh what was found of sounds that the deciding detector could compare, worst first."""
+    findings = [examination.findings[rule.detector] for _, _, examination in rows]
+    p_values = [rule.p_value(finding) for finding in findings]
+    known = [p for p in p_values if p is not None]
+    q_values = verdict.q_values(known) if len(known) == len(rows) else [None] * len(rows)
+    made = [
+        Examined(
+            take=take,
+            sha256=sha256,
+            examination=examination,
+            finding=finding,
+            replicates=rule.replicates(finding),
+            p_value=p_value,
+            q_value=q_value,
+            copies=_copies(examination, calibrations),
+        )
+        for (take, sha256, examination), finding, p_value, q_value in zip(
+            rows, findings, p_values, q_values, strict=True
+        )
+    ]
+    return sorted(made, key=lambda one: (-one.finding.score, one.take.name))
+
+
+def _copies(examination: Examination, calibrations: Mapping[str, Calibration]) -> dict[str, bool]:
+    return {
+        name: finding.score > calibrations[name].threshold
+        for name, finding in examination.findings.items()
+        if name in calibrations and not math.isinf(finding.score)
+    }

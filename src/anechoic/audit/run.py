@@ -1,0 +1,329 @@
+"""Auditing: every sound is made, examined and kept; what is finished is not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anechoic import audio
+from anechoic.audit import describe, takes, verdict
+from anechoic.audit.examine import WITNESSES, Examination, Examiner, Witness, torch_sound
+from anechoic.audit.kept import Kept, identity
+from anechoic.audit.pace import Pace, Progress
+from anechoic.audit.report import Background, Report, examined
+from anechoic.audit.takes import PLAIN, Generate, Plan, Take, Unexamined
+from anechoic.audit.training import NearestStretch, TrainingSet
+from anechoic.detect import Calibration, Detector
+from anechoic.errors import AnechoicError, BadAudio, BadSetting
+from anechoic.index import TrainingIndex
+from anechoic.types import Embedder
+
+WORK = Path("audit-work")
+SHORTEST_S = 0.1  # under it everything sounds alike
+LONGEST_S = 900.0
+Source = Generate | Mapping[str, Generate] | str | Path
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Real sound that is not in the training set, but could have been: what chance looks like."""
+
+    folder: str | Path
+    false_positive_rate: float = 0.01
+
+
+def audit(
+    source: Source,
+    index: TrainingIndex | TrainingSet,
+    embedder: Embedder,
+    *,
+    prompts: Sequence[str] | str | Path = (),
+    seeds: Sequence[int] = (0,),
+    model: str = "",
+    detectors: Sequence[Detector] = (),
+    witnesses: Sequence[Witness] = WITNESSES,
+    calibrations: Mapping[str, Calibration] | None = None,
+    held_out: HeldOut | None = None,
+    threshold: float | None = None,
+    false_positive_rate: float | None = None,
+    longest_s: float = LONGEST_S,
+    about: Mapping[str, str] | None = None,
+    work: str | Path = WORK,
+    progress: Callable[[Progress], None] = lambda progress: None,
+) -> Report:
+    """Compare generated sound with a training set.
+
+    Every sound that is made, and all that is found of it, is a file in `work`: killed at any moment
+    and started again, the audit goes on from there.
+
+    Args:
+        source: a function of a prompt and a seed that returns sound [c, t] and its sample rate in
+            Hz; several of them by the name of their guard; or the folder of sounds made elsewhere.
+        index: of the training set, or a `TrainingSet` that also knows its sound.
+        embedder: the one that built the index.
+        prompts: to generate from; of a folder, the caption file that tells its prompts.
+        seeds: each prompt is asked under each.
+        model: what the generator is called. Its sounds are kept under this name, so change it with
+            the model; a generator with an `identity` of its own needs none.
+        detectors: that search the training set; the first decides. By default the nearest stretch
+            by the embedder.
+        witnesses: that compare with the clips that the detectors name, and the prompt's own.
+        calibrations: by the names of detectors, as `anechoic.detect.calibration.read` gives them.
+        held_out: calibrate all detectors on this sound.
+        threshold, false_positive_rate: instead of a calibration.
+        longest_s: longer sound is listed as not examined.
+        about: whatever else the report is to tell of how it was made.
+        work: the folder of what is finished.
+        progress: told after every sound.
+
+    Raises:
+        BadSetting: no prompts, no name of the model, no threshold, or a work folder in use.
+        BadAudio: no folder, or nothing in it; no held-out sound that can be used.
+        IndexMismatch: another embedder built the index.
+    """
+    training = index if isinstance(index, TrainingSet) else TrainingSet(index)
+    chosen = list(detectors) or [NearestStretch(training, embedder)]
+    plan, generators = _plan(source, prompts, seeds, model)
+    kept = Kept(Path(work))
+    run = _Run(
+        kept,
+        Examiner(training, chosen, witnesses, kept.put),
+        generators,
+        model,
+        longest_s,
+        identity(
+            training.fingerprint,
+            [d.name for d in chosen],
+            [w.starts for w in witnesses],
+            describe.versions(),
+        ),
+    )
+    known = dict(calibrations or {})
+    if held_out is None:  # refused before anything is generated
+        verdict.rule(chosen[0].name, training.index, known, threshold, false_positive_rate)
+    with kept.alone():
+        null = [] if held_out is None else list(takes.recorded(held_out.folder).takes)
+        pace = Pace([run.kinds(take) for take in [*null, *plan.takes]], progress)
+        notes = list(plan.notes)
+        if held_out is not None:
+            found, notes_of_null = run.calibrate(null, held_out, pace)
+            known |= found
+            notes += notes_of_null
+        rule = verdict.rule(chosen[0].name, training.index, known, threshold, false_positive_rate)
+        rows, refused = run.examine(plan.takes, pace)
+    return Report(
+        examined=examined(rows, rule, known),
+        unexamined=[*plan.refused, *refused],
+        rule=rule,
+        detectors=describe.detectors(chosen, witnesses, rows, known),
+        background=_background(training, chosen[0], rule),
+        training=training,
+        about=describe.about(training, embedder, plan, generators, model, about or {}),
+        notes=notes,
+        citations=describe.citations(chosen, witnesses, generators, rule),
+        media=kept.folder / "media",
+        noun="generation" if generators else "file",
+    )
+
+
+def _plan(
+    source: Source, prompts: Sequence[str] | str | Path, seeds: Sequence[int], model: str
+) -> tuple[Plan, Mapping[str, Generate]]:
+    """What there is to do, and the generators by guard; none for a folder."""
+    if isinstance(source, (str, Path)):
+        if prompts and not isinstance(prompts, (str, Path)):
+            raise BadSetting("the prompts of a folder stand in a caption file; name the file")
+        return takes.recorded(source, prompts or None), {}  # type: ignore[arg-type]
+    generators = dict(source) if isinstance(source, Mapping) else {PLAIN: source}
+    asked = takes.read_prompts(prompts) if isinstance(prompts, (str, Path)) else prompts
+    if not model and not all(hasattr(made, "identity") for made in generators.values()):
+        raise BadSetting(
+            "sounds are kept under the name of the model that made them, and it has none; give "
+            "model='NAME', another one for each model"
+        )
+    return takes.generated(generators, asked, seeds), generators
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """One audit at work."""
+
+    kept: Kept
+    examiner: Examiner
+    generators: Mapping[str, Generate]
+    model: str
+    longest_s: float
+    setting: str  # a hash of all that an examination depends on, but for the sound
+
+    def kinds(self, take: Take) -> list[str]:
+        """What may have to be done for a sound, by kinds of work that take different times."""
+        made = take.file is not None or self.kept.sound(self._identity(take)).exists()
+        return ["examine"] if made else [f"make {take.guard}", "examine"]
+
+    def examine(
+        self, todo: Sequence[Take], pace: Pace
+    ) -> tuple[list[tuple[Take, str, Examination]], list[Unexamined]]:
+        """Every sound, made if it is not there."""
+        rows, refused = [], []
+        for take in todo:
+            try:
+                rows.append((take, *self._one(take, pace)))
+            except Exception as error:  # whatever a file makes of a decoder: it is listed
+                refused.append(Unexamined(take, _reason(error, take.file)))
+            pace.finish()
+        return rows, refused
+
+    def calibrate(
+        self, null: Sequence[Take], held_out: HeldOut, pace: Pace
+    ) -> tuple[dict[str, Calibration], list[str]]:
+        """Every detector on sound that is no copy.
+
+        Raises:
+            BadAudio: nothing that can be used.
+            BadSetting: too few for the rate.
+        """
+        rows, refused = self.examine(null, pace)
+        if not rows:
+            reason = refused[0].reason if refused else "the folder is empty"
+            raise BadAudio(f"no held-out sound can be used: {reason}")
+        scores: dict[str, list[float]] = {}
+        for _, _, examination in rows:
+            for name, finding in examination.findings.items():
+                scores.setdefault(name, []).append(finding.score)
+        # a detector that could not compare some of them is calibrated on fewer
+        found = {
+            name: Calibration(name, tuple(values), held_out.false_positive_rate)
+            for name, values in scores.items()
+            if len(values) == len(rows)
+        }
+        notes = [f"held-out sound '{one.take.name}' was not used: {one.reason}" for one in refused]
+        return found, notes
+
+    # ------------------------------------------------------------------------------ one sound
+
+    def _one(self, take: Take, pace: Pace) -> tuple[str, Examination]:
+        """The hash of a sound's file, and what is found of it."""
+        file = take.file or self._made(take, pace)
+        sha256 = _sha256(file)
+        name = self._examination(take, sha256)
+        found = self.kept.examination(name)
+        if found is None:
+            with pace.timed("examine"):
+                found = self.examiner(*self._read(file), take.prompt)
+                self.kept.keep(name, found)
+        first = next(iter(found.findings.values()))
+        if math.isinf(first.score):
+            raise BadAudio(
+                f"'{next(iter(found.findings))}' could not compare it: it is silent, or shorter "
+                "than the detector needs"
+            )
+        return sha256, found
+
+    def _made(self, take: Take, pace: Pace) -> Path:
+        """The file of a generated sound, made if it is not there or damaged."""
+        path = self.kept.sound(self._identity(take))
+        if path.exists():
+            try:
+                audio.read(path, allow_silence=True)
+                return path
+            except BadAudio:
+                path.unlink()
+        with pace.timed(f"make {take.guard}"):
+            assert take.seed is not None
+            wav, sample_rate = _generated(self.generators[take.guard], take.prompt, take.seed)
+            audio.require_sound(wav, "what was generated")
+            audio.write(path, wav, sample_rate)
+        return path
+
+    def _read(self, file: Path) -> tuple[torch.Tensor, int]:
+        """A sound that is to be examined.
+
+        Raises:
+            BadAudio: it is unusable, too long or too short.
+        """
+        seconds = _length_s(file)
+        if seconds is not None and seconds > self.longest_s:
+            raise BadAudio(
+                f"it lasts {seconds:.0f} s, over the limit of {self.longest_s:g} s; raise "
+                "'--longest', or cut it"
+            )
+        wav, sample_rate = audio.read(file)
+        seconds = wav.shape[-1] / sample_rate
+        if seconds < SHORTEST_S:
+            raise BadAudio(
+                f"it lasts {seconds:.5f} s, and under {SHORTEST_S:g} s everything sounds alike"
+            )
+        return wav, sample_rate
+
+    def _identity(self, take: Take) -> str:
+        generator = self.generators[take.guard]
+        own = getattr(generator, "identity", None) or [self.model, take.guard]
+        return identity(own, take.prompt, take.seed)
+
+    def _examination(self, take: Take, sha256: str) -> str:
+        return identity(self.setting, self.longest_s, sha256, take.prompt)
+
+
+def _generated(generate: Generate, prompt: str, seed: int) -> tuple[torch.Tensor, int]:
+    """Sound [c, t] and its rate, from whatever kind of function.
+
+    Raises:
+        AnechoicError: the function failed, or returned something else.
+    """
+    try:
+        made: Any = generate(prompt, seed)
+    except AnechoicError:
+        raise
+    except Exception as error:  # of any library beneath a generator
+        told = " ".join(str(error).split())
+        raise AnechoicError(f"the generator failed: {type(error).__name__}: {told}") from error
+    try:
+        wav, sample_rate = made
+        return torch_sound(wav), int(sample_rate)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AnechoicError(
+            f"a generator returns sound [c, t] and its sample rate; got {type(made).__name__}"
+        ) from error
+
+
+def _reason(error: Exception, file: Path | None) -> str:
+    """Why a sound was not examined, in a clause or a sentence."""
+    if isinstance(error, FileNotFoundError):
+        return "it is gone: it was there when the folder was listed"
+    if isinstance(error, OSError):
+        return f"it cannot be read: {error.strerror or error}"
+    told = str(error) if isinstance(error, AnechoicError) else f"{type(error).__name__}: {error}"
+    return " ".join(told.replace(f"'{file}'", "it").split())
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _length_s(file: Path) -> float | None:
+    """How long a file says that it is; None where it does not say, as something is wrong."""
+    import soundfile
+
+    try:
+        return float(soundfile.info(str(file)).duration)
+    except Exception:  # `audio.read` tells what is wrong, in a sentence
+        return None
+
+
+def _background(training: TrainingSet, decides: Detector, rule: verdict.Rule) -> list[Background]:
+    """What the deciding detector's scores are to be seen beside."""
+    found = []
+    if isinstance(decides, NearestStretch) and len(training.clips) > 1:
+        scores = training.among_themselves()
+        found.append(Background("training clips, to the nearest other one", scores))
+    if rule.calibration is not None:
+        null = [score for score in rule.calibration.null if math.isfinite(score)]
+        found.append(Background("held-out sound that is no copy", null))
+    return found

@@ -1,0 +1,169 @@
+"""The training set as an audit sees it: clips, not rows, and their sound where it can be had."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from anechoic import audio
+from anechoic.detect import NOTHING, Finding
+from anechoic.detect.sound import is_silent, mono
+from anechoic.errors import AnechoicError
+from anechoic.index import Clip, Sound, TrainingIndex, locate
+from anechoic.types import Embedder
+
+SoundOf = Callable[[Clip], tuple[Tensor, int] | None]  # [c, t] and its rate; None: not here
+MOST = 2_000  # training clips whose nearest other one is looked for
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """The clips of an index; windows of one clip are one clip.
+
+    Args:
+        index: as `TrainingIndex.load` reads it.
+        given: the sound of a clip, where the index has no files; by default its file is read.
+    """
+
+    index: TrainingIndex
+    given: SoundOf | None = None
+
+    @cached_property
+    def clips(self) -> list[Clip]:
+        """Each clip once, in the order of the index: by the first of its rows."""
+        seen: dict[str, Clip] = {}
+        for row in self.index.clips:
+            seen.setdefault(row.id, row)
+        return list(seen.values())
+
+    @cached_property
+    def numbers(self) -> list[int]:
+        """The number of each row's clip."""
+        order = {clip.id: number for number, clip in enumerate(self.clips)}
+        return [order[row.id] for row in self.index.clips]
+
+    @cached_property
+    def of_caption(self) -> dict[str, list[int]]:
+        """The numbers of the clips of each caption."""
+        found: dict[str, list[int]] = {}
+        for number, clip in enumerate(self.clips):
+            found.setdefault(clip.caption, []).append(number)
+        return found
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        rows = {row.id: number for number, row in reversed(list(enumerate(self.index.clips)))}
+        found = {name: self.index.file(row) for name, row in rows.items()}
+        return {name: file for name, file in found.items() if file is not None}
+
+    def file(self, number: int) -> Path | None:
+        """The sound file of a clip, if the index tells one."""
+        return self._files.get(self.clips[number].id)
+
+    def sound(self, number: int) -> Sound | str:
+        """The whole sound of a clip, or why it cannot be had."""
+        return self._read(number)
+
+    @cached_property
+    def _read(self) -> Callable[[int], Sound | str]:
+        return lru_cache(maxsize=64)(self._read_now)  # what comes back again is read once
+
+    def _read_now(self, number: int) -> Sound | str:
+        clip = self.clips[number]
+        try:
+            if self.given is not None:
+                got = self.given(clip)
+            else:
+                file = self.file(number)
+                got = None if file is None else audio.read(file)
+        except (AnechoicError, OSError) as error:
+            return str(error)
+        if got is None:
+            return "the index tells no file of it"
+        return Sound(clip.id, clip.caption, got[0], got[1], clip.path, clip.info)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the embeddings and of all that is told of the clips."""
+        index = self.index
+        about = [index.embedder_name, index.revision, index.centred, index.window_s, index.hop_s]
+        digest = hashlib.sha256(json.dumps(about).encode())
+        digest.update(json.dumps([asdict(row) for row in index.clips]).encode())
+        digest.update(index.embeddings.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def among_themselves(self) -> list[float]:
+        """The cosine of each training clip to the nearest other one: what is near without being
+        made from it. Exact duplicates in the training set are not merged.
+
+        Of more than `MOST` rows as many are drawn evenly.
+
+        Source: Somepalli et al., 2023 (arXiv:2212.03860).
+        """
+        count = len(self.index)
+        rows = torch.linspace(0, count - 1, min(count, MOST)).round().long()
+        numbers = torch.tensor(self.numbers)
+        every = self.index.vectors(torch.arange(count))
+        found: list[float] = []
+        for part in rows.split(64):
+            cosines = every[part] @ every.T
+            cosines[numbers[part][:, None] == numbers[None]] = -torch.inf
+            found += cosines.amax(1).clamp(-1.0, 1.0).tolist()
+        return [score for score in found if score > -1.0]
+
+
+@dataclass(frozen=True, eq=False)
+class NearestStretch:
+    """Cosine of the stretch of a clip that comes nearest to a row of the index: `index.locate`.
+
+        s = max_{start, j} <E(clip[start : start + length]), e_j>
+
+    with the length of the index's rows, so that a training clip is found inside longer sound. The
+    more stretches there are, the higher is their maximum by chance: calibrate on sound that is
+    as long.
+
+    Raises:
+        IndexMismatch: another embedder built the index.
+
+    Source: Somepalli et al., 2023 (arXiv:2212.03860).
+    """
+
+    training: TrainingSet
+    embedder: Embedder
+
+    def __post_init__(self) -> None:
+        self.training.index.check_embedder(self.embedder)
+
+    @property
+    def name(self) -> str:
+        window = self.training.index.window_s
+        rows = "whole clips" if window is None else f"windows of {window:g} s"
+        return f"nearest stretch ({self.embedder.name}, {rows})"
+
+    def __call__(self, wav: Tensor, sample_rate: int) -> list[Finding]:
+        """One finding a clip [b, c, t]; its row is the number of the training clip.
+
+        Raises:
+            BadAudio: not usable sound.
+        """
+        return [self._find(clip, sample_rate) for clip in mono(wav, sample_rate)]
+
+    def _find(self, clip: Tensor, sample_rate: int) -> Finding:
+        if is_silent(clip):
+            return NOTHING
+        index = self.training.index
+        match = locate(clip[None], sample_rate, index, self.embedder)[0]
+        return Finding(
+            score=match.score,
+            row=self.training.numbers[match.row],
+            start_s=match.start_s,
+            match_start_s=index.clips[match.row].start_s,
+            length_s=match.seconds,
+        )

@@ -1,0 +1,173 @@
+"""What is called a replication, how often chance would call one, and the verdict in a sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anechoic.detect import Calibration, Finding
+from anechoic.errors import BadSetting
+from anechoic.index import TrainingIndex
+
+COPY = "copy"  # the threshold of an index above which a score is called a copy
+FALSE_DISCOVERY_RATE = 0.05
+
+
+@dataclass(frozen=True)
+class Rule:
+    """From which score of the deciding detector on a sound is called a replication."""
+
+    detector: str
+    threshold: float
+    origin: str  # where the threshold comes from, as a clause
+    calibration: Calibration | None = None
+    false_positive_rate: float | None = None  # None: not known
+
+    def replicates(self, finding: Finding) -> bool:
+        """Whether a finding is over the threshold: of a calibration above it, of others at it."""
+        if self.calibration is not None:
+            return self.calibration.judge(finding).copy is True
+        return finding.score >= self.threshold
+
+    def p_value(self, finding: Finding) -> float | None:
+        """How often held-out sound scores as high, at most; None without a calibration."""
+        return None if self.calibration is None else self.calibration.p_value(finding.score)
+
+
+def rule(
+    detector: str,
+    index: TrainingIndex,
+    calibrations: Mapping[str, Calibration],
+    threshold: float | None = None,
+    false_positive_rate: float | None = None,
+) -> Rule:
+    """The rule of a detector: a threshold that is given, its calibration, or that of the index.
+
+    Args:
+        detector: the name of the deciding one.
+        index: whose `thresholds["copy"]` may serve.
+        calibrations: by the names of detectors.
+        threshold: instead of all these.
+        false_positive_rate: of the threshold, where it is known and not calibrated.
+
+    Raises:
+        BadSetting: none of these is there, or the threshold is not finite.
+    """
+    if threshold is not None:
+        if not math.isfinite(threshold):
+            raise BadSetting(f"threshold {threshold:g} is no score; give a number")
+        return Rule(detector, threshold, "it was given", None, false_positive_rate)
+    if (known := calibrations.get(detector)) is not None:
+        rate = known.false_positive_rate
+        origin = f"calibrated on {len(known.null)} held-out sounds, at a false-positive rate of"
+        return Rule(detector, known.threshold, f"{origin} {rate:.3g}", known, rate)
+    if COPY in index.thresholds:
+        origin = f"the threshold for copies of index '{index.name}'"
+        return Rule(detector, index.thresholds[COPY], origin, None, false_positive_rate)
+    raise BadSetting(
+        f"neither '{detector}' nor index '{index.name}' is calibrated; give real sound that is not "
+        "in the training set with '--held-out FOLDER', or a threshold with '--threshold'"
+    )
+
+
+def q_values(p_values: Sequence[float]) -> list[float]:
+    """The false-discovery rate at which each p-value is a discovery, by Benjamini and Hochberg.
+
+    p-values that share their held-out sounds are dependent in a way that leaves it valid.
+
+    Source: Benjamini and Hochberg, 1995; Bates et al., 2023 (arXiv:2104.08279).
+
+    >>> q_values([0.01, 0.04, 0.03, 0.5])
+    [0.04, 0.05333333333333334, 0.05333333333333334, 0.5]
+    """
+    from scipy.stats import false_discovery_control
+
+    return false_discovery_control(p_values).tolist() if p_values else []
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many, of how many, and what chance makes of it."""
+
+    replications: int
+    examined: int
+    unexamined: int
+    prompts: int  # that are known, of those examined
+    prompts_replicating: int
+    expected: float | None  # replications if nothing were one
+    by_chance: int | None  # that many or fewer in 95 of 100 such audits
+    discoveries: int | None  # that stand where the false-discovery rate is held
+    only_elsewhere: int  # that another calibrated detector calls a copy, and the deciding does not
+
+
+def expected_by_chance(count: int, rate: float | None) -> tuple[float | None, int | None]:
+    """How many of so many sounds that are no copies are called one, on average and in 95 of 100
+    cases at most."""
+    if rate is None or count == 0:
+        return None, None
+    from scipy.stats import binom
+
+    return count * rate, int(binom.ppf(0.95, count, rate))
+
+
+def sentence(count: Count, threshold: Rule, noun: str = "sound") -> str:
+    """The verdict. What was not examined stands first.
+
+    >>> rule = Rule("d", 0.9, "given", None, 0.05)
+    >>> sentence(Count(9, 20, 1, 5, 3, 1.0, 3, None, 0), rule, "generation")
+    '1 of 21 generations was not examined. 9 of the 20 examined replicate a training clip; \
+chance alone would flag about 1.'
+    """
+    total = count.examined + count.unexamined
+    words: list[str] = []
+    if count.unexamined:
+        was = "was" if count.unexamined == 1 else "were"
+        words.append(f"{count.unexamined} of {_many(total, noun)} {was} not examined.")
+    if not count.examined:
+        return " ".join([*words, "Nothing can be said of the training set."])
+    of = f"of the {count.examined} examined" if count.unexamined else f"of {_many(total, noun)}"
+    if count.replications:
+        verb = "replicates" if count.replications == 1 else "replicate"
+        found = f"{count.replications} {of} {verb} a training clip"
+    else:
+        found = f"None {of} replicates a training clip"
+    words.append(found + _chance(count) + ".")
+    if count.discoveries is not None and count.replications:
+        stand = "stands" if count.discoveries == 1 else "stand"
+        words.append(
+            f"{count.discoveries or 'None'} {stand} where at most "
+            f"{FALSE_DISCOVERY_RATE:.0%} of what is called so may be wrong."
+        )
+    if count.only_elsewhere:
+        verb = "is" if count.only_elsewhere == 1 else "are"
+        words.append(f"{count.only_elsewhere} more {verb} called a copy by another detector only.")
+    return " ".join(words)
+
+
+def _chance(count: Count) -> str:
+    if count.expected is None or count.by_chance is None or not count.replications:
+        return ""
+    about = f"{count.expected:.0f}" if count.expected >= 10 else f"{count.expected:.2g}"
+    if count.replications <= count.by_chance:
+        return (
+            f", which is no more than chance explains: it would flag about {about} if nothing were "
+            f"copied, and up to {count.by_chance} would be no surprise"
+        )
+    return f"; chance alone would flag about {about}"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def told(threshold: Rule) -> dict[str, Any]:
+    """A rule as JSON holds it."""
+    return {
+        "detector": threshold.detector,
+        "threshold": threshold.threshold,
+        "origin": threshold.origin,
+        "false_positive_rate": threshold.false_positive_rate,
+        "held_out": None if threshold.calibration is None else len(threshold.calibration.null),
+    }

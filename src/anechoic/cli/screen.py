@@ -1,0 +1,159 @@
+"""`anechoic screen`: which prompts are memorized, before anything is generated?"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anechoic.cli.index import Json, print_table, progress_bar
+from anechoic.errors import BadSetting
+
+if TYPE_CHECKING:
+    from anechoic.audit.screen import Look, Screened
+
+CHEAP = ("magnitude", "first-step", "angle")  # shown together: one evaluation each
+
+
+def register(app: typer.Typer) -> None:
+    """Add `anechoic screen`."""
+    app.command()(screen)
+
+
+def screen(
+    prompts: Annotated[
+        str, typer.Argument(metavar="PROMPTS", help="Text file with a prompt a line; - for stdin.")
+    ],
+    model: Annotated[
+        str, typer.Option("--model", help="Folder or hub id of a diffusers pipeline, or demo.")
+    ],
+    ordinary: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prompts that are known not to be memorized, one a line: p-values are taken "
+            "against them, and without them nothing is judged.",
+        ),
+    ] = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="What decides: magnitude (of the guidance vector on pure noise, at a level where "
+            "it tells most), first-step (of the model's own schedule), angle, or run (the whole "
+            "run, without decoding).",
+        ),
+    ] = "magnitude",
+    fpr: Annotated[
+        float, typer.Option("--fpr", help="Share of ordinary prompts that may be called memorized.")
+    ] = 0.05,
+    seeds: Annotated[int, typer.Option(min=1, help="Noises to look at each prompt under.")] = 4,
+    scale: Annotated[
+        float | None, typer.Option(help="Guidance scale of a run. By default 7, or the demo's.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=2, help="Of the sampler. By default the model's own.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="By default cuda if there is a GPU, or cpu.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    as_json: Json = False,
+) -> None:
+    """Tell which prompts a model has memorized, without generating and without an index.
+
+    The network is shown pure noise with and without each prompt, once a seed, and how far the two
+    answers part is compared with ordinary prompts. The riskiest prompts stand first. A p-value is
+    the share of ordinary prompts that score as high: of many prompts screened at a rate of
+    0.05, one in twenty is called memorized by chance.
+
+    The exit code is 1 if any prompt is over, 0 if none is, 2 if the input cannot be used.
+
+    Example: `anechoic screen prompts.txt --model demo --ordinary ordinary.txt`
+    """
+    from anechoic.audit.screen import LOOKS, screen
+    from anechoic.hf.load import load_pipeline
+
+    if by not in LOOKS:
+        raise BadSetting(f"'--by' is one of {', '.join(LOOKS)}, got {by!r}")
+    looks = {name: LOOKS[name] for name in (CHEAP if by == CHEAP[0] else (by,))}
+    asked, known = _read(prompts), _read(str(ordinary)) if ordinary else []
+    source, own_scale, own_steps = _model(model)
+    pipe = load_pipeline(source, device, dtype)
+    pipe.set_progress_bar_config(disable=True)
+    with warnings.catch_warnings(), progress_bar() as bar:
+        warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding, at each start
+        task = bar.add_task("looking", total=None)
+        rows = screen(
+            pipe,
+            asked,
+            ordinary=known,
+            looks=looks,
+            seeds=range(seeds),
+            false_positive_rate=fpr,
+            scale=scale or own_scale,
+            steps=steps or own_steps,
+            report=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if as_json:
+        about = {
+            "model": model,
+            "by": by,
+            "looks": {name: look.name for name, look in looks.items()},
+            "seeds": seeds,
+            "ordinary": len(known),
+            "false_positive_rate": fpr if known else None,
+            "prompts": [asdict(row) for row in rows],
+        }
+        print(json.dumps(about, indent=2))
+    else:
+        _print(rows, looks, fpr, len(known))
+    raise typer.Exit(int(any(row.over for row in rows)))
+
+
+def _read(name: str) -> list[str]:
+    """The prompts of a file, each once.
+
+    Raises:
+        BadSetting: there are none in it, or it is no text.
+    """
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadSetting(f"'{name}' is no UTF-8 text ({error.reason}); save it as such") from error
+    lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    if not lines:
+        raise BadSetting(f"'{name}' holds no prompts; write one a line")
+    return lines
+
+
+def _model(name: str) -> tuple[str, float, int | None]:
+    """Where a model is, its guidance scale and its steps."""
+    if name != "demo":
+        return name, 7.0, None
+    from anechoic.demo import assets
+
+    return str(assets.model_folder()), assets.CFG_SCALE, assets.STEPS
+
+
+def _print(rows: Sequence[Screened], looks: Mapping[str, Look], rate: float, known: int) -> None:
+    verdicts = {True: "MEMORIZED", False: "ordinary", None: "not judged"}
+    table = []
+    for rank, row in enumerate(rows, 1):
+        scores = [_cell(row, name) for name in looks]
+        table.append((f"{rank}", verdicts[row.over], *scores, row.prompt))
+    print_table(("rank", "verdict", *looks, "prompt"), table)
+    if not known:
+        print("nothing was judged: to have it judged, give ordinary prompts with '--ordinary'")
+        return
+    over = sum(bool(row.over) for row in rows)
+    print(f"{over} of {len(rows)} over, at a rate of {rate:g} of {known} ordinary prompts")
+
+
+def _cell(row: Screened, look: str) -> Any:
+    score = f"{row.scores[look]:.3f}"
+    return f"{score} (p {row.p_values[look]:.3f})" if row.p_values else score

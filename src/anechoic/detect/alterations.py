@@ -1,0 +1,195 @@
+"""Known pairs: what may happen to a training clip on its way into a generation.
+
+A detector is measured on clips that were altered on purpose (`ALTERATIONS`), against clips that
+have nothing to do with the training set. Every alteration is a pure function of the sound and of
+a seeded generator.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from anechoic.errors import BadSetting
+
+Wave = np.ndarray  # mono sound, float32 [t]
+
+
+def level(wav: Wave, gain_db: float) -> Wave:
+    """Louder or softer.
+
+    >>> level(np.ones(1, np.float32), -20.0)
+    array([0.1], dtype=float32)
+    """
+    return (wav * np.float32(10 ** (gain_db / 20))).astype(np.float32)
+
+
+def shift(wav: Wave, sample_rate: int, seconds: float) -> Wave:
+    """The clip from `seconds` on; what was cut off its start stands at its end, as in a loop."""
+    return np.roll(wav, -round(seconds * sample_rate))
+
+
+def equalise(wav: Wave, sample_rate: int, tilt_db: float = 12.0, pivot_hz: float = 1000.0) -> Wave:
+    """A tilt of the spectrum of `tilt_db` in all, from the lowest octaves to the highest.
+
+    One low and one high shelf of half the tilt each, an octave to both sides of the pivot.
+
+    Source: Bristow-Johnson, Cookbook formulae for audio EQ biquad filter coefficients.
+    """
+    from scipy.signal import sosfilt
+
+    shelves = [
+        _shelf(sample_rate, pivot_hz / 2, -tilt_db / 2, high=False),
+        _shelf(sample_rate, pivot_hz * 2, tilt_db / 2, high=True),
+    ]
+    return sosfilt(np.stack(shelves), wav).astype(np.float32)
+
+
+def _shelf(sample_rate: int, corner_hz: float, gain_db: float, high: bool) -> np.ndarray:
+    """A shelving filter of slope 1 as one second-order section."""
+    a = 10 ** (gain_db / 40)
+    w = 2 * np.pi * corner_hz / sample_rate
+    sign = 1 if high else -1
+    cos, root = sign * np.cos(w), 2 * np.sqrt(a) * np.sin(w) / np.sqrt(2)
+    b = np.array(
+        [
+            a * ((a + 1) + (a - 1) * cos + root),
+            -2 * sign * a * ((a - 1) + (a + 1) * cos),
+            a * ((a + 1) + (a - 1) * cos - root),
+            (a + 1) - (a - 1) * cos + root,
+            2 * sign * ((a - 1) - (a + 1) * cos),
+            (a + 1) - (a - 1) * cos - root,
+        ]
+    )
+    return b / b[3]
+
+
+def mp3(wav: Wave, sample_rate: int, kbit_s: int = 64) -> Wave:
+    """Through an MP3 of constant bit rate and back, by libsndfile's LAME; not shifted by it.
+
+    Raises:
+        BadSetting: a bit rate or sample rate that MP3 does not have.
+    """
+    import soundfile
+
+    low, high = (32, 320) if sample_rate in (32_000, 44_100, 48_000) else (8, 160)
+    if not low <= kbit_s <= high:
+        raise BadSetting(
+            f"MP3 at {sample_rate} Hz has {low} to {high} kbit/s, got {kbit_s}; choose one of them"
+        )
+    coded = io.BytesIO()
+    peak = max(float(np.abs(wav).max()), 1.0)  # MP3 of more than full scale is clipped
+    try:
+        soundfile.write(
+            coded,
+            wav / peak,
+            sample_rate,
+            format="MP3",
+            subtype="MPEG_LAYER_III",
+            bitrate_mode="CONSTANT",
+            compression_level=(high - kbit_s) / (high - low),
+        )
+    except soundfile.LibsndfileError as error:
+        raise BadSetting(f"MP3 has no sample rate {sample_rate} Hz ({error}); resample") from error
+    coded.seek(0)
+    decoded, _ = soundfile.read(coded, dtype="float32")
+    return np.pad(decoded, (0, max(len(wav) - len(decoded), 0)))[: len(wav)] * np.float32(peak)
+
+
+def noise(wav: Wave, snr_db: float, rng: np.random.Generator) -> Wave:
+    """White noise, `snr_db` under the power of the whole clip."""
+    drawn = rng.standard_normal(len(wav)).astype(np.float32)
+    return mix(wav, drawn, snr_db)
+
+
+def mix(wav: Wave, other: Wave, ratio_db: float = 0.0) -> Wave:
+    """Another sound on top, its power `ratio_db` under that of the clip.
+
+    Raises:
+        BadSetting: another sound that is silent or of another length.
+    """
+    power = float(np.mean(np.square(other, dtype=np.float64)))
+    if other.shape != wav.shape or power == 0:
+        raise BadSetting(
+            f"another sound of {len(wav)} samples was expected to mix with, got "
+            f"{len(other)} samples of power {power:g}; cut or pad it"
+        )
+    own = float(np.mean(np.square(wav, dtype=np.float64)))
+    return wav + other * np.float32(np.sqrt(own / power) * 10 ** (-ratio_db / 20))
+
+
+def pitch(wav: Wave, sample_rate: int, semitones: float) -> Wave:
+    """Transposed, with its timing kept."""
+    return _stretch(wav, sample_rate, semitones=semitones)
+
+
+def stretch(wav: Wave, sample_rate: int, factor: float) -> Wave:
+    """`factor` times as long, with its pitch kept."""
+    return _stretch(wav, sample_rate, factor=factor)
+
+
+def _stretch(wav: Wave, sample_rate: int, semitones: float = 0.0, factor: float = 1.0) -> Wave:
+    """Signalsmith Stretch, a phase vocoder that keeps attacks; its latency is taken off."""
+    try:
+        from python_stretch.Signalsmith import Stretch
+    except ImportError as error:
+        raise BadSetting(
+            "altering pitch and tempo needs python-stretch; run 'pip install python-stretch'"
+        ) from error
+    machine = Stretch(0)
+    machine.preset(1, sample_rate)
+    machine.setTransposeSemitones(semitones)
+    machine.setTimeFactor(1.0 / factor)
+    return np.array(machine.process(np.ascontiguousarray(wav[None], np.float32)))[0]
+
+
+@dataclass(frozen=True)
+class Alteration:
+    """One way to alter a clip, and what it does to time."""
+
+    description: str
+    apply: Callable[[Wave, int, np.random.Generator, Wave], Wave]
+    keeps_time: bool = True  # an instant of the altered clip is the same instant of the clip
+
+    def __call__(self, wav: Wave, sample_rate: int, rng: np.random.Generator, other: Wave) -> Wave:
+        """Alter a clip [t]; `other` is the sound to mix it with, [t]."""
+        return self.apply(wav, sample_rate, rng, other)
+
+
+ALTERATIONS: Mapping[str, Alteration] = {
+    "verbatim": Alteration("the clip itself", lambda wav, rate, rng, other: wav),
+    "shifted": Alteration(
+        "its start moved to its end, a tenth to a half of it",
+        lambda wav, rate, rng, other: shift(wav, rate, rng.uniform(0.1, 0.5) * len(wav) / rate),
+        keeps_time=False,
+    ),
+    "level": Alteration("20 dB softer", lambda wav, rate, rng, other: level(wav, -20.0)),
+    "EQ": Alteration(
+        "spectrum tilted by 12 dB, up or down",
+        lambda wav, rate, rng, other: equalise(wav, rate, 12.0 * rng.choice([-1.0, 1.0])),
+    ),
+    "MP3": Alteration("MP3 at 64 kbit/s", lambda wav, rate, rng, other: mp3(wav, rate, 64)),
+    "noise": Alteration(
+        "white noise 10 dB under it", lambda wav, rate, rng, other: noise(wav, 10.0, rng)
+    ),
+    "pitch up": Alteration("a semitone up", lambda wav, rate, rng, other: pitch(wav, rate, 1.0)),
+    "pitch down": Alteration(
+        "a semitone down", lambda wav, rate, rng, other: pitch(wav, rate, -1.0)
+    ),
+    "slower": Alteration(
+        "5 % longer, at its pitch",
+        lambda wav, rate, rng, other: stretch(wav, rate, 1.05),
+        keeps_time=False,
+    ),
+    "faster": Alteration(
+        "5 % shorter, at its pitch",
+        lambda wav, rate, rng, other: stretch(wav, rate, 0.95),
+        keeps_time=False,
+    ),
+    "mixed": Alteration(
+        "another sound on top, as loud", lambda wav, rate, rng, other: mix(wav, other, 0.0)
+    ),
+}

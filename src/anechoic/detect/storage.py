@@ -1,0 +1,64 @@
+"""A fitted detector as one file: named tensors and settings, as safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from anechoic.errors import IndexMismatch, OutputExists
+
+
+def write(
+    path: str | Path,
+    kind: str,
+    tensors: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write what a detector was fitted to, whole or not at all.
+
+    Raises:
+        OutputExists: the file is there, and `overwrite` is off.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise OutputExists(f"'{path}' exists already; name another output or overwrite it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file(dict(tensors), part, {"detector": kind, "settings": json.dumps(dict(settings))})
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write` wrote.
+
+    Raises:
+        IndexMismatch: no such file, a damaged one, or one of another detector.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise IndexMismatch(
+            f"'{path}' is no fitted detector or is damaged ({error}); fit it again"
+        ) from error
+    if about.get("detector") != kind:
+        raise IndexMismatch(
+            f"'{path}' was expected to hold a fitted '{kind}', got "
+            f"'{about.get('detector', 'something else')}'; fit it again"
+        )
+    return tensors, json.loads(about["settings"])
