@@ -42,14 +42,23 @@ def audio_uri(wav: np.ndarray, sample_rate: int) -> str:
 
     FLAC is lossless, so what is heard is what was judged, at about half the size of WAV.
     """
+    return data_uri("audio/flac", flac(wav, sample_rate))
+
+
+def flac(wav: np.ndarray, sample_rate: int) -> bytes:
+    """16-bit FLAC of sound [t] or [t, c]; louder than full scale is turned down."""
     peak = float(np.abs(wav).max())
     buffer = io.BytesIO()
     soundfile.write(buffer, wav / max(peak, 1.0), sample_rate, format="FLAC", subtype="PCM_16")
-    return _uri("audio/flac", buffer.getvalue())
+    return buffer.getvalue()
 
 
-def spectrogram_db(wav: np.ndarray, sample_rate: int) -> np.ndarray:
+def spectrogram_db(
+    wav: np.ndarray, sample_rate: int, highest_hz: float | None = None
+) -> np.ndarray:
     """Power over log-spaced frequency and time, in dB under the loudest point, [rows, columns].
+
+    Up to `highest_hz`, by default to half the sample rate.
 
     A row's power is the integral of the spectrum between its two edges, read off the cumulative
     sum, so that rows narrower than a bin are interpolated and wider ones averaged.
@@ -62,7 +71,7 @@ def spectrogram_db(wav: np.ndarray, sample_rate: int) -> np.ndarray:
     starts = np.linspace(0, padded.size - len(window), columns).astype(int)
     frames = padded[starts[:, None] + np.arange(len(window))] * window
     power = np.abs(np.fft.rfft(frames, n_fft)) ** 2  # [columns, bins]
-    edges_hz = np.geomspace(LOWEST_HZ, sample_rate / 2, _ROWS + 1)
+    edges_hz = np.geomspace(LOWEST_HZ, highest_hz or sample_rate / 2, _ROWS + 1)
     bin_edges = (np.arange(power.shape[1] + 1) - 0.5) * sample_rate / n_fft
     cumulative = np.pad(np.cumsum(power, axis=1), ((0, 0), (1, 0)))
     at_edges = np.stack([np.interp(edges_hz, bin_edges, row) for row in cumulative])
@@ -75,8 +84,13 @@ def spectrogram_db(wav: np.ndarray, sample_rate: int) -> np.ndarray:
 def spectrogram_uri(wav: np.ndarray, sample_rate: int) -> str:
     """The spectrogram as a palette PNG."""
     db = spectrogram_db(wav, sample_rate)
-    level = np.clip((1 + db / FLOOR_DB) * (_LEVELS - 1), 0, _LEVELS - 1).round().astype(np.uint8)
-    return _uri("image/png", palette_png(level, _palette()))
+    return data_uri("image/png", shaded_png(1 + db / FLOOR_DB))
+
+
+def shaded_png(share: np.ndarray) -> bytes:
+    """Shares [h, w] as a palette PNG, from black at 0 and below to the lightest at 1 and above."""
+    level = np.clip(share * (_LEVELS - 1), 0, _LEVELS - 1).round().astype(np.uint8)
+    return palette_png(level, _palette())
 
 
 def palette_png(pixels: np.ndarray, palette: np.ndarray) -> bytes:
@@ -105,5 +119,6 @@ def _palette() -> np.ndarray:
     return np.stack([np.interp(at, np.arange(len(_MAGMA)), c) for c in _MAGMA.T], axis=1).round()
 
 
-def _uri(kind: str, data: bytes) -> str:
+def data_uri(kind: str, data: bytes) -> str:
+    """Bytes as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -29,10 +29,27 @@ def write_page(path: str | Path, story: Story, overwrite: bool = False) -> Path:
         BadAudio: a sound is empty, not mono, or not finite.
         BadSetting: the story contradicts itself.
     """
-    path = Path(path)
+    require_free(Path(path), overwrite)
+    return write_whole(Path(path), render(story), overwrite)
+
+
+def require_free(path: Path, overwrite: bool) -> None:
+    """Refuse to replace what is there.
+
+    Raises:
+        OutputExists: `path` is there and `overwrite` is false.
+    """
     if path.exists() and not overwrite:
         raise OutputExists(f"{path} is there already; choose another name or allow overwriting")
-    page = render(story).encode("utf-8", "replace")  # a lone surrogate in a caption becomes '?'
+
+
+def write_whole(path: Path, text: str, overwrite: bool = False) -> Path:
+    """Write a page under a temporary name, then rename it; a lone surrogate becomes '?'.
+
+    Raises:
+        OutputExists: `path` appeared in the meantime and `overwrite` is false.
+    """
+    page = text.encode("utf-8", "replace")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -51,15 +68,8 @@ def write_page(path: str | Path, story: Story, overwrite: bool = False) -> Path:
 
 def render(story: Story) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=PackageLoader("anechoic", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(web_link=web_link, csp_hash=csp_hash)
-    environment.globals.update(
+    templates = environment()
+    templates.globals.update(
         audio_uri=lambda wav, rate, what: audio_uri(checked(wav, what), rate),
         spectrogram_uri=lambda wav, rate, what: spectrogram_uri(checked(wav, what), rate),
         curve_svg=curve_svg,
@@ -69,7 +79,7 @@ def render(story: Story) -> str:
     homes: dict[str, int] = {}
     for at, case in enumerate(story.cases):
         homes.setdefault(case.training.id, at)
-    return environment.get_template("story.html").render(
+    return templates.get_template("story.html").render(
         story=story,
         clips=clips,
         number={clip.id: at for at, clip in enumerate(clips)},
@@ -80,6 +90,19 @@ def render(story: Story) -> str:
         slot={row.name: at for at, row in enumerate(story.methods)},
         best={column.key: best_methods(column, story.methods) for column in story.columns},
     )
+
+
+def environment() -> Environment:
+    """Templates of this folder, in which every word is escaped."""
+    templates = Environment(
+        loader=PackageLoader("anechoic", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters.update(web_link=web_link, csp_hash=csp_hash)
+    return templates
 
 
 def distinct_clips(story: Story) -> list[Clip]:

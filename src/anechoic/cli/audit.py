@@ -1,0 +1,388 @@
+"""`anechoic audit`: does a model replicate its training set?"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anechoic.cli.index import EmbedderName, Json, open_index, print_table
+from anechoic.errors import BadSetting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from anechoic.audit import Progress, Report, TrainingSet
+    from anechoic.audit.pipeline import Guarded
+    from anechoic.detect import Calibration, Detector
+    from anechoic.index import Clip
+    from anechoic.types import Embedder, Guidance
+
+WORST = 10  # cases that are printed
+
+
+def register(app: typer.Typer) -> None:
+    """Add `anechoic audit`."""
+    app.command()(audit)
+
+
+def audit(
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder to write the report to, or a page that ends in .html."
+        ),
+    ],
+    index: Annotated[
+        str, typer.Option("--index", help="Folder of an index of the training set, or demo.")
+    ],
+    sounds: Annotated[
+        Path | None, typer.Option("--audio", help="Folder of sounds that were made elsewhere.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Folder or hub id of a diffusers pipeline, or demo."),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts",
+            help="Prompts, one a line, or a CSV, JSONL or Parquet file with the column caption. "
+            "With --audio such a table with the column file_name.",
+        ),
+    ] = None,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="Ask for every caption of the index.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only so many prompts, drawn evenly from all.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Each prompt under so many seeds.")] = 1,
+    guards: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--guard",
+            metavar="'NAME SETTING=VALUE ...'",
+            help="none, or a guard with settings, as 'amg c3=200'; repeatable.",
+        ),
+    ] = None,
+    detector: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="nearest (the default: any stretch, by the index's embedder), segments, cosine, "
+            "correlation, landmarks, or one that a package adds; repeatable: the first decides, "
+            "the others are shown beside it.",
+        ),
+    ] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of real sounds that are not in the training set but could have been: all "
+            "detectors are calibrated on them.",
+        ),
+    ] = None,
+    fpr: Annotated[
+        float | None,
+        typer.Option(
+            "--fpr",
+            help="Share of held-out sound that may be called a copy, by default 0.01. With "
+            "--threshold the share that is known of it.",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Score from which on it is a copy, in place of any calibration."),
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Guidance scale. By default 7, or the demo's.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=2, help="Of the sampler. By default the model's own.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Length of a generation. By default the model's longest.")
+    ] = None,
+    longest: Annotated[
+        float, typer.Option(help="Longer files are listed as not examined; in seconds.")
+    ] = 900.0,
+    work: Annotated[
+        Path, typer.Option(help="Folder of what is finished, to go on from after a stop.")
+    ] = Path("audit-work"),
+    embedder_name: EmbedderName = None,
+    device: Annotated[
+        str | None, typer.Option(help="By default cuda if there is a GPU, or cpu.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare generations with the training set, and write a report to look at and listen to.
+
+    Killed at any moment and started again with the same WORK, it goes on where it was.
+
+    The exit code is 1 if a replication was found; 2 if none was found but something could not be
+    examined, or if the input cannot be used; 0 if all was examined and nothing was found.
+
+    Examples: `anechoic audit --audio takes --index clips.index -o report`
+
+    `anechoic audit --model demo --index demo --captions --limit 50 --guard none --guard amg -o r`
+    """
+    from anechoic.audit import HeldOut, audit, write_report
+    from anechoic.audit.write import require_free
+
+    _require_source(sounds, model, prompts, captions, limit, guards)
+    require_free(output, overwrite)
+    training, embed = _training(index, embedder_name)
+    detectors = [_detector(name, training, embed) for name in detector or ["nearest"]]
+    source: Any = sounds
+    asked: Any = prompts or ()
+    about = {"command": shlex.join(["anechoic", *sys.argv[1:]])}
+    if model is not None:
+        asked = _prompts(prompts, training, limit)
+        source, told = _generators(
+            model, guards or ["none"], training, embed, scale, steps, seconds, device, dtype
+        )
+        about |= told
+    with _progress() as progress:
+        report = audit(
+            source,
+            training,
+            embed,
+            prompts=asked,
+            seeds=range(seeds),
+            detectors=detectors,
+            calibrations=_calibrations(index),
+            held_out=HeldOut(held_out, fpr or 0.01) if held_out else None,
+            threshold=threshold,
+            false_positive_rate=fpr if threshold is not None else _rate(index),
+            longest_s=longest,
+            about=about,
+            work=work,
+            progress=progress,
+        )
+    page = write_report(report, output, overwrite=overwrite)
+    if as_json:
+        print((page.with_suffix(".json")).read_text("utf-8"), end="")
+    else:
+        _print(report, page)
+    found = report.count
+    raise typer.Exit(1 if found.replications else 2 if found.unexamined else 0)
+
+
+# ---------------------------------------------------------------------------------- what to audit
+
+
+def _require_source(
+    sounds: Path | None,
+    model: str | None,
+    prompts: Path | None,
+    captions: bool,
+    limit: int | None,
+    guards: Sequence[str] | None,
+) -> None:
+    """Refuse options that do not fit together.
+
+    Raises:
+        BadSetting: they do not.
+    """
+    if (sounds is None) == (model is None):
+        raise BadSetting("give either '--audio FOLDER' or '--model MODEL', one of them")
+    if sounds is not None and (captions or guards or limit):
+        raise BadSetting(
+            "'--captions', '--limit' and '--guard' are for generating; with '--audio' nothing is "
+            "generated, leave them out"
+        )
+    if model is not None and (prompts is None) == (not captions):
+        raise BadSetting("a model is asked by '--prompts FILE' or by '--captions', one of them")
+
+
+def _prompts(file: Path | None, training: TrainingSet, limit: int | None) -> list[str]:
+    from anechoic.audit.takes import read_prompts
+
+    found = list(training.of_caption) if file is None else read_prompts(file)
+    if limit is None or limit >= len(found):
+        return found
+    return [found[i * len(found) // limit] for i in range(limit)]
+
+
+def _training(name: str, embedder_name: str | None) -> tuple[TrainingSet, Embedder]:
+    """The training set of an index, and the embedder that built it; the demo brings its sound."""
+    from anechoic.audit import TrainingSet
+
+    index, embed = open_index(name, embedder_name)
+    return TrainingSet(index, _demo_sound() if name == "demo" else None), embed
+
+
+def _demo_sound() -> Callable[[Clip], tuple[Tensor, int]]:
+    from anechoic.demo import assets
+    from anechoic.demo.corpus import SAMPLE_RATE
+
+    clips, sound = assets.training_set()
+    number = {clip.id: i for i, clip in enumerate(clips)}
+    return lambda clip: (sound[number[clip.id]][None], SAMPLE_RATE)
+
+
+def _detector(name: str, training: TrainingSet, embed: Embedder) -> Detector:
+    """A detector by name, fitted to the training set.
+
+    Raises:
+        BadSetting: no such detector, or the sound of a training clip that it needs is not here.
+    """
+    from anechoic.audit import NearestStretch
+    from anechoic.detect import registry
+
+    if name == "nearest":
+        return NearestStretch(training, embed)
+    kind = registry.detector(name)
+    if not hasattr(kind, "fit"):
+        return kind(training.index, embed)
+    heard = [training.sound(number) for number in range(len(training.clips))]
+    if missing := [one for one in heard if isinstance(one, str)]:
+        raise BadSetting(
+            f"detector '{name}' listens to the training clips, and {len(missing)} of {len(heard)} "
+            f"cannot be had ({missing[0]}); choose another, or bring the sound back"
+        )
+    return kind.fit(heard)
+
+
+def _generators(
+    model: str,
+    guards: Sequence[str],
+    training: TrainingSet,
+    embed: Embedder,
+    scale: float | None,
+    steps: int | None,
+    seconds: float | None,
+    device: str | None,
+    dtype: str,
+) -> tuple[dict[str, Guarded], dict[str, str]]:
+    """A generator for each guard, and what the report tells of the model."""
+    from anechoic.audit.pipeline import Guarded, Pipeline
+    from anechoic.hf.load import load_pipeline
+
+    own_scale, folder = 7.0, model
+    if model == "demo":
+        from anechoic.demo import assets
+
+        folder = str(assets.model_folder())
+        own_scale, steps = assets.CFG_SCALE, steps or assets.STEPS
+    guided = {text: _guidance(text, model, training, embed, scale or own_scale) for text in guards}
+    if len(guided) < len(guards):
+        raise BadSetting(f"the guards {', '.join(guards)} are not distinct; give each once")
+    pipe = load_pipeline(folder, device, dtype)
+    pipe.set_progress_bar_config(disable=True)
+    pipeline = Pipeline(pipe, model, scale or own_scale, steps, seconds)
+    pipeline.require_own(training.index)
+    return {text: Guarded(pipeline, guide) for text, guide in guided.items()}, pipeline.about
+
+
+def _guidance(
+    text: str, model: str, training: TrainingSet, embed: Embedder, scale: float
+) -> Guidance | None:
+    """The guidance of a name and settings; the demo model has settings of its own."""
+    from anechoic.guidance import registry
+
+    name, *pairs = shlex.split(text)
+    settings = dict(pair.partition("=")[::2] for pair in pairs)
+    if name == "none" and not settings:
+        return None
+    given = {"index": training.index, "embedder": embed, "scale": scale}
+    if model == "demo":
+        from anechoic.demo.methods import METHODS
+
+        if (known := METHODS.get(name)) and known.guard:
+            return registry.build(known.guard, {**known.settings, **settings}, given)
+    return registry.build(name, settings, given)
+
+
+# ----------------------------------------------------------------------------- what it is judged by
+
+
+def _calibrations(index: str) -> dict[str, Calibration]:
+    from anechoic.detect import calibration
+
+    return calibration.read(_folder(index))
+
+
+def _rate(index: str) -> float | None:
+    """The false-positive rate of the index's own threshold, where it is known."""
+    if index != "demo":
+        return None
+    from anechoic.demo import assets
+
+    quantile = assets.calibration().get("copy is the quantile of the nearest of all")
+    return None if quantile is None else round(1 - quantile, 6)
+
+
+def _folder(index: str) -> Path:
+    if index != "demo":
+        return Path(index)
+    from anechoic.demo import assets
+
+    return assets.index_folder()
+
+
+# ------------------------------------------------------------------------------------ what is told
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Progress], None]]:
+    """A bar on stderr, with the time left as the audit itself tells it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("examining", total=None, left="")
+
+        def show(progress: Progress) -> None:
+            left = "" if progress.left_s is None else f"{_time(progress.left_s)} left"
+            bar.update(task, completed=progress.done, total=progress.total, left=left)
+
+        yield show
+
+
+def _time(seconds: float) -> str:
+    """A time to wait, no finer than it can be known.
+
+    >>> _time(42), _time(400), _time(9000)
+    ('42 s', '7 min', '2 h 30 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _print(report: Report, page: Path) -> None:
+    print(report.sentence)
+    rows = []
+    for rank, one in enumerate(report.examined[:WORST], 1):
+        clip = one.examination.clip
+        caption = "" if clip is None else report.training.clips[clip].caption
+        told = f"{one.finding.score:.3f}"
+        told += "" if one.p_value is None else f" (p {one.p_value:.3g})"
+        verdict = "REPLICATES" if one.replicates else "-"
+        rows.append((f"{rank}", verdict, told, one.take.name, caption))
+    if rows:
+        print_table(("rank", "verdict", "score", report.noun, "nearest training clip"), rows)
+    if len(report.examined) > len(rows):
+        print(f"the worst {len(rows)} of {len(report.examined)}")
+    for lost in report.unexamined[:WORST]:
+        print(f"not examined: {lost.take.name}: {lost.reason}")
+    if len(report.unexamined) > WORST:
+        print(f"... and {len(report.unexamined) - WORST} more, listed in the report")
+    print(f"report: {page}")
+
+
