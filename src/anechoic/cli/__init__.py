@@ -16,7 +16,7 @@ import typer
 from anechoic import __version__
 from anechoic.errors import AnechoicError
 
-COMMANDS = ("demo", "generate", "index", "check", "screen", "bench", "basin")
+COMMANDS = ("demo", "generate", "index", "check", "screen", "audit", "bench", "basin")
 
 app = typer.Typer(
     no_args_is_help=True,
