@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 SIDE = 72  # moments of the longer sound
-FLOOR_DB = 60.0
+FLOOR_DB = 45.0  # under the loudest point nothing is compared: faint noise, silence
+AROUND = 2  # moments before and after that count for one
 
 
 def similarity_matrix(
@@ -13,17 +14,18 @@ def similarity_matrix(
 ) -> np.ndarray:
     """Cosine of every moment of one sound with every moment of another, [moments, moments].
 
-        S_ij = <a_i, b_j> / (|a_i| |b_j|)
+        S_ij = mean_{|d| <= 2} <a_{i + d}, b_{j + d}> / (|a_{i + d}| |b_{j + d}|)
 
     over log spectra with the mean of both sounds taken off, so that what they have in common at all
-    times does not count. A copy is a bright diagonal, a loop several.
+    times does not count. A copy is a bright diagonal, a loop several; silence is like nothing.
 
     Args:
         a, b: spectrograms in dB under the loudest point, [rows, columns].
         seconds: how long each of them lasts.
         side: moments of the longer one; those of the shorter last as long.
 
-    Source: Foote, Visualizing music and audio using self-similarity, 1999.
+    Source: Foote, Visualizing music and audio using self-similarity, 1999; the mean along the
+    diagonal is that of Mueller and Kurth, 2006.
 
     >>> ramp = np.array([[0.0, -60.0], [-60.0, 0.0]])
     >>> similarity_matrix(ramp, ramp, (1.0, 1.0), side=2).round(2).tolist()
@@ -31,10 +33,15 @@ def similarity_matrix(
     """
     counts = [max(round(side * length / max(seconds)), 1) for length in seconds]
     x, y = (_moments(s, count) for s, count in zip((a, b), counts, strict=True))
-    mean = np.concatenate([x, y]).mean(0)
-    x, y = x - mean, y - mean
-    norms = np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(y, axis=1)[None]
-    return np.divide(x @ y.T, norms, out=np.zeros_like(norms), where=norms > 1e-9)
+    mean = np.concatenate([part[part.max(1) > 0] for part in (x, y)]).mean(0)
+    x, y = (_unit(np.where(part.max(1, keepdims=True) > 0, part - mean, 0.0)) for part in (x, y))
+    cosines = x @ y.T
+    total, terms = np.zeros_like(cosines), np.zeros_like(cosines)
+    for shift in range(-AROUND, AROUND + 1):
+        here, there = _overlap(cosines.shape, shift), _overlap(cosines.shape, -shift)
+        total[here] += cosines[there]
+        terms[here] += 1
+    return total / terms
 
 
 def _moments(spectrogram: np.ndarray, count: int) -> np.ndarray:
@@ -42,3 +49,12 @@ def _moments(spectrogram: np.ndarray, count: int) -> np.ndarray:
     levels = np.clip(FLOOR_DB + spectrogram, 0.0, None).T
     count = min(count, len(levels))
     return np.stack([part.mean(0) for part in np.array_split(levels, count)])
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+
+
+def _overlap(shape: tuple[int, ...], shift: int) -> tuple[slice, ...]:
+    """Where a matrix lies over itself that was shifted along its diagonal."""
+    return tuple(slice(max(shift, 0), size + min(shift, 0)) for size in shape)

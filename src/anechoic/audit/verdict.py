@@ -79,8 +79,8 @@ def q_values(p_values: Sequence[float]) -> list[float]:
 
     Source: Benjamini and Hochberg, 1995; Bates et al., 2023 (arXiv:2104.08279).
 
-    >>> q_values([0.01, 0.04, 0.03, 0.5])
-    [0.04, 0.05333333333333334, 0.05333333333333334, 0.5]
+    >>> [round(q, 3) for q in q_values([0.01, 0.04, 0.03, 0.5])]
+    [0.04, 0.053, 0.053, 0.5]
     """
     from scipy.stats import false_discovery_control
 
@@ -135,10 +135,10 @@ chance alone would flag about 1.'
         found = f"None {of} replicates a training clip"
     words.append(found + _chance(count) + ".")
     if count.discoveries is not None and count.replications:
-        stand = "stands" if count.discoveries == 1 else "stand"
+        stand = "stands" if count.discoveries < 2 else "stand"
         words.append(
-            f"{count.discoveries or 'None'} {stand} where at most "
-            f"{FALSE_DISCOVERY_RATE:.0%} of what is called so may be wrong."
+            f"{count.discoveries or 'None'} of them {stand} if no more than "
+            f"{100 * FALSE_DISCOVERY_RATE:.0f} % of those called so may be wrong."
         )
     if count.only_elsewhere:
         verb = "is" if count.only_elsewhere == 1 else "are"
