@@ -33,21 +33,19 @@ class Fitted(Protocol):
 
 @dataclass(frozen=True)
 class Witness:
-    """A detector that looks at few clips alone: those that others name, and the prompt's own.
+    """A kind of detector that compares with few clips alone: the matched one, which the deciding
+    detector named, and those of the prompt's own caption.
 
-    A guard can lead the descriptor it follows to another clip while the sound stays the copy. The
-    waveform follows nobody.
+    A guard can lead the descriptor it follows to another clip while the sound stays the copy of its
+    prompt's own. The waveform follows nobody.
     """
 
     starts: str  # how the names of its findings start
     kind: Fitted
 
-    def name(self, detector: Detector) -> str:
-        """What its findings are filed under."""
-        return f"{detector.name}, named clips only"
-
 
 WITNESSES = (Witness("correlation", Correlation), Witness("landmarks", Landmarks))
+MATCHED, PROMPTED = "the matched clip", "the prompt's own clips"
 
 
 class _Told(NamedTuple):
@@ -106,16 +104,20 @@ class Examiner:
             AnechoicError: it is not usable sound, or too long or short for a detector.
         """
         told = [_Told(d.name, d(wav[None], sample_rate)[0], d) for d in self.detectors]
-        named = [one.finding.row for one in told if one.finding.row is not None]
+        clip = next((one.finding.row for one in told if one.finding.row is not None), None)
+        if clip is not None:
+            told += self._testimony(wav, sample_rate, [clip], MATCHED)
         own = self.training.of_caption.get(prompt, [])[:OWN] if prompt else []
-        told += self._testimony(wav, sample_rate, list(dict.fromkeys([*named, *own])))
+        if set(own) - {clip}:
+            told += self._testimony(wav, sample_rate, own, PROMPTED)
         findings = {one.name: one.finding for one in told}
-        clip = next((found.row for found in findings.values() if found.row is not None), None)
         aligned_by, match = _alignment(told, clip)
         sound = "no training clip was named" if clip is None else self.training.sound(clip)
         return self._shown(wav, sample_rate, findings, clip, aligned_by, match, sound)
 
-    def _testimony(self, wav: Tensor, sample_rate: int, numbers: Sequence[int]) -> Iterator[_Told]:
+    def _testimony(
+        self, wav: Tensor, sample_rate: int, numbers: Sequence[int], whose: str
+    ) -> Iterator[_Told]:
         """What the witnesses find among some clips; nothing where their sound is not here."""
         heard = [(n, got) for n in numbers if isinstance(got := self.training.sound(n), Sound)]
         for witness in self.witnesses:
@@ -124,7 +126,7 @@ class Examiner:
                 continue
             (finding,) = fitted(wav[None], sample_rate)
             row = None if finding.row is None else rows[finding.row]
-            yield _Told(witness.name(fitted), replace(finding, row=row), fitted)
+            yield _Told(f"{fitted.name}, {whose}", replace(finding, row=row), fitted)
 
     def _shown(
         self,

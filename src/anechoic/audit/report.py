@@ -106,7 +106,8 @@ class Report:
     @property
     def sentence(self) -> str:
         """The verdict; what was not examined stands first."""
-        return verdict.sentence(self.count, self.rule, self.noun)
+        guards = [(one.guard or "others", one.replications, one.examined) for one in self.groups]
+        return verdict.sentence(self.count, self.noun, guards)
 
     @cached_property
     def groups(self) -> list[Group]:

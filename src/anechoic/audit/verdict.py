@@ -13,6 +13,7 @@ from anechoic.index import TrainingIndex
 
 COPY = "copy"  # the threshold of an index above which a score is called a copy
 FALSE_DISCOVERY_RATE = 0.05
+MOST_GUARDS = 4  # that are told one by one in a sentence
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,19 @@ def expected_by_chance(count: int, rate: float | None) -> tuple[float | None, in
     return count * rate, int(binom.ppf(0.95, count, rate))
 
 
-def sentence(count: Count, threshold: Rule, noun: str = "sound") -> str:
+def sentence(
+    count: Count,
+    noun: str = "sound",
+    guards: Sequence[tuple[str, int, int]] = (),
+) -> str:
     """The verdict. What was not examined stands first.
 
-    >>> rule = Rule("d", 0.9, "given", None, 0.05)
-    >>> sentence(Count(9, 20, 1, 5, 3, 1.0, 3, None, 0), rule, "generation")
+    Args:
+        count: how many.
+        noun: what is counted.
+        guards: name, replications and number examined of each, where there are several.
+
+    >>> sentence(Count(9, 20, 1, 5, 3, 1.0, 3, None, 0), "generation")
     '1 of 21 generations was not examined. 9 of the 20 examined replicate a training clip; \
 chance alone would flag about 1.'
     """
@@ -128,12 +137,12 @@ chance alone would flag about 1.'
     if not count.examined:
         return " ".join([*words, "Nothing can be said of the training set."])
     of = f"of the {count.examined} examined" if count.unexamined else f"of {_many(total, noun)}"
-    if count.replications:
-        verb = "replicates" if count.replications == 1 else "replicate"
-        found = f"{count.replications} {of} {verb} a training clip"
-    else:
-        found = f"None {of} replicates a training clip"
-    words.append(found + _chance(count) + ".")
+    verb = "replicate" if count.replications > 1 else "replicates"
+    each = ", ".join(f"{guard}: {found} of {all_}" for guard, found, all_ in guards)
+    told = f" ({each})" if 1 < len(guards) <= MOST_GUARDS else ""
+    words.append(
+        f"{count.replications or 'None'} {of} {verb} a training clip{told}{_chance(count)}."
+    )
     if count.discoveries is not None and count.replications:
         stand = "stands" if count.discoveries < 2 else "stand"
         words.append(
@@ -150,12 +159,10 @@ def _chance(count: Count) -> str:
     if count.expected is None or count.by_chance is None or not count.replications:
         return ""
     about = f"{count.expected:.0f}" if count.expected >= 10 else f"{count.expected:.2g}"
+    told = f"; chance alone would flag about {about}"
     if count.replications <= count.by_chance:
-        return (
-            f", which is no more than chance explains: it would flag about {about} if nothing were "
-            f"copied, and up to {count.by_chance} would be no surprise"
-        )
-    return f"; chance alone would flag about {about}"
+        return f"{told}, and up to {count.by_chance} would be no surprise"
+    return told
 
 
 def _many(count: int, noun: str) -> str:

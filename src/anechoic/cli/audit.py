@@ -384,5 +384,3 @@ def _print(report: Report, page: Path) -> None:
     if len(report.unexamined) > WORST:
         print(f"... and {len(report.unexamined) - WORST} more, listed in the report")
     print(f"report: {page}")
-
-

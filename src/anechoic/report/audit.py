@@ -198,9 +198,7 @@ def _sorted_by(
     }
 
 
-def _line(
-    made: Mapping[str, Any], training: Mapping[str, Any], match: Mapping[str, Any]
-) -> Line:
+def _line(made: Mapping[str, Any], training: Mapping[str, Any], match: Mapping[str, Any]) -> Line:
     def share(at_s: float, of: Mapping[str, Any]) -> float:
         return min(max(100 * (at_s - of["start_s"]) / of["seconds"], 0.0), 100.0)
 
