@@ -102,8 +102,9 @@ def test_held_out_sound_calibrates(run: Run, here: Path) -> None:
     code, out, _ = run("--audio", "sounds", "--held-out", "held", "--fpr", "0.05")
     assert code == 1
     assert words(out)[0] == (
-        "1 of 2 files replicates a training clip; chance alone would flag about 0.1. None of them "
-        "stands if no more than 5 % of those called so may be wrong."
+        "1 of 2 files replicates a training clip; chance alone would flag about 0.1, and up to 1 "
+        "would be no surprise. None of them stands if no more than 5 % of those called so may be "
+        "wrong."
     )
     assert "(p 0.05)" in out
 
@@ -200,7 +201,7 @@ def test_a_model_is_asked_for_its_captions_under_every_guard(run: Run, model: Pa
     assert len(asked) == 8
     assert {prompt for prompt, _, _ in asked} == {CAPTIONS[0], CAPTIONS[2]}
     assert told["about"]["guard static before=-2 at=0.5"] == (
-        "TransitionPoint(scale=7.0, before=-2.0, at=0.5)"
+        "TransitionPoint(scale=7.0, before=-2.0, at=Progress(share=0.5))"
     )
     assert any("2411.16738" in work for work in told["citations"])
 
