@@ -128,7 +128,7 @@ def audit(
     The exit code is 1 if a replication was found; 2 if none was found but something could not be
     examined, or if the input cannot be used; 0 if all was examined and nothing was found.
 
-    Examples: `anechoic audit --audio takes --index clips.index -o report`
+    Example: `anechoic audit --audio takes --index clips.index -o report`
 
     `anechoic audit --model demo --index demo --captions --limit 50 --guard none --guard amg -o r`
     """
