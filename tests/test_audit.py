@@ -107,8 +107,8 @@ def test_without_the_training_sound_the_audit_says_so(embed, work: Path, tmp_pat
     silent = TrainingSet(training_set().index)
     (one,) = audit(folder_of(tmp_path / "s", copy=tune(1)), silent, embed, work=work).examined
     assert one.replicates
-    assert one.examination.training is None
-    assert one.examination.missing == "the index tells no file of it"
+    assert one.examination.shown.training is None
+    assert one.examination.shown.missing == "the index tells no file of it"
     assert list(one.examination.findings) == ["nearest stretch (magmel, whole clips)"]
 
 
@@ -382,4 +382,4 @@ def test_a_training_clip_is_kept_once_however_often_it_is_met(
 ) -> None:
     sounds = folder_of(tmp_path / "s", a=tune(0), b=0.5 * tune(0), c=0.1 * tune(0))
     report = audit(sounds, training, embed, work=work)
-    assert len({one.examination.training.sound for one in report.examined}) == 1
+    assert len({one.examination.shown.training.sound for one in report.examined}) == 1

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from audit_sounds import RATE, tune
 
-from anechoic.audit.examine import CONTEXT_S, LONGEST_S, window
 from anechoic.audit.matrix import similarity_matrix
 from anechoic.audit.pace import Pace, Progress
+from anechoic.audit.show import CONTEXT_S, LONGEST_S, window
 from anechoic.detect import Finding
 from anechoic.report.media import spectrogram_db
 

@@ -261,10 +261,11 @@ def test_a_report_replaces_a_report_and_nothing_else(report: Report, tmp_path: P
             "1 of 1 sound replicates a training clip.",
         ),
         (
-            Count(37, 200, 3, 50, 9, 2.0, 5, 35, 2),
+            Count(37, 200, 3, 50, 9, 2.0, 5, 35, 2, 3.26),
             "3 of 203 sounds were not examined. 37 of the 200 examined replicate a training clip; "
             "chance alone would flag about 2. 35 of them stand if no more than 5 % of those "
-            "called so may be wrong. 2 more are called a copy by another detector only.",
+            "called so may be wrong. 2 more are called a copy by another detector only; chance "
+            "alone would call up to 3.3 so.",
         ),
         (
             Count(2, 100, 0, 9, 2, 1.0, 3, 0, 0),

@@ -100,6 +100,7 @@ def clean(text: str) -> str:
 
 def _examined(report: Report, number: int, one: Examined) -> dict[str, Any]:
     found = one.examination
+    assert found.shown is not None  # only held-out sound is not shown
     calibrations = {d.name: d.calibration for d in report.detectors}
     return {
         "rank": number + 1,
@@ -118,12 +119,8 @@ def _examined(report: Report, number: int, one: Examined) -> dict[str, Any]:
             _finding(report, name, finding, calibrations.get(name), one.copies.get(name))
             for name, finding in found.findings.items()
         ],
-        "shown": {
-            "made": asdict(found.made),
-            "training": None if found.training is None else asdict(found.training),
-            "matrix": found.matrix,
-            "missing": clean(found.missing),
-        },
+        "notes": [clean(note) for note in found.notes],
+        "shown": {**asdict(found.shown), "missing": clean(found.shown.missing)},
     }
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from anechoic.audit.examine import Examination, Picture
+from anechoic.audit.examine import Examination
+from anechoic.audit.show import Picture, Shown
 from anechoic.detect import Finding
 from anechoic.errors import BadSetting
 
@@ -82,7 +83,7 @@ class Kept:
             found = _loaded(content["examination"]) if content["identity"] == name else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if found is None or not all(map(self._has, found.keys)):
+        if found is None or (found.shown and not all(map(self._has, found.shown.keys))):
             return None
         return found
 
@@ -119,17 +120,14 @@ def _dictionary(value: Any) -> Any:
 
 
 def _loaded(content: Mapping[str, Any]) -> Examination:
-    def picture(told: Mapping[str, Any] | None) -> Picture | None:
-        return None if told is None else Picture(**told)
-
-    made = picture(content["made"])
-    assert made is not None
-    return Examination(
-        **{
-            **content,
-            "findings": {name: Finding(**told) for name, told in content["findings"].items()},
-            "match": Finding(**content["match"]),
-            "made": made,
-            "training": picture(content["training"]),
+    findings = {name: Finding(**told) for name, told in content["findings"].items()}
+    shown = None
+    if content["shown"] is not None:
+        pictures = {
+            name: told and Picture(**told)
+            for name, told in content["shown"].items()
+            if name in ("made", "training")
         }
-    )
+        shown = Shown(**{**content["shown"], **pictures})
+    match = Finding(**content["match"])
+    return Examination(**{**content, "findings": findings, "match": match, "shown": shown})

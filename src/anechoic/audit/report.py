@@ -89,6 +89,12 @@ class Report:
             len(self.examined), self.rule.false_positive_rate
         )
         known = self.rule.calibration is not None
+        others = [
+            one.calibration.false_positive_rate
+            for one in self.detectors
+            if one.calibration is not None and not one.decides
+        ]
+        clear = sum(not one.replicates for one in self.examined)
         return Count(
             replications=sum(one.replicates for one in self.examined),
             examined=len(self.examined),
@@ -101,6 +107,7 @@ class Report:
             only_elsewhere=sum(
                 any(one.copies.values()) and not one.replicates for one in self.examined
             ),
+            expected_elsewhere=clear * sum(others),
         )
 
     @property

@@ -105,6 +105,7 @@ def audit(
         ),
     )
     known = dict(calibrations or {})
+    told = dict(about or {})
     if held_out is None:  # refused before anything is generated
         verdict.rule(chosen[0].name, training.index, known, threshold, false_positive_rate)
     with kept.alone():
@@ -114,6 +115,7 @@ def audit(
         if held_out is not None:
             found, notes_of_null = run.calibrate(null, held_out, pace)
             known |= found
+            told["held-out sound"] = f"{len(null)} files of {held_out.folder}"
             notes += notes_of_null
         rule = verdict.rule(chosen[0].name, training.index, known, threshold, false_positive_rate)
         rows, refused = run.examine(plan.takes, pace)
@@ -124,7 +126,7 @@ def audit(
         detectors=describe.detectors(chosen, witnesses, rows, known),
         background=_background(training, chosen[0], rule),
         training=training,
-        about=describe.about(training, embedder, plan, generators, model, about or {}),
+        about=describe.about(training, embedder, plan, generators, model, told),
         notes=notes,
         citations=describe.citations(chosen, witnesses, generators, rule),
         media=kept.folder / "media",
@@ -167,13 +169,13 @@ class _Run:
         return ["examine"] if made else [f"make {take.guard}", "examine"]
 
     def examine(
-        self, todo: Sequence[Take], pace: Pace
+        self, todo: Sequence[Take], pace: Pace, pictures: bool = True
     ) -> tuple[list[tuple[Take, str, Examination]], list[Unexamined]]:
         """Every sound, made if it is not there."""
         rows, refused = [], []
         for take in todo:
             try:
-                rows.append((take, *self._one(take, pace)))
+                rows.append((take, *self._one(take, pace, pictures)))
             except Exception as error:  # whatever a file makes of a decoder: it is listed
                 refused.append(Unexamined(take, _reason(error, take.file)))
             pace.finish()
@@ -188,7 +190,7 @@ class _Run:
             BadAudio: nothing that can be used.
             BadSetting: too few for the rate.
         """
-        rows, refused = self.examine(null, pace)
+        rows, refused = self.examine(null, pace, pictures=False)
         if not rows:
             reason = refused[0].reason if refused else "the folder is empty"
             raise BadAudio(f"no held-out sound can be used: {reason}")
@@ -207,21 +209,21 @@ class _Run:
 
     # ------------------------------------------------------------------------------ one sound
 
-    def _one(self, take: Take, pace: Pace) -> tuple[str, Examination]:
+    def _one(self, take: Take, pace: Pace, pictures: bool) -> tuple[str, Examination]:
         """The hash of a sound's file, and what is found of it."""
         file = take.file or self._made(take, pace)
         sha256 = _sha256(file)
-        name = self._examination(take, sha256)
+        name = identity(self.setting, self.longest_s, sha256, take.prompt, pictures)
         found = self.kept.examination(name)
         if found is None:
             with pace.timed("examine"):
-                found = self.examiner(*self._read(file), take.prompt)
+                found = self.examiner(*self._read(file), take.prompt, pictures)
                 self.kept.keep(name, found)
         first = next(iter(found.findings.values()))
         if math.isinf(first.score):
             raise BadAudio(
                 f"'{next(iter(found.findings))}' could not compare it: it is silent, or shorter "
-                "than the detector needs"
+                "than that detector needs"
             )
         return sha256, found
 
@@ -265,9 +267,6 @@ class _Run:
         generator = self.generators[take.guard]
         own = getattr(generator, "identity", None) or [self.model, take.guard]
         return identity(own, take.prompt, take.seed)
-
-    def _examination(self, take: Take, sha256: str) -> str:
-        return identity(self.setting, self.longest_s, sha256, take.prompt)
 
 
 def _generated(generate: Generate, prompt: str, seed: int) -> tuple[torch.Tensor, int]:

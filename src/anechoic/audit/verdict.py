@@ -101,6 +101,7 @@ class Count:
     by_chance: int | None  # that many or fewer in 95 of 100 such audits
     discoveries: int | None  # that stand where the false-discovery rate is held
     only_elsewhere: int  # that another calibrated detector calls a copy, and the deciding does not
+    expected_elsewhere: float = 0.0  # of these by chance, at most, on average
 
 
 def expected_by_chance(count: int, rate: float | None) -> tuple[float | None, int | None]:
@@ -151,18 +152,24 @@ chance alone would flag about 1.'
         )
     if count.only_elsewhere:
         verb = "is" if count.only_elsewhere == 1 else "are"
-        words.append(f"{count.only_elsewhere} more {verb} called a copy by another detector only.")
+        words.append(
+            f"{count.only_elsewhere} more {verb} called a copy by another detector only; chance "
+            f"alone would call up to {_about(count.expected_elsewhere)} so."
+        )
     return " ".join(words)
 
 
 def _chance(count: Count) -> str:
     if count.expected is None or count.by_chance is None or not count.replications:
         return ""
-    about = f"{count.expected:.0f}" if count.expected >= 10 else f"{count.expected:.2g}"
-    told = f"; chance alone would flag about {about}"
+    told = f"; chance alone would flag about {_about(count.expected)}"
     if count.replications <= count.by_chance:
         return f"{told}, and up to {count.by_chance} would be no surprise"
     return told
+
+
+def _about(count: float) -> str:
+    return f"{count:.0f}" if count >= 10 else f"{count:.2g}"
 
 
 def _many(count: int, noun: str) -> str:
