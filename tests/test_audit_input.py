@@ -188,7 +188,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         "text.wav": "it cannot be read as sound",
         "nothing.wav": "it is empty (0 bytes)",
         "notes.txt": "it cannot be read as sound",
-        "raw.raw": "",
+        "raw.raw": "it cannot be examined (TypeError: samplerate must be specified)",
         "nan.wav": "it has 16000 samples that are NaN or infinite",
         "infinite.wav": "it has 16000 samples that are NaN or infinite",
         "silent.wav": "it is silent",

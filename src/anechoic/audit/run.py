@@ -299,7 +299,9 @@ def _reason(error: Exception, file: Path | None) -> str:
         return "its name is no UTF-8, so the decoder cannot open it; rename it"
     if isinstance(error, OSError):
         return f"it cannot be read: {error.strerror or error}"
-    told = str(error) if isinstance(error, AnechoicError) else f"{type(error).__name__}: {error}"
+    told = str(error)
+    if not isinstance(error, AnechoicError):
+        told = f"it cannot be examined ({type(error).__name__}: {error})"
     return " ".join(told.replace(f"'{file}'", "it").split())
 
 

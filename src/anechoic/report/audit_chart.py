@@ -21,7 +21,8 @@ def chart_svg(content: Mapping[str, Any], group: Mapping[str, Any]) -> Markup:
     edges = _edges(content)
     shares = _shares(scores, edges)
     outlines = [_shares(one["scores"], edges) for one in content["background"]]
-    top = max([shares.max(initial=0.0), *(o.max(initial=0.0) for o in outlines), 1e-9])
+    every = [_shares(_scores(content, one["guard"]), edges) for one in content["guards"]]
+    top = max([1e-9, *(drawn.max(initial=0.0) for drawn in [*every, *outlines])])
     limit = content["rule"]["threshold"]
 
     def x(value: float) -> float:
