@@ -8,8 +8,8 @@ from tiny import make_pipe
 
 from anechoic import guard
 from anechoic.errors import BadSetting, UnsupportedPipeline
-from anechoic.guidance import ClassifierFree, LogSNR, TransitionPoint
-from anechoic.hf import refine
+from anechoic.guidance import ClassifierFree, DynamicTransition, LogSNR, TransitionPoint
+from anechoic.hf import generate_refined, refine
 
 
 def schedulers():
@@ -74,3 +74,51 @@ def test_other_schedulers_and_impossible_densities_are_refused(generate):
     with refine(pipe, 50.0, steps=40), pytest.raises(BadSetting, match="does not come to"):
         generate(pipe, steps=6)
     generate(pipe, steps=6)
+
+
+def call(seed=0, steps=12, **more):
+    generator = torch.Generator().manual_seed(seed)
+    about = {"prompt": "a dog barks", "num_inference_steps": steps, "output_type": "latent"}
+    return {**about, "guidance_scale": 7.0, "generator": generator, **more}
+
+
+@pytest.mark.parametrize("name", schedulers())
+def test_a_dynamic_transition_is_found_and_what_follows_it_is_dense(name):
+    pipe = make_pipe(schedulers()[name])
+    method = DynamicTransition(7.0, 0.0, fall=0.9)
+    with guard(pipe, method) as coarse:
+        pipe(**call())
+    made, trace = generate_refined(pipe, method, call(), steps=60)
+    switched = trace.column("switched")[:, 0]
+    first = int(switched.float().argmax())
+    assert 0 < first < 11, "a sample that leaves its basin midway"
+    assert first == int(coarse.column("switched")[:, 0].float().argmax())
+    # the same run up to and with the transition, bit for bit; the dense schedule after it
+    for name in ("distance", "scale"):
+        assert torch.equal(trace.column(name)[: first + 1], coarse.column(name)[: first + 1])
+    seen = torch.tensor([record.noise.ratio for record in trace.records])
+    dense = sigmas(pipe, 60).float()
+    torch.testing.assert_close(seen[first + 1 :], dense[dense < seen[first] * (1 - 1e-6)])
+    assert bool(switched[first:].all())
+    assert torch.isfinite(made.audios).all()
+
+
+def test_one_that_never_leaves_its_basin_is_returned_as_it_came(pipe, generate):
+    method = DynamicTransition(7.0, 0.0, fall=1e-6)
+    made, trace = generate_refined(pipe, method, call())
+    assert len(trace.records) == 12
+    with guard(pipe, method):
+        assert torch.equal(made.audios, generate(pipe, "a dog barks", steps=12))
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "mend"),
+    [
+        (DynamicTransition(), {"prompt": ["rain on a roof", "a dog barks"]}, "one at a time"),
+        (ClassifierFree(), {}, "a transition method"),
+        (DynamicTransition(), {"generator": None}, "pass generator="),
+    ],
+)
+def test_what_has_no_transition_of_its_own_is_refused(pipe, method, change, mend):
+    with pytest.raises(BadSetting, match=mend):
+        generate_refined(pipe, method, call(**change))

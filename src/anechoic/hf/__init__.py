@@ -2,6 +2,6 @@
 
 from anechoic.hf.guard import Trace, guard
 from anechoic.hf.pipelines import fingerprint
-from anechoic.hf.refine import refine
+from anechoic.hf.refine import generate_refined, refine
 
-__all__ = ["Trace", "fingerprint", "guard", "refine"]
+__all__ = ["Trace", "fingerprint", "generate_refined", "guard", "refine"]
