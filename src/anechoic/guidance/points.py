@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -60,9 +62,29 @@ class Timestep:
             raise BadSetting(f"a training timestep in 0..999 was expected, got {self.t}")
 
     def reached(self, step: Step | Record) -> bool:
-        root = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64)
-        abar = torch.cumprod(1 - root**2, 0)[self.t].item()
+        abar = _scaled_linear()[self.t]
         return step.noise.log_snr >= math.log(abar / (1 - abar))
+
+
+@cache
+def _scaled_linear() -> list[float]:
+    """abar at the training timesteps of Stable Diffusion, falling."""
+    root = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64)
+    return torch.cumprod(1 - root**2, 0).tolist()
+
+
+def training_timestep(abar: float) -> float:
+    """The training timestep of Stable Diffusion at this noise level, between 0 and 999.
+
+    >>> round(training_timestep(0.5), 1)
+    353.9
+    """
+    table = _scaled_linear()
+    above = bisect_left(table, -abar, key=lambda value: -value)  # the first that is not above abar
+    if above in (0, len(table)):
+        return float(min(above, len(table) - 1))
+    high, low = table[above - 1], table[above]
+    return above - (abar - low) / (high - low)
 
 
 @dataclass(frozen=True)
