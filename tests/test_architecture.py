@@ -29,7 +29,7 @@ MAY_IMPORT = {
 HOMES = {
     "diffusers": {"hf", "demo"},
     "faiss": {"index"},
-    "filelock": {"audit", "bench"},
+    "filelock": {"audit", "bench", "index"},
     "jinja2": {"report"},
     "matplotlib": {"bench"},
     "pyarrow": {"audit", "bench", "demo", "index"},

@@ -101,6 +101,28 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, suffix: str, share: f
         audio.read(path)
 
 
+@pytest.mark.parametrize("suffix", [".wav", ".aiff", ".flac", ".ogg", ".mp3"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 1.0])
+def test_a_file_in_memory_is_read_or_refused_as_on_disk(
+    tmp_path: Path, suffix: str, share: float
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    noise = torch.randn(3 * RATE, 2, generator=torch.Generator().manual_seed(0))
+    soundfile.write(path, (0.1 * noise).numpy(), RATE)
+    content = path.read_bytes()
+    path.write_bytes(content[: round(share * len(content))])
+    if share == 1.0:
+        wav, rate = audio.read_bytes(content, "a")
+        assert torch.equal(wav, audio.read(path)[0])
+        assert rate == RATE
+        return
+    with pytest.raises(BadAudio) as on_disk:
+        audio.read(path)
+    with pytest.raises(BadAudio) as in_memory:
+        audio.read_bytes(path.read_bytes(), str(path))
+    assert str(in_memory.value) == str(on_disk.value)
+
+
 def test_a_streamed_wav_without_its_length_is_read(tmp_path: Path) -> None:
     path = audio.write(tmp_path / "a.wav", tone(), RATE)
     content = bytearray(path.read_bytes())

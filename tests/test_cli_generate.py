@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -337,7 +338,7 @@ def test_overwrite_replaces_a_file_but_no_folder(here: Path, run: Run) -> None:
 
 def test_an_index_of_another_models_clips_gives_no_verdict(here: Path, run: Run) -> None:
     index = TrainingIndex.load("i")
-    index.model = fingerprint(make_pipe(seed=1))
+    index.about = replace(index.about, model=fingerprint(make_pipe(seed=1)))
     index.save("i", overwrite=True)
     for guard in ("cfg", "amg"):
         code, out, err = run(PROMPT, "--index", "i", "--guard", guard)

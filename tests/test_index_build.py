@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
@@ -223,7 +222,7 @@ def test_what_is_saved_is_loaded(index: TrainingIndex, tmp_path: Path) -> None:
     loaded = TrainingIndex.load(index.save(tmp_path / "some/new/sao"), embedder("magmel"))
     assert torch.equal(loaded.embeddings, index.embeddings)
     assert torch.equal(loaded.vectors(torch.arange(12)), index.vectors(torch.arange(12)))
-    assert loaded.clips == index.clips
+    assert list(loaded.clips) == list(index.clips)
     assert loaded.thresholds == {"copy": 0.9}
     assert (loaded.name, loaded.embedder_name, loaded.centred) == ("sao", "magmel", True)
     assert [p.name for p in (tmp_path / "some/new").iterdir()] == ["sao"]
@@ -231,7 +230,7 @@ def test_what_is_saved_is_loaded(index: TrainingIndex, tmp_path: Path) -> None:
 
 def test_the_same_index_is_saved_as_the_same_bytes(index: TrainingIndex, tmp_path: Path) -> None:
     first, second = (index.save(tmp_path / name) for name in "ab")
-    for name in ("manifest.json", "embeddings.npy", "clips.parquet"):
+    for name in ("manifest.json", "shards/00000.parquet"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
@@ -240,10 +239,11 @@ def test_the_manifest_has_the_hash_of_what_lies_beside_it(
 ) -> None:
     folder = index.save(tmp_path / "i")
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert (manifest["format"], manifest["count"], manifest["dim"]) == (1, 12, 2048)
-    for name in ("embeddings.npy", "clips.parquet"):
-        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        assert manifest["sha256"][name] == digest
+    assert [manifest[name] for name in ("format", "rows", "clips", "dim")] == [2, 12, 12, 2048]
+    (shard,) = manifest["shards"]
+    content = (folder / "shards" / f"{shard['name']}.parquet").read_bytes()
+    assert shard["sha256"] == hashlib.sha256(content).hexdigest()
+    assert shard["bytes"] == len(content)
 
 
 def test_half_precision_halves_the_file_and_moves_scores_by_under_a_thousandth(
@@ -251,8 +251,8 @@ def test_half_precision_halves_the_file_and_moves_scores_by_under_a_thousandth(
 ) -> None:
     full = index.save(tmp_path / "full")
     half = index.save(tmp_path / "half", dtype="float16")
-    sizes = [(f / "embeddings.npy").stat().st_size for f in (full, half)]
-    assert sizes[1] < 0.51 * sizes[0]
+    sizes = [(f / "shards/00000.parquet").stat().st_size for f in (full, half)]
+    assert sizes[1] < 0.52 * sizes[0]
     loaded = TrainingIndex.load(half)
     query = index.embeddings
     expected = index.search(index.project(query), 12)
@@ -277,6 +277,15 @@ def test_a_folder_that_is_no_index_is_never_overwritten(
     assert (tmp_path / "thesis.txt").exists()
 
 
+SHARD = "shards/00000.parquet"
+
+
+def _flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
 def _edit(folder: Path, **changes: Any) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
@@ -285,15 +294,17 @@ def _edit(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda f: _edit(f, format=2), "has format 2.*upgrade anechoic"),
+        (lambda f: _edit(f, format=3), "has format 3.*upgrade anechoic"),
+        (lambda f: _edit(f, format=1), "has format 1.*rebuild it"),
         (lambda f: _edit(f, format="x"), "tells no format"),
-        (lambda f: _edit(f, count=11), r"edited \(manifest.json is not what was written\)"),
-        (lambda f: _edit(f, centred=False), "manifest.json is not what was written"),
+        (lambda f: _edit(f, rows=11), r"edited \(manifest.json is not what was written\)"),
+        (lambda f: _edit(f, mean=None), "manifest.json is not what was written"),
         (lambda f: _edit(f, sha256=None), "manifest.json is not what was written"),
         (lambda f: (f / "manifest.json").write_text("{"), "is no JSON"),
         (lambda f: (f / "manifest.json").unlink(), "there is no index"),
-        (lambda f: (f / "clips.parquet").unlink(), "clips.parquet is missing"),
-        (lambda f: np.save(f / "embeddings.npy", np.ones((12, 2048))), "embeddings.npy is not"),
+        (lambda f: (f / SHARD).unlink(), "00000.parquet is missing"),
+        (lambda f: (f / SHARD).write_bytes((f / SHARD).read_bytes()[:-9]), "is cut off"),
+        (lambda f: _flip(f / SHARD), "is not the file that was written"),
     ],
 )
 def test_an_index_that_is_not_what_was_written_is_refused(

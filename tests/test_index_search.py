@@ -18,10 +18,8 @@ def points(count: int, dim: int, seed: int = 0) -> Tensor:
     return F.normalize(drawn + 2.0, dim=1)
 
 
-def index_of(emb: Tensor, centre: bool = True, backend: str = "exact") -> TrainingIndex:
-    index = TrainingIndex.from_embeddings(emb, centre=centre)
-    index.backend = backend  # type: ignore[assignment]
-    return index
+def index_of(emb: Tensor, centre: bool = True) -> TrainingIndex:
+    return TrainingIndex.from_embeddings(emb, centre=centre)
 
 
 @settings(max_examples=40, deadline=None)
@@ -31,14 +29,13 @@ def index_of(emb: Tensor, centre: bool = True, backend: str = "exact") -> Traini
     k=st.integers(1, 8),
     seed=st.integers(0, 99),
     centre=st.booleans(),
-    backend=st.sampled_from(["exact", "faiss"]),
 )
 def test_search_is_the_sorted_matrix_product(
-    count: int, dim: int, k: int, seed: int, centre: bool, backend: str
+    count: int, dim: int, k: int, seed: int, centre: bool
 ) -> None:
     train = points(count, dim, seed)
     mean = train.mean(0) if centre else torch.zeros(dim)
-    index = index_of(train, centre, backend)
+    index = index_of(train, centre)
     query = points(3, dim, seed + 1000)
     expected = F.normalize(query - mean, dim=1) @ F.normalize(train - mean, dim=1).T
     expected = expected.sort(dim=1, descending=True).values[:, :k]
@@ -47,25 +44,15 @@ def test_search_is_the_sorted_matrix_product(
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 999), k=st.integers(1, 5), backend=st.sampled_from(["exact", "faiss"]))
-def test_a_batch_of_queries_equals_single_queries(seed: int, k: int, backend: str) -> None:
-    index = index_of(points(50, 16, seed), backend=backend)
+@given(seed=st.integers(0, 999), k=st.integers(1, 5))
+def test_a_batch_of_queries_equals_single_queries(seed: int, k: int) -> None:
+    index = index_of(points(50, 16, seed))
     query = index.project(points(7, 16, seed + 1))
     batch = index.search(query, k)
     for i in range(7):
         single = index.search(query[i : i + 1], k)
         assert torch.equal(single.rows[0], batch.rows[i])
         assert torch.equal(single.scores[0], batch.scores[i])
-
-
-def test_faiss_finds_exactly_what_the_matrix_product_finds() -> None:
-    train = points(2000, 64)
-    train[100:110] = train[0]  # exact duplicates: equal scores
-    query = torch.cat([points(20, 64, seed=1), train[:3]])
-    found = [index_of(train, backend=backend) for backend in ("exact", "faiss")]
-    exact, faiss = (index.search(index.project(query), 5) for index in found)
-    assert torch.equal(exact.rows, faiss.rows)
-    assert torch.equal(exact.scores, faiss.scores)
 
 
 def test_equal_scores_stand_in_the_order_of_the_rows() -> None:
@@ -102,9 +89,8 @@ def test_vectors_are_projected_embeddings_gathered_by_row() -> None:
     assert torch.equal(index.vectors(rows), index.project(index.embeddings)[rows])
 
 
-@pytest.mark.parametrize("backend", ["exact", "faiss"])
-def test_scores_carry_the_gradient_of_the_query(backend: str) -> None:
-    index = index_of(points(30, 8), backend=backend)
+def test_scores_carry_the_gradient_of_the_query() -> None:
+    index = index_of(points(30, 8))
     emb = points(2, 8, seed=1).requires_grad_()
     found = index.search(index.project(emb))
     found.scores.sum().backward()

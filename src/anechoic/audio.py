@@ -20,6 +20,7 @@ from torch import Tensor
 from anechoic.errors import BadAudio, BadSetting, OutputExists
 
 SILENCE = 1e-6  # a peak below this is silence: 30 dB under the last bit of 16-bit sound
+OGG_TAIL = 2 * 65_307  # bytes: twice the largest page of an Ogg stream, so its last one is there
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 WRITABLE = {
     ".wav": ("WAV", "PCM_16"),
@@ -42,57 +43,83 @@ def read(path: str | Path, *, allow_silence: bool = False) -> tuple[Tensor, int]
     Raises:
         BadAudio: no such file, a folder, not sound, cut off, empty, silent, NaN or infinite.
     """
-    import soundfile
-
     path = Path(path)
     if path.is_dir():
         raise BadAudio(f"expected a sound file, but '{path}' is a folder; name the files in it")
     if not path.exists():
         raise BadAudio(f"there is no file '{path}'; check the path")
-    if path.stat().st_size == 0:
-        raise BadAudio(f"'{path}' is empty (0 bytes); fetch or export it again")
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(-min(size, OGG_TAIL), os.SEEK_END)
+        tail = file.read()
+    return _decode(str(path), tail, f"'{path}'", allow_silence)
+
+
+def read_bytes(content: bytes, name: str, *, allow_silence: bool = False) -> tuple[Tensor, int]:
+    """Read a whole sound file that is in memory: out of an archive or a table.
+
+    Args:
+        content: what the file holds, in any format of libsndfile.
+        name: what errors call it.
+        allow_silence: accept sound whose peak is below `SILENCE`.
+
+    Returns:
+        The sound, float32 [c, t] with full scale at 1, and its sample rate in Hz.
+
+    Raises:
+        BadAudio: not sound, cut off, empty, silent, NaN or infinite.
+    """
+    return _decode(io.BytesIO(content), content[-OGG_TAIL:], f"'{name}'", allow_silence)
+
+
+def _decode(
+    file: str | io.BytesIO, tail: bytes, name: str, allow_silence: bool
+) -> tuple[Tensor, int]:
+    import soundfile
+
+    if not tail:
+        raise BadAudio(f"{name} is empty (0 bytes); fetch or export it again")
     try:
-        info = soundfile.info(str(path), verbose=True)
-        samples, sample_rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(file) as sound:
+            samples = sound.read(dtype="float32", always_2d=True)
+            sample_rate, promised = sound.samplerate, _promised_frames(sound)
+            ogg = sound.format == "OGG"
     except (soundfile.LibsndfileError, RuntimeError) as error:
         reason = str(error).split(": ")[-1].strip().rstrip(".")
         raise BadAudio(
-            f"'{path}' cannot be read as sound ({reason}); it is cut off, damaged, or no "
+            f"{name} cannot be read as sound ({reason}); it is cut off, damaged, or no "
             "WAV, FLAC, OGG or MP3 file: fetch or export it again"
         ) from error
-    if info.format == "OGG" and not _ogg_ends(path):
+    if ogg and not _ogg_ends(tail):
         raise BadAudio(
-            f"'{path}' is cut off: its last page does not end the stream; fetch or export it again"
+            f"{name} is cut off: its last page does not end the stream; fetch or export it again"
         )
-    promised = _promised_frames(info)
     # an MP3 without a length header is only estimated, hence the tolerance
     if len(samples) < 0.99 * promised:
         raise BadAudio(
-            f"'{path}' is cut off: its header promises {promised / sample_rate:.2f} s and "
+            f"{name} is cut off: its header promises {promised / sample_rate:.2f} s and "
             f"{len(samples) / sample_rate:.2f} s are there; fetch or export it again"
         )
     wav = torch.from_numpy(np.ascontiguousarray(samples.T))
-    require_sound(wav, f"'{path}'", allow_silence=allow_silence)
+    require_sound(wav, name, allow_silence=allow_silence)
     return wav, sample_rate
 
 
-def _promised_frames(info) -> int:
+def _promised_frames(sound) -> int:
     """Frames that the header promises.
 
     libsndfile quietly trims a WAV or AIFF that was cut off and tells it in its log only. A size
     of 2^31 or more is what a streamed WAV, whose writer could not go back, stands for.
     """
-    cut = re.search(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", info.extra_info, re.M)
+    log = sound.extra_info
+    cut = re.search(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", log, re.M)
     if cut and (written := int(cut[1])) < 2**31 and (there := int(cut[2])) > 0:
-        return round(info.frames * written / there)
-    return info.frames
+        return round(sound.frames * written / there)
+    return sound.frames
 
 
-def _ogg_ends(path: Path) -> bool:
+def _ogg_ends(tail: bytes) -> bool:
     """Whether an Ogg stream has its last page, whole (RFC 3533); libsndfile does not mind."""
-    with path.open("rb") as file:
-        file.seek(-min(path.stat().st_size, 2 * 65_307), os.SEEK_END)  # a page's largest size
-        tail = file.read()
     page = tail[tail.rfind(b"OggS") :]
     segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
     whole = len(page) >= 27 + len(segments) + sum(segments)

@@ -41,3 +41,7 @@ class GuardError(AnechoicError):
 
 class OutputExists(AnechoicError):
     """An output that is there already."""
+
+
+class CannotWrite(AnechoicError):
+    """A place that cannot be written to: full, read-only, or in use by another process."""

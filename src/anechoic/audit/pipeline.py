@@ -144,7 +144,7 @@ class Guarded:
         index = getattr(self.guidance, "index", None)
         hashed = None
         if isinstance(index, TrainingIndex):
-            hashed = hashlib.sha256(index.embeddings.contiguous().numpy().tobytes()).hexdigest()
+            hashed = index.content
         return [*self.pipeline.identity, settings(self.guidance), hashed]
 
     @property

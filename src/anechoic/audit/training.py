@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -95,8 +95,7 @@ class TrainingSet:
         index = self.index
         about = [index.embedder_name, index.revision, index.centred, index.window_s, index.hop_s]
         digest = hashlib.sha256(json.dumps(about).encode())
-        digest.update(json.dumps([asdict(row) for row in index.clips]).encode())
-        digest.update(index.embeddings.contiguous().numpy().tobytes())
+        digest.update(index.content.encode())
         return digest.hexdigest()
 
     def among_themselves(self) -> list[float]:

@@ -7,7 +7,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -141,8 +141,7 @@ class PipelineSubject:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
         digest.update(self._weights.encode())
         for judge in (self.judges.guide, *self.judges.others.values()):
-            digest.update(_bytes(judge.index.embeddings))
-            digest.update(json.dumps([asdict(clip) for clip in judge.index.clips]).encode())
+            digest.update(judge.index.content.encode())
         for file in self._reference_files:
             digest.update(file.read_bytes())
         return digest.hexdigest()

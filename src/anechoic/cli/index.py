@@ -130,9 +130,11 @@ def build(
     Example: `anechoic index build clips --captions captions.csv -o clips.index`
     """
     from anechoic.embed import embedder
-    from anechoic.index import TrainingIndex, storage
+    from anechoic.index import TrainingIndex
+    from anechoic.index.build import require_free
+    from anechoic.index.place import Place
 
-    storage.require_free(output, overwrite)
+    require_free(Place(output), overwrite)
     with progress_bar() as bar:
         task = bar.add_task("embedding", total=None)
         index = TrainingIndex.build(

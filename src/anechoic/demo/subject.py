@@ -105,7 +105,7 @@ class DemoSubject:
             assert isinstance(part, nn.Module)
             for name, value in sorted(part.state_dict().items()):
                 digest.update(name.encode() + value.numpy().tobytes())
-        digest.update(stage.bench.index.embeddings.numpy().tobytes())
+        digest.update(stage.bench.index.content.encode())
         digest.update((self.folder / assets.CLASSIFIER).read_bytes())
         digest.update(json.dumps([stage.bench.thresholds, self.quality.name]).encode())
         return digest.hexdigest()
@@ -221,4 +221,4 @@ def _of_model(index: TrainingIndex, clips: Sequence[Clip], pipe: Any) -> Trainin
     captioned = [
         replace(row, caption=clip.caption) for row, clip in zip(index.clips, clips, strict=True)
     ]
-    return replace(index, clips=captioned, model=fingerprint(pipe))
+    return replace(index, clips=captioned, about=replace(index.about, model=fingerprint(pipe)))

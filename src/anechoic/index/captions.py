@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,18 @@ CAPTION_COLUMNS = ("caption", "text")
 AUDIOFOLDER = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Captioned:
     """One line of a caption file."""
 
     file: str  # as the line names it: relative to the folder of clips
     caption: str
     info: Mapping[str, str] = field(default_factory=dict)  # the other columns: licence, source
+
+    @property
+    def id(self) -> str:
+        """The `id` of the line, if it has one, or the name of the file."""
+        return self.info.get("id", self.file)
 
 
 def read(path: str | Path) -> list[Captioned]:
@@ -34,7 +40,7 @@ def read(path: str | Path) -> list[Captioned]:
 
     Raises:
         BadCaptions: no such file, another format or encoding, no such columns, no lines, a
-            line without a file or caption, or a file named twice.
+            line without a file or caption, or a file or id named twice.
     """
     path = Path(path)
     readers = {".csv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
@@ -43,21 +49,18 @@ def read(path: str | Path) -> list[Captioned]:
     if not path.is_file():
         raise BadCaptions(f"there is no caption file '{path}'; check the path")
     try:
-        rows = list(readers[path.suffix.lower()](path))
+        out = _captioned(path, readers[path.suffix.lower()](path))
     except UnicodeDecodeError as error:
         raise BadCaptions(
             f"captions '{path}' are not UTF-8 (byte 0x{error.object[error.start]:02x}); "
             "save the file as UTF-8"
         ) from error
-    if not rows:
+    if not out:
         raise BadCaptions(f"captions '{path}' have no lines; expected one for each clip")
-    columns = list(rows[0])
-    file_column = _column(path, columns, FILE_COLUMNS)
-    caption_column = _column(path, columns, CAPTION_COLUMNS)
-    out = [_captioned(row, file_column, caption_column) for row in rows]
     _refuse(path, "no file name in lines", [str(i + 1) for i, c in enumerate(out) if not c.file])
     _refuse(path, "no caption for", [c.file for c in out if not c.caption])
     _refuse(path, "more than one line for", _repeated(c.file for c in out))
+    _refuse(path, "more than one line with the id", _repeated(c.id for c in out))
     return out
 
 
@@ -76,18 +79,27 @@ def find(folder: str | Path) -> Path:
 
 
 def require_match(
-    path: Path, folder: Path, captioned: Sequence[Captioned], sounds: Iterable[Path]
+    path: Path, folder: Path, captioned: Sequence[Captioned], sounds: Iterable[str | Path]
 ) -> None:
     """Refuse captions that do not fit the clips, both ways.
+
+    Args:
+        path: the caption file.
+        folder: of the clips.
+        captioned: its lines.
+        sounds: the sound files that are in the folder.
 
     Raises:
         BadCaptions: a line names a file that is not in `folder`, or a sound has no line.
     """
-    missing = [c.file for c in captioned if not (folder / c.file).is_file()]
+    missing = [c.file for c in captioned if not os.path.isfile(os.path.join(folder, c.file))]
     _refuse(path, f"no such file in '{folder}':", missing)
-    named = {(folder / c.file).resolve() for c in captioned}
-    without = [str(s.relative_to(folder)) for s in sounds if s.resolve() not in named]
-    _refuse(path, "no line for the clips", without)
+    named = {os.path.normpath(os.path.join(folder, c.file)) for c in captioned}
+    without = [sound for sound in sounds if os.path.normpath(sound) not in named]
+    if without:  # a line may take another road to the same file
+        resolved = {os.path.realpath(os.path.join(folder, c.file)) for c in captioned}
+        without = [sound for sound in without if os.path.realpath(sound) not in resolved]
+    _refuse(path, "no line for the clips", [os.path.relpath(sound, folder) for sound in without])
 
 
 def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -103,16 +115,19 @@ def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BadCaptions(f"captions '{path}', line {number}: no JSON ({error.msg})") from error
-        if not isinstance(row, dict):
-            raise BadCaptions(f"captions '{path}', line {number}: expected a JSON object")
-        yield row
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise BadCaptions(
+                    f"captions '{path}', line {number}: no JSON ({error.msg})"
+                ) from error
+            if not isinstance(row, dict):
+                raise BadCaptions(f"captions '{path}', line {number}: expected a JSON object")
+            yield row
 
 
 def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -120,7 +135,9 @@ def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
     from pyarrow.lib import ArrowException
 
     try:
-        yield from pyarrow.parquet.read_table(path).to_pylist()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(1024):
+                yield from batch.to_pylist()
     except ArrowException as error:
         raise BadCaptions(f"captions '{path}' are no Parquet file, or damaged") from error
 
@@ -135,10 +152,17 @@ def _column(path: Path, columns: list[str], known: tuple[str, ...]) -> str:
     )
 
 
-def _captioned(row: Mapping[str, Any], file_column: str, caption_column: str) -> Captioned:
-    values = {name: _text(value) for name, value in row.items()}
-    file, caption = values.pop(file_column, ""), values.pop(caption_column, "")
-    return Captioned(file, caption, {name: value for name, value in values.items() if value})
+def _captioned(path: Path, rows: Iterator[Mapping[str, Any]]) -> list[Captioned]:
+    out: list[Captioned] = []
+    file_column = caption_column = ""
+    for row in rows:
+        if not out:
+            file_column = _column(path, list(row), FILE_COLUMNS)
+            caption_column = _column(path, list(row), CAPTION_COLUMNS)
+        values = {name: _text(value) for name, value in row.items()}
+        file, caption = values.pop(file_column, ""), values.pop(caption_column, "")
+        out.append(Captioned(file, caption, {name: text for name, text in values.items() if text}))
+    return out
 
 
 def _text(value: Any) -> str:

@@ -1,99 +1,169 @@
-"""Sounds to embeddings, in batches of equal shape."""
+"""Sounds to embeddings: read ahead in threads, embedded in batches of equal shape."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
-from itertools import groupby, islice
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from anechoic import audio
 from anechoic.errors import BadSetting, IndexMismatch
-from anechoic.index.clips import Clip, Sound
+from anechoic.index.clips import Clip
+from anechoic.index.sources.protocol import Item
 from anechoic.types import Embedder
 
-BATCH = 32  # windows embedded at once
+BATCH = 32  # rows embedded at once
+WAITING = 4 * BATCH  # rows that wait for others of their shape
+AHEAD = 4 * BATCH  # clips that are read ahead at most, and
+AHEAD_BYTES = 256 * 2**20  # their sound
 TOLERANCE = 1.02  # coders pad: a clip may be so much longer than an embedder hears
 
-Progress = Callable[[int, int | None], None]  # clips read, clips in all if that is known
+
+@dataclass(frozen=True)
+class Windows:
+    """How clips become rows: whole, or cut into windows.
+
+    Raises:
+        BadSetting: a hop without a window.
+    """
+
+    window_s: float | None = None  # None: whole clips
+    hop_s: float | None = None  # None: as long as the window
+
+    def __post_init__(self) -> None:
+        if self.window_s is None and self.hop_s is not None:
+            raise BadSetting(
+                f"a hop of {self.hop_s:g} s needs a window; give both, or none: whole clips"
+            )
+        if self.window_s is not None and self.hop_s is None:
+            object.__setattr__(self, "hop_s", self.window_s)
+
+
+class _Piece(NamedTuple):
+    """A row to be: what it stands for, its sound [c, t] and sample rate."""
+
+    clip: Clip
+    wav: Tensor
+    sample_rate: int
 
 
 def embed(
-    sounds: Iterable[Sound],
+    items: Iterable[Item],
     embedder: Embedder,
-    window_s: float | None,
-    hop_s: float | None,
-    progress: Progress | None,
+    windows: Windows,
+    told: Callable[[Item], None] = lambda item: None,
 ) -> tuple[Tensor, list[Clip]]:
-    """Embed whole clips, or windows of them.
+    """Embed clips, in their order.
 
     A silent window of a clip that sounds gets no row: silence is nobody's recording, and it
     has no embedding. A clip that is silent throughout is refused.
+
+    The batches depend on the clips alone, so the same clips give the same bits.
+
+    Args:
+        items: the clips; they are read in threads while others are embedded.
+        embedder: what to embed them with.
+        windows: how clips become rows.
+        told: called with each clip once it has been read.
 
     Returns:
         Embeddings [n, d] as the embedder gives them, float32, and what each row stands for.
 
     Raises:
         BadAudio: a clip that is not usable sound.
-        BadSetting: two clips of one id, a window and hop that do not fit, or sound that is
-            longer than the embedder hears.
-        IndexMismatch: no clips at all, or an embedder that does not give [b, dim].
+        BadSetting: two clips of one id, or sound that is longer than the embedder hears.
+        IndexMismatch: an embedder that does not give [b, dim].
     """
-    if window_s is None and hop_s is not None:
-        raise BadSetting(f"a hop of {hop_s:g} s needs a window; give both, or none: whole clips")
     clips: list[Clip] = []
-    parts: list[Tensor] = []
-    sounds = _heard(_counted(sounds, progress), embedder, window_s)
-    pieces = _pieces(sounds, window_s, hop_s)
-    for (_, sample_rate), alike in groupby(pieces, lambda piece: (piece[1].shape, piece[2])):
-        while batch := list(islice(alike, BATCH)):
-            clips += [clip for clip, _, _ in batch]
-            parts.append(_embed(torch.stack([wav for _, wav, _ in batch]), sample_rate, embedder))
-    if not parts:
-        raise IndexMismatch("an index needs at least one clip, and there are none; add clips")
-    return torch.cat(parts), clips
+    found: dict[int, Tensor] = {}
+    waiting: dict[tuple[torch.Size, int], list[tuple[int, Tensor]]] = {}
+
+    def flush(shape: tuple[torch.Size, int]) -> None:
+        rows, wavs = zip(*waiting.pop(shape), strict=True)
+        found.update(zip(rows, _embed(torch.stack(wavs), shape[1], embedder), strict=True))
+
+    for pieces in _read_ahead(_unique(items), embedder, windows, told):
+        for piece in pieces:
+            shape = (piece.wav.shape, piece.sample_rate)
+            waiting.setdefault(shape, []).append((len(clips), piece.wav))
+            clips.append(piece.clip)
+            if len(waiting[shape]) == BATCH:
+                flush(shape)
+        while sum(map(len, waiting.values())) > WAITING:
+            flush(next(iter(waiting)))  # the one that has waited longest
+    for shape in list(waiting):
+        flush(shape)
+    rows = [found[row] for row in range(len(clips))]
+    return torch.stack(rows) if rows else torch.zeros(0, embedder.dim), clips
 
 
-def _counted(sounds: Iterable[Sound], progress: Progress | None) -> Iterator[Sound]:
-    total = len(sounds) if isinstance(sounds, Sized) else None
-    for done, sound in enumerate(sounds, 1):
-        yield sound
-        if progress:
-            progress(done, total)
+def _unique(items: Iterable[Item]) -> Iterator[Item]:
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise BadSetting(f"two clips have the id '{item.id}'; give each its own")
+        seen.add(item.id)
+        yield item
 
 
-def _heard(sounds: Iterable[Sound], embedder: Embedder, window_s: float | None) -> Iterator[Sound]:
+def _read_ahead(
+    items: Iterator[Item], embedder: Embedder, windows: Windows, told: Callable[[Item], None]
+) -> Iterator[list[_Piece]]:
+    """The pieces of each clip, in order."""
+    pending: deque[tuple[Item, Future[list[_Piece]]]] = deque()
+    allowed = 2.0  # clips in flight, once it is known how large they are
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        try:
+            while True:
+                while len(pending) < allowed and (item := next(items, None)) is not None:
+                    pending.append((item, threads.submit(_pieces, item, embedder, windows)))
+                if not pending:
+                    return
+                item, future = pending.popleft()
+                pieces = future.result()
+                told(item)
+                size = sum(4 * piece.wav.numel() for piece in pieces)
+                allowed = max(2.0, min(AHEAD, AHEAD_BYTES / max(1, size)))
+                yield pieces
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _pieces(item: Item, embedder: Embedder, windows: Windows) -> list[_Piece]:
+    wav, sample_rate = item.read()
+    name = f"'{item.path or item.id}'"
+    audio.require_sound(wav, name)
+    _require_heard(wav.shape[-1] / sample_rate, name, embedder, windows)
+    cut = [audio.Window(0.0, wav)]
+    if windows.window_s is not None:
+        hop_s = windows.hop_s or windows.window_s
+        cut = audio.windows(wav, sample_rate, windows.window_s, hop_s)
+    info = dict(item.info)
+    return [
+        _Piece(
+            Clip(item.id, item.caption, item.path, start_s, part.shape[-1] / sample_rate, info),
+            part,
+            sample_rate,
+        )
+        for start_s, part in cut
+        if not audio.is_silent(part)
+    ]
+
+
+def _require_heard(seconds: float, name: str, embedder: Embedder, windows: Windows) -> None:
     """Refuse to index sound that an embedder of a fixed length (`seconds`) would cut off."""
     heard = getattr(embedder, "seconds", None)
-    for sound in sounds:
-        seconds = sound.wav.shape[-1] / sound.sample_rate
-        if heard is not None and min(seconds, window_s or seconds) > heard * TOLERANCE:
-            raise BadSetting(
-                f"'{sound.path or sound.id}' lasts {seconds:.2f} s, and '{embedder.name}' hears "
-                f"{heard:g} s at a time; index windows ('--window {heard:g} --hop {heard / 2:g}')"
-            )
-        yield sound
-
-
-def _pieces(
-    sounds: Iterable[Sound], window_s: float | None, hop_s: float | None
-) -> Iterator[tuple[Clip, Tensor, int]]:
-    """Rows to be: what each stands for, its sound [c, t] and sample rate."""
-    seen: set[str] = set()
-    for sound in sounds:
-        audio.require_sound(sound.wav, f"'{sound.path or sound.id}'")
-        if sound.id in seen:
-            raise BadSetting(f"two clips have the id '{sound.id}'; give each its own")
-        seen.add(sound.id)
-        windows = [audio.Window(0.0, sound.wav)]
-        if window_s is not None:
-            windows = audio.windows(sound.wav, sound.sample_rate, window_s, hop_s or window_s)
-        for start_s, wav in windows:
-            if not audio.is_silent(wav):
-                seconds = wav.shape[-1] / sound.sample_rate
-                about = (sound.id, sound.caption, sound.path, start_s, seconds, sound.info)
-                yield Clip(*about), wav, sound.sample_rate
+    if heard is not None and min(seconds, windows.window_s or seconds) > heard * TOLERANCE:
+        raise BadSetting(
+            f"{name} lasts {seconds:.2f} s, and '{embedder.name}' hears {heard:g} s at a time; "
+            f"index windows ('--window {heard:g} --hop {heard / 2:g}')"
+        )
 
 
 @torch.no_grad()

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from hashlib import sha256
+from itertools import chain, count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch
-from anechoic.index import storage
-from anechoic.index.clips import Clip, Folder, Sound
-from anechoic.index.embedding import Progress, embed
+from anechoic.index import manifest as manifests
+from anechoic.index import search, shards
+from anechoic.index.build import VECTORS, Progress, put_in_place, require_free
+from anechoic.index.clips import Clip, Sound
+from anechoic.index.embedding import Windows, embed
+from anechoic.index.manifest import About, Manifest
+from anechoic.index.place import Place
+from anechoic.index.sources.folder import FolderSource
+from anechoic.index.sources.protocol import Item
+from anechoic.index.vectors import Resident, Vectors, project, require_directions
 from anechoic.types import Embedder, Neighbours
-
-# Both backends offer a few rows more than were asked for, and these are scored again from the
-# stored vectors: so rounding and duplicates come out the same, whatever the backend and batch.
-SPARE = 16
-NO_DIRECTION = 1e-5  # a norm below this is rounding
 
 
 @dataclass(eq=False, repr=False)
@@ -33,54 +40,67 @@ class TrainingIndex:
 
         p(e) = (e - m) / |e - m|,    score_j = <p(query), p(e_j)>
 
-    Raises:
-        IndexMismatch: no clips, as many clips as embeddings not, or a vector that is NaN or
-            has no direction.
+    Make one with `build`, `from_embeddings` or `load`.
+
+    Args:
+        rows: the projected vectors.
+        clips: what each of them stands for.
+        about: how they were made.
+        mean: the training mean, [d]; None: not centred.
+        name: what errors call it.
     """
 
-    embeddings: Tensor  # as the embedder gave them, unit norm, [n, d]
-    clips: list[Clip]
-    embedder_name: str
-    sample_rate: int  # the embedder's, in Hz
-    centred: bool = True
-    window_s: float | None = None  # None: a row is a whole clip
-    hop_s: float | None = None
-    revision: str | None = None  # of the embedder's weights, if it has any
-    model: str | None = None  # whose training set this is
-    thresholds: dict[str, float] = field(default_factory=dict)  # "copy": a copy scores above it
-    clips_folder: str | None = None  # where the clips' paths start
-    name: str = "in memory"  # what errors call it
-    backend: Literal["exact", "faiss"] = "exact"
+    rows: Vectors
+    clips: Sequence[Clip]
+    about: About
+    mean: Tensor | None = None
+    name: str = "in memory"
+    _embeddings: Tensor | None = None  # as the embedder gave them; None: they are in the shards
+    _manifest: tuple[Place, Manifest] | None = None  # where it was read from
 
     def __post_init__(self) -> None:
-        if self.backend not in ("exact", "faiss"):
-            raise BadSetting(f"backend '{self.backend}' is neither 'exact' nor 'faiss'")
-        self.captions = [clip.caption for clip in self.clips]
-        self._require_directions(self.embeddings, "embedding")
-        mean = self.embeddings.double().mean(0) if self.centred else torch.zeros(self.dim)
-        self._mean = mean.to(self.embeddings)
-        self._require_directions(self.embeddings - self._mean, "centred embedding")
-        self._vectors = self.project(self.embeddings)
-        self._faiss: Any = None
+        self.captions: Sequence[str] = getattr(self.clips, "captions", None) or [
+            clip.caption for clip in self.clips
+        ]
 
-    def _require_directions(self, rows: Tensor, what: str) -> None:
-        if rows.dim() != 2 or len(rows) != len(self.clips):
-            raise IndexMismatch(
-                f"index '{self.name}' has embeddings {list(rows.shape)} for {len(self.clips)} "
-                "clips; expected [clips, d]; rebuild it with 'anechoic index build'"
-            )
-        if len(rows) == 0:
-            raise IndexMismatch(f"index '{self.name}' is empty (0 clips); build it from clips")
-        bad = ~(rows.norm(dim=1) > NO_DIRECTION) | ~torch.isfinite(rows).all(1)
-        if bad.any():
-            clip = self.clips[int(bad.nonzero()[0])]
-            mend = "leave it out"
-            if what.startswith("centred"):
-                mend = "a single clip, or copies of one, can only be indexed uncentred"
-            raise IndexMismatch(
-                f"index '{self.name}': the {what} of clip '{clip.id}' is NaN or has no direction "
-                f"({int(bad.sum())} of {len(rows)} rows); {mend}"
-            )
+    # what an index is asked for all the time
+
+    @property
+    def embedder_name(self) -> str:
+        return self.about.embedder_name
+
+    @property
+    def sample_rate(self) -> int:
+        """The embedder's, in Hz."""
+        return self.about.sample_rate
+
+    @property
+    def centred(self) -> bool:
+        return self.mean is not None
+
+    @property
+    def window_s(self) -> float | None:
+        """None: a row is a whole clip."""
+        return self.about.window_s
+
+    @property
+    def hop_s(self) -> float | None:
+        return self.about.hop_s
+
+    @property
+    def revision(self) -> str | None:
+        """Of the embedder's weights."""
+        return self.about.revision
+
+    @property
+    def model(self) -> str | None:
+        """Whose training set this is."""
+        return self.about.model
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Scores above which a detector speaks; "copy" is read by `anechoic check`."""
+        return self.about.thresholds
 
     # ------------------------------------------------------------------ to make one
 
@@ -95,10 +115,10 @@ class TrainingIndex:
         hop_s: float | None = None,
         centre: bool = True,
         model: str | None = None,
-        thresholds: dict[str, float] | None = None,
-        progress: Progress | None = None,
+        thresholds: Mapping[str, float] | None = None,
+        progress: Progress = lambda done, total: None,
     ) -> TrainingIndex:
-        """Embed training clips.
+        """Embed training clips, in memory; `anechoic.index.build` does it on disk, of any size.
 
         Args:
             clips: a folder of sound files, or `Sound`s in memory.
@@ -118,28 +138,33 @@ class TrainingIndex:
             BadSetting: two clips of one id, a window and hop that do not fit, or clips longer
                 than the embedder hears (its `seconds`, if it has a fixed length) and no window.
             IndexMismatch: no clips, or an embedding without direction.
-
         """
-        folder = None
+        folder, total, done = None, None, count(1)
+        windows = Windows(window_s, hop_s)
         if isinstance(clips, (str, Path)):
-            folder = str(Path(clips).resolve())
-            clips = Folder(clips, captions)
+            source = FolderSource(clips, captions)
+            folder, total = source.clips_folder, source.total
+            items: Iterable[Item] = chain.from_iterable(unit.items() for unit in source.units())
         elif captions is not None:
             raise BadSetting("captions belong to a folder of clips; a Sound has its own")
-        embeddings, rows = embed(clips, embedder, window_s, hop_s, progress)
-        return cls(
-            embeddings,
-            rows,
+        else:
+            total = len(clips) if isinstance(clips, Sized) else None
+            items = map(_item, clips)
+        embeddings, rows = embed(items, embedder, windows, lambda item: progress(next(done), total))
+        if not rows:
+            raise IndexMismatch("an index needs at least one clip, and there are none; add clips")
+        about = About(
             embedder.name,
             embedder.sample_rate,
-            centred=centre,
-            window_s=window_s,
-            hop_s=None if window_s is None else hop_s or window_s,
-            revision=getattr(embedder, "revision", None),
-            model=model,
-            thresholds=dict(thresholds or {}),
-            clips_folder=folder,
+            centre,
+            windows.window_s,
+            windows.hop_s,
+            getattr(embedder, "revision", None),
+            model,
+            dict(thresholds or {}),
+            folder,
         )
+        return cls._resident(embeddings, rows, about)
 
     @classmethod
     def from_embeddings(
@@ -160,12 +185,29 @@ class TrainingIndex:
         names = [str(i) for i in range(len(embeddings))] if captions is None else captions
         clips = [Clip(str(i), caption) for i, caption in enumerate(names)]
         unit = F.normalize(embeddings, dim=-1)
-        return cls(unit, clips, embedder_name, sample_rate, centred=centre)
+        return cls._resident(unit, clips, About(embedder_name, sample_rate, centre))
+
+    @classmethod
+    def _resident(
+        cls,
+        embeddings: Tensor,
+        clips: Sequence[Clip],
+        about: About,
+        mean: Tensor | None = None,
+        name: str = "in memory",
+    ) -> TrainingIndex:
+        require_directions(embeddings, clips, "embedding", name)
+        if about.centred:
+            given = embeddings.double().mean(0) if mean is None else mean
+            mean = given.to(embeddings)
+            require_directions(embeddings - mean, clips, "centred embedding", name)
+        rows = Resident(project(embeddings, mean))
+        return cls(rows, clips, about, mean, name, embeddings)
 
     # --------------------------------------------------------------------- to ask it
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.rows)
 
     def __repr__(self) -> str:
         size = f"{len(self)} rows of {self.dim} by '{self.embedder_name}'"
@@ -173,32 +215,46 @@ class TrainingIndex:
 
     @property
     def dim(self) -> int:
-        return self.embeddings.shape[1]
+        return self.rows.dim
+
+    @property
+    def embeddings(self) -> Tensor:
+        """As the embedder gave them, unit norm, [n, d]; read from the shards of a large index,
+        so see that there is memory for them."""
+        if self._embeddings is None:
+            assert self._manifest is not None  # it was loaded
+            place, manifest = self._manifest
+            parts = [shards.read(place, shard)[1] for shard in manifest.shards]
+            return torch.from_numpy(np.concatenate(parts))
+        return self._embeddings
+
+    @cached_property
+    def content(self) -> str:
+        """A hash of all rows: what they are compared by, and what they stand for."""
+        if self._manifest is not None:
+            return self._manifest[1].content
+        digest = sha256(json.dumps([asdict(clip) for clip in self.clips]).encode())
+        for part in (self.embeddings, self.mean):
+            digest.update(b"" if part is None else part.contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def project(self, emb: Tensor) -> Tensor:
         """Embeddings [b, d] as the index compares them: unit norm, centred if it is centred.
 
         Differentiable; the answer is on the device of `emb`, in the index's dtype.
         """
-        emb = emb.to(self._mean.dtype)
-        if not self.centred:
-            return emb
-        return F.normalize(emb - self._mean.to(emb.device), dim=-1)
+        emb = emb.to(self.rows.dtype)
+        return project(emb, None if self.mean is None else self.mean.to(emb.device))
 
     def vectors(self, rows: Tensor) -> Tensor:
         """The projected embeddings of some rows, [*rows.shape, d]."""
-        return self._on(rows.device)[rows]
-
-    def _on(self, device: torch.device) -> Tensor:
-        """All projected vectors; they follow a guard to its accelerator, once."""
-        if self._vectors.device != device:
-            self._vectors = self._vectors.to(device)
-        return self._vectors
+        return self.rows.take(rows)
 
     def search(self, query: Tensor, k: int = 1) -> Neighbours:
         """The k nearest clips of projected queries [b, d].
 
-        The scores carry the query's gradient. Equal scores stand in the order of the rows.
+        The scores are exact for the rows that are found, and carry the query's gradient. Equal
+        scores stand in the order of the rows.
 
         Returns:
             Scores and rows, [b, min(k, n)], nearest first.
@@ -217,23 +273,11 @@ class TrainingIndex:
             )
         if not torch.isfinite(query).all():
             raise BadAudio("a query embedding is NaN or infinite, so the sound behind it is too")
-        query = query.to(self._vectors.dtype)
-        rows = self._candidates(query.detach(), min(k + SPARE, len(self))).sort(dim=1).values
-        scores = (query[:, None] * self.vectors(rows)).sum(-1)
+        query = query.to(self.rows.dtype)
+        rows = self.rows.candidates(query.detach(), k).sort(dim=1).values
+        scores = (query[:, None] * self.rows.take(rows)).sum(-1)
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
         return Neighbours(scores.gather(1, order), rows.gather(1, order))
-
-    def _candidates(self, query: Tensor, count: int) -> Tensor:
-        """Rows among which the nearest are, [b, count], in any order."""
-        if self.backend == "exact":
-            return (query @ self._on(query.device).T).topk(count).indices
-        if self._faiss is None:
-            import faiss
-
-            self._faiss = faiss.IndexFlatIP(self.dim)
-            self._faiss.add(self._vectors.float().cpu().numpy())
-        _, rows = self._faiss.search(query.float().cpu().numpy(), count)
-        return torch.from_numpy(rows).to(query.device)
 
     def check_embedder(self, embedder: Embedder) -> None:
         """Refuse an embedder other than the one that built this index.
@@ -262,7 +306,7 @@ class TrainingIndex:
     def file(self, row: int) -> Path | None:
         """The sound file behind a row, or None if it was built from arrays."""
         path = self.clips[row].path
-        return None if path is None else Path(self.clips_folder or "", path)
+        return None if path is None else Path(self.about.clips_folder or "", path)
 
     # ------------------------------------------------------------------ to and from disk
 
@@ -273,7 +317,7 @@ class TrainingIndex:
         overwrite: bool = False,
         dtype: Literal["float32", "float16"] = "float32",
     ) -> Path:
-        """Write the index as one folder (`storage`), whole or not at all.
+        """Write an index that is in memory, whole or not at all.
 
         Args:
             folder: where to; missing folders above it are made.
@@ -282,33 +326,61 @@ class TrainingIndex:
 
         Raises:
             OutputExists: the folder is there, and `overwrite` is off or it is no index.
+            BadSetting: another dtype.
+            CannotWrite: the place is full or read-only.
         """
-        about = {name: getattr(self, name) for name in storage.ABOUT}
-        return storage.save(
-            Path(folder), self.embeddings, self.clips, about, overwrite=overwrite, dtype=dtype
-        )
+        if dtype not in shards.DTYPES:
+            raise BadSetting(f"embeddings cannot be stored as '{dtype}'; use float32 or float16")
+        place = Place(folder)
+        require_free(place, overwrite)
+        new = Place(f"{place.root}.new")
+        new.remove("")
+        stored = self.embeddings.cpu().numpy().astype(dtype)
+        made = []
+        for number, start in enumerate(range(0, len(self), VECTORS)):
+            part, clips = stored[start : start + VECTORS], self.clips[start : start + VECTORS]
+            taken = len({clip.id for clip in clips})
+            made.append(shards.write(new, f"{number:05d}", clips, part, taken))
+        mean = None if self.mean is None else tuple(self.mean.double().tolist())
+        Manifest(self.about, self.dim, dtype, mean, tuple(made)).write(new)
+        put_in_place(new, place)
+        return Path(folder)
 
     @classmethod
-    def load(
-        cls,
-        folder: str | Path,
-        embedder: Embedder | None = None,
-        *,
-        backend: Literal["exact", "faiss"] = "exact",
-    ) -> TrainingIndex:
-        """Read an index, and check that it is whole.
+    def load(cls, folder: str | Path, embedder: Embedder | None = None) -> TrainingIndex:
+        """Read an index.
+
+        A small one is read into memory and checked against its hashes; a large one is searched
+        from disk (`anechoic.index.search`), and only the sizes of its files are checked.
 
         Args:
-            folder: what `save` wrote.
+            folder: what `save` or a build wrote; a URL for a small one.
             embedder: refuse the index if another embedder built it.
-            backend: "exact" compares by matrix product, "faiss" by its flat index.
 
         Raises:
-            IndexMismatch: no index there, of a newer format, damaged or edited by hand, or of
+            IndexMismatch: no index there, of another format, damaged or edited by hand, or of
                 another embedder.
         """
-        embeddings, clips, about = storage.load(Path(folder))
-        index = cls(embeddings, clips, **about, name=Path(folder).name, backend=backend)
+        place = Place(folder)
+        manifest = manifests.read(place)
+        name = place.root.rsplit("/", 1)[-1]
+        mean = None if manifest.mean is None else torch.tensor(manifest.mean)
+        found = None if place.local is None else search.open_search(place.local, manifest)
+        if found is not None:
+            index = cls(*found, manifest.about, mean, name, None, (place, manifest))
+        else:
+            search.require_small(place, manifest)
+            parts = [shards.read(place, shard) for shard in manifest.shards]
+            embeddings = torch.from_numpy(np.concatenate([vectors for _, vectors in parts]))
+            clips = [clip for part, _ in parts for clip in part]
+            index = cls._resident(embeddings, clips, manifest.about, mean, name)
         if embedder is not None:
             index.check_embedder(embedder)
         return index
+
+
+def _item(sound: Sound) -> Item:
+    def read() -> tuple[Tensor, int]:
+        return sound.wav, sound.sample_rate
+
+    return Item(sound.id, sound.caption, sound.path, sound.info, read)

@@ -1,0 +1,371 @@
+"""Building an index on disk: shard by shard, so that it can be stopped at any moment.
+
+While it is being built, an index has a folder `building` with a note for each finished shard.
+The manifest is written last, and with it the index is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import count, groupby, islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from anechoic.errors import BadSetting, IndexMismatch, OutputExists
+from anechoic.index import manifest, shards
+from anechoic.index.clips import Clip
+from anechoic.index.embedding import Windows, embed
+from anechoic.index.manifest import About, Manifest
+from anechoic.index.place import Place
+from anechoic.index.shards import Shard
+from anechoic.index.sources.protocol import Source, Unit, VectorUnit
+from anechoic.index.vectors import NO_DIRECTION
+from anechoic.types import Embedder
+
+NOTES = "building"
+PLAN = "plan.json"
+CLIPS = 1024  # a shard; as many are embedded again after a build was stopped, at most
+VECTORS = 65_536  # a shard of embeddings that were made elsewhere
+
+Dtype = Literal["float32", "float16"]
+Progress = Callable[[int, int | None], None]  # clips done, clips in all if that is known
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done with each unit of a source, and where the shards go.
+
+    Args:
+        folder: a path, or a URL that fsspec knows.
+        embedder: makes the embedder; it is called once where the work is done.
+        windows: how clips become rows.
+        dtype: the embeddings are stored as; "float16" halves them, for scores that differ by
+            some 1e-3.
+        clips: a shard; None: 1,024, or 65,536 embeddings that were made elsewhere.
+    """
+
+    folder: str
+    embedder: Callable[[], Embedder]
+    windows: Windows
+    dtype: Dtype = "float32"
+    clips: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in shards.DTYPES:
+            raise BadSetting(
+                f"embeddings cannot be stored as '{self.dtype}'; use float32 or float16"
+            )
+        if self.clips is not None and self.clips < 1:
+            raise BadSetting(f"a shard of at least 1 clip was expected, got {self.clips}")
+
+
+Run = Callable[[Sequence[Unit | VectorUnit], Work, Callable[[int], None]], None]
+
+
+def build(
+    source: Source,
+    work: Work,
+    about: About,
+    *,
+    overwrite: bool = False,
+    run: Run | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Manifest:
+    """Build an index on disk, or go on with a build that was stopped.
+
+    The shards depend on source and work alone: however often a build was stopped, and wherever
+    its units were done, its files are the same. Memory holds one shard and the sound that
+    is read ahead.
+
+    Args:
+        source: the clips, or embeddings that were made elsewhere.
+        work: how they are embedded, and where to.
+        about: what the manifest says of the rows.
+        overwrite: replace an index that is there, once the new one is finished.
+        run: does the units; by default one after the other, here.
+        progress: told how many clips are done, at the start and after each.
+
+    Raises:
+        OutputExists: there is something already, and `overwrite` is off or it is no index.
+        CannotWrite: the place is full, read-only, or another process is writing there.
+        BadSetting: a build with other settings was begun there, or two clips have one id.
+        IndexMismatch: no clips, or an embedding that has no direction.
+        AnechoicError: as the source says of a clip that cannot be used.
+    """
+    place = Place(work.folder)
+    units = source.units()
+    plan = _plan(source, work, about)
+    if overwrite and (built := _settled(place, _hash(plan, units))):
+        return built
+    require_free(place, overwrite)
+    if place.exists(manifest.NAME):
+        beside = replace(work, folder=f"{place.name}.new")
+        built = build(source, beside, about, run=run, progress=progress)
+        put_in_place(Place(beside.folder), place)
+        return built
+    with place.alone():
+        _begin(place, plan)
+        done = sum(note.clips for unit in units for note in _notes(place, unit))
+        progress(done, source.total)
+
+        def told(clips: int) -> None:
+            nonlocal done
+            done += clips
+            progress(done, source.total)
+
+        (run or one_after_the_other)(units, work, told)
+        return _finish(place, units, plan, about)
+
+
+def require_free(place: Place, overwrite: bool = False) -> None:
+    """Refuse to build where something is that may not be replaced.
+
+    Raises:
+        OutputExists: the place is in use, and `overwrite` is off or it is no index.
+    """
+    if not place.exists() or place.exists(NOTES):
+        return
+    if place.exists(manifest.NAME):
+        if not overwrite:
+            raise OutputExists(
+                f"'{place.name}' exists already; name another output or overwrite it"
+            )
+        if place.local is None:
+            raise OutputExists(
+                f"'{place.name}' is not on this machine, where alone an index can be replaced as "
+                "a whole; remove it first, or name another output"
+            )
+    elif place.local is None or any(f.name[0] != "." for f in place.local.iterdir()):
+        raise OutputExists(f"'{place.name}' is no index and is not replaced; name another output")
+
+
+def one_after_the_other(
+    units: Sequence[Unit | VectorUnit], work: Work, told: Callable[[int], None]
+) -> None:
+    """Do all units in this process."""
+    for unit in units:
+        do_unit(unit, work, told)
+
+
+def do_unit(unit: Unit | VectorUnit, work: Work, told: Callable[[int], None]) -> None:
+    """Write those shards of a unit that are missing; what is finished is not embedded again.
+
+    Args:
+        unit: of a source.
+        work: what to do with it.
+        told: called with 1 after each clip.
+
+    Raises:
+        AnechoicError: as `build`.
+    """
+    place = Place(work.folder)
+    finished = list(_notes(place, unit))
+    if finished and finished[-1].last:
+        return
+    parts = _parts(unit, sum(note.clips for note in finished), work, told)
+    for number, (clips, embeddings, taken, last) in enumerate(parts, len(finished)):
+        _require_directions(place, clips, embeddings)
+        name = f"{unit.key}-{number:05d}"
+        shard = None
+        if clips:
+            shard = shards.write(place, name, clips, embeddings.astype(work.dtype), taken)
+        total = embeddings.sum(0, dtype=np.float64).tolist()
+        note = _Note(unit.identity, shard, taken, total, last)
+        place.write(f"{NOTES}/{name}.json", json.dumps(asdict(note)).encode())
+
+
+def _parts(
+    unit: Unit | VectorUnit, start: int, work: Work, told: Callable[[int], None]
+) -> Iterator[tuple[list[Clip], np.ndarray, int, bool]]:
+    """Rows and embeddings for each shard that is left, how many clips it took, and whether it
+    is the last."""
+    if isinstance(unit, VectorUnit):
+        rows, size = unit.rows(start), work.clips or VECTORS
+        while True:
+            part = []
+            for row in islice(rows, size):
+                part.append(row)
+                told(1)
+            vectors = np.stack([v for _, v in part]) if part else np.zeros((0, 1), np.float32)
+            yield [clip for clip, _ in part], vectors, len(part), len(part) < size
+            if len(part) < size:
+                return
+    items, size, embedder = unit.items(start), work.clips or CLIPS, work.embedder()
+    while True:
+        taken = 0
+
+        def read(item: Any) -> None:
+            nonlocal taken
+            taken += 1
+            told(1)
+
+        embeddings, clips = embed(islice(items, size), embedder, work.windows, read)
+        yield clips, embeddings.numpy(), taken, taken < size
+        if taken < size:
+            return
+
+
+def _require_directions(place: Place, clips: Sequence[Clip], embeddings: np.ndarray) -> None:
+    norms = np.linalg.norm(embeddings, axis=1)
+    bad = np.flatnonzero(~((norms > NO_DIRECTION) & np.isfinite(norms)))
+    if len(bad):
+        raise IndexMismatch(
+            f"index '{place.name}': the embedding of clip '{clips[bad[0]].id}' is NaN or has no "
+            f"direction ({len(bad)} of {len(clips)} rows of its shard); leave the clip out"
+        )
+
+
+# --------------------------------------------------------------------------------------- notes
+
+
+@dataclass(frozen=True)
+class _Note:
+    """A finished shard, in the folder `building`."""
+
+    unit: str  # its identity
+    shard: Shard | None  # None: nothing was left in the unit
+    clips: int  # of the source
+    sum: list[float]  # of the embeddings, float64 [d]
+    last: bool  # of its unit
+
+
+def _notes(place: Place, unit: Unit | VectorUnit) -> Iterator[_Note]:
+    """The finished shards of a unit, as far as it is what it was."""
+    for number in count():
+        try:
+            told = json.loads(place.read(f"{NOTES}/{unit.key}-{number:05d}.json"))
+        except FileNotFoundError:
+            return
+        if told["unit"] != unit.identity:
+            return  # a file was mended: the unit is done again
+        shard = Shard(**told["shard"]) if told["shard"] else None
+        yield _Note(**{**told, "shard": shard})
+
+
+def _plan(source: Source, work: Work, about: About) -> dict[str, Any]:
+    """What all shards depend on; on what else each does, its unit's identity tells."""
+    return {
+        "source": source.name,
+        "embedder": [about.embedder_name, about.revision],
+        "windows": asdict(work.windows),
+        "dtype": work.dtype,
+        "clips": work.clips,
+    }
+
+
+def _begin(place: Place, plan: dict[str, Any]) -> None:
+    """Note what is being built; what was begun must be the same."""
+    try:
+        begun = json.loads(place.read(f"{NOTES}/{PLAN}"))
+    except FileNotFoundError:
+        place.write(f"{NOTES}/{PLAN}", json.dumps(plan, indent=1).encode())
+        return
+    other = [f"{name} {begun[name]}" for name, value in plan.items() if begun[name] != value]
+    if other:
+        raise BadSetting(
+            f"'{place.name}' holds a build that was begun with {', '.join(other)}; finish it as it "
+            "was begun, or remove the folder"
+        )
+
+
+def _finish(
+    place: Place, units: Sequence[Unit | VectorUnit], plan: dict[str, Any], about: About
+) -> Manifest:
+    """Write the manifest, and remove the notes."""
+    notes = [note for unit in units for note in _notes(place, unit) if note.shard]
+    if not notes:
+        place.remove(NOTES)
+        raise IndexMismatch("an index needs at least one clip, and there are none; add clips")
+    made = [note.shard for note in notes if note.shard]
+    require_unique(place, made)
+    dims = {len(note.sum) for note in notes}
+    if len(dims) > 1:
+        raise IndexMismatch(f"embeddings of one length were expected, got {sorted(dims)}")
+    rows = sum(shard.rows for shard in made)
+    mean = np.sum([note.sum for note in notes], axis=0) / rows
+    if about.centred and np.linalg.norm(mean) > 1 - NO_DIRECTION:
+        raise IndexMismatch(
+            f"index '{place.name}' holds {rows} rows that are all the same; a single clip, or "
+            "copies of one, can only be indexed uncentred ('--no-centre')"
+        )
+    built = Manifest(
+        about,
+        dims.pop(),
+        plan["dtype"],
+        tuple(mean.tolist()) if about.centred else None,
+        tuple(made),
+        _hash(plan, units),
+    )
+    built.write(place)
+    place.remove(NOTES)
+    forget(place, built)
+    return built
+
+
+def forget(place: Place, built: Manifest) -> None:
+    """Remove the shards that a manifest does not name."""
+    wanted = {f"{shard.name}.parquet" for shard in built.shards}
+    for name in place.names(shards.FOLDER):
+        if name not in wanted:
+            place.remove(f"{shards.FOLDER}/{name}")
+
+
+def _hash(plan: dict[str, Any], units: Sequence[Unit | VectorUnit]) -> str:
+    return manifest.hash_of([plan, [[unit.key, unit.identity] for unit in units]])
+
+
+def require_unique(place: Place, made: Sequence[Shard]) -> None:
+    """Refuse two clips of one id, wherever they are; 8 bytes a clip are held.
+
+    Raises:
+        BadSetting: naming one.
+    """
+    hashes = [
+        hashlib.blake2b(name.encode(), digest_size=8).digest()
+        for shard in made
+        for name, _ in groupby(shards.read_column(place, shard, "id"))
+    ]
+    seen = np.sort(np.frombuffer(b"".join(hashes), np.uint64))
+    twice = set(seen[1:][seen[1:] == seen[:-1]].tolist())
+    if not twice:
+        return
+    found: set[str] = set()
+    for shard in made:  # a hash may be shared by chance: the names decide
+        for name, _ in groupby(shards.read_column(place, shard, "id")):
+            digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+            if int.from_bytes(digest, "little") in twice:
+                if name in found:
+                    raise BadSetting(f"two clips have the id '{name}'; give each its own")
+                found.add(name)
+
+
+# --------------------------------------------------------------------------------- replacement
+
+
+def put_in_place(new: Place, place: Place) -> None:
+    """Rename a finished index on this machine, over the one that is there, if there is one."""
+    with place.writing():
+        old = Place(f"{place.root}.old")
+        old.remove("")
+        if place.exists():
+            Path(place.root).rename(old.root)
+        Path(new.root).rename(place.root)
+        old.remove("")
+
+
+def _settled(place: Place, plan: str) -> Manifest | None:
+    """Finish a replacement that was stopped after its last shard, if there is one."""
+    new = Place(f"{place.root}.new")
+    if place.local is None or not new.exists(manifest.NAME):
+        return None
+    built = manifest.read(new)
+    if built.plan != plan:
+        new.remove("")  # of another build, which was never put in place
+        return None
+    put_in_place(new, place)
+    return built

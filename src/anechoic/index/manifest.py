@@ -1,0 +1,121 @@
+"""What an index is made of: one JSON file, which tells the hash of everything and of itself.
+
+An index is there once its manifest is: it is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from anechoic import __version__
+from anechoic.errors import IndexMismatch
+from anechoic.index.place import Place
+from anechoic.index.shards import Shard, damaged
+
+FORMAT = 2
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class About:
+    """How the rows of an index were made, and what they are for."""
+
+    embedder_name: str
+    sample_rate: int  # the embedder's, in Hz
+    centred: bool = True
+    window_s: float | None = None  # None: a row is a whole clip
+    hop_s: float | None = None
+    revision: str | None = None  # of the embedder's weights, if it has any
+    model: str | None = None  # whose training set this is
+    thresholds: dict[str, float] = field(default_factory=dict)  # "copy": a copy scores above it
+    clips_folder: str | None = None  # where the clips' paths start
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The shards of an index, in the order of its rows."""
+
+    about: About
+    dim: int
+    dtype: str
+    mean: tuple[float, ...] | None  # what a centred index takes off; None: it is not centred
+    shards: tuple[Shard, ...]
+    plan: str = ""  # a hash of what it was built from, and how; "": it was made in memory
+
+    @property
+    def rows(self) -> int:
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def clips(self) -> int:
+        """Training clips that the rows come from."""
+        return sum(shard.clips for shard in self.shards)
+
+    @property
+    def content(self) -> str:
+        """A hash of all rows, and of the mean that is taken off."""
+        return hash_of([[shard.sha256 for shard in self.shards], self.mean])
+
+    def write(self, place: Place) -> None:
+        """Write it: from now on the index is there.
+
+        Raises:
+            CannotWrite: the place is full or read-only.
+        """
+        told = {
+            "format": FORMAT,
+            "anechoic": __version__,
+            "rows": self.rows,
+            "clips": self.clips,
+            **asdict(self),
+        }
+        told["sha256"] = hash_of(told)
+        place.write(NAME, (json.dumps(told, indent=1) + "\n").encode())
+
+
+def read(place: Place) -> Manifest:
+    """The manifest of an index, which is checked against its own hash.
+
+    Raises:
+        IndexMismatch: no index, an unfinished build, another format, or an edited manifest.
+    """
+    try:
+        told = json.loads(place.read(NAME))
+    except (FileNotFoundError, NotADirectoryError):
+        begun = place.exists("building")
+        raise IndexMismatch(
+            f"index '{place.name}' is not finished: its build was stopped; run the same "
+            "'anechoic index build' again, which goes on where it was"
+            if begun
+            else f"there is no index '{place.name}' (no {NAME}); build one with 'anechoic index "
+            "build'"
+        ) from None
+    except ValueError as error:
+        raise damaged(place, f"{NAME} is no JSON") from error
+    version = told.get("format") if isinstance(told, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise damaged(place, f"{NAME} tells no format")
+    if version != FORMAT:
+        mend = "upgrade anechoic" if version > FORMAT else "rebuild it with 'anechoic index build'"
+        raise IndexMismatch(
+            f"index '{place.name}' has format {version}, and anechoic {__version__} reads format "
+            f"{FORMAT}; {mend}"
+        )
+    if told.pop("sha256", None) != hash_of(told):
+        raise damaged(place, f"{NAME} is not what was written")
+    return Manifest(
+        About(**told["about"]),
+        told["dim"],
+        told["dtype"],
+        None if told["mean"] is None else tuple(told["mean"]),
+        tuple(Shard(**shard) for shard in told["shards"]),
+        told["plan"],
+    )
+
+
+def hash_of(value: Any) -> str:
+    """Of a JSON value, however it is laid out."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,211 @@
+"""What serves a search in a large index: derived from its shards, and made again at will.
+
+search/
+  vectors.npy     projected vectors [n, d], memory-mapped
+  clips.arrow     what the rows stand for, memory-mapped
+  trained.bin     the empty search structure
+  codes/*.npy     of each shard, named by its hash
+  index.faiss     the structure with all codes, memory-mapped
+  about.json      what it was derived from; written last
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from anechoic.errors import IndexMismatch
+from anechoic.index import shards
+from anechoic.index.manifest import Manifest, hash_of
+from anechoic.index.place import Place
+from anechoic.index.shards import Shard
+from anechoic.index.stored import StoredClips
+from anechoic.index.vectors import Mapped, project
+
+if TYPE_CHECKING:
+    from anechoic.index.structure import Plan
+
+FOLDER = "search"
+RESIDENT = 2 * 2**30  # bytes of vectors that are searched in memory, where nothing is derived
+
+Progress = Callable[[str, int, int], None]  # what is being done, shards done, shards in all
+
+
+def derive(
+    folder: Path,
+    manifest: Manifest,
+    plan: Plan,
+    *,
+    progress: Progress = lambda what, done, total: None,
+) -> None:
+    """Make the search of an index; what a stopped run has finished is not made again.
+
+    After clips were added or removed, only the changed shards are encoded, in the structure that
+    was trained before.
+
+    Args:
+        folder: of the index, on this machine.
+        manifest: of the index.
+        plan: how to search; an exact one needs nothing on disk, and what is there is removed.
+        progress: told of each shard.
+
+    Raises:
+        CannotWrite: the disk is full or read-only.
+        IndexMismatch: the shards are damaged.
+    """
+    from anechoic.index import structure
+
+    place = Place(folder)
+    place.remove(f"{FOLDER}/about.json")
+    if plan.kind == "exact":
+        place.remove(FOLDER)
+        return
+    with place.alone(), place.writing():
+        made = folder / FOLDER
+        (made / "codes").mkdir(parents=True, exist_ok=True)
+        _lay_out(place, manifest, made, progress)
+        vectors = np.load(made / "vectors.npy", mmap_mode="r")
+        trained = _trained(made, manifest, plan, vectors)
+        _encode(made, manifest, trained, vectors, progress)
+        codes = (np.load(_codes(made, shard)) for shard in manifest.shards)
+        structure.assemble(trained, codes, made / "index.faiss")
+        wanted = {_codes(made, shard) for shard in manifest.shards}
+        for file in set((made / "codes").iterdir()) - wanted:
+            file.unlink()  # of shards that were removed or replaced
+        about = {"of": manifest.content, "plan": asdict(plan)}
+        place.write(f"{FOLDER}/about.json", json.dumps(about, indent=1).encode())
+
+
+def open_search(folder: Path, manifest: Manifest) -> tuple[Mapped, StoredClips] | None:
+    """The derived search of an index, or None where nothing was derived.
+
+    Raises:
+        IndexMismatch: it was derived from other shards, was stopped, or is damaged.
+    """
+    made = folder / FOLDER
+    try:
+        about = json.loads((made / "about.json").read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        if made.is_dir():
+            raise stale(folder, "was not finished") from None
+        return None
+    if about["of"] != manifest.content:
+        raise stale(folder, "is older than its shards")
+    from anechoic.index import structure
+
+    plan = structure.Plan(**about["plan"])
+    try:
+        searcher = structure.open_searcher(made / "index.faiss", plan)
+        mapped = Mapped(made / "vectors.npy", searcher, plan.candidates)
+    except (OSError, ValueError) as error:
+        raise stale(folder, f"is damaged ({error})") from error
+    clips = StoredClips(made / "clips.arrow")
+    if not len(mapped) == len(clips) == manifest.rows:
+        raise stale(folder, "is damaged: not a row for each row")
+    return mapped, clips
+
+
+def require_small(place: Place, manifest: Manifest) -> None:
+    """Refuse to search in memory what is too large for it.
+
+    Raises:
+        IndexMismatch: with the mend.
+    """
+    size = manifest.rows * manifest.dim * 4
+    if size <= RESIDENT:
+        return
+    held = f"index '{place.name}' holds {size / 2**30:.1f} GiB of vectors"
+    if place.local is None:
+        raise IndexMismatch(
+            f"{held} and is not on this machine; fetch it with 'anechoic index fetch {place.name}'"
+        )
+    raise IndexMismatch(
+        f"{held} and has no search yet; make it with 'anechoic index optimise {place.name}'"
+    )
+
+
+def stale(folder: Path, what: str) -> IndexMismatch:
+    """The error for a search that cannot serve."""
+    return IndexMismatch(
+        f"the search of index '{folder}' {what}; make it again with 'anechoic index optimise "
+        f"{folder}'"
+    )
+
+
+def _lay_out(place: Place, manifest: Manifest, made: Path, progress: Progress) -> None:
+    """Write the vectors and the clips of all shards, each as one file."""
+    import pyarrow as pa
+
+    done = made / "laid-out.json"
+    names = ("vectors.npy", "clips.arrow")
+    if done.exists() and json.loads(done.read_text()) == manifest.content:
+        return
+    done.unlink(missing_ok=True)
+    mean = None if manifest.mean is None else torch.tensor(manifest.mean)
+    parts = [made / f"{name}.part" for name in names]
+    shape = (manifest.rows, manifest.dim)
+    vectors = np.lib.format.open_memmap(parts[0], "w+", manifest.dtype, shape)
+    start, writer = 0, None
+    for number, shard in enumerate(manifest.shards):
+        table = shards.read_table(place, shard)
+        rows = project(torch.from_numpy(shards.embeddings_of(table)), mean)
+        vectors[start : start + shard.rows] = rows.numpy()
+        start += shard.rows
+        about = table.drop_columns("embedding")
+        writer = writer or pa.ipc.new_file(str(parts[1]), about.schema)
+        writer.write_table(about)
+        progress("laying out", number + 1, len(manifest.shards))
+    assert writer is not None  # an index has a shard
+    writer.close()
+    vectors.flush()
+    for part, name in zip(parts, names, strict=True):
+        part.replace(made / name)
+    place.write(f"{FOLDER}/{done.name}", json.dumps(manifest.content).encode())
+
+
+def _trained(made: Path, manifest: Manifest, plan: Plan, vectors: np.ndarray) -> bytes:
+    """The trained structure: the one that is there, if it is of this plan."""
+    from anechoic.index import structure
+
+    file, note = made / "trained.bin", made / "trained.json"
+    wanted = {"plan": asdict(plan), "mean": hash_of(manifest.mean)}
+    if file.exists() and note.exists() and json.loads(note.read_text()) == wanted:
+        return file.read_bytes()
+    note.unlink(missing_ok=True)
+    rows = np.unique(np.linspace(0, len(vectors) - 1, plan.sample).round().astype(np.int64))
+    trained = structure.train(vectors[rows].astype(np.float32), plan)
+    Place(made).write(file.name, trained)
+    Place(made).write(note.name, json.dumps(wanted).encode())
+    shutil.rmtree(made / "codes")
+    (made / "codes").mkdir()
+    return trained
+
+
+def _codes(made: Path, shard: Shard) -> Path:
+    return made / "codes" / f"{shard.sha256[:24]}.npy"
+
+
+def _encode(
+    made: Path, manifest: Manifest, trained: bytes, vectors: np.ndarray, progress: Progress
+) -> None:
+    """Encode the shards whose codes are not there."""
+    from anechoic.index import structure
+
+    start = 0
+    for number, shard in enumerate(manifest.shards):
+        file = _codes(made, shard)
+        if not file.exists():
+            rows = vectors[start : start + shard.rows].astype(np.float32)
+            buffer = io.BytesIO()
+            np.save(buffer, structure.encode(trained, rows))
+            Place(made / "codes").write(file.name, buffer.getvalue())
+        start += shard.rows
+        progress("encoding", number + 1, len(manifest.shards))

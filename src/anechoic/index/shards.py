@@ -1,0 +1,167 @@
+"""Rows of an index as Parquet files: what a clip is, and its embedding as the embedder gave it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from anechoic.errors import IndexMismatch
+from anechoic.index.clips import Clip
+from anechoic.index.place import Place
+
+FOLDER = "shards"
+DTYPES = ("float32", "float16")
+ROUNDED = 1e-4  # float16 takes norms off by less
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file of rows."""
+
+    name: str
+    rows: int
+    clips: int  # training clips that it was made of; a clip may have several rows, or none
+    bytes: int
+    sha256: str
+
+
+def write(
+    place: Place, name: str, clips: Sequence[Clip], embeddings: np.ndarray, count: int
+) -> Shard:
+    """Write rows as `shards/NAME.parquet`.
+
+    Args:
+        place: the index's.
+        name: of the shard, without suffix.
+        clips: what each row stands for.
+        embeddings: [n, d], unit norm, float32 or float16: they are stored as that.
+        count: how many training clips the rows come from.
+
+    Raises:
+        CannotWrite: the place is full or read-only.
+    """
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    columns = [name for name in _schema(1, "float32").names if name != "embedding"]
+    pq.write_table(
+        _table(clips, embeddings),
+        buffer,
+        compression={**dict.fromkeys(columns, "zstd"), "embedding": "none"},
+        use_dictionary=["caption", "path"],
+        write_statistics=False,
+        row_group_size=16_384,
+    )
+    data = buffer.getvalue()
+    place.write(f"{FOLDER}/{name}.parquet", data)
+    return Shard(name, len(clips), count, len(data), hashlib.sha256(data).hexdigest())
+
+
+def read(place: Place, shard: Shard, *, check: bool = True) -> tuple[list[Clip], np.ndarray]:
+    """The rows of a shard, and their embeddings in float32 [n, d], unit norm.
+
+    Args:
+        place: the index's.
+        shard: as the manifest has it.
+        check: compare the file's hash.
+
+    Raises:
+        IndexMismatch: the file is missing, cut off or another.
+    """
+    table = _read(place, shard, None, check=check)
+    return clips_of(table), embeddings_of(table)
+
+
+def read_column(place: Place, shard: Shard, column: str) -> list[Any]:
+    """One column of a shard, its hash unchecked: of a large one, little is read."""
+    return _read(place, shard, [column], check=False).column(column).to_pylist()
+
+
+def read_table(place: Place, shard: Shard, *, check: bool = True) -> Any:
+    """A shard as an Arrow table."""
+    return _read(place, shard, None, check=check)
+
+
+def clips_of(table: Any) -> list[Clip]:
+    """What the rows of a table stand for."""
+    names = [name for name in table.column_names if name != "embedding"]
+    rows = table.select(names).to_pylist()
+    return [Clip(**{**row, "info": dict(row["info"])}) for row in rows]
+
+
+def stored_embeddings(table: Any) -> np.ndarray:
+    """The embeddings of a table as they are stored, [n, d]."""
+    column = table.column("embedding").combine_chunks()
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, column.type.list_size)
+
+
+def embeddings_of(table: Any) -> np.ndarray:
+    """The embeddings of a table, float32 [n, d], unit norm."""
+    stored = stored_embeddings(table)
+    embeddings = stored.astype(np.float32)
+    if stored.dtype == np.float16:
+        embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return embeddings
+
+
+def _table(clips: Iterable[Clip], embeddings: np.ndarray) -> Any:
+    import pyarrow as pa
+
+    dim, dtype = embeddings.shape[1], str(embeddings.dtype)
+    schema = _schema(dim, dtype)
+    rows = [{**asdict(clip), "info": list(clip.info.items())} for clip in clips]
+    about = pa.Table.from_pylist(rows, pa.schema(list(schema)[:-1]))
+    flat = pa.array(np.ascontiguousarray(embeddings).reshape(-1))
+    column = pa.FixedSizeListArray.from_arrays(flat, dim)
+    return about.append_column(schema.field("embedding"), column)
+
+
+def _schema(dim: int, dtype: str) -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("caption", pa.string()),
+            ("path", pa.string()),
+            ("start_s", pa.float64()),
+            ("seconds", pa.float64()),
+            ("info", pa.map_(pa.string(), pa.string())),
+            ("embedding", pa.list_(pa.float16() if dtype == "float16" else pa.float32(), dim)),
+        ]
+    )
+
+
+def _read(place: Place, shard: Shard, columns: list[str] | None, *, check: bool) -> Any:
+    import pyarrow.parquet as pq
+    from pyarrow.lib import ArrowException
+
+    name = f"{FOLDER}/{shard.name}.parquet"
+    try:
+        if place.size(name) != shard.bytes:
+            raise damaged(place, f"{name} is cut off or another file")
+        if columns is not None:
+            with place.fs.open(place.path(name)) as file:
+                return pq.read_table(file, columns=columns)
+        data = place.read(name)
+        if check and hashlib.sha256(data).hexdigest() != shard.sha256:
+            raise damaged(place, f"{name} is not the file that was written")
+        return pq.read_table(io.BytesIO(data))
+    except FileNotFoundError:
+        raise damaged(place, f"{name} is missing") from None
+    except (ArrowException, OSError) as error:
+        raise damaged(place, f"{name} cannot be read: {error}") from error
+
+
+def damaged(place: Place, what: str) -> IndexMismatch:
+    """The error for files that are not what was written."""
+    return IndexMismatch(
+        f"index '{place.name}' is damaged or was edited ({what}); restore it, or rebuild it with "
+        "'anechoic index build'"
+    )

@@ -1,0 +1,89 @@
+"""A folder of sound files with a caption file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+from anechoic import audio
+from anechoic.errors import BadAudio
+from anechoic.index import captions
+from anechoic.index.captions import Captioned
+from anechoic.index.sources.protocol import Item, digest
+
+LINES = 1024  # in a unit
+
+
+@dataclass(frozen=True)
+class FolderUnit:
+    """So many lines of the caption file."""
+
+    key: str
+    folder: str
+    lines: tuple[Captioned, ...]
+
+    def items(self, start: int = 0) -> Iterator[Item]:
+        """The clips of the lines from `start` on."""
+        for line in self.lines[start:]:
+            info = {name: value for name, value in line.info.items() if name != "id"}
+            read = partial(audio.read, Path(self.folder, line.file))
+            yield Item(line.id, line.caption, line.file, info, read)
+
+
+class FolderSource:
+    """The sounds of a folder, in the order of the caption file.
+
+    Args:
+        folder: of the sounds; those in its subfolders belong to it, hidden files do not.
+        caption_file: CSV, JSON lines or Parquet (`captions.read`); by default the folder's own
+            metadata.csv, metadata.jsonl or metadata.parquet, as in a Hugging Face audiofolder.
+
+    Raises:
+        BadAudio: no such folder, or none of its files is sound.
+        BadCaptions: the captions do not fit the files, one way or the other.
+    """
+
+    embedder_name = None
+
+    def __init__(self, folder: str | Path, caption_file: str | Path | None = None):
+        self.path = Path(folder)
+        if not self.path.is_dir():
+            raise BadAudio(f"expected a folder of clips, but '{folder}' is none; check the path")
+        found = sorted(sound_files(self.path))
+        if not found:
+            raise BadAudio(f"there are no sound files in '{folder}'; check the path")
+        self.caption_file = Path(caption_file) if caption_file else captions.find(self.path)
+        self.lines = captions.read(self.caption_file)
+        captions.require_match(self.caption_file, self.path, self.lines, found)
+        self.name = str(folder)
+        self.clips_folder = str(self.path.resolve())
+        self.total = len(self.lines)
+
+    @cached_property
+    def identity(self) -> str:
+        """Of the caption file's content, and each sound's name and size."""
+        with self.caption_file.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        sizes = ((line.file, (self.path / line.file).stat().st_size) for line in self.lines)
+        return digest(["folder", content, *sizes])
+
+    def units(self) -> Sequence[FolderUnit]:
+        """A unit for each `LINES` lines."""
+        return [
+            FolderUnit(
+                f"lines-{first:09d}", self.clips_folder, tuple(self.lines[first : first + LINES])
+            )
+            for first in range(0, len(self.lines), LINES)
+        ]
+
+
+def sound_files(folder: str | Path) -> Iterator[str]:
+    """The sound files in a folder and those below it, without hidden files, in any order."""
+    for top, _, names in os.walk(folder):
+        for name in names:
+            if not name.startswith(".") and Path(name).suffix.lower() in audio.SUFFIXES:
+                yield os.path.join(top, name)

@@ -1,0 +1,107 @@
+"""Names of many files in one: folders, globs, and braces as a shell expands them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from anechoic.errors import BadSetting
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """What a pattern's braces stand for, in the order that a shell gives.
+
+    >>> expand_braces("clips-{08..10}.tar")
+    ['clips-08.tar', 'clips-09.tar', 'clips-10.tar']
+    >>> expand_braces("{a,b}/{1..2}.tar")
+    ['a/1.tar', 'a/2.tar', 'b/1.tar', 'b/2.tar']
+    """
+    found = re.search(r"\{([^{}]*)\}", pattern)
+    if found is None:
+        return [pattern]
+    inside = found[1]
+    if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", inside):
+        first, last = int(numbers[1]), int(numbers[2])
+        padded = any(len(n) > 1 and n.startswith("0") for n in numbers.groups())
+        width = max(map(len, numbers.groups())) if padded else 0
+        step = 1 if first <= last else -1
+        options = [f"{n:0{width}d}" for n in range(first, last + step, step)]
+    else:
+        options = inside.split(",")
+    before, after = pattern[: found.start()], pattern[found.end() :]
+    return [whole for option in options for whole in expand_braces(before + option + after)]
+
+
+def files(where: str | Path, suffix: str) -> list[str]:
+    """The files that a folder, pattern or name stands for.
+
+    Braces name files, every one of which has to be there; `*`, `?` and `[` match what is there.
+    Anywhere that fsspec reaches: also `s3://`, `hf://`.
+
+    Args:
+        where: a folder, whose files of the suffix are meant; a name; or a pattern.
+        suffix: ".tar", ".parquet".
+
+    Returns:
+        Names, those of each folder and glob sorted.
+
+    Raises:
+        BadSetting: nothing there, a file that is missing, not of this kind, or named twice.
+    """
+    out: list[str] = []
+    for name in expand_braces(str(where)):
+        out += _files(name, suffix)
+    others = [name for name in out if not name.lower().endswith(suffix)]
+    if others:
+        raise BadSetting(f"expected {suffix} files in '{where}', but there is '{others[0]}'")
+    if len(set(out)) < len(out):
+        raise BadSetting(f"'{where}' names a file twice; name each once")
+    return out
+
+
+def names_of(files: Sequence[str], suffix: str) -> list[str]:
+    """A name for each file: without suffix, and without folder if that tells them apart.
+
+    >>> names_of(["x/a/0.tar", "x/b/0.tar"], ".tar")
+    ['a/0', 'b/0']
+    """
+    stems = [PurePath(file).name.removesuffix(suffix) for file in files]
+    if len(set(stems)) == len(stems):
+        return stems
+    parts = [PurePath(file).parts for file in files]
+    common = next(n for n, part in enumerate(zip(*parts, strict=False)) if len(set(part)) > 1)
+    return ["/".join(part[common:]).removesuffix(suffix) for part in parts]
+
+
+def open_fs(name: str) -> tuple[Any, str]:
+    """The fsspec file system that a name is on, and the name there.
+
+    Raises:
+        BadSetting: a protocol that is not known or not installed.
+    """
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(name)
+    except (ImportError, ValueError) as error:
+        raise BadSetting(f"'{name}' cannot be reached ({error})") from error
+
+
+def _files(name: str, suffix: str) -> list[str]:
+    system, path = open_fs(name)
+    try:
+        if system.isdir(path):
+            names = sorted(system.glob(f"{path.rstrip('/')}/*{suffix}"))
+        elif re.search(r"[*?\[]", path):
+            names = sorted(system.glob(path))
+        else:
+            names = [path] if system.isfile(path) else []
+    except OSError as error:
+        raise BadSetting(f"'{name}' cannot be reached ({error}); check the path") from error
+    if not names:
+        raise BadSetting(f"there is no {suffix} file '{name}'; check the path")
+    if "://" not in name:
+        return names
+    return [system.unstrip_protocol(found) for found in names]

@@ -1,0 +1,295 @@
+"""Parquet files of embeddings that were made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from anechoic.errors import BadCaptions, IndexMismatch
+from anechoic.index.captions import CAPTION_COLUMNS
+from anechoic.index.clips import Clip
+from anechoic.index.sources.patterns import files, names_of, open_fs
+from anechoic.index.sources.protocol import (
+    Columns,
+    caption_of,
+    digest,
+    some,
+    text_of,
+    unit_key,
+)
+
+EMBEDDING = "embedding"
+PATH_COLUMNS = ("path", "file_name", "file")
+ROWS = 65_536  # in a unit, in whole row groups: at least so many
+BATCH = 1024  # rows that are in memory at once
+BUFFER = 1 << 20  # bytes of a column read at once; without it a whole row group is
+NO_DIRECTION = 1e-5  # a norm below this is rounding
+
+
+@dataclass(frozen=True)
+class VectorColumns:
+    """Which column holds what."""
+
+    embedding: str
+    caption: str
+    id: str | None  # None: the rows are numbered
+    path: str | None
+    dim: int | None  # of lists of a fixed size
+
+
+@dataclass(frozen=True)
+class ParquetUnit:
+    """Some row groups of one file."""
+
+    key: str
+    file: str
+    name: str  # what numbered rows are called after
+    groups: tuple[int, ...]
+    first_row: int  # of the groups, in the file
+    columns: VectorColumns
+    dim: int
+
+    def rows(self, start: int = 0) -> Iterator[tuple[Clip, np.ndarray]]:
+        """Clips and their embeddings, unit norm, float32 [d].
+
+        Raises:
+            IndexMismatch: a file that is damaged; embeddings that are missing, NaN, infinite,
+                without direction, or of another length.
+            BadCaptions: a row without a caption.
+        """
+        from pyarrow.lib import ArrowException
+
+        row = self.first_row
+        groups = list(self.groups)
+        try:
+            with open_parquet(self.file) as file:
+                columns = _told(file.schema_arrow)
+                while groups and start >= (size := file.metadata.row_group(groups[0]).num_rows):
+                    start, row, groups = start - size, row + size, groups[1:]
+                for batch in file.iter_batches(BATCH, groups, columns) if groups else ():
+                    skipped = min(start, len(batch))
+                    start -= skipped
+                    row += skipped
+                    yield from self._rows(batch.slice(skipped), row)
+                    row += len(batch) - skipped
+        except (ArrowException, OSError) as error:
+            raise _damaged(self.file, error) from error
+
+    def _rows(self, batch: Any, first_row: int) -> Iterator[tuple[Clip, np.ndarray]]:
+        if len(batch) == 0:
+            return
+        names = self.columns
+        others = batch.drop_columns([names.embedding]).to_pylist()
+        ids = [
+            text_of(cells.get(names.id)) if names.id else f"{self.name}/{first_row + i}"
+            for i, cells in enumerate(others)
+        ]
+        rows = [str(first_row + i) for i in range(len(batch))]
+        where = f"Parquet file '{self.file}'"
+        captions = [caption_of(cells[names.caption]) for cells in others]
+        if without := [row for row, text in zip(rows, captions, strict=True) if not text]:
+            raise BadCaptions(
+                f"{where} has no caption in rows {some(without)}; give each clip its caption"
+            )
+        if without := [row for row, text in zip(rows, ids, strict=True) if not text]:
+            raise IndexMismatch(f"{where} has no '{names.id}' in rows {some(without)}")
+        vectors = unit_rows(self._vectors(batch.column(names.embedding), ids), ids, where)
+        for id, caption, cells, vector in zip(ids, captions, others, vectors, strict=True):
+            yield _clip(id, caption, cells, names), vector
+
+    def _vectors(self, column: Any, ids: Sequence[str]) -> np.ndarray:
+        import pyarrow.compute as pc
+
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        bad = [id for id, length in zip(ids, lengths, strict=True) if length != self.dim]
+        if bad:
+            found = sorted({int(length) for length in lengths if length != self.dim})
+            raise IndexMismatch(
+                f"Parquet file '{self.file}': the embeddings of {some(bad)} have "
+                f"{', '.join(map(str, found[:3]))} values; expected {self.dim}, as the first has"
+            )
+        # a value that is missing becomes NaN here
+        return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.dim)
+
+
+class VectorSource:
+    """Embeddings in Parquet, with a caption and perhaps an id and path for each.
+
+    The columns are `embedding` (a list of floats), `caption` (or text), and if they are there
+    `id`, `path` (or file_name, file), `start_s` and `seconds` of the window, and `info`, a map;
+    whatever else there is becomes part of the clip's `info`. The file's metadata may name the
+    `embedder`.
+
+    Args:
+        where: a file, a folder of files, or a pattern.
+        columns: other names for those of the embedding, caption and id.
+
+    Raises:
+        BadSetting: no such files.
+        IndexMismatch: a file that is damaged or has no embeddings, or whose embeddings are of
+            another length or embedder than the first's.
+        BadCaptions: no captions.
+    """
+
+    clips_folder = None
+
+    def __init__(self, where: str | Path, columns: Columns | None = None):
+        self.name = str(where)
+        self.files = files(where, ".parquet")
+        self._footers = [_footer(file) for file in self.files]
+        named = columns or Columns()
+        self.columns = _columns(self.files[0], self._footers[0][0], named)
+        for file, (schema, _) in zip(self.files, self._footers, strict=True):
+            if _columns(file, schema, named) != self.columns:
+                raise IndexMismatch(
+                    f"the files of '{where}' have different columns, or embeddings of "
+                    f"different lengths ('{file}' and the first); index those of one kind at a time"
+                )
+        self.total = sum(metadata.num_rows for _, metadata in self._footers)
+        if self.total == 0:
+            raise IndexMismatch(f"'{where}' has no rows; expected an embedding in each")
+        self.dim = self._first_dim()
+        if self.dim == 0:
+            raise IndexMismatch(f"the first embedding of '{where}' is empty; embed it again")
+        told = {(schema.metadata or {}).get(b"embedder") for schema, _ in self._footers}
+        if len(told) > 1:
+            raise IndexMismatch(
+                f"the files of '{where}' name different embedders "
+                f"({some(sorted(text_of(name and name.decode()) for name in told))}); "
+                "index the embeddings of one at a time"
+            )
+        embedder = told.pop()
+        self.embedder_name = None if embedder is None else embedder.decode()
+
+    def _first_dim(self) -> int:
+        """The length of the first embedding."""
+        if self.columns.dim:
+            return self.columns.dim
+        first = next(n for n, (_, metadata) in enumerate(self._footers) if metadata.num_rows)
+        with open_parquet(self.files[first]) as file:
+            batches = file.iter_batches(1, columns=[self.columns.embedding])
+            return len(next(batches).column(0)[0].as_py() or [])
+
+    @cached_property
+    def identity(self) -> str:
+        """Of each file's name and footer: where its columns are, how large, and their range."""
+        about = [
+            (PurePath(file).name, str(metadata.to_dict()))
+            for file, (_, metadata) in zip(self.files, self._footers, strict=True)
+        ]
+        return digest(["vectors", self.columns, *about])
+
+    def units(self) -> Sequence[ParquetUnit]:
+        """Units of whole row groups, of some `ROWS` rows."""
+        out = []
+        names = names_of(self.files, ".parquet")
+        for number, (file, name) in enumerate(zip(self.files, names, strict=True)):
+            for groups, first_row in _grouped(self._footers[number][1]):
+                key = f"{unit_key(number, name)}-{groups[0]:06d}"
+                about = (groups, first_row, self.columns, self.dim)
+                out.append(ParquetUnit(key, file, name, *about))
+        return out
+
+
+def unit_rows(vectors: np.ndarray, ids: Sequence[str], where: str) -> np.ndarray:
+    """Vectors [n, d] at unit norm, float32; one that has it already is kept bit for bit.
+
+    Raises:
+        IndexMismatch: a vector that is NaN, infinite or has no direction; all such are named.
+    """
+    vectors = vectors.astype(np.float32)
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    bad = [id for id, norm in zip(ids, norms, strict=True) if not NO_DIRECTION < norm < np.inf]
+    if bad:
+        raise IndexMismatch(
+            f"{where}: the embeddings of {some(bad)} are NaN, infinite or have no direction; "
+            "leave those clips out or embed them again"
+        )
+    norms[abs(norms - 1) < 1e-6] = 1
+    return (vectors / norms[:, None]).astype(np.float32)
+
+
+def open_parquet(file: str) -> Any:
+    """A Parquet file anywhere that fsspec reaches, its columns read piece by piece."""
+    import pyarrow.parquet
+
+    system, path = open_fs(file)
+    return pyarrow.parquet.ParquetFile(path, filesystem=system, buffer_size=BUFFER)
+
+
+def _footer(file: str) -> tuple[Any, Any]:
+    """Schema and metadata."""
+    from pyarrow.lib import ArrowException
+
+    try:
+        with open_parquet(file) as opened:
+            return opened.schema_arrow, opened.metadata
+    except (ArrowException, OSError) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: str, error: Exception) -> IndexMismatch:
+    reason = str(error).splitlines()[0].rstrip(".")
+    return IndexMismatch(
+        f"Parquet file '{file}' is cut off, damaged, or no Parquet ({reason}); fetch or write it "
+        "again"
+    )
+
+
+def _columns(file: str, schema: Any, named: Columns) -> VectorColumns:
+    from pyarrow import types
+
+    def first(name: str | None, known: Sequence[str]) -> str | None:
+        return next((name for name in ([name] if name else known) if name in schema.names), None)
+
+    has = f"Parquet file '{file}' has the columns {', '.join(map(repr, schema.names))};"
+    embedding = named.embedding or EMBEDDING
+    kind: Any = schema.field(embedding).type if embedding in schema.names else None
+    a_list = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    lists = kind is not None and any(is_one(kind) for is_one in a_list)
+    if not lists or not types.is_floating(kind.value_type):
+        raise IndexMismatch(f"{has} expected lists of floats in '{embedding}'")
+    text = first(named.caption, CAPTION_COLUMNS)
+    if text is None:
+        known = [named.caption] if named.caption else CAPTION_COLUMNS
+        raise BadCaptions(f"{has} expected one called {' or '.join(map(repr, known))}")
+    id = first(named.id, ("id",))
+    if named.id and id is None:
+        raise IndexMismatch(f"{has} expected one called '{named.id}'")
+    path, dim = first(None, PATH_COLUMNS), getattr(kind, "list_size", None)
+    return VectorColumns(embedding, text, id, path, dim)
+
+
+def _told(schema: Any) -> list[str]:
+    """The columns that become part of a clip: no bytes, no nested sounds."""
+    from pyarrow import types
+
+    no = (types.is_binary, types.is_large_binary, types.is_struct)
+    return [field.name for field in schema if not any(is_no(field.type) for is_no in no)]
+
+
+def _grouped(metadata: Any) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Row groups in stretches of at least `ROWS` rows, and the row that each starts at."""
+    groups: list[int] = []
+    first_row = rows = 0
+    for group in range(metadata.num_row_groups):
+        groups.append(group)
+        rows += metadata.row_group(group).num_rows
+        if rows >= ROWS or group == metadata.num_row_groups - 1:
+            yield tuple(groups), first_row
+            groups, first_row, rows = [], first_row + rows, 0
+
+
+def _clip(id: str, caption: str, cells: Mapping[str, Any], names: VectorColumns) -> Clip:
+    cells = dict(cells)
+    info = cells.pop("info") if isinstance(cells.get("info"), (list, dict)) else []
+    path = text_of(cells.pop(names.path)) if names.path else ""
+    start_s, seconds = (float(cells.pop(name, 0) or 0) for name in ("start_s", "seconds"))
+    cells = {n: value for n, value in cells.items() if n not in (names.caption, names.id)}
+    others = {name: text for name, value in cells.items() if (text := text_of(value))}
+    return Clip(id, caption, path or None, start_s, seconds, {**others, **dict(info)})

@@ -1,0 +1,125 @@
+"""The vectors that a search compares with: in memory, or mapped from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anechoic.errors import IndexMismatch
+from anechoic.index.clips import Clip
+
+if TYPE_CHECKING:
+    from anechoic.index.structure import Searcher
+
+# A search looks at some more rows than were asked for and scores them again, one by one: so
+# rounding and duplicates come out the same in any batch.
+SPARE = 16
+NO_DIRECTION = 1e-5  # a norm below this is rounding
+
+
+def project(embeddings: Tensor, mean: Tensor | None) -> Tensor:
+    """Embeddings [b, d] as an index compares them: unit norm, without the training mean."""
+    return embeddings if mean is None else F.normalize(embeddings - mean, dim=-1)
+
+
+def require_directions(rows: Tensor, clips: Sequence[Clip], what: str, name: str) -> None:
+    """Refuse rows [n, d] that cannot be compared; `what` and `name` are what errors call them.
+
+    Raises:
+        IndexMismatch: no rows, not one for each clip, or one that is NaN or has no direction.
+    """
+    if rows.dim() != 2 or len(rows) != len(clips):
+        raise IndexMismatch(
+            f"index '{name}' has embeddings {list(rows.shape)} for {len(clips)} clips; expected "
+            "[clips, d]; rebuild it with 'anechoic index build'"
+        )
+    if len(rows) == 0:
+        raise IndexMismatch(f"index '{name}' is empty (0 clips); build it from clips")
+    bad = ~(rows.norm(dim=1) > NO_DIRECTION) | ~torch.isfinite(rows).all(1)
+    if bad.any():
+        clip = clips[int(bad.nonzero()[0])]
+        mend = "leave it out"
+        if what.startswith("centred"):
+            mend = "a single clip, or copies of one, can only be indexed uncentred"
+        raise IndexMismatch(
+            f"index '{name}': the {what} of clip '{clip.id}' is NaN or has no direction "
+            f"({int(bad.sum())} of {len(rows)} rows); {mend}"
+        )
+
+
+class Vectors(Protocol):
+    """Projected vectors of all rows."""
+
+    dim: int
+    dtype: torch.dtype
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: Tensor) -> Tensor:
+        """The vectors of some rows, [*rows.shape, d], on the rows' device."""
+        ...
+
+    def candidates(self, query: Tensor, k: int) -> Tensor:
+        """Rows [b, at least min(k, n)] among which the k nearest are, in any order."""
+        ...
+
+
+class Resident:
+    """All vectors in memory: a search is a matrix product."""
+
+    def __init__(self, projected: Tensor):
+        self._vectors = projected
+        self.dim = projected.shape[1]
+        self.dtype = projected.dtype
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def take(self, rows: Tensor) -> Tensor:
+        return self._on(rows.device)[rows]
+
+    def candidates(self, query: Tensor, k: int) -> Tensor:
+        count = min(k + SPARE, len(self))
+        return (query @ self._on(query.device).T).topk(count).indices
+
+    def _on(self, device: torch.device) -> Tensor:
+        """All vectors; they follow a guard to its accelerator, once."""
+        if self._vectors.device != device:
+            self._vectors = self._vectors.to(device)
+        return self._vectors
+
+
+class Mapped:
+    """Vectors on disk, and a search structure that tells which of them to look at.
+
+    Args:
+        vectors: a .npy file [n, d], float32 or float16.
+        searcher: over the same rows.
+        candidates: how many rows the searcher is asked for; they are scored exactly.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, vectors: Path, searcher: Searcher, candidates: int):
+        self._stored = np.load(vectors, mmap_mode="r")
+        self._searcher = searcher
+        self._candidates = candidates
+        self.dim = self._stored.shape[1]
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def take(self, rows: Tensor) -> Tensor:
+        found = self._stored[rows.cpu().numpy()].astype(np.float32)
+        return torch.from_numpy(found).to(rows.device)
+
+    def candidates(self, query: Tensor, k: int) -> Tensor:
+        count = min(max(k + SPARE, self._candidates), len(self))
+        rows = self._searcher.candidates(query.float().cpu().numpy(), count)
+        return torch.from_numpy(rows).to(query.device)
