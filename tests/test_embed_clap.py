@@ -1,14 +1,15 @@
-"""Clap against the stock extractor and model of transformers, on a tiny random CLAP."""
+"""Clap against the stock extractor and model of transformers, on tiny random CLAPs."""
 
 from __future__ import annotations
 
 import math
 import shutil
 
+import embed_models as models
 import pytest
 import torch
-from tokenizers.pre_tokenizers import ByteLevel
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
+from diffusers import AudioLDM2Pipeline
+from transformers import ClapFeatureExtractor, ClapModel
 
 from anechoic.embed import embedder
 from anechoic.embed.clap import Clap
@@ -19,27 +20,22 @@ RATE = 48_000
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clap")
-    torch.manual_seed(0)
-    text = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16}
-    text |= {"num_attention_heads": 2, "max_position_embeddings": 40}
-    audio = {"patch_embeds_hidden_size": 8, "hidden_size": 64, "depths": [1, 1, 1, 1]}
-    audio |= {"num_attention_heads": [1, 1, 2, 2]}
-    # At the usual deviation of 0.02 so small a network hardly hears its input.
-    audio |= {"initializer_factor": 10.0}
-    ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=16)).save_pretrained(
-        folder
-    )
-    ClapFeatureExtractor(truncation="rand_trunc", padding="repeatpad").save_pretrained(folder)
-    symbols = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(ByteLevel.alphabet())]
-    vocabulary = {symbol: i for i, symbol in enumerate(symbols)}
-    RobertaTokenizer(vocab=vocabulary, merges=[], model_max_length=38).save_pretrained(folder)
-    return folder
+    return models.save_clap(tmp_path_factory.mktemp("clap"))
+
+
+@pytest.fixture(scope="module")
+def fused_folder(tmp_path_factory):
+    return models.save_clap(tmp_path_factory.mktemp("fused"), fused=True)
 
 
 @pytest.fixture(scope="module")
 def clap(folder):
     return Clap(str(folder))
+
+
+@pytest.fixture(scope="module")
+def fused(fused_folder):
+    return Clap(str(fused_folder))
 
 
 def noise(seconds: float, batch: int = 1) -> torch.Tensor:
@@ -52,26 +48,53 @@ def tone(seconds: float) -> torch.Tensor:
     return torch.sin(2 * math.pi * 440 * torch.arange(round(seconds * RATE)) / RATE)[None, None]
 
 
+def stock_inputs(folder, wav):
+    extractor = ClapFeatureExtractor.from_pretrained(folder)
+    return extractor(wav[0, 0].numpy(), sampling_rate=RATE, return_tensors="pt")
+
+
+@pytest.mark.parametrize("kind", ["clap", "fused"])
 @pytest.mark.parametrize(
     "wav",
     [noise(10.0), noise(1.7), tone(10.0), tone(3.0)],
     ids=["10 s", "1.7 s", "tone", "tone, 3 s"],
 )
-def test_the_front_end_is_the_stock_extractor(clap, folder, wav):
-    stock = ClapFeatureExtractor.from_pretrained(folder)(
-        wav[0, 0].numpy(), sampling_rate=RATE, return_tensors="pt"
-    )["input_features"]
-    torch.testing.assert_close(clap.features(wav[:, 0]), stock[0], atol=1e-4, rtol=0)  # dB
+def test_the_front_end_is_the_stock_extractor(kind, wav, request):
+    clap, folder = (request.getfixturevalue(name) for name in (kind, FOLDERS[kind]))
+    stock = stock_inputs(folder, wav)["input_features"][0]
+    assert len(stock) == (4 if kind == "fused" else 1)
+    for view in stock:  # of a short clip they are alike
+        torch.testing.assert_close(clap.features(wav[:, 0])[0], view, atol=1e-4, rtol=0)  # dB
+
+
+FOLDERS = {"clap": "folder", "fused": "fused_folder"}
 
 
 def test_a_clip_of_ten_seconds_embeds_as_in_the_stock_model(clap, folder):
     wav = noise(10.0)
-    inputs = ClapFeatureExtractor.from_pretrained(folder)(
-        wav[0, 0].numpy(), sampling_rate=RATE, return_tensors="pt"
-    )
+    inputs = stock_inputs(folder, wav)
     stock = ClapModel.from_pretrained(folder).eval().get_audio_features(**inputs).pooler_output
     torch.testing.assert_close(clap(wav, RATE), stock, atol=1e-4, rtol=0)
     assert (clap(tone(10.0), RATE) * stock).sum() < 0.99  # this network does tell sounds apart
+
+
+def test_a_fused_clap_embeds_a_short_clip_as_the_stock_model_that_is_not_told_it_is_long(
+    fused, fused_folder
+):
+    wav = noise(3.0)
+    inputs = stock_inputs(fused_folder, wav)
+    assert inputs["is_longer"].item()  # though it is not: the extractor marks one of each batch
+    model = ClapModel.from_pretrained(fused_folder).eval()
+    inputs["is_longer"] = torch.tensor([[False]])
+    stock = model.get_audio_features(**inputs).pooler_output
+    torch.testing.assert_close(fused(wav, RATE), stock, atol=1e-4, rtol=0)
+
+
+def test_a_fused_clap_puts_a_clip_at_the_same_point_in_any_batch(fused):
+    pair = torch.cat([noise(2.0), tone(2.0)])
+    both = fused(pair, RATE)
+    torch.testing.assert_close(both[:1], fused(pair[:1], RATE), atol=1e-5, rtol=0)
+    assert (both[0] * both[1]).sum() < 0.99
 
 
 def test_the_same_long_file_is_always_at_the_same_point(clap):
@@ -103,21 +126,81 @@ def test_the_name_makes_the_same_embedder_from_any_working_directory(folder, mon
     again = embedder(clap.name)
     wav = noise(1.0)
     assert torch.equal(again(wav, RATE), clap(wav, RATE))
-    assert clap.revision is None
+    assert again.revision == clap.revision
 
 
-@pytest.mark.parametrize(
-    ("lost", "mend"),
-    [
-        ("model.safetensors", "save_pretrained"),
-        ("preprocessor_config.json", "save_pretrained"),
-        ("config.json", "save_pretrained"),
-    ],
+def test_a_copy_of_a_folder_has_its_revision_and_other_weights_have_another(clap, folder, tmp_path):
+    assert Clap(str(shutil.copytree(folder, tmp_path / "copy"))).revision == clap.revision
+    assert Clap(str(models.save_clap(tmp_path / "other", seed=1))).revision != clap.revision
+
+
+# ------------------------------------------------------------------ of a pipeline
+
+
+ABSENT: dict[str, None] = dict.fromkeys(
+    set(AudioLDM2Pipeline.__init__.__annotations__)
+    - {"text_encoder", "tokenizer", "feature_extractor", "return"}
 )
-def test_a_folder_that_lacks_a_file_is_refused_in_one_sentence(folder, tmp_path, lost, mend):
+
+
+def audioldm2() -> AudioLDM2Pipeline:
+    """The real pipeline, of which only the CLAP is there."""
+    return AudioLDM2Pipeline(
+        **ABSENT,
+        text_encoder=models.clap(),
+        tokenizer=models.clap_tokenizer(),
+        feature_extractor=models.clap_extractor(),
+    )
+
+
+def test_the_clap_of_a_pipeline_is_shared_and_is_the_one_that_is_read(clap):
+    pipe = audioldm2()
+    shared = Clap.of(pipe)
+    assert shared._model is pipe.text_encoder
+    assert shared.revision == clap.revision
+    assert torch.equal(shared(noise(2.0), RATE), clap(noise(2.0), RATE))
+    assert torch.equal(shared.text(["a dog barks"]), clap.text(["a dog barks"]))
+
+
+def test_in_half_precision_the_weights_of_a_pipeline_are_known_for_the_same(clap):
+    pipe = audioldm2().to(torch.bfloat16)
+    shared = Clap.of(pipe)
+    assert pipe.text_encoder.dtype == torch.bfloat16
+    assert shared.revision == clap.revision
+    emb = shared(noise(2.0), RATE)
+    assert emb.dtype == torch.float32
+    assert (emb * clap(noise(2.0), RATE)).sum() > 0.99
+
+
+def test_a_saved_pipeline_is_a_source_and_its_name_leads_back_to_it(tmp_path, clap):
+    audioldm2().save_pretrained(tmp_path)
+    name = Clap.of(AudioLDM2Pipeline.from_pretrained(tmp_path, **ABSENT)).name
+    assert name == f"clap:{tmp_path}"
+    again = embedder(name)
+    assert torch.equal(again(noise(1.0), RATE), clap(noise(1.0), RATE))
+    assert torch.equal(again.text(["a dog barks"]), clap.text(["a dog barks"]))
+
+
+def test_a_pipeline_without_a_whole_clap_is_refused(pipe):
+    with pytest.raises(UnknownEmbedder, match=r"^expected .*, got StableAudioPipeline .*; make"):
+        Clap.of(pipe)
+
+
+def test_weights_that_are_offloaded_one_by_one_are_refused():
+    pipe = audioldm2()
+    pipe.text_encoder.to("meta")
+    with pytest.raises(UnknownEmbedder, match=r"^expected .* in memory, got .*; make"):
+        Clap.of(pipe)
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize("lost", ["model.safetensors", "preprocessor_config.json", "config.json"])
+def test_a_folder_that_lacks_a_file_is_refused_in_one_sentence(folder, tmp_path, lost):
     shutil.copytree(folder, tmp_path / "clap")
     (tmp_path / "clap" / lost).unlink()
-    with pytest.raises(UnknownEmbedder, match=rf"^expected .*, got .*; .*{mend}"):
+    with pytest.raises(UnknownEmbedder, match=r"^expected .*, got .*; .*save_pretrained"):
         Clap(str(tmp_path / "clap"))
 
 
@@ -133,16 +216,6 @@ def test_weights_that_are_missing_are_never_filled_in_at_random(folder, tmp_path
         Clap(str(tmp_path / "clap"))
 
 
-@pytest.mark.parametrize(
-    ("source", "mend"),
-    [("anechoic-tests/no-such-clap", "run 'hf download"), ("/no/such/folder", "correct it")],
-)
-def test_weights_that_are_not_here_are_asked_for(source, mend, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UnknownEmbedder, match=rf"^expected .*, got .*; .*{mend}"):
-        Clap(source)
-
-
 def test_a_missing_tokenizer_stops_captions_but_not_sound(folder, tmp_path):
     files = ["config.json", "model.safetensors", "preprocessor_config.json"]
     for file in files:
@@ -153,11 +226,16 @@ def test_a_missing_tokenizer_stops_captions_but_not_sound(folder, tmp_path):
         clap.text(["a dog"])
 
 
-def test_a_fused_clap_is_refused_for_its_random_crops(folder, tmp_path):
-    config = ClapConfig.from_pretrained(folder)
-    config.audio_config.enable_fusion = True
-    config.audio_config.fusion_type = "channel_map"
-    ClapModel(config).save_pretrained(tmp_path)
-    ClapFeatureExtractor().save_pretrained(tmp_path)
-    with pytest.raises(UnknownEmbedder, match=r"^expected an unfused CLAP, got the fused .*; take"):
+@pytest.mark.parametrize(
+    ("fused", "settings", "got"),
+    [
+        (False, {"truncation": "fusion"}, "fusion"),
+        (True, {"truncation": "rand_trunc"}, "rand_trunc"),
+        (False, {"truncation": "rand_trunc", "padding": "pad"}, "pad"),
+    ],
+)
+def test_an_extractor_of_another_model_is_refused(tmp_path, fused, settings, got):
+    models.clap(fused=fused).save_pretrained(tmp_path)
+    ClapFeatureExtractor(**settings).save_pretrained(tmp_path)
+    with pytest.raises(UnknownEmbedder, match=rf"^expected .*, got '{got}'.*; "):
         Clap(str(tmp_path))

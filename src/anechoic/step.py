@@ -25,10 +25,11 @@ class Denoise(Protocol):
 
 
 class Decode(Protocol):
-    """Latents to sound."""
+    """Latents to sound or images."""
 
     def __call__(self, x0: Tensor) -> Tensor:
-        """x0 [b, *latent] to sound [b, channels, t], cut to the requested seconds."""
+        """x0 [b, *latent] to sound [b, channels, t], cut to the requested seconds, or to images
+        [b, 3, h, w] in [0, 1]."""
         ...
 
 
@@ -85,7 +86,7 @@ class Step:
     history: Sequence[Record]
     denoise: Denoise
     decode: Decode
-    sample_rate: int  # of decoded sound, in Hz
+    sample_rate: int  # of decoded sound, in Hz; 0 of images
 
     @property
     def distance(self) -> Tensor:

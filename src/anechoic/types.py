@@ -13,18 +13,19 @@ from anechoic.step import Guided, Prompt, Step
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Sound to a point on the unit sphere, differentiably."""
+    """Sound or images to a point on the unit sphere, differentiably."""
 
     name: str  # what `embedder(name)` makes again; it is recorded in an index
     dim: int
-    sample_rate: int
+    sample_rate: int  # in Hz; 0: it embeds images
 
     def __call__(self, wav: Tensor, sample_rate: int) -> Tensor:
         """Embed clips.
 
         Args:
-            wav: sound [b, channels, t] at `sample_rate`, of any level.
-            sample_rate: in Hz; the embedder resamples to its own.
+            wav: sound [b, channels, t] at `sample_rate`, of any level; or images [b, 3, h, w]
+                in [0, 1].
+            sample_rate: in Hz, the embedder resamples to its own; 0 of images.
 
         Returns:
             Unit-norm embeddings [b, dim], with a gradient if `wav` has one.

@@ -1,4 +1,6 @@
-"""Embedders, one file each: sound to a point on the unit sphere, differentiably.
+"""Embedders, one file each: sound or images to points on the unit sphere, differentiably.
+
+An embedder of images has `sample_rate` 0, and is called with images [b, 3, h, w] in [0, 1] and 0.
 
 A package adds its own through the entry point group "anechoic.embedders": a name, and a class that
 satisfies `anechoic.types.Embedder` and can be built without arguments. If the class takes a
@@ -20,8 +22,9 @@ def embedder(name: str) -> Embedder:
     """The embedder of a name; `embedder(e.name)` makes `e` again.
 
     Args:
-        name: "magmel", "clap", "aisfx", or one that an installed package adds; some take a source
-            after a colon: "clap:REPOSITORY_OR_FOLDER", "magmel:seconds=2.0".
+        name: "magmel", "clap", "aisfx", of images "sscd", "clip", or one that an installed package
+            adds; some take a source after a colon: "clap:REPOSITORY_OR_FOLDER",
+            "clap:REPOSITORY@COMMIT", "sscd:FILE", "magmel:seconds=2.0".
 
     Raises:
         UnknownEmbedder: no such name, or its weights are not on this machine.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,56 +11,113 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anechoic.embed.frontend import follow, power_spectrum, prepare, window_starts
+from anechoic.embed.weights import Place, find, fingerprint, freeze, read, read_model
 from anechoic.errors import UnknownEmbedder
 
 DEFAULT = "laion/clap-htsat-unfused"
 FLOOR = 1e-10  # the stock extractor's smallest mel energy, -100 dB
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a CLAP consists of, and where it came from."""
+
+    model: Any  # transformers.ClapModel
+    extractor: Any  # transformers.ClapFeatureExtractor
+    source: str
+    tokenizer: Any = None  # None: it is read when the first caption comes
+
+
 class Clap:
     """CLAP's audio tower on windows of 10 s, and its text tower for prompt adherence.
 
-    The front end equals the stock `ClapFeatureExtractor` (unfused, "repeatpad") but is torch from
-    end to end. Sound up to 10 s is repeated a whole number of times, then padded with silence.
-    Longer sound, of which the stock extractor takes one window *at random*, so that a file scores
-    0.30 to 0.99 against itself, is cut into windows every 5 s, the last flush with the end; their
-    embeddings are averaged and normalised again.
+    The front end equals the stock `ClapFeatureExtractor` ("repeatpad") but is torch from end to
+    end. Sound up to 10 s is repeated a whole number of times, then padded with silence. Longer
+    sound is cut into windows every 5 s, the last flush with the end; their embeddings are
+    averaged and normalised again. The stock extractor takes one window *at random* there, so that
+    a file scores 0.30 to 0.99 against itself.
 
-    The model follows the device of the sound. Its weights are frozen, and it computes in float32.
+    Fused models ("laion/clap-htsat-fused") were made to see long sound at once, through three
+    random crops, and their stock extractor marks one short clip of each batch, chosen at random,
+    as long. Here they get windows too, none marked as long: what the stock model computes for a
+    short clip that is not marked. They have mel filters of their own (HTK scale, no area norm).
+
+    The model is frozen. One that is read follows the device of the sound and computes in float32.
+    One of a pipeline stays where the pipeline has it, in the pipeline's number format.
 
     Args:
-        source: a repository on huggingface.co, or a folder written by `save_pretrained`.
+        source: a repository on huggingface.co, pinned by "@COMMIT" or not; or a folder written by
+            `save_pretrained`. Either may be a diffusers pipeline that holds a CLAP (AudioLDM2).
+        parts: model, extractor and tokenizer that are in memory already; see `Clap.of`.
 
     Attributes:
-        revision: commit of the repository that the weights came from; None for a folder.
+        name: "clap:REPOSITORY@COMMIT" or "clap:/the/folder": leads to the same weights again.
+        revision: fingerprint of the weights, the same wherever they lie.
 
     Raises:
-        UnknownEmbedder: the weights are not here, cannot be had, or are no unfused CLAP.
+        UnknownEmbedder: the weights are not here, cannot be had, or are no CLAP.
 
     Source: Wu et al., 2023 (arXiv:2211.06687).
     """
 
-    def __init__(self, source: str = DEFAULT) -> None:
-        folder = Path(source).expanduser()
-        # An index records the name, and is opened from other working directories too.
-        self.source = str(folder.resolve()) if folder.is_dir() else source
-        self.name = f"clap:{self.source}"
-        self._model, extractor = _load(self.source)
-        self._tokenizer: Any = None
-        self.revision = _revision(self.source)
-        self.dim = self._model.config.projection_dim
+    def __init__(self, source: str = DEFAULT, *, parts: Parts | None = None) -> None:
+        self._shared = parts is not None
+        parts = parts or _load(find("CLAP", source))
+        model, extractor = parts.model, parts.extractor
+        _check(model, extractor, parts.source)
+        self.name = f"clap:{parts.source}"
+        self._model, self._tokenizer = freeze(model), parts.tokenizer
+        self.revision = fingerprint(model)
+        self.dim = model.config.projection_dim
         self.sample_rate = extractor.sampling_rate
         self._samples = extractor.nb_max_samples
         self._size, self._hop = extractor.fft_window_size, extractor.hop_length
-        self._filters = torch.from_numpy(extractor.mel_filters_slaney).T.contiguous()
+        self._fused = model.config.audio_config.enable_fusion
+        filters = extractor.mel_filters if self._fused else extractor.mel_filters_slaney
+        self._filters = torch.from_numpy(filters).T.contiguous()
+
+    @classmethod
+    def of(cls, pipe: Any) -> Clap:
+        """The CLAP that a pipeline holds already, as AudioLDM2 does: nothing is loaded twice.
+
+        Args:
+            pipe: a diffusers pipeline with a whole CLAP. Its model is frozen.
+
+        Raises:
+            UnknownEmbedder: it has none, or not in memory.
+        """
+        from transformers import ClapFeatureExtractor, ClapModel
+
+        parts = dict(getattr(pipe, "components", {}))
+        model = next((p for p in parts.values() if isinstance(p, ClapModel)), None)
+        extractor = next((p for p in parts.values() if isinstance(p, ClapFeatureExtractor)), None)
+        if model is None or extractor is None:
+            raise UnknownEmbedder(
+                "expected a pipeline with a whole CLAP, such as AudioLDM2's, got "
+                f"{type(pipe).__name__} without its {'audio tower' if extractor else 'extractor'}; "
+                "make the embedder by name: embedder('clap')"
+            )
+        if any(weight.is_meta for weight in model.parameters()):
+            raise UnknownEmbedder(
+                "expected CLAP weights in memory, got them offloaded one by one; make the embedder "
+                "by name: embedder('clap'), or use enable_model_cpu_offload"
+            )
+        source = getattr(pipe, "name_or_path", None) or "in memory"
+        if Path(source).is_dir():
+            source = str(Path(source).resolve())
+        return cls(parts=Parts(model, extractor, source, parts.get("tokenizer")))
 
     def __call__(self, wav: Tensor, sample_rate: int) -> Tensor:
         """Embed clips [b, channels, t] of any length: unit vectors [b, dim]."""
         mono = prepare(wav, sample_rate, self.sample_rate)
+        if self._shared:
+            mono = mono.to(self._model.device)
+        else:
+            follow(self._model, mono)
         starts = window_starts(mono.shape[-1], self._samples, self._samples // 2)
         # One window of each clip at a time: minutes of sound need no more memory than 10 s.
         each = [self._window(mono[:, start : start + self._samples]) for start in starts]
-        return F.normalize(torch.stack(each).mean(0), dim=1)
+        return F.normalize(torch.stack(each).mean(0), dim=1).to(wav.device)
 
     def text(self, captions: list[str]) -> Tensor:
         """Embed captions in the same space, [n, dim], unit norm: cosine to sound is adherence.
@@ -68,9 +126,10 @@ class Clap:
             UnknownEmbedder: the tokenizer's files are not with the weights.
         """
         if self._tokenizer is None:
-            self._tokenizer = _load_tokenizer(self.source)
+            self._tokenizer = _load_tokenizer(find("CLAP", self.name.removeprefix("clap:")))
         tokens = self._tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
-        return self._model.get_text_features(**tokens.to(self._model.device)).pooler_output
+        emb = self._model.get_text_features(**tokens.to(self._model.device)).pooler_output
+        return F.normalize(emb.float(), dim=1)
 
     def features(self, mono: Tensor) -> Tensor:
         """Log-mel energies in dB [b, frames, bands] of one window of mono sound [b, t]."""
@@ -83,92 +142,52 @@ class Clap:
         return 10 * mel.clamp_min(FLOOR).log10().transpose(1, 2).to(torch.float32)
 
     def _window(self, mono: Tensor) -> Tensor:
-        follow(self._model, mono)
-        return self._model.get_audio_features(self.features(mono)[:, None]).pooler_output
+        frames = self.features(mono)[:, None].to(self._model.dtype)
+        inputs: dict[str, Tensor] = {}
+        if self._fused:  # four views of the sound; of a short clip they are the same
+            frames = frames.expand(-1, 4, -1, -1)
+            inputs["is_longer"] = torch.zeros(len(frames), 1, dtype=torch.bool)
+        emb = self._model.get_audio_features(frames, **inputs).pooler_output
+        return F.normalize(emb.float(), dim=1)
 
 
-def _load(source: str) -> tuple[Any, Any]:
-    """Model, frozen, and feature extractor; nothing of the model may be missing."""
+def _load(place: Place) -> Parts:
     from transformers import ClapFeatureExtractor, ClapModel
 
-    try:
-        loaded: Any = ClapModel.from_pretrained(source, output_loading_info=True)
-        extractor = ClapFeatureExtractor.from_pretrained(source)
-    except Exception as error:  # each file format and hub adds classes of its own
-        raise UnknownEmbedder(_why(source, error)) from error
-    model, info = loaded
-    # transformers would fill them in at random. Integers are tables that the model makes itself.
-    state = model.state_dict()
-    missing = [key for key in info["missing_keys"] if state[key].is_floating_point()]
-    if missing:
+    folders = ("text_encoder", "feature_extractor") if place.pipeline else ("", "")
+    model = read_model(place, ClapModel, folders[0])
+    return Parts(model, read(place, ClapFeatureExtractor, folders[1]), str(place))
+
+
+def _check(model: Any, extractor: Any, source: str) -> None:
+    """Refuse a model and an extractor that do not go together, or that are not understood."""
+    fused = model.config.audio_config.enable_fusion
+    if fused != (extractor.truncation == "fusion"):
+        want, got = ("fusion", "rand_trunc") if fused else ("rand_trunc", "fusion")
         raise UnknownEmbedder(
-            f"expected all weights of a CLAP, got {source!r} without {len(missing)} of them, "
-            f"{missing[0]} among them; it is another model or an incomplete copy: fetch it again"
+            f"expected truncation={want!r} in the feature extractor of {source!r}, whose model is "
+            f"{'fused' if fused else 'unfused'}, got {got!r}: the mel filters would be another "
+            "model's; save the extractor that belongs to the model"
         )
-    if model.config.audio_config.enable_fusion:
+    if extractor.padding != "repeatpad":
         raise UnknownEmbedder(
-            f"expected an unfused CLAP, got the fused {source!r}, which sees long sound through "
-            f"random crops; take '{DEFAULT}'"
+            "expected a feature extractor that fills short sound up with padding='repeatpad', got "
+            f"{extractor.padding!r} in {source!r}; take '{DEFAULT}'"
         )
-    return model.eval().requires_grad_(False), extractor
 
 
-def _revision(source: str) -> str | None:
-    """The commit of the cached repository that `_load` has just read; None for a folder."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if Path(source).is_dir():
-        return None
-    path = try_to_load_from_cache(source, "config.json")  # .../snapshots/COMMIT/config.json
-    return Path(path).parent.name if isinstance(path, str) else None
-
-
-def _load_tokenizer(source: str) -> Any:
+def _load_tokenizer(place: Place) -> Any:
     from transformers import AutoTokenizer
 
     sentence = (
-        f"expected a tokenizer beside the CLAP weights of {source!r}, got none; save the model's "
+        f"expected a tokenizer beside the CLAP weights of '{place}', got none; save the model's "
         "tokenizer there too"
     )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except Exception as error:
+        tokenizer = read(place, AutoTokenizer, "tokenizer" if place.pipeline else "")
+    except UnknownEmbedder as error:
         raise UnknownEmbedder(sentence) from error
     # Without the files transformers 5 makes one of an empty vocabulary: each word is unknown.
     if set(tokenizer("a dog barks").input_ids) <= set(tokenizer.all_special_ids):
         raise UnknownEmbedder(sentence)
     return tokenizer
-
-
-def _why(source: str, error: Exception) -> str:
-    """One sentence on why a CLAP could not be loaded."""
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-
-    causes: list[BaseException] = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
-        causes.append(cause)
-
-    def caused_by(*kinds: type[Exception]) -> bool:
-        return any(isinstance(cause, kinds) for cause in causes)
-
-    if Path(source).is_dir():
-        return (
-            "expected config.json, model.safetensors and preprocessor_config.json of a CLAP, got "
-            f"the folder {source!r} ({str(error).splitlines()[0]}); write them with "
-            "`save_pretrained` of model and feature extractor"
-        )
-    if caused_by(GatedRepoError):
-        return (
-            f"expected CLAP weights that may be read, got the gated repository {source!r}; accept "
-            "its terms on huggingface.co and run 'hf auth login'"
-        )
-    if caused_by(RepositoryNotFoundError, HFValidationError) or source.startswith((".", "/", "~")):
-        return (
-            f"expected a folder or a repository on huggingface.co with a CLAP, got {source!r}, "
-            "which is neither; correct it, or run 'hf auth login' if it is private"
-        )
-    return (
-        f"expected the weights of {source!r}, got neither a local copy nor a connection to "
-        f"huggingface.co; run 'hf download {source}' where there is one, or name a folder: "
-        "'clap:/path/to/weights'"
-    )

@@ -1,0 +1,204 @@
+"""Where the weights of an embedder come from, and which ones they are.
+
+A source is a folder, or a repository on huggingface.co: "laion/clap-htsat-unfused", or pinned to
+a commit, a tag or a branch: "laion/clap-htsat-unfused@COMMIT". What was read carries the commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from anechoic.errors import UnknownEmbedder
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder or a repository that was found, with what kind of model is wanted of it."""
+
+    kind: str  # "CLAP", as errors call it; in small letters what a user types
+    path: str  # an absolute folder, or a repository
+    commit: str | None = None  # of the repository
+    pipeline: bool = False  # a whole diffusers pipeline, its models in folders of their own
+
+    def __str__(self) -> str:
+        """The source that leads to just this place again."""
+        return self.path if self.commit is None else f"{self.path}@{self.commit}"
+
+
+def find(kind: str, source: str) -> Place:
+    """The place that a source means; a repository is pinned to the commit it is at.
+
+    Raises:
+        UnknownEmbedder: neither a folder nor a repository that can be read here.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        # An index records the path, and is opened from other working directories too.
+        return Place(kind, str(folder.resolve()), None, (folder / "model_index.json").is_file())
+    name, _, asked = source.partition("@")
+    place = Place(kind, name, asked or None)
+    file: Any
+    try:
+        try:
+            file = hf_hub_download(name, "config.json", revision=place.commit)
+        except LocalEntryNotFoundError:  # offline, or no answer: is a pipeline in the cache?
+            file = try_to_load_from_cache(name, "model_index.json", revision=place.commit)
+            if not isinstance(file, str):
+                raise
+        except EntryNotFoundError:
+            file = hf_hub_download(name, "model_index.json", revision=place.commit)
+    except Exception as error:  # the hub's client raises what its HTTP library does, too
+        raise UnknownEmbedder(why(place, error)) from error
+    file = Path(file)  # .../snapshots/COMMIT/config.json
+    return Place(kind, name, file.parent.name, file.name == "model_index.json")
+
+
+def read(place: Place, part: Any, folder: str = "", **options: Any) -> Any:
+    """A part of a model, of the transformers class `part`, from the place or a folder in it.
+
+    Raises:
+        UnknownEmbedder: a file is missing, damaged or of another model.
+    """
+    pin = {} if place.commit is None else {"revision": place.commit}
+    try:
+        with _quietly():
+            return part.from_pretrained(place.path, subfolder=folder, **pin, **options)
+    except Exception as error:  # each file format and the hub add classes of their own
+        raise UnknownEmbedder(why(place, error)) from error
+
+
+def read_model(place: Place, part: Any, folder: str = "", **options: Any) -> Any:
+    """A model in float32, frozen; nothing of it may be missing.
+
+    Raises:
+        UnknownEmbedder: see `read`; or weights are missing.
+    """
+    where = Path(place.path, folder)
+    if where.is_dir() and not (where / "config.json").is_file():  # else a default is made up
+        raise UnknownEmbedder(why(place, FileNotFoundError("config.json is missing")))
+    model, info = read(
+        place, part, folder, output_loading_info=True, dtype=torch.float32, **options
+    )
+    # transformers would fill them in at random. Integers are tables that the model makes itself.
+    state = model.state_dict()
+    missing = [key for key in info["missing_keys"] if state[key].is_floating_point()]
+    if missing:
+        raise UnknownEmbedder(
+            f"expected all weights of a {place.kind}, got '{place}' without {len(missing)} of "
+            f"them, {missing[0]} among them; it is another model or an incomplete copy: fetch it "
+            "again"
+        )
+    return freeze(model)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without progress bars, and without a report on weights that belong to another tower."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def freeze(model: Any) -> Any:
+    """A model as a descriptor needs it: the same answer each time, no gradient of its weights."""
+    return model.eval().requires_grad_(False)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Which weights these are, whatever path, file format or number format they came in.
+
+    It is made of the signs of all weights, which casting to half precision keeps, and without
+    the names and the order of the layers, which belong to the library.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> before = fingerprint(layer)
+    >>> fingerprint(layer.half()) == before
+    True
+    >>> _ = layer.weight.data.neg_()
+    >>> fingerprint(layer) == before
+    False
+    """
+    each = []
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            signs = np.packbits(torch.signbit(value).cpu().numpy())
+            each.append(hashlib.sha256(str(tuple(value.shape)).encode() + signs.tobytes()).digest())
+    return hashlib.sha256(b"".join(sorted(each))).hexdigest()[:16]
+
+
+def why(place: Place, error: Exception) -> str:
+    """One sentence on why a model could not be read."""
+    from huggingface_hub import constants, errors
+
+    kind, path, name = place.kind, place.path, place.kind.lower()
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+
+    def caused_by(*kinds: type[Exception]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    if Path(path).is_dir():
+        return (
+            f"expected config.json, model.safetensors and preprocessor_config.json of a {kind}, "
+            f"got the folder {path!r} ({_first(error)}); write them with `save_pretrained` of "
+            "model and preprocessor"
+        )
+    if caused_by(errors.GatedRepoError):
+        return (
+            f"expected {kind} weights that may be read, got the gated repository {path!r}; accept "
+            f"its terms at {constants.ENDPOINT}/{path} and run 'hf auth login', or set HF_TOKEN"
+        )
+    if caused_by(errors.RevisionNotFoundError):
+        return (
+            f"expected a commit, tag or branch of {path!r}, got {place.commit!r}, which it has "
+            "not; correct it, or leave it out for the newest"
+        )
+    if caused_by(errors.RepositoryNotFoundError, errors.HFValidationError) or path.startswith(
+        (".", "/", "~")
+    ):
+        return (
+            f"expected a folder or a repository on huggingface.co with a {kind}, got {path!r}, "
+            "which is neither; correct it, or run 'hf auth login' if it is private"
+        )
+    if caused_by(errors.RemoteEntryNotFoundError):
+        return (
+            f"expected a repository with a {kind}, got {path!r}, which lacks files of one; name "
+            "another"
+        )
+    if constants.is_offline_mode():
+        return (
+            f"expected the weights of '{place}', got no whole copy of them in the hub's cache, "
+            f"and HF_HUB_OFFLINE is set; unset it, run 'hf download {path}' where there is a "
+            f"connection, or name a folder: '{name}:/path/to/weights'"
+        )
+    return (
+        f"expected the weights of '{place}', got neither a local copy nor an answer of "
+        f"huggingface.co ({_first(causes[-1])}); run 'hf download {path}' where there is a "
+        f"connection, or name a folder: '{name}:/path/to/weights'"
+    )
+
+
+def _first(error: BaseException) -> str:
+    """The first line of an error."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
