@@ -18,6 +18,7 @@ import torch
 from tiny import CAPTIONS, make_pipe
 
 from anechoic.errors import BadSetting, UnsupportedPipeline
+from anechoic.hf.adapters import ADAPTERS
 from anechoic.hf.load import load_pipeline
 
 MODULES = ("transformer", "vae", "text_encoder", "projection_model")
@@ -123,13 +124,17 @@ BROKEN: dict[str, tuple[Callable[[], object], str]] = {
         "again",
     ),
     "another pipeline": (
-        lambda: (edit("model_index.json", _class_name="AudioLDM2Pipeline"), cut(TEXT)),
-        "one of the pipelines StableAudioPipeline was expected, but 'model' is a "
-        "AudioLDM2Pipeline, which cannot be guarded; use another model",
+        lambda: (edit("model_index.json", _class_name="FluxPipeline"), cut(TEXT)),
+        f"one of the pipelines {', '.join(ADAPTERS)} was expected, but 'model' is a "
+        "FluxPipeline, which cannot be guarded; use another model",
+    ),
+    "a pipeline that is broken upstream": (
+        lambda: edit("model_index.json", _class_name="MusicLDMPipeline"),
+        "'model': MusicLDMPipeline cannot be guarded: it is deprecated in diffusers",
     ),
     "a pipeline's own code": (
         lambda: edit("model_index.json", _class_name=["pipeline", "Mine"]),
-        "one of the pipelines StableAudioPipeline was expected, but 'model' is a pipeline that "
+        f"one of the pipelines {', '.join(ADAPTERS)} was expected, but 'model' is a pipeline that "
         "brings its own code, which cannot be guarded; use another model",
     ),
     "no tokenizer": (

@@ -11,7 +11,9 @@ from typing import Literal
 
 from torch import Tensor
 
-Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow", "reverse_flow"]
+
+PURE_NOISE = 1e-3  # the least signal a flow level counts with: sigma/alpha is at most 1000
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class NoiseLevel:
     """How much signal and how much noise the network's input holds.
 
     For epsilon and v models it is variance preserving, `alpha**2 + sigma**2 == 1`; for flow
-    models `alpha == 1 - sigma`.
+    models `alpha == 1 - sigma`, and the network predicts the velocity `eps - x0` ("flow") or its
+    opposite ("reverse_flow").
 
     >>> NoiseLevel.from_ratio(1.0)
     NoiseLevel(alpha=0.7071067811865475, sigma=0.7071067811865475)
@@ -34,10 +37,28 @@ class NoiseLevel:
         alpha = 1.0 / math.sqrt(1.0 + ratio * ratio)
         return cls(alpha, ratio * alpha)
 
+    @classmethod
+    def flow(cls, sigma: float) -> NoiseLevel:
+        """The level of a flow model, x = (1 - sigma)*x0 + sigma*eps.
+
+        Its schedules start at sigma = 1, where sigma/alpha is infinite and every factor made of
+        it, too. So pure noise counts as a thousandth of signal, as it does where a schedule of a
+        thousand training steps starts. The conversions to and from x0 need no alpha and are exact.
+
+        >>> NoiseLevel.flow(0.75)
+        NoiseLevel(alpha=0.25, sigma=0.75)
+        """
+        return cls(max(1.0 - sigma, PURE_NOISE), sigma)
+
     @property
     def abar(self) -> float:
-        """The papers' cumulated alpha, alpha squared."""
-        return self.alpha**2
+        """The papers' cumulated alpha: alpha squared, of the variance-preserving variable."""
+        return self.alpha**2 / (self.alpha**2 + self.sigma**2)
+
+    @property
+    def prior_gain(self) -> float:
+        """d x0 / d x of the best estimate under a unit Gaussian prior."""
+        return self.alpha / (self.alpha**2 + self.sigma**2)
 
     @property
     def ratio(self) -> float:
@@ -57,6 +78,8 @@ class NoiseLevel:
             return self.alpha * x - self.sigma * prediction
         if kind == "sample":
             return prediction
+        if kind == "reverse_flow":
+            return x + self.sigma * prediction
         return x - self.sigma * prediction
 
     def from_x0(self, x: Tensor, x0: Tensor, kind: Prediction) -> Tensor:
@@ -67,6 +90,8 @@ class NoiseLevel:
             return (self.alpha * x - x0) / self.sigma
         if kind == "sample":
             return x0
+        if kind == "reverse_flow":
+            return (x0 - x) / self.sigma
         return (x - x0) / self.sigma
 
     def x0_step(self, delta: Tensor, kind: Prediction) -> Tensor:
@@ -75,4 +100,4 @@ class NoiseLevel:
             return delta * (-self.alpha / self.sigma)
         if kind == "sample":
             return delta
-        return delta * (-1.0 / self.sigma)
+        return delta * ((1.0 if kind == "reverse_flow" else -1.0) / self.sigma)

@@ -98,6 +98,11 @@ class AntiMemorization:
                 raise BadSetting(f"{name} is one of {known}, got {getattr(self, name)!r}")
         self._like()  # refuses what cannot be compared
 
+    @property
+    def needs_unconditional(self) -> bool:
+        """Whether it acts through the unconditional estimate, too."""
+        return self.c1 > 0 or self.c2 > 0 or self.estimate == "guided"
+
     def threshold(self, abar: float) -> float:
         """lambda_t, the similarity above which the gate is open."""
         if self.schedule == "constant":

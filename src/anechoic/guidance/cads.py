@@ -76,6 +76,11 @@ class CADS:
         rescaled = _with_moments_of(prompt.encoded, noised, prompt.mask)
         return self.mixing * rescaled + (1 - self.mixing) * noised
 
+    @property
+    def needs_unconditional(self) -> bool:
+        """Whether it acts through the unconditional estimate, too: it acts on the prompt."""
+        return False
+
     def __call__(self, step: Step) -> Guided:
         return Guided(self.scale)
 

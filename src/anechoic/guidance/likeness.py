@@ -77,7 +77,7 @@ class Likeness:
                 variable.requires_grad_(True)
             (gradient,) = torch.autograd.grad(measure(self._embed(step, x0)).sum(), variable)
         if self.gradient == "x0":
-            gradient = step.noise.alpha * gradient
+            gradient = step.noise.prior_gain * gradient
         if not torch.isfinite(gradient).all():
             raise GuardError(
                 "the gradient of the similarity is not finite at log-SNR "
@@ -91,7 +91,8 @@ class Likeness:
 
     def _embed(self, step: Step, x0: Tensor) -> Tensor:
         wav = step.decode(x0)
-        heard, made = getattr(self.embedder, "seconds", None), wav.shape[-1] / step.sample_rate
+        heard = getattr(self.embedder, "seconds", None)
+        made = 0.0 if heard is None else wav.shape[-1] / step.sample_rate  # an image has no rate
         if heard is not None and made > heard + 1e-3:
             raise GuardError(
                 f"'{self.embedder.name}' hears the first {heard:g} s of a sound, and {made:g} s "

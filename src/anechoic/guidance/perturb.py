@@ -63,6 +63,11 @@ class PromptPerturbation:
         texts = [perturbed(text, self.kind, self.count, words, draw) for text, draw in pairs]
         return prompt.encode(texts).to(prompt.encoded)
 
+    @property
+    def needs_unconditional(self) -> bool:
+        """Whether it acts through the unconditional estimate, too: it acts on the prompt."""
+        return False
+
     def __call__(self, step: Step) -> Guided:
         return Guided(self.scale)
 
@@ -121,6 +126,11 @@ class EmbeddingNoise:
 
     def condition(self, prompt: Prompt) -> Tensor:
         return prompt.encoded + self.std * noise_like(prompt, self.seed)
+
+    @property
+    def needs_unconditional(self) -> bool:
+        """Whether it acts through the unconditional estimate, too: it acts on the prompt."""
+        return False
 
     def __call__(self, step: Step) -> Guided:
         return Guided(self.scale)

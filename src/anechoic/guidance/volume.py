@@ -66,6 +66,11 @@ class GramVolume:
             raise BadSetting(f"threshold is a cosine in -1 to 1, got {self.threshold}")
         self._like()
 
+    @property
+    def needs_unconditional(self) -> bool:
+        """Whether it acts through the unconditional estimate, too."""
+        return self.estimate == "guided"
+
     def __call__(self, step: Step) -> Guided:
         nearest = self.index.search(self._like().hear(step), min(self.k, len(self.index)))
         sim = nearest.scores[:, 0]

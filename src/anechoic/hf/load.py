@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from anechoic.errors import BadSetting, UnsupportedPipeline
-from anechoic.hf.pipelines import ADAPTERS
+from anechoic.hf.pipelines import ADAPTERS, REFUSED, unsupported
 
 MODEL_INDEX = "model_index.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -98,6 +98,8 @@ def _parts(model_index: Path, name: str) -> dict[str, str]:
             f"'{name}' has a {MODEL_INDEX} that is damaged or names no pipeline; fetch or save it "
             "again"
         ) from error
+    if isinstance(class_name, str) and class_name in REFUSED:
+        raise UnsupportedPipeline(f"'{name}': {unsupported(class_name)}")
     if not isinstance(class_name, str) or class_name not in ADAPTERS:
         own = class_name if isinstance(class_name, str) else "pipeline that brings its own code"
         raise UnsupportedPipeline(

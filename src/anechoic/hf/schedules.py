@@ -11,11 +11,17 @@ from anechoic.noise import NoiseLevel, Prediction
 BY_RATIO = {
     "CosineDPMSolverMultistepScheduler",
     "DPMSolverMultistepScheduler",
+    "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
     "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "UniPCMultistepScheduler",
 }
 # ... with alpha^2 = scheduler.alphas_cumprod[t]
-BY_ABAR = {"DDIMScheduler"}
+BY_ABAR = {"DDIMScheduler", "DDPMScheduler", "LCMScheduler", "PNDMScheduler"}
+# ... with sigma = scheduler.sigmas[step_index] and alpha = 1 - sigma
+FLOW = {"FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"}
+KNOWN = BY_RATIO | BY_ABAR | FLOW
 
 
 def check_scheduler(scheduler: Any) -> None:
@@ -25,11 +31,13 @@ def check_scheduler(scheduler: Any) -> None:
         UnsupportedPipeline: an unknown class, or a setting that changes the algebra.
     """
     name = type(scheduler).__name__
-    if name not in BY_RATIO | BY_ABAR:
+    if name not in KNOWN:
         raise UnsupportedPipeline(
-            f"one of the schedulers {', '.join(sorted(BY_RATIO | BY_ABAR))} was expected, got "
-            f"{name}; replace pipe.scheduler by one of them"
+            f"one of the schedulers {', '.join(sorted(KNOWN))} was expected, got {name}; replace "
+            "pipe.scheduler by one of them"
         )
+    if name in FLOW:
+        return
     kind = scheduler.config.prediction_type
     if name.startswith("Cosine"):
         if kind != "v_prediction" or scheduler.config.sigma_data != 1.0:
@@ -49,23 +57,26 @@ def check_scheduler(scheduler: Any) -> None:
 
 def prediction_kind(scheduler: Any) -> Prediction:
     """What the network predicts."""
+    if type(scheduler).__name__ in FLOW:
+        return "reverse_flow" if scheduler.config.get("invert_sigmas") else "flow"
     return scheduler.config.prediction_type
 
 
 def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel:
     """The level of the input that the network is being called with."""
-    if type(scheduler).__name__ in BY_ABAR:
+    name = type(scheduler).__name__
+    if name in BY_ABAR:
         abar = float(scheduler.alphas_cumprod[int(timestep)])
         return NoiseLevel(abar**0.5, (1 - abar) ** 0.5)
     index = scheduler.step_index
     if index is None:  # schedulers that scale nothing set it in their first step
-        index = scheduler.index_for_timestep(timestep)
-    return NoiseLevel.from_ratio(float(scheduler.sigmas[index]))
+        index = scheduler.begin_index or 0
+    sigma = float(scheduler.sigmas[index])
+    if name in FLOW:
+        return NoiseLevel.flow(1.0 - sigma if scheduler.config.get("invert_sigmas") else sigma)
+    return NoiseLevel.from_ratio(sigma)
 
 
-def progress(scheduler: Any, timestep: Any) -> float:
-    """The share of the schedule's evaluations before this one, in [0, 1)."""
-    index = getattr(scheduler, "step_index", None)
-    if index is None:
-        index = int((scheduler.timesteps == timestep).nonzero()[0])
-    return index / len(scheduler.timesteps)
+def progress(scheduler: Any, done: int) -> float:
+    """The share of the schedule's evaluations that `done` of them are, in [0, 1)."""
+    return done / max(len(scheduler.timesteps), done + 1)

@@ -1,0 +1,300 @@
+"""What happens around each evaluation of a guarded network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anechoic.errors import GuardError
+from anechoic.hf import prompts
+from anechoic.hf.adapters.adapter import Combine, classifier_free
+from anechoic.hf.combine import combined, recorded
+from anechoic.hf.connection import Connection
+from anechoic.hf.halves import Half, check_known, join, level, only, put, split
+from anechoic.hf.schedules import noise_level, prediction_kind, progress
+from anechoic.noise import NoiseLevel
+from anechoic.step import Condition, Prompt, Record, Step
+from anechoic.types import Conditioning, Guidance
+
+
+@dataclass
+class Run:
+    """The generation that is running."""
+
+    texts: list[str] | None = None  # None: the pipeline was given encoded prompts
+    guided: bool = True  # whether it has an unconditional half
+    combine: Combine = classifier_free
+    seeds: tuple[int, ...] = ()
+    first: Tensor | None = None  # the encoded prompt its first evaluation was given
+    rows: int = 0  # that went through the network besides the two halves
+    waiting: tuple[Half, Tensor] | None = None  # a conditional call whose other has yet to come
+
+
+@dataclass
+class Evaluation:
+    """One evaluation of the network: the arguments of its halves, and where in the schedule."""
+
+    cond: Half
+    uncond: Half | None
+    x: Tensor  # [b, *latent]
+    noise: NoiseLevel
+    progress: float
+
+
+@dataclass
+class Hooks:
+    """What is called before and after the network."""
+
+    connection: Connection
+    guidance: Guidance
+    runs: list[list[Record]]
+    run: Run = field(default_factory=Run)
+
+    def begin(self, texts: list[str] | None, guided: bool) -> None:
+        """A generation starts.
+
+        Raises:
+            GuardError: it has no unconditional half, and the guidance cannot do without.
+        """
+        if not guided and getattr(self.guidance, "needs_unconditional", True):
+            raise GuardError(
+                "this generation has no unconditional half, for guidance_scale <= 1 or a model "
+                f"that is distilled, and {_name(self.guidance)} acts through it; call the pipeline "
+                "with guidance_scale=7.0 (any value above 1: inside the guard the guidance owns "
+                "the scale), or for a distilled model guard with the dissimilarity of "
+                "AntiMemorization(c1=0, c2=0) alone"
+            )
+        self.runs.append([])
+        self.run = Run(texts, guided, self.connection.adapter.combine())
+
+    # ------------------------------------------------------------------------------- the hooks
+
+    def before(
+        self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The forward pre-hook: what cannot be guarded is refused, and the prompt becomes what
+        the guidance wants."""
+        arguments = self.connection.arguments(args, kwargs)
+        self._check(arguments)
+        if not isinstance(self.guidance, Conditioning) or self.run.waiting is not None:
+            return None  # waiting: for the unconditional one of two calls
+        adapter = self.connection.adapter
+        batched = self.run.guided and adapter.halves != "cond, then uncond"
+        now = self._evaluation(None if batched else arguments, arguments)
+        changed = self._changed(now)
+        own = prompts.pieces(adapter, now.cond)
+        cond = prompts.replaced(adapter, now.cond, prompts.unpack(changed, own))
+        if not batched:
+            return (), cond
+        assert now.uncond is not None
+        uncond, cond = level(adapter, now.uncond, cond)
+        halves = (cond, uncond) if adapter.halves == "cond, uncond" else (uncond, cond)
+        return (), join(adapter, halves, arguments)
+
+    def after(
+        self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Any:
+        """The forward hook: the halves' predictions to guided ones.
+
+        The pipeline computes u + w*(c - u), or the like, of what it is given; given g for both, it
+        gets g + w*(g - g) = g, for any w.
+        """
+        arguments = self.connection.arguments(args, kwargs)
+        adapter, run = self.connection.adapter, self.run
+        prediction = output[0]
+        if not torch.isfinite(prediction).all():
+            raise GuardError(
+                "the network returned NaN or infinity, so there is nothing sound to guide; check "
+                "the weights and the latents, and run in fp32 or bf16 rather than fp16"
+            )
+        if not run.guided:
+            guided = self._guide(self._evaluation(arguments, arguments), prediction, None)
+            return _with(output, guided)
+        if adapter.halves == "cond, then uncond":
+            if run.waiting is None:
+                run.waiting = arguments, prediction.clone()
+                return _with(output, run.waiting[1])
+            (cond, first), run.waiting = run.waiting, None
+            now = self._evaluation(cond, cond)
+            now.uncond = arguments
+            guided = self._guide(now, first.clone(), prediction)
+            first.copy_(guided)  # which the pipeline holds as its conditional prediction
+            return _with(output, guided)
+        one, other = prediction.chunk(2)
+        uncond, cond = (other, one) if adapter.halves == "cond, uncond" else (one, other)
+        guided = self._guide(self._evaluation(None, arguments), cond, uncond)
+        return _with(output, torch.cat([guided, guided]))
+
+    # ------------------------------------------------------------------------- one evaluation
+
+    def _check(self, arguments: Half) -> None:
+        """Refuse a call of the network that cannot be guarded.
+
+        Raises:
+            GuardError: it is such a call.
+        """
+        check_known(self.connection.adapter, arguments)
+        if not self.runs:
+            raise GuardError(
+                "the guarded network was called outside its pipeline's own loop; call the pipeline"
+            )
+        if arguments.get("skip_layers") is not None:
+            raise GuardError(
+                "skip_guidance_layers adds an evaluation to the guidance that a guard does not "
+                "see; call the pipeline without it"
+            )
+
+    def _evaluation(self, cond: Half | None, arguments: Half) -> Evaluation:
+        """Of the conditional arguments alone, or of both halves in one batch."""
+        adapter, scheduler = self.connection.adapter, self.connection.pipe.scheduler
+        uncond = None
+        if cond is None:
+            one, other = split(adapter, arguments)
+            uncond, cond = (other, one) if adapter.halves == "cond, uncond" else (one, other)
+        return Evaluation(
+            cond,
+            uncond,
+            cond[adapter.x].float(),
+            noise_level(scheduler, _flat(arguments["timestep"])),
+            progress(scheduler, len(self.runs[-1])),
+        )
+
+    def _each(self, now: Evaluation) -> int:
+        """Samples of one prompt."""
+        return len(now.x) // len(self.run.texts) if self.run.texts else 1
+
+    def _changed(self, now: Evaluation) -> Tensor:
+        """The encoded prompt as the guidance wants it, [b, s, d]."""
+        adapter, run, each = self.connection.adapter, self.run, self._each(now)
+        encoded = prompts.pack(prompts.pieces(adapter, now.cond))
+        if not run.seeds:
+            run.seeds = tuple(_seed(sample) for sample in now.x)
+        prompt = Prompt(
+            encoded=encoded.float(),
+            mask=(encoded != 0).any(-1),
+            texts=[text for text in run.texts for _ in range(each)] if run.texts else None,
+            x=now.x,
+            noise=now.noise,
+            progress=now.progress,
+            seeds=run.seeds,
+            first=run.first,
+            encode=partial(self.connection.encode_prompts, each=each),
+            words=self.connection.words,
+            denoise=partial(self._denoise, now),
+        )
+        assert isinstance(self.guidance, Conditioning)
+        changed = self.guidance.condition(prompt)
+        if not prompts.fits(adapter, changed, encoded) or not torch.isfinite(changed).all():
+            raise GuardError(
+                f"the guidance was to change an encoded prompt {tuple(encoded.shape)} and gave "
+                f"{tuple(changed.shape)}, or values that are not finite; lower its strength"
+            )
+        if run.first is None:
+            run.first = changed
+        return changed
+
+    def _guide(self, now: Evaluation, cond: Tensor, uncond: Tensor | None) -> Tensor:
+        """The guided prediction [b, *latent]; it is recorded."""
+        kind = prediction_kind(self.connection.pipe.scheduler)
+        cond_x0 = now.noise.to_x0(now.x, cond.float(), kind)
+        step = Step(
+            x=now.x,
+            noise=now.noise,
+            cond=cond_x0,
+            # where there is none, NaN: what is made of it cannot pass for guidance
+            uncond=torch.full_like(cond_x0, torch.nan)
+            if uncond is None
+            else now.noise.to_x0(now.x, uncond.float(), kind),
+            progress=now.progress,
+            history=tuple(self.runs[-1]),
+            denoise=partial(self._denoise, now),
+            decode=self.connection.decode,
+            sample_rate=self.connection.sample_rate,
+        )
+        answer = self.guidance(step)
+        guided = combined(answer, step, uncond, cond, kind, self.run.combine)
+        if not torch.isfinite(guided).all():
+            raise GuardError(
+                f"the guidance returned NaN or infinity at log-SNR {now.noise.log_snr:.2f}; lower "
+                "its strength"
+            )
+        own = 1 if uncond is None else 2
+        passes = own + self.run.rows / len(now.x)
+        self.runs[-1].append(recorded(answer, step, passes, uncond is not None))
+        self.run.rows = 0
+        return guided
+
+    def _denoise(
+        self, now: Evaluation, x: Tensor, condition: Condition | Sequence[str] | Tensor
+    ) -> Tensor:
+        """`Step.denoise`."""
+        adapter, half = self.connection.adapter, now.cond
+        if isinstance(condition, str) and condition == "uncond":
+            half = self._unconditional(now)
+        elif isinstance(condition, Tensor):
+            own = prompts.pieces(adapter, half)
+            half = prompts.replaced(adapter, half, prompts.unpack(condition, own))
+        elif not isinstance(condition, str):
+            return self._under_captions(now, x, condition)
+        return self._predicted(now, x, half)
+
+    def _unconditional(self, now: Evaluation) -> Half:
+        """The arguments of the unconditional half."""
+        if now.uncond is None and self.run.guided:  # two calls, and this is before the second
+            assert self.connection.adapter.unconditional is not None
+            now.uncond = self.connection.adapter.unconditional(self.connection.heard, now.cond)
+        if now.uncond is None:
+            raise GuardError(
+                "the guidance asked for the unconditional half, and this generation has none, for "
+                "guidance_scale <= 1 or a model that is distilled; use another method"
+            )
+        return now.uncond
+
+    def _under_captions(self, now: Evaluation, x: Tensor, captions: Sequence[str]) -> Tensor:
+        """The x0 estimate under a caption for each sample."""
+        adapter = self.connection.adapter
+        rows = self.connection.encode(captions, self._each(now))
+        lengths = {tuple(part.shape[1] for part in row) for row in rows}
+        if len(lengths) == 1 or adapter.text[-1].padded:
+            half = prompts.replaced(adapter, now.cond, prompts.stacked(rows))
+            return self._predicted(now, x, half)
+        estimates = []  # one by one: filled up, a shorter caption would not be what it is alone
+        for sample, (one, row) in enumerate(zip(x.split(1), rows, strict=True)):
+            half = prompts.replaced(adapter, only(adapter, now.cond, sample), row)
+            estimates.append(self._predicted(now, one, half))
+        return torch.cat(estimates)
+
+    def _predicted(self, now: Evaluation, x: Tensor, half: Half) -> Tensor:
+        adapter = self.connection.adapter
+        self.run.rows += len(x)
+        given = put(half, adapter.x, x.to(half[adapter.x].dtype))
+        kind = prediction_kind(self.connection.pipe.scheduler)
+        return now.noise.to_x0(x, self.connection.predict(given).float(), kind)
+
+
+def _with(output: Any, prediction: Tensor) -> Any:
+    """The network's output with another prediction."""
+    if isinstance(output, tuple):
+        return (prediction, *output[1:])
+    first = dataclasses.fields(output)[0].name
+    return dataclasses.replace(output, **{first: prediction})
+
+
+def _flat(timestep: Any) -> Any:
+    return timestep.flatten()[0] if isinstance(timestep, Tensor) else timestep
+
+
+def _name(guidance: Guidance) -> str:
+    return getattr(guidance, "__name__", type(guidance).__name__)
+
+
+def _seed(sample: Tensor) -> int:
+    """A number drawn from the latents that a sample started from."""
+    return int.from_bytes(sha256(sample.cpu().numpy().tobytes()).digest()[:7])
