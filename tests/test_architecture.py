@@ -27,12 +27,16 @@ MAY_IMPORT = {
     **dict.fromkeys(("demo", "cli", "web"), ROOMS - {"cli", "web"}),
 }
 HOMES = {
+    "datasets": {"index"},
     "diffusers": {"hf", "demo"},
     "faiss": {"index"},
     "filelock": {"audit", "bench", "index"},
+    "fsspec": {"index"},
+    "ijson": {"index"},
     "jinja2": {"report"},
     "matplotlib": {"bench"},
     "pyarrow": {"audit", "bench", "demo", "index"},
+    "ray": {"bench", "index"},
     "typer": {"cli"},
 }
 

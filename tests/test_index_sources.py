@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from index_clips import MAKERS, RATE, SOUNDS, clips_of, pack, read_unit, tars_of
+from index_clips import MAKERS, RATE, SOUNDS, clips_of, pack, parquet_of, read_unit, tars_of
 
 from anechoic import audio
 from anechoic.errors import BadAudio, BadCaptions, BadSetting
@@ -65,6 +65,7 @@ def test_units_hold_every_clip_once(where: Path) -> None:
 
 def test_the_identity_stands_until_the_content_changes(where: Path) -> None:
     before = open_source(where).identity
+    units = {unit.key: unit.identity for unit in open_source(where).units()}
     assert open_source(where).identity == before
     if (captions := where / "metadata.csv").exists():
         captions.write_text(captions.read_text().replace("take 5", "another"))
@@ -74,7 +75,10 @@ def test_the_identity_stands_until_the_content_changes(where: Path) -> None:
         shutil.copy(where / "0.parquet", where / "1.parquet")
     else:
         where.write_text(where.read_text().replace("take 3", "another"))
-    assert open_source(where).identity != before
+    source = open_source(where)
+    assert source.identity != before
+    other = [unit.key for unit in source.units() if units.get(unit.key) != unit.identity]
+    assert len(other) == 1 if len(units) == 2 else other  # the rest need not be done again
 
 
 # ------------------------------------------------------------------------------- folders
@@ -178,3 +182,5 @@ def test_captions_and_columns_are_refused_where_there_are_none_to_name(tmp_path:
         open_source(tars_of(tmp_path) / "clips-0.tar", captions="x.csv")
     with pytest.raises(BadSetting, match="only a dataset or Parquet has columns"):
         open_source(clips_of(tmp_path), columns=Columns(caption="words"))
+    with pytest.raises(BadSetting, match="sound or its embeddings, not both"):
+        open_source(parquet_of(tmp_path), columns=Columns(audio="audio"))

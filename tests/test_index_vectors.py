@@ -130,6 +130,21 @@ def test_files_of_different_embeddings_are_refused(tmp_path: Path) -> None:
         VectorSource(tmp_path / "b")
 
 
+def test_a_row_group_is_read_piece_by_piece(tmp_path: Path) -> None:
+    emb = embeddings(20_000, dim=256)
+    columns = {"embedding": fixed(emb), "caption": ["a"] * len(emb)}
+    path = table(tmp_path / "e.parquet", columns, rows_in_group=len(emb))
+    assert path.stat().st_size > 20e6
+    (unit,) = VectorSource(path).units()
+    del columns
+    before = pa.total_allocated_bytes()
+    for number, _ in enumerate(unit.rows()):
+        if number % 1024 == 0:
+            assert pa.total_allocated_bytes() - before < 8e6
+        if number > 5000:
+            break
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_parquet_that_is_cut_off_is_refused(tmp_path: Path, share: float) -> None:
     path = parquet_of(tmp_path) / "1.parquet"

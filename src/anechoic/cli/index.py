@@ -1,4 +1,4 @@
-"""`anechoic index`: build an index of the training set, and ask it."""
+"""`anechoic index`: ask an index of the training set; what more than one command needs of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,21 @@ commands = typer.Typer(no_args_is_help=True, help="Build and search an index of 
 
 def register(app: typer.Typer) -> None:
     """Add `anechoic index`."""
+    from anechoic.cli import index_build, index_edit
+
+    for file in (index_build, index_edit):
+        file.register(commands)
+    commands.command()(search)
     app.add_typer(commands, name="index")
+
+
+def folder_of(name: str) -> str:
+    """The folder of an index: its name, but for the "demo" that ships with the package."""
+    if name != "demo":
+        return name
+    from anechoic.demo import assets
+
+    return str(assets.index_folder())
 
 
 def open_index(name: str, embedder_name: str | None = None) -> tuple[TrainingIndex, Embedder]:
@@ -44,12 +58,7 @@ def open_index(name: str, embedder_name: str | None = None) -> tuple[TrainingInd
     from anechoic.embed import embedder
     from anechoic.index import TrainingIndex
 
-    folder = Path(name)
-    if name == "demo":
-        from anechoic.demo import assets
-
-        folder = Path(assets.index_folder())
-    index = TrainingIndex.load(folder)
+    index = TrainingIndex.load(folder_of(name))
     made = embedder(embedder_name or index.embedder_name)
     index.check_embedder(made)
     return index, made
@@ -58,11 +67,24 @@ def open_index(name: str, embedder_name: str | None = None) -> tuple[TrainingInd
 def progress_bar() -> Progress:
     """A bar on stderr with the number of clips, the rate and the time left."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+    )
     from rich.progress import TimeRemainingColumn as TimeLeft
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeLeft())
-    return Progress(*columns, console=Console(stderr=True))
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:.3g}/s", style="progress.data.speed")
+
+    counted = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*counted, Rate(), TimeLeft(), console=Console(stderr=True))
 
 
 def describe(index: TrainingIndex, match: Match) -> dict[str, Any]:
@@ -93,65 +115,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(table)
 
 
-@commands.command()
-def build(
-    clips: Annotated[
-        Path, typer.Argument(metavar="CLIPS", help="Folder of sound files: WAV, FLAC, OGG, MP3.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
-    captions: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV, JSONL or Parquet with the columns file_name and caption. "
-            "By default the metadata file in CLIPS.",
-        ),
-    ] = None,
-    embedder_name: Annotated[
-        str, typer.Option("--embedder", help="magmel, clap, clap:FOLDER, ...")
-    ] = "magmel",
-    window: Annotated[
-        float | None, typer.Option(help="Index windows of so many seconds, not whole clips.")
-    ] = None,
-    hop: Annotated[
-        float | None, typer.Option(help="Seconds from window to window. By default the window.")
-    ] = None,
-    centre: Annotated[
-        bool, typer.Option("--centre/--no-centre", help="Compare with the training mean off.")
-    ] = True,
-    model: Annotated[
-        str | None, typer.Option(help="Name of the model whose training set this is.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index.")] = False,
-) -> None:
-    """Embed the training clips of a folder into an index.
-
-    A file that cannot be used stops the build: an index is never silently smaller than its folder.
-
-    Example: `anechoic index build clips --captions captions.csv -o clips.index`
-    """
-    from anechoic.embed import embedder
-    from anechoic.index import TrainingIndex
-    from anechoic.index.build import require_free
-    from anechoic.index.place import Place
-
-    require_free(Place(output), overwrite)
-    with progress_bar() as bar:
-        task = bar.add_task("embedding", total=None)
-        index = TrainingIndex.build(
-            clips,
-            embedder(embedder_name),
-            captions=captions,
-            window_s=window,
-            hop_s=hop,
-            centre=centre,
-            model=model,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    index.save(output, overwrite=overwrite)
-    print(f"{output}: {len(index)} rows of {index.dim} by '{index.embedder_name}'")
-
-
-@commands.command()
 def search(
     index: Annotated[str, typer.Argument(metavar="INDEX", help="Folder of an index, or demo.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Sound file.")],

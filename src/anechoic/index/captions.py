@@ -92,12 +92,17 @@ def require_match(
     Raises:
         BadCaptions: a line names a file that is not in `folder`, or a sound has no line.
     """
-    missing = [c.file for c in captioned if not os.path.isfile(os.path.join(folder, c.file))]
+    files = [os.path.normpath(os.path.join(folder, c.file)) for c in captioned]
+    found = {os.path.normpath(sound) for sound in sounds}
+    missing = [
+        c.file
+        for c, file in zip(captioned, files, strict=True)
+        if file not in found and not os.path.isfile(file)
+    ]
     _refuse(path, f"no such file in '{folder}':", missing)
-    named = {os.path.normpath(os.path.join(folder, c.file)) for c in captioned}
-    without = [sound for sound in sounds if os.path.normpath(sound) not in named]
+    without = sorted(found.difference(files))
     if without:  # a line may take another road to the same file
-        resolved = {os.path.realpath(os.path.join(folder, c.file)) for c in captioned}
+        resolved = {os.path.realpath(file) for file in files}
         without = [sound for sound in without if os.path.realpath(sound) not in resolved]
     _refuse(path, "no line for the clips", [os.path.relpath(sound, folder) for sound in without])
 

@@ -24,7 +24,7 @@ class About:
     """How the rows of an index were made, and what they are for."""
 
     embedder_name: str
-    sample_rate: int  # the embedder's, in Hz
+    sample_rate: int | None  # the embedder's, in Hz; None: it was never loaded here
     centred: bool = True
     window_s: float | None = None  # None: a row is a whole clip
     hop_s: float | None = None

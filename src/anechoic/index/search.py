@@ -113,6 +113,17 @@ def open_search(folder: Path, manifest: Manifest) -> tuple[Mapped, StoredClips] 
     return mapped, clips
 
 
+def plan_of(folder: Path) -> Plan | None:
+    """How an index is searched, or None where nothing was derived; its files are not looked at."""
+    from anechoic.index import structure
+
+    try:
+        about = json.loads((folder / FOLDER / "about.json").read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return structure.Plan(**about["plan"])
+
+
 def require_small(place: Place, manifest: Manifest) -> None:
     """Refuse to search in memory what is too large for it.
 

@@ -70,7 +70,7 @@ class TrainingIndex:
         return self.about.embedder_name
 
     @property
-    def sample_rate(self) -> int:
+    def sample_rate(self) -> int | None:
         """The embedder's, in Hz."""
         return self.about.sample_rate
 
@@ -174,6 +174,7 @@ class TrainingIndex:
         *,
         embedder_name: str = "given",
         sample_rate: int = 16_000,
+        revision: str | None = None,
         centre: bool = False,
     ) -> TrainingIndex:
         """An index of embeddings [n, d] made elsewhere; they are brought to unit norm.
@@ -185,7 +186,9 @@ class TrainingIndex:
         names = [str(i) for i in range(len(embeddings))] if captions is None else captions
         clips = [Clip(str(i), caption) for i, caption in enumerate(names)]
         unit = F.normalize(embeddings, dim=-1)
-        return cls._resident(unit, clips, About(embedder_name, sample_rate, centre))
+        return cls._resident(
+            unit, clips, About(embedder_name, sample_rate, centre, revision=revision)
+        )
 
     @classmethod
     def _resident(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from anechoic.errors import BadSetting
@@ -48,6 +49,8 @@ def open_source(
         raise BadSetting(f"captions belong to a folder of sounds; '{where}' has its own")
     if columns is not None and kind in (FolderSource, TarSource, AmgSource):
         raise BadSetting(f"only a dataset or Parquet has columns to name; '{where}' is neither")
+    if columns is not None and (columns.audio if kind is VectorSource else columns.embedding):
+        raise BadSetting(f"'{where}' is read for its sound or its embeddings, not both; name one")
     return source
 
 
@@ -74,7 +77,7 @@ def _open_folder(folder: Path, captions: str | Path | None, columns: Columns | N
     if any((folder / name).is_file() for name in saved):
         return SavedSource(folder, columns)
     tables = {*AUDIOFOLDER, Path(captions or "").name}
-    names = [file.name for file in folder.iterdir() if file.name not in tables]
+    names = [name for name in os.listdir(folder) if name not in tables]
     suffixes = [suffix for suffix in SHARDS if any(name.endswith(suffix) for name in names)]
     sounds = captions is not None or next(sound_files(folder), None) is not None
     if len(suffixes) + sounds > 1:

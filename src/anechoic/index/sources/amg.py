@@ -32,6 +32,7 @@ class AmgUnit:
     """The whole file: where an entry starts in it is not known before it is read."""
 
     key: str
+    identity: str  # of the file's content
     file: str
 
     def rows(self, start: int = 0) -> Iterator[tuple[Clip, np.ndarray]]:
@@ -89,14 +90,18 @@ class AmgUnit:
                 f"'{self.file}' has no prompt for {some(without)}; expected one in each "
                 "'conditioning'"
             )
-        vectors = unit_rows(np.array(embeddings, np.float64), ids, f"'{self.file}'")
+        vectors = unit_rows(np.stack(embeddings), ids, f"'{self.file}'")
         yield from zip(clips, vectors, strict=True)
 
-    def _embedding(self, id: str, entry: Any) -> list[float]:
+    def _embedding(self, id: str, entry: Any) -> np.ndarray:
         emb = entry.get("embedding") if isinstance(entry, dict) else None
-        if not isinstance(emb, list) or not all(type(x) in (float, int) for x in emb) or not emb:
+        try:
+            values = np.array(emb)
+        except ValueError:  # lists of different lengths
+            values = np.array(None)
+        if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "fi":
             raise self._bad(f"has no list of numbers as the 'embedding' of '{id}'")
-        return emb
+        return values
 
     def _clip(self, id: str, entry: Any) -> Clip:
         told = entry.get("conditioning")
@@ -140,4 +145,4 @@ class AmgSource:
 
     def units(self) -> Sequence[AmgUnit]:
         """One: JSON cannot be read from the middle."""
-        return [AmgUnit("amg", str(self.path.resolve()))]
+        return [AmgUnit("amg", self.identity, str(self.path.resolve()))]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 from anechoic import audio
 from anechoic.errors import BadAudio
 from anechoic.index import captions
 from anechoic.index.captions import Captioned
-from anechoic.index.sources.protocol import Item, digest
+from anechoic.index.sources.protocol import Item, digest, identity_of
 
 LINES = 1024  # in a unit
 
@@ -23,6 +22,7 @@ class FolderUnit:
     """So many lines of the caption file."""
 
     key: str
+    identity: str  # of the lines, and the sizes of the files
     folder: str
     lines: tuple[Captioned, ...]
 
@@ -30,7 +30,7 @@ class FolderUnit:
         """The clips of the lines from `start` on."""
         for line in self.lines[start:]:
             info = {name: value for name, value in line.info.items() if name != "id"}
-            read = partial(audio.read, Path(self.folder, line.file))
+            read = partial(audio.read, os.path.join(self.folder, line.file))
             yield Item(line.id, line.caption, line.file, info, read)
 
 
@@ -63,27 +63,33 @@ class FolderSource:
         self.clips_folder = str(self.path.resolve())
         self.total = len(self.lines)
 
-    @cached_property
+    @property
     def identity(self) -> str:
-        """Of the caption file's content, and each sound's name and size."""
-        with self.caption_file.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        sizes = ((line.file, (self.path / line.file).stat().st_size) for line in self.lines)
-        return digest(["folder", content, *sizes])
+        """Of the lines, and the sizes of the sounds."""
+        return identity_of(self.units())
 
     def units(self) -> Sequence[FolderUnit]:
         """A unit for each `LINES` lines."""
-        return [
-            FolderUnit(
-                f"lines-{first:09d}", self.clips_folder, tuple(self.lines[first : first + LINES])
-            )
-            for first in range(0, len(self.lines), LINES)
-        ]
+        return [self._unit(first) for first in range(0, len(self.lines), LINES)]
+
+    def _unit(self, first: int) -> FolderUnit:
+        folder, lines = self.clips_folder, tuple(self.lines[first : first + LINES])
+        sizes = (os.path.getsize(os.path.join(folder, line.file)) for line in lines)
+        identity = digest(["folder", *zip(lines, sizes, strict=True)])
+        return FolderUnit(f"lines-{first:09d}", identity, folder, lines)
 
 
 def sound_files(folder: str | Path) -> Iterator[str]:
     """The sound files in a folder and those below it, without hidden files, in any order."""
-    for top, _, names in os.walk(folder):
-        for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in audio.SUFFIXES:
-                yield os.path.join(top, name)
+    folders = [os.fspath(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif _is_sound(entry.name) and entry.is_file():
+                    yield entry.path
+
+
+def _is_sound(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in audio.SUFFIXES and not name.startswith(".")

@@ -6,12 +6,12 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from anechoic.errors import BadSetting
-from anechoic.index.sources.protocol import Columns, Item, digest, unit_key
+from anechoic.index.sources.protocol import Columns, Item, digest, identity_of, unit_key
 from anechoic.index.sources.rows import Chosen, explained, found, item
 from anechoic.index.sources.vectors import open_parquet
 
@@ -32,6 +32,7 @@ class StreamUnit:
     """One shard of a streamed dataset, usually one of its files."""
 
     key: str
+    identity: str  # of the pinned revision, or of the names and sizes of local files
     stream: Stream
     shard: int
     shards: int
@@ -94,25 +95,24 @@ class StreamSource:
             self.total = sum(_rows_in(file) for file in stream.files)
         self._hash = builder.hash
 
-    @cached_property
+    @property
     def identity(self) -> str:
         """Of the pinned revision, or of the names and sizes of local files."""
-        sizes = [(Path(file).name, os.path.getsize(file)) for file in self.stream.files]
-        about = (self.stream.path, self.stream.config, self.stream.split, self.stream.revision)
-        return digest(["stream", about, None if sizes else self._hash, self.columns, *sizes])
+        return identity_of(self.units())
 
     def units(self) -> Sequence[StreamUnit]:
         """A unit for each shard."""
-        return [
-            StreamUnit(
-                unit_key(shard, self.stream.split or ""),
-                self.stream,
-                shard,
-                self.shards,
-                self.columns,
-            )
-            for shard in range(self.shards)
-        ]
+        return [self._unit(shard) for shard in range(self.shards)]
+
+    def _unit(self, shard: int) -> StreamUnit:
+        stream = self.stream
+        read = stream.files if len(stream.files) != self.shards else stream.files[shard : shard + 1]
+        sizes = [(Path(file).name, os.path.getsize(file)) for file in read]
+        about = (stream.path, stream.config, stream.split, stream.revision)
+        content = sizes or [self._hash]
+        identity = digest(["stream", *about, shard, self.shards, self.columns, *content])
+        key = unit_key(shard, stream.split or "")
+        return StreamUnit(key, identity, stream, shard, self.shards, self.columns)
 
 
 def name_of(stream: Stream) -> str:

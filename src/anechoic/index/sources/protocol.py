@@ -47,6 +47,10 @@ class Unit(Protocol):
     def key(self) -> str:
         """Unique in the source, safe as a file name, the same from run to run."""
 
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what fixes its order and content, found without decoding."""
+
     def items(self, start: int = 0) -> Iterator[Item]:
         """The clips in their order, without the first `start`, which are not decoded."""
 
@@ -58,6 +62,10 @@ class VectorUnit(Protocol):
     @property
     def key(self) -> str:
         """Unique in the source, safe as a file name, the same from run to run."""
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what fixes its order and content, found without decoding."""
 
     def rows(self, start: int = 0) -> Iterator[tuple[Clip, np.ndarray]]:
         """Clips and their embeddings, unit norm, float32 [d], without the first `start`."""
@@ -81,7 +89,7 @@ class Source(Protocol):
 
     @property
     def identity(self) -> str:
-        """SHA-256 of what fixes order and content, found without decoding."""
+        """SHA-256 of what fixes order and content (`identity_of` its units)."""
 
     @property
     def total(self) -> int | None:
@@ -106,6 +114,11 @@ def digest(parts: Iterable[Any]) -> str:
     for part in parts:
         out.update(repr(part).encode("utf-8", "surrogateescape") + b"\n")
     return out.hexdigest()
+
+
+def identity_of(units: Iterable[Unit | VectorUnit]) -> str:
+    """The identity of a source: of its units, in their order."""
+    return digest((unit.key, unit.identity) for unit in units)
 
 
 def text_of(value: Any) -> str:

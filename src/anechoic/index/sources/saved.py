@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from anechoic.errors import BadCaptions, BadSetting
-from anechoic.index.sources.protocol import Columns, Item, digest
+from anechoic.index.sources.protocol import Columns, Item, digest, identity_of
 from anechoic.index.sources.rows import Chosen, explained, found, item
 
 ROWS = 1024  # in a unit
@@ -23,6 +23,7 @@ class SavedUnit:
     """Rows of a dataset that `save_to_disk` wrote."""
 
     key: str
+    identity: str  # of the names and sizes of the dataset's files
     folder: str
     first_row: int
     last_row: int  # not in it
@@ -80,24 +81,21 @@ class SavedSource:
         if self.columns.id:
             _require_distinct(self.name, self.columns.id, dataset)
 
-    @cached_property
+    @property
     def identity(self) -> str:
         """Of the names and sizes of the dataset's files."""
-        sizes = ((file.name, file.stat().st_size) for file in self.files)
-        return digest(["saved", self.columns, self.total, *sizes])
+        return identity_of(self.units())
 
     def units(self) -> Sequence[SavedUnit]:
         """A unit for each `ROWS` rows."""
-        return [
-            SavedUnit(
-                f"rows-{first:09d}",
-                str(self.path),
-                first,
-                min(first + ROWS, self.total),
-                self.columns,
-            )
-            for first in range(0, self.total, ROWS)
-        ]
+        sizes = [(file.name, file.stat().st_size) for file in self.files]
+        out = []
+        for first in range(0, self.total, ROWS):
+            last = min(first + ROWS, self.total)
+            identity = digest(["saved", first, last, self.columns, *sizes])
+            about = (str(self.path), first, last, self.columns)
+            out.append(SavedUnit(f"rows-{first:09d}", identity, *about))
+        return out
 
 
 @lru_cache(maxsize=8)

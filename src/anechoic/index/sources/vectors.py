@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from anechoic.index.sources.protocol import (
     Columns,
     caption_of,
     digest,
+    identity_of,
     some,
     text_of,
     unit_key,
@@ -27,7 +27,7 @@ EMBEDDING = "embedding"
 PATH_COLUMNS = ("path", "file_name", "file")
 ROWS = 65_536  # in a unit, in whole row groups: at least so many
 BATCH = 1024  # rows that are in memory at once
-BUFFER = 1 << 20  # bytes of a column read at once; without it a whole row group is
+BUFFER = 1 << 20  # bytes of a column that are read at once
 NO_DIRECTION = 1e-5  # a norm below this is rounding
 
 
@@ -47,6 +47,7 @@ class ParquetUnit:
     """Some row groups of one file."""
 
     key: str
+    identity: str  # of the file's name, and where its row groups are, how large, their range
     file: str
     name: str  # what numbered rows are called after
     groups: tuple[int, ...]
@@ -175,24 +176,23 @@ class VectorSource:
             batches = file.iter_batches(1, columns=[self.columns.embedding])
             return len(next(batches).column(0)[0].as_py() or [])
 
-    @cached_property
+    @property
     def identity(self) -> str:
-        """Of each file's name and footer: where its columns are, how large, and their range."""
-        about = [
-            (PurePath(file).name, str(metadata.to_dict()))
-            for file, (_, metadata) in zip(self.files, self._footers, strict=True)
-        ]
-        return digest(["vectors", self.columns, *about])
+        """Of each file's name and footer."""
+        return identity_of(self.units())
 
     def units(self) -> Sequence[ParquetUnit]:
         """Units of whole row groups, of some `ROWS` rows."""
         out = []
         names = names_of(self.files, ".parquet")
         for number, (file, name) in enumerate(zip(self.files, names, strict=True)):
-            for groups, first_row in _grouped(self._footers[number][1]):
+            metadata = self._footers[number][1]
+            for groups, first_row in _grouped(metadata):
                 key = f"{unit_key(number, name)}-{groups[0]:06d}"
+                footer = [str(metadata.row_group(group).to_dict()) for group in groups]
+                identity = digest(["vectors", name, first_row, self.columns, *footer])
                 about = (groups, first_row, self.columns, self.dim)
-                out.append(ParquetUnit(key, file, name, *about))
+                out.append(ParquetUnit(key, identity, file, name, *about))
         return out
 
 
@@ -219,7 +219,10 @@ def open_parquet(file: str) -> Any:
     import pyarrow.parquet
 
     system, path = open_fs(file)
-    return pyarrow.parquet.ParquetFile(path, filesystem=system, buffer_size=BUFFER)
+    # read ahead, a row group would be in memory as a whole
+    return pyarrow.parquet.ParquetFile(
+        path, filesystem=system, buffer_size=BUFFER, pre_buffer=False
+    )
 
 
 def _footer(file: str) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from anechoic.index.sources.protocol import (
     Item,
     caption_of,
     digest,
+    identity_of,
     some,
     text_of,
     unit_key,
@@ -34,6 +35,7 @@ class TarUnit:
     """One tar."""
 
     key: str
+    identity: str  # of the tar's name and size
     tar: str  # where fsspec finds it
     name: str  # what the ids of its samples start with
 
@@ -183,15 +185,15 @@ class TarSource:
         self.tars = files(where, ".tar")
         self._names = names_of(self.tars, ".tar")
 
-    @cached_property
+    @property
     def identity(self) -> str:
         """Of the tars' names and sizes."""
-        return digest(["tar", *zip(self._names, map(_size, self.tars), strict=True)])
+        return identity_of(self.units())
 
     def units(self) -> Sequence[TarUnit]:
         """A unit for each tar."""
         return [
-            TarUnit(unit_key(number, name), tar, name)
+            TarUnit(unit_key(number, name), digest(["tar", name, _size(tar)]), tar, name)
             for number, (tar, name) in enumerate(zip(self.tars, self._names, strict=True))
         ]
 

@@ -1,0 +1,113 @@
+"""Clips that stand more than once in a training set: they are what a model memorizes first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from anechoic.errors import BadSetting
+from anechoic.index.clips import Clip
+from anechoic.index.training import TrainingIndex
+
+EXACT = 1 - 1e-4  # a cosine above this is 1: half precision takes off less
+NEAR = 0.95  # where the index has no calibrated threshold
+NEIGHBOURS = 16  # that each row is joined with
+BATCH = 256  # rows searched at once
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Clips that are near duplicates of each other, directly or through others of them."""
+
+    clips: tuple[Clip, ...]  # one row of each, in the order of the index
+    nearest: float  # the highest cosine between two of them
+    farthest: float  # the lowest one that joined them
+
+    @property
+    def exact(self) -> bool:
+        """Whether all are the same sound, as far as the descriptor hears."""
+        return self.farthest >= EXACT
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """Each caption once."""
+        return tuple(dict.fromkeys(clip.caption for clip in self.clips))
+
+
+def duplicates(
+    index: TrainingIndex,
+    above: float | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Cluster]:
+    """Find clusters of duplicates.
+
+    Two clips are joined where a row of one is among the 16 nearest of a row of the other, and
+    their cosine is above a threshold. In an index of windows one window is enough: clips that
+    share a stretch are joined.
+
+    Args:
+        index: the training set.
+        above: the cosine that joins two clips; by default the index's threshold for copies, or
+            0.95 where it has none.
+        progress: told how many rows of how many have been compared.
+
+    Returns:
+        Clusters of two clips or more, the largest first.
+
+    Raises:
+        BadSetting: `above` is no cosine.
+
+    Source: deduplication before training is what Somepalli et al., 2023 (arXiv:2305.20086) and
+    Carlini et al., 2023 (arXiv:2301.13188) recommend first.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    limit = index.thresholds.get("copy", NEAR) if above is None else above
+    if not -1 <= limit <= 1:
+        raise BadSetting(f"a cosine in [-1, 1] was expected, got {limit:g}")
+    numbers, firsts = _numbered(index)
+    left, right, cosines = [], [], []
+    for start in range(0, len(index), BATCH):
+        rows = torch.arange(start, min(start + BATCH, len(index)))
+        found = index.search(index.vectors(rows), NEIGHBOURS + 1)
+        one = numbers[rows.numpy()][:, None].repeat(found.rows.shape[1], 1)
+        other, scores = numbers[found.rows.numpy()], found.scores.numpy()
+        joined = (one != other) & (scores >= limit)
+        left.append(one[joined])
+        right.append(other[joined])
+        cosines.append(scores[joined])
+        progress(int(rows[-1]) + 1, len(index))
+    a, b, score = map(np.concatenate, (left, right, cosines))
+    graph = coo_array((np.ones(len(a)), (a, b)), shape=(len(firsts), len(firsts)))
+    _, labels = connected_components(graph, directed=False)
+    members: dict[int, list[int]] = {}
+    sizes = np.bincount(labels)
+    for number in np.flatnonzero(sizes[labels] > 1).tolist():
+        members.setdefault(int(labels[number]), []).append(number)
+    low, high = np.full(len(sizes), np.inf), np.full(len(sizes), -np.inf)
+    np.minimum.at(low, labels[a], score)
+    np.maximum.at(high, labels[a], score)
+    clusters = [
+        Cluster(
+            tuple(index.clips[firsts[number]] for number in found),
+            min(float(high[label]), 1.0),
+            min(float(low[label]), 1.0),
+        )
+        for label, found in members.items()
+    ]
+    return sorted(clusters, key=lambda cluster: -len(cluster.clips))
+
+
+def _numbered(index: TrainingIndex) -> tuple[np.ndarray, list[int]]:
+    """The number of each row's clip, [n], and the first row of each clip."""
+    numbers, firsts, last = np.empty(len(index), np.int64), [], None
+    for row, clip in enumerate(index.clips):  # the rows of a clip stand together
+        if clip.id != last:
+            firsts.append(row)
+            last = clip.id
+        numbers[row] = len(firsts) - 1
+    return numbers, firsts
