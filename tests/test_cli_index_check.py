@@ -205,7 +205,7 @@ def test_a_bad_clip_stops_the_build_and_nothing_half_written_is_left(
         (("index", "build", "clips", "-o", "new"), "no metadata.csv"),
         (("index", "build", "none", "--captions", "captions.csv", "-o", "new"), "folder of clips"),
         (("index", "build", "clips", "--captions", "x.csv", "-o", "new"), "no caption file"),
-        (("index", "build", "clips", "--embedder", "x", "-o", "new"), "expected an embedder"),
+        ((*BUILD, "new", "--embedder", "x"), "expected an embedder"),
         ((*BUILD, "new", "--hop", "1"), "needs a window"),
         (("index", "search", "nowhere", "clips/0.wav"), "there is no index 'nowhere'"),
         ((*SEARCH, "-k", "0"), "at least 1"),

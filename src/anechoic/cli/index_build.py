@@ -220,6 +220,7 @@ def derive(folder: str, built: Manifest, search: Kind, memory_gib: float | None)
     from anechoic.index import structure
     from anechoic.index.place import Place
     from anechoic.index.search import derive as derive_search
+    from anechoic.index.search import told as told_of
 
     local = Place(folder).local
     memory = None if memory_gib is None else round(memory_gib * 2**30)
@@ -235,4 +236,4 @@ def derive(folder: str, built: Manifest, search: Kind, memory_gib: float | None)
             bar.update(tasks[what], completed=done)
 
         derive_search(local, built, plan, progress=told)
-    return plan.told
+    return told_of(plan)

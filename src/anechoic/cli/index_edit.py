@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from anechoic.cli.index_build import (
     derive,
     run_of,
 )
+
+if TYPE_CHECKING:
+    from anechoic.index.manifest import Manifest
 
 IndexFolder = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of an index.")]
 
@@ -125,7 +128,7 @@ def remove(
     print(f"{index}: {len(gone)} clips withdrawn, {built.rows} rows left")
 
 
-def _derive_again(folder: str, built: object) -> None:
+def _derive_again(folder: str, built: Manifest) -> None:
     """Make the search again of an index that had one, in the structure that was trained."""
     from anechoic.index import search
     from anechoic.index.place import Place
@@ -210,7 +213,7 @@ def info(
         "shards": len(built.shards),
         "bytes": sum(shard.bytes for shard in built.shards),
         "content": built.content,
-        "search": plan.told if plan else "exact, in memory",
+        "search": search.told(plan),
     }
     if as_json:
         print(json.dumps(told, indent=2))

@@ -260,11 +260,10 @@ def _plan(source: Source, work: Work, about: About) -> dict[str, Any]:
 
 def _begin(place: Place, plan: dict[str, Any]) -> None:
     """Note what is being built; what was begun must be the same."""
-    try:
-        begun = json.loads(place.read(f"{NOTES}/{PLAN}"))
-    except FileNotFoundError:
+    if not set(place.names(NOTES)) - {PLAN}:  # nothing is finished
         place.write(f"{NOTES}/{PLAN}", json.dumps(plan, indent=1).encode())
         return
+    begun = json.loads(place.read(f"{NOTES}/{PLAN}"))
     other = [f"{name} {begun[name]}" for name, value in plan.items() if begun[name] != value]
     if other:
         raise BadSetting(

@@ -15,7 +15,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,6 +113,16 @@ def open_search(folder: Path, manifest: Manifest) -> tuple[Mapped, StoredClips] 
     return mapped, clips
 
 
+def told(plan: Plan | None) -> str:
+    """How an index is searched, for people; None: nothing was derived."""
+    if plan is None or plan.kind == "exact":
+        return "exact, in memory"
+    return (
+        f"IVF-PQ from disk: {plan.probes} of {plan.lists} lists, codes of {plan.code_bytes} bytes, "
+        f"{plan.candidates} candidates scored exactly"
+    )
+
+
 def plan_of(folder: Path) -> Plan | None:
     """How an index is searched, or None where nothing was derived; its files are not looked at."""
     from anechoic.index import structure
@@ -187,7 +197,8 @@ def _trained(made: Path, manifest: Manifest, plan: Plan, vectors: np.ndarray) ->
     from anechoic.index import structure
 
     file, note = made / "trained.bin", made / "trained.json"
-    wanted = {"plan": asdict(plan), "mean": hash_of(manifest.mean)}
+    # what a query looks at may be changed without training again
+    wanted = {"plan": asdict(replace(plan, probes=0, candidates=0)), "mean": hash_of(manifest.mean)}
     if file.exists() and note.exists() and json.loads(note.read_text()) == wanted:
         return file.read_bytes()
     note.unlink(missing_ok=True)
