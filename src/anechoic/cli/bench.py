@@ -88,6 +88,9 @@ def bench(
         Path, typer.Option(help="Folder of finished cells, to go on from after a stop.")
     ] = Path("bench-work"),
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: the processes are tasks on a Ray cluster.")
+    ] = "local",
     outputs: Annotated[
         list[Path] | None,
         typer.Option("-o", "--output", help="Table: .md, .csv, .parquet or .json; repeatable."),
@@ -127,7 +130,7 @@ def bench(
         "threshold": threshold, "scale": scale, "seconds": seconds, "device": device,
         "dtype": dtype, **_pairs(options or []),
     }  # fmt: skip
-    results = _run(asked, _source(model, told), work, jobs)
+    results = _run(asked, _source(model, told), work, jobs, engine)
     table = tabulate(results, shlex.join(["anechoic", *sys.argv[1:]]))
     for output in outputs or []:
         write.write(output, table, overwrite=overwrite)
@@ -186,7 +189,7 @@ def _source(model: str, told: Mapping[str, Any]) -> Source:
     return Source.of(PIPELINE, model=model, **told)
 
 
-def _run(plan: Plan, source: Source, work: Path, jobs: int) -> Results:
+def _run(plan: Plan, source: Source, work: Path, jobs: int, engine: str) -> Results:
     from anechoic.bench import run
 
     with progress_bar() as bar:
@@ -196,7 +199,10 @@ def _run(plan: Plan, source: Source, work: Path, jobs: int) -> Results:
             bar.update(task, description="cells", completed=done, total=total)
 
         try:
-            return run(plan, source, work, jobs=jobs, progress=progress, note=bar.console.print)
+            return run(
+                plan, source, work, jobs=jobs, engine=engine,
+                progress=progress, note=bar.console.print,
+            )  # fmt: skip
         except KeyboardInterrupt:
             bar.console.print(f"stopped; what was finished is kept in '{work}', to go on from")
             raise

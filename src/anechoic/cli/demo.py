@@ -82,6 +82,21 @@ def demo(
 
 
 @commands.command()
+def clips(
+    output: Annotated[Path, typer.Option("-o", "--output", help="A new folder.")],
+    data: Data = None,
+) -> None:
+    """Write the demo's training clips as sound files with a metadata.csv.
+
+    Example: `anechoic demo clips -o clips`, then `anechoic index build clips -o clips.index`
+    """
+    from anechoic.demo import assets
+
+    count = assets.write_training_set(output, data or assets.SHIPPED)
+    print(f"{output}: {count} clips, with captions and licences in metadata.csv")
+
+
+@commands.command()
 def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="A new folder.")],
     work: Annotated[

@@ -24,7 +24,7 @@ from anechoic.cli.index import (
     print_table,
     progress_bar,
 )
-from anechoic.errors import BadSetting, IndexMismatch, OutputExists
+from anechoic.errors import BadSetting, IndexMismatch, OutputExists, UnsupportedPipeline
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -134,6 +134,7 @@ def generate(
     """
     from anechoic import audio
     from anechoic.hf.load import load_pipeline
+    from anechoic.hf.pipelines import call_arguments
 
     files = _outputs(output, len(prompts), overwrite)
     store, embed = _training_set(index, embedder_name)
@@ -142,7 +143,7 @@ def generate(
     method = _method(guard, known, texts, store, embed)
     pipe = load_pipeline(known.source, device, dtype)
     sample_rate = _check(pipe, seconds, store)
-    arguments = {"num_inference_steps": steps or known.steps, "audio_end_in_s": seconds}
+    arguments = call_arguments(pipe, ANY_SCALE, steps or known.steps, seconds)
     takes = []
     for file, prompt, (wav, records) in zip(
         files, prompts, _sounds(pipe, method, prompts, seed, arguments), strict=True
@@ -250,14 +251,19 @@ def _check(pipe: Any, seconds: float | None, store: TrainingIndex | None) -> int
 
     Raises:
         BadSetting: longer sound than it makes, or none.
+        UnsupportedPipeline: it makes images.
         IndexMismatch: the index is of another model's training set.
     """
     from anechoic.hf import fingerprint
     from anechoic.hf.pipelines import adapter_for
 
-    sample_rate = adapter_for(pipe).sample_rate
-    tokens, told = pipe.transformer.config.sample_size, pipe.projection_model.config.max_value
-    longest = min(tokens * pipe.vae.hop_length / sample_rate, told)
+    sample_rate, sound = adapter_for(pipe).sample_rate, adapter_for(pipe).adapter.sound
+    if sound is None:
+        raise UnsupportedPipeline(
+            f"a model that makes sound was expected, and {type(pipe).__name__} makes images; guard "
+            "it in Python: 'with guard(pipe, ...)'"
+        )
+    longest = sound.longest_s(pipe)
     if seconds is not None and not 1 / sample_rate <= seconds <= longest:
         raise BadSetting(
             f"this model makes up to {longest:g} s of sound, and {seconds:g} were asked for; "
@@ -282,16 +288,16 @@ def _sounds(
     import torch
 
     from anechoic.hf import guard
+    from anechoic.hf.pipelines import waveforms
 
-    told = {name: value for name, value in arguments.items() if value is not None}
     with guard(pipe, method) as trace, warnings.catch_warnings(), progress_bar() as bar:
         warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding, at each start
         _draw_steps(pipe, bar, len(prompts))
         for prompt in prompts:
             # on the CPU, whose noise is the same for every device
             generator = torch.Generator().manual_seed(seed)
-            made = pipe(prompt, guidance_scale=ANY_SCALE, generator=generator, **told)
-            yield made.audios[0].float().cpu(), trace.records
+            made = pipe(prompt, generator=generator, **arguments)
+            yield waveforms(made)[0].float().cpu(), trace.records
 
 
 def _draw_steps(pipe: Any, bar: Progress, runs: int) -> None:

@@ -70,7 +70,7 @@ def add(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     _derive_again(index, built)
-    print(f"{index}: {built.rows - old.rows} rows added, {built.rows} in all")
+    print(f"{index}: {_count(built.rows - old.rows, 'row')} added, {built.rows} in all")
 
 
 def remove(
@@ -117,7 +117,7 @@ def remove(
     if not there:
         raise BadSetting(f"index '{index}' has no such clips; nothing was withdrawn")
     if dry_run:
-        print(f"{index}: {len(there)} clips would be withdrawn", *there, sep="\n")
+        print(f"{index}: {_count(len(there), 'clip')} would be withdrawn", *there, sep="\n")
         return
     with progress_bar() as bar:
         task = bar.add_task("looking through", total=None)
@@ -125,7 +125,11 @@ def remove(
             index, leaves, lambda done, total: bar.update(task, completed=done, total=total)
         )
     _derive_again(index, built)
-    print(f"{index}: {len(gone)} clips withdrawn, {built.rows} rows left")
+    print(f"{index}: {_count(len(gone), 'clip')} withdrawn, {_count(built.rows, 'row')} left")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _derive_again(folder: str, built: Manifest) -> None:
@@ -169,7 +173,8 @@ def duplicates(
         print(json.dumps({"clusters": len(found), "shown": told}, indent=2))
         return
     involved = sum(len(cluster.clips) for cluster in found)
-    print(f"{index}: {len(found)} clusters of duplicates, {involved} clips in them")
+    clusters, them = _count(len(found), "cluster"), "it" if len(found) == 1 else "them"
+    print(f"{index}: {clusters} of duplicates, {involved} clips in {them}")
     rows = []
     for cluster in shown:
         captions = "; ".join(cluster.captions[:3]) + ("; ..." if len(cluster.captions) > 3 else "")

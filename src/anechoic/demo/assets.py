@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
@@ -84,6 +85,39 @@ def training_set(folder: Path = SHIPPED) -> tuple[list[Clip], Tensor]:
     clips = [Clip(**{name: row[name] for name in names}) for row in rows]
     sound = [soundfile.read(io.BytesIO(row["audio"]), dtype="float32")[0] for row in rows]
     return clips, torch.from_numpy(np.stack(sound))
+
+
+def write_training_set(out: Path, folder: Path = SHIPPED) -> int:
+    """Write the training clips as sound files with a metadata.csv, as in an audiofolder.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        OutputExists: `out` is there.
+    """
+    import csv
+
+    import pyarrow.parquet
+
+    refuse_existing(out)
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    rows = pyarrow.parquet.read_table(require(folder) / CLIPS).to_pylist()
+    told = ("caption", "id", "kind", "copies", "licence", "source", "url")
+    lines = []
+    for row in rows:
+        suffix = "flac" if row["audio"].startswith(b"fLaC") else "ogg"
+        file = part / f"{row['id']}.{suffix}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(row["audio"])
+        lines.append({"file_name": f"{row['id']}.{suffix}", **{name: row[name] for name in told}})
+    with (part / "metadata.csv").open("w", encoding="utf-8", newline="") as table:
+        writer = csv.DictWriter(table, ("file_name", *told))
+        writer.writeheader()
+        writer.writerows(lines)
+    part.rename(out)
+    return len(rows)
 
 
 def judges(folder: Path = SHIPPED) -> dict[str, Judge]:

@@ -17,21 +17,18 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from anechoic.errors import IndexMismatch
-from anechoic.index import shards
+from anechoic.index import shards, structure
 from anechoic.index.manifest import Manifest, hash_of
 from anechoic.index.place import Place
 from anechoic.index.shards import Shard
 from anechoic.index.stored import StoredClips
+from anechoic.index.structure import Plan
 from anechoic.index.vectors import Mapped, project
-
-if TYPE_CHECKING:
-    from anechoic.index.structure import Plan
 
 FOLDER = "search"
 RESIDENT = 2 * 2**30  # bytes of vectors that are searched in memory, where nothing is derived
@@ -61,8 +58,6 @@ def derive(
         CannotWrite: the disk is full or read-only.
         IndexMismatch: the shards are damaged.
     """
-    from anechoic.index import structure
-
     place = Place(folder)
     place.remove(f"{FOLDER}/about.json")
     if plan.kind == "exact":
@@ -99,9 +94,7 @@ def open_search(folder: Path, manifest: Manifest) -> tuple[Mapped, StoredClips] 
         return None
     if about["of"] != manifest.content:
         raise stale(folder, "is older than its shards")
-    from anechoic.index import structure
-
-    plan = structure.Plan(**about["plan"])
+    plan = Plan(**about["plan"])
     try:
         searcher = structure.open_searcher(made / "index.faiss", plan)
         mapped = Mapped(made / "vectors.npy", searcher, plan.candidates)
@@ -125,13 +118,11 @@ def told(plan: Plan | None) -> str:
 
 def plan_of(folder: Path) -> Plan | None:
     """How an index is searched, or None where nothing was derived; its files are not looked at."""
-    from anechoic.index import structure
-
     try:
         about = json.loads((folder / FOLDER / "about.json").read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return structure.Plan(**about["plan"])
+    return Plan(**about["plan"])
 
 
 def require_small(place: Place, manifest: Manifest) -> None:
@@ -194,8 +185,6 @@ def _lay_out(place: Place, manifest: Manifest, made: Path, progress: Progress) -
 
 def _trained(made: Path, manifest: Manifest, plan: Plan, vectors: np.ndarray) -> bytes:
     """The trained structure: the one that is there, if it is of this plan."""
-    from anechoic.index import structure
-
     file, note = made / "trained.bin", made / "trained.json"
     # what a query looks at may be changed without training again
     wanted = {"plan": asdict(replace(plan, probes=0, candidates=0)), "mean": hash_of(manifest.mean)}
@@ -219,8 +208,6 @@ def _encode(
     made: Path, manifest: Manifest, trained: bytes, vectors: np.ndarray, progress: Progress
 ) -> None:
     """Encode the shards whose codes are not there."""
-    from anechoic.index import structure
-
     start = 0
     for number, shard in enumerate(manifest.shards):
         file = _codes(made, shard)

@@ -1,13 +1,392 @@
 """Nearest neighbours in a large set: an inverted file of quantized vectors, searched from disk.
 
-What a search scans is a FAISS IVF-PQ structure: a rotation onto the principal directions, cells
-around the centroids of a clustering, and of each vector a short code of where in its cell it is.
-It answers with candidates; their stored vectors, `rerank`, decide. The structure is trained once,
-vectors are encoded in any number of parts, on any number of machines, and the codes are put
-together. Rows are numbered in the order of the codes.
+What a search scans is a FAISS IVF-PQ structure: a projection onto the principal directions, lists
+around the centroids of a clustering, and for each vector a short code of where it stands from its
+centroid. It answers with candidates; their stored vectors decide (`rerank`). The structure is
+trained once, vectors are encoded in any number of parts, on any number of machines, and the codes
+are put together. Rows are numbered in the order of the codes.
 
-Source: Jégou et al., 2011 (Product quantization, doi:10.1109/TPAMI.2010.57); Ge et al., 2013
-(OPQ, doi:10.1109/TPAMI.2013.240); Douze et al., 2024 (FAISS, arXiv:2401.08281).
+Source: Jégou et al., 2011 (product quantization, doi:10.1109/TPAMI.2010.57); Douze et al., 2024
+(FAISS, arXiv:2401.08281).
 """
 
 from __future__ import annotations
+
+import hashlib
+import math
+import mmap
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anechoic.errors import BadSetting, CannotWrite, IndexMismatch
+from anechoic.index.plan import CENTROIDS, ID_BYTES, Plan, plan
+
+__all__ = [
+    "Plan",
+    "Searcher",
+    "assemble",
+    "encode",
+    "give_back",
+    "open_searcher",
+    "plan",
+    "rerank",
+    "train",
+]
+
+CLUSTERING_STEPS = 10
+PRUNED_DIM = 32  # from here on FAISS clusters by SuperKMeans, in a third of the time
+NEIGHBOURS, EF_CONSTRUCTION = 32, 200  # of the graph over the lists' centroids
+EF_ENCODING = 64  # centroids looked at to find a vector's list
+BLOCK = 65_536  # vectors encoded at once, and those that give the principal directions
+GATHER_BYTES = 32 * 2**20  # stored vectors scored at once, by each thread
+END = struct.Struct("<8sQ32s")  # after FAISS's bytes: a mark, where the lists start, a hash
+MARK = b"anechoic"
+
+
+def train(sample: np.ndarray, plan: Plan, seed: int = 0) -> bytes:
+    """An empty structure, trained: the same bytes for the same sample, plan, seed and threads.
+
+    Args:
+        sample: vectors spread evenly over the set, [s, d] float32; `plan.sample` of them do.
+        plan: of kind "ivfpq".
+        seed: of the clustering.
+
+    Raises:
+        BadSetting: an exact plan, too few vectors, or numbers that do not fit each other.
+        IndexMismatch: a vector that is NaN or infinite.
+    """
+    faiss = _faiss()
+
+    _require_trainable(sample, plan)
+    sample = np.ascontiguousarray(sample, np.float32)
+    # the random rotation spreads the variance over the bytes of the code
+    projection = faiss.PCAMatrix(sample.shape[1], plan.reduced_dim, 0, True)
+    projection.train(sample[:: math.ceil(len(sample) / BLOCK)])
+    reduced = projection.apply(sample)
+    graph = faiss.IndexHNSWFlat(plan.reduced_dim, NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction, graph.hnsw.efSearch = EF_CONSTRUCTION, EF_ENCODING
+    with _one_thread():  # several would link the graph in any order
+        graph.add(_cluster(reduced, plan.lists, seed))
+    lists = faiss.IndexIVFPQ(
+        graph, plan.reduced_dim, plan.lists, plan.code_bytes, 8, faiss.METRIC_INNER_PRODUCT
+    )
+    lists.pq.cp.seed, lists.pq.cp.min_points_per_centroid = seed + 1, 1
+    lists.train(reduced)
+    return faiss.serialize_index(faiss.IndexPreTransform(projection, lists)).tobytes()
+
+
+def _require_trainable(sample: np.ndarray, plan: Plan) -> None:
+    if plan.kind != "ivfpq":
+        raise BadSetting(f"a search '{plan.kind}' has no structure to train")
+    if sample.ndim != 2 or not 1 <= plan.reduced_dim <= sample.shape[1]:
+        raise BadSetting(
+            f"a plan for {plan.reduced_dim} directions cannot be trained with vectors "
+            f"{list(sample.shape)}; expected [s, d]"
+        )
+    if plan.lists < 1 or plan.code_bytes < 1 or plan.reduced_dim % plan.code_bytes:
+        raise BadSetting(
+            f"codes of {plan.code_bytes} bytes in {plan.lists} lists: the bytes have to divide "
+            f"the {plan.reduced_dim} directions"
+        )
+    if len(sample) < (needed := max(plan.lists, CENTROIDS)):
+        raise BadSetting(f"{len(sample)} vectors are too few to train with; give {needed} or more")
+    if not np.isfinite(sample).all():
+        raise IndexMismatch("a vector to train with is NaN or infinite; rebuild the index")
+
+
+def _cluster(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Unit centroids [count, d] of vectors [n, d], by cosine."""
+    faiss = _faiss()
+
+    dim = vectors.shape[1]
+    narrow = dim < PRUNED_DIM
+    settings = faiss.ClusteringParameters() if narrow else faiss.SuperKMeansParameters()
+    settings.niter, settings.seed, settings.spherical = CLUSTERING_STEPS, seed, True
+    settings.min_points_per_centroid = 1
+    settings.max_points_per_centroid = len(vectors)  # FAISS would drop what is past 256 a centroid
+    if narrow:
+        clustering = faiss.Clustering(dim, count, settings)
+        clustering.train(vectors, faiss.IndexFlatIP(dim))
+    else:
+        clustering = faiss.SuperKMeans(dim, count, settings)
+        clustering.train(vectors)
+    return faiss.vector_to_array(clustering.centroids).reshape(count, -1)
+
+
+def _faiss() -> Any:
+    """FAISS, past its type stubs: they know half of it."""
+    import faiss
+
+    return faiss
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    faiss = _faiss()
+
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+def encode(trained: bytes, vectors: np.ndarray) -> np.ndarray:
+    """The codes of vectors: which list, and where in it.
+
+    Args:
+        trained: what `train` gave.
+        vectors: [n, d] float32 or float16.
+
+    Returns:
+        [n, c] uint8.
+
+    Raises:
+        IndexMismatch: vectors of another dimension, NaN or infinite, or a damaged structure.
+    """
+    index = _trained(trained)
+    if vectors.ndim != 2 or vectors.shape[1] != index.d:
+        raise IndexMismatch(
+            f"a search trained with {index.d}-d vectors cannot encode {list(vectors.shape)}; "
+            "train it anew"
+        )
+    codes = np.empty((len(vectors), index.sa_code_size()), np.uint8)
+    for start in range(0, len(vectors), BLOCK):
+        block = np.ascontiguousarray(vectors[start : start + BLOCK], np.float32)
+        if not np.isfinite(block).all():
+            raise IndexMismatch("a vector to encode is NaN or infinite; rebuild the index")
+        codes[start : start + BLOCK] = index.sa_encode(block)
+    return codes
+
+
+def _trained(trained: bytes) -> Any:
+    faiss = _faiss()
+
+    try:
+        return faiss.deserialize_index(np.frombuffer(trained, np.uint8))
+    except RuntimeError as error:
+        raise IndexMismatch("the trained search structure is damaged; train it anew") from error
+
+
+def assemble(trained: bytes, codes: Iterable[np.ndarray], path: Path) -> None:
+    """Write the structure with all its codes to `path`, whole or not at all.
+
+    The codes are held in memory until they are written: code and 8 bytes a row, and for a while
+    up to twice that.
+
+    Args:
+        trained: what `train` gave.
+        codes: [n, c] each, in the order of the rows.
+        path: of the file.
+
+    Raises:
+        CannotWrite: the disk is full, or the folder is read-only or not there.
+        IndexMismatch: codes of another structure, or none.
+    """
+    faiss = _faiss()
+
+    whole = _trained(trained)
+    lists = faiss.extract_index_ivf(whole)
+    for part in codes:
+        if part.ndim != 2 or part.dtype != np.uint8 or part.shape[1] != whole.sa_code_size():
+            raise IndexMismatch(
+                f"codes {part.dtype} {list(part.shape)} are not of this search structure; "
+                f"expected uint8 [n, {whole.sa_code_size()}]: encode them with it"
+            )
+        try:
+            lists.add_sa_codes(np.ascontiguousarray(part))
+        except RuntimeError as error:
+            raise IndexMismatch("codes are damaged; encode them again") from error
+    if lists.ntotal == 0:
+        raise IndexMismatch("a search of no vectors cannot be made; give it codes")
+    whole.ntotal = lists.ntotal  # what wraps the lists is not told of codes
+    part_file = Path(path).with_name(Path(path).name + ".part")
+    try:
+        faiss.write_index(whole, str(part_file))
+        _finish(part_file, lists.ntotal * (lists.code_size + ID_BYTES))
+        part_file.replace(path)
+    except (OSError, RuntimeError) as error:
+        part_file.unlink(missing_ok=True)
+        raise CannotWrite(f"'{path}' cannot be written ({error}); make room for it") from error
+
+
+def _finish(file: Path, lists_bytes: int) -> None:
+    """End a file with what tells later that it is whole."""
+    start = file.stat().st_size - lists_bytes
+    with file.open("r+b") as out:
+        digest = hashlib.sha256(out.read(start)).digest()
+        out.seek(0, os.SEEK_END)
+        out.write(END.pack(MARK, start, digest))
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def open_searcher(path: Path, plan: Plan) -> Searcher:
+    """Map a structure into memory; what was read before stays with the system, not with us.
+
+    Raises:
+        BadSetting: an exact plan, or no probes.
+        IndexMismatch: no such file, one that was cut off or changed, or of another plan.
+    """
+    if plan.kind != "ivfpq" or plan.probes < 1:
+        raise BadSetting(f"a search '{plan.kind}' of {plan.probes} probes opens no structure")
+    path = Path(path)
+    start = _require_whole(path)
+    faiss = _faiss()
+
+    try:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        lists = faiss.extract_index_ivf(index)
+        stored = faiss.downcast_InvertedLists(lists.invlists)
+        end = start + lists.ntotal * (lists.code_size + ID_BYTES)
+        held = stored.compute_ntotal()
+    except (RuntimeError, AttributeError) as error:
+        raise _damaged(path, "is no search structure") from error
+    if end != path.stat().st_size - END.size or held != lists.ntotal:
+        raise _damaged(path, "was cut off or changed")
+    planned, found = (plan.lists, plan.code_bytes), (lists.nlist, lists.code_size)
+    if planned != found:
+        raise _damaged(path, f"has (lists, code bytes) {found} where {planned} were planned")
+    stored.prefetch_nthread = 0  # FAISS would start threads for each query, to read ahead
+    return Searcher(index, plan, str(path))
+
+
+def _require_whole(path: Path) -> int:
+    """Where the lists start, in a file whose every other byte is as it was written."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-END.size, os.SEEK_END)
+            mark, start, digest = END.unpack(file.read())
+            whole = mark == MARK and start <= file.tell()
+            file.seek(0)
+            if not whole or hashlib.sha256(file.read(start)).digest() != digest:
+                raise _damaged(path, "was cut off or changed")
+            return start
+    except FileNotFoundError as error:
+        raise _damaged(path, "is not there") from error
+    except OSError as error:  # it is shorter than its end, or cannot be read
+        raise _damaged(path, "was cut off, or cannot be read") from error
+
+
+def _damaged(path: Path, what: str) -> IndexMismatch:
+    return IndexMismatch(
+        f"the search structure '{path}' {what}; make it again with 'anechoic index optimise'"
+    )
+
+
+class Searcher:
+    """An open structure. Any number of threads may ask it at once."""
+
+    def __init__(self, index: Any, plan: Plan, name: str):
+        self.plan = plan
+        self.name = name
+        self.dim: int = index.d
+        self._index = index
+
+    def __len__(self) -> int:
+        return self._index.ntotal
+
+    def candidates(self, query: np.ndarray, count: int) -> np.ndarray:
+        """Rows that are probably the nearest, best first by their codes.
+
+        One query is answered on one thread, several on all cores. A query whose lists hold fewer
+        rows than asked for scans more lists, all at last.
+
+        Args:
+            query: [b, d] float32.
+            count: rows for each query.
+
+        Returns:
+            [b, count] int64.
+
+        Raises:
+            BadSetting: more rows than there are, or none.
+            IndexMismatch: queries of another dimension, or a damaged structure.
+        """
+        if not 1 <= count <= len(self):
+            raise BadSetting(f"{count} candidates of {len(self)} rows; ask for 1 to {len(self)}")
+        if query.ndim != 2 or query.shape[1] != self.dim:
+            raise IndexMismatch(
+                f"the search structure '{self.name}' compares [b, {self.dim}]; "
+                f"{list(query.shape)} was given"
+            )
+        query = np.ascontiguousarray(query, np.float32)
+        probes = self.plan.probes
+        rows = self._search(query, count, probes)
+        while (short := rows[:, -1] < 0).any():  # FAISS fills up with -1
+            if probes >= self.plan.lists:
+                raise _damaged(Path(self.name), "has lost rows")
+            probes = min(2 * probes, self.plan.lists)
+            rows[short] = self._search(query[short], count, probes)
+        if rows.min(initial=0) < 0 or rows.max(initial=0) >= len(self):
+            raise _damaged(Path(self.name), "names rows that there are not")
+        return rows
+
+    def _search(self, query: np.ndarray, count: int, probes: int) -> np.ndarray:
+        faiss = _faiss()
+
+        graph = faiss.SearchParametersHNSW(efSearch=max(EF_ENCODING, 2 * probes))
+        lists = faiss.IVFSearchParameters(nprobe=probes, quantizer_params=graph)
+        parameters = faiss.SearchParametersPreTransform(index_params=lists)
+        return self._index.search(query, count, params=parameters)[1]
+
+
+def rerank(
+    vectors: np.ndarray, query: np.ndarray, rows: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of some candidates, by the inner product with their stored vectors.
+
+        s_j = <query, vectors_j>
+
+    Several queries are scored on all cores. What a memory-mapped file was read of is given back
+    afterwards, so that the process does not grow with the queries it has answered.
+
+    Args:
+        vectors: of all rows, [n, d] float32 or float16; may be memory-mapped.
+        query: [b, d] float32.
+        rows: candidates of each query, [b, c]; each at most once.
+        k: how many of them, at most c.
+
+    Returns:
+        Scores [b, k] float32, highest first, equal ones in the order of the rows; rows [b, k].
+
+    >>> rerank(np.eye(3, dtype=np.float16), np.array([[0.6, 0.8, 0.0]]), np.array([[2, 1, 0]]), 2)
+    (array([[0.8, 0.6]], dtype=float32), array([[1, 0]]))
+    """
+    query = np.asarray(query, np.float32)
+    rows = np.sort(rows, axis=1)  # so that the file is read forwards, and ties are in order
+    scores = np.empty(rows.shape, np.float32)
+    step = max(1, GATHER_BYTES // (rows.shape[1] * vectors.shape[1] * 4 + 1))
+
+    def score(start: int) -> None:
+        part = slice(start, start + step)
+        found = vectors[rows[part]].astype(np.float32)
+        np.matmul(found, query[part, :, None], out=scores[part, :, None])
+        give_back(vectors)
+
+    starts = range(0, len(rows), step)
+    if len(starts) > 1:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(score, starts))
+    elif starts:
+        score(0)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def give_back(vectors: np.ndarray) -> None:
+    """Unmap what was read of a file; it stays in the system's cache."""
+    owner: Any = vectors
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    # a writeable mapping may hold what is in no file
+    if isinstance(owner, mmap.mmap) and not vectors.flags.writeable and hasattr(owner, "madvise"):
+        owner.madvise(mmap.MADV_DONTNEED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,9 +13,7 @@ from torch import Tensor
 
 from anechoic.errors import IndexMismatch
 from anechoic.index.clips import Clip
-
-if TYPE_CHECKING:
-    from anechoic.index.structure import Searcher
+from anechoic.index.structure import Searcher, give_back, rerank
 
 # A search looks at some more rows than were asked for and scores them again, one by one: so
 # rounding and duplicates come out the same in any batch.
@@ -117,9 +115,11 @@ class Mapped:
 
     def take(self, rows: Tensor) -> Tensor:
         found = self._stored[rows.cpu().numpy()].astype(np.float32)
+        give_back(self._stored)
         return torch.from_numpy(found).to(rows.device)
 
     def candidates(self, query: Tensor, k: int) -> Tensor:
-        count = min(max(k + SPARE, self._candidates), len(self))
-        rows = self._searcher.candidates(query.float().cpu().numpy(), count)
+        asked, wanted = query.float().cpu().numpy(), min(k + SPARE, len(self))
+        found = self._searcher.candidates(asked, min(max(wanted, self._candidates), len(self)))
+        _, rows = rerank(self._stored, asked, found, wanted)
         return torch.from_numpy(rows).to(query.device)

@@ -1,0 +1,91 @@
+"""How a large index is searched: the rule that decides, from size and memory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from anechoic.errors import BadSetting
+
+EXACT_ROWS = 50_000  # up to here every row is compared: some 10 ms a query of 512-d on one core
+MEMORY_BYTES = 2 * 2**30  # of a structure that is mapped whole, unless a plan is told otherwise
+CODE_BYTES, SHORTEST_CODE = 64, 32  # of a vector
+ID_BYTES = 8  # FAISS keeps the row's number beside its code
+PROBES, CANDIDATES = 32, 128  # measured: docs/index-search.md
+SAMPLE_OF_LIST = 40  # training vectors; the clustering asks for 39
+CENTROIDS = 256  # of a byte of a code, so training needs as many vectors at least
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a set is searched. An exact plan has no structure: its numbers are 0."""
+
+    kind: Literal["exact", "ivfpq"]
+    lists: int = 0
+    reduced_dim: int = 0  # principal directions that are clustered and coded
+    code_bytes: int = 0  # of a vector
+    probes: int = 0  # lists that a query scans
+    candidates: int = 0  # rows that are scored again, from their stored vectors
+    sample: int = 0  # vectors to train with
+
+
+def plan(rows: int, dim: int, memory_bytes: int | None = None, kind: str = "auto") -> Plan:
+    """How to search a set: the rule. Change its numbers with `dataclasses.replace`.
+
+    Up to `EXACT_ROWS` rows, all are compared. Beyond, there are up to 4 sqrt(rows) lists, a power
+    of two, and codes of 64 bytes, or as many fewer (not below 32) as codes and row numbers need to
+    fit in the memory. docs/index-search.md tells how probes and candidates were found.
+
+    Args:
+        rows: vectors in the set.
+        dim: of a vector.
+        memory_bytes: for the structure; by default 2 GiB, which codes of 32 bytes may exceed, as
+            it is mapped from disk. The stored vectors are not counted: they stay on disk.
+        kind: "exact" or "ivfpq" to decide it, "auto" for the rule.
+
+    Raises:
+        BadSetting: an unknown kind, too few rows to train with, or no room for the codes.
+
+    >>> plan(1_700, 512).kind
+    'exact'
+    >>> big = plan(10_000_000, 512)
+    >>> big.lists, big.reduced_dim, big.code_bytes
+    (8192, 256, 64)
+    """
+    if kind not in ("auto", "exact", "ivfpq"):
+        raise BadSetting(f"search '{kind}' is none of 'auto', 'exact' and 'ivfpq'")
+    if rows < 1 or dim < 1:
+        raise BadSetting(f"{rows} vectors of {dim} dimensions cannot be searched; expected some")
+    if kind == "exact" or (kind == "auto" and rows <= EXACT_ROWS):
+        return Plan("exact")
+    if rows < CENTROIDS:
+        raise BadSetting(
+            f"{rows} vectors cannot train a search 'ivfpq', which needs {CENTROIDS}; use 'exact'"
+        )
+    lists = 2 ** int(math.log2(4 * math.sqrt(rows)))
+    while lists * SAMPLE_OF_LIST > rows and lists > 1:
+        lists //= 2
+    code_bytes = _code_bytes(rows, dim, memory_bytes)
+    return Plan(
+        "ivfpq",
+        lists,
+        min(dim // code_bytes, 4) * code_bytes,
+        code_bytes,
+        min(PROBES, lists),
+        min(CANDIDATES, rows),
+        min(rows, max(lists, CENTROIDS) * SAMPLE_OF_LIST),
+    )
+
+
+def _code_bytes(rows: int, dim: int, memory_bytes: int | None) -> int:
+    longest = min(CODE_BYTES, max(1, dim // 2))
+    shortest = min(SHORTEST_CODE, longest)
+    fit = (memory_bytes or MEMORY_BYTES) // rows - ID_BYTES
+    if memory_bytes is not None and fit < shortest:
+        needed = rows * (shortest + ID_BYTES)
+        raise BadSetting(
+            f"{memory_bytes} bytes do not hold a search of {rows} vectors, which takes {needed}; "
+            "give it more: it is mapped from disk"
+        )
+    return max(shortest, min(longest, fit // 8 * 8))
