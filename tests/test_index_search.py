@@ -9,6 +9,7 @@ from torch import Tensor
 
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch
 from anechoic.index import TrainingIndex
+from anechoic.index.pruned import Pruned
 from anechoic.types import Store
 
 
@@ -53,6 +54,43 @@ def test_a_batch_of_queries_equals_single_queries(seed: int, k: int) -> None:
         single = index.search(query[i : i + 1], k)
         assert torch.equal(single.rows[0], batch.rows[i])
         assert torch.equal(single.scores[0], batch.scores[i])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 999), k=st.integers(1, 5), near=st.floats(0.0, 1.0), spread=st.floats(0, 2)
+)
+def test_what_is_pruned_is_exact_or_not_answered(
+    seed: int, k: int, near: float, spread: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scale = torch.arange(1.0, 65.0) ** -spread  # some directions matter more
+    train = F.normalize(torch.randn(400, 64, generator=generator) * scale, dim=1)
+    train[[7, 300]] = train[3].clone()
+    other = F.normalize(torch.randn(1, 64, generator=generator) * scale, dim=1)
+    query = F.normalize(near * train[3:4] + (1 - near) * other, dim=1)
+    rows = Pruned(train).candidates(query, k)
+    if rows is None:
+        return
+    scores = (train @ query[0]).double()
+    wanted = set((scores >= scores.topk(k).values[-1] - 1e-7).nonzero()[:, 0].tolist())
+    assert wanted <= set(rows[0].tolist())
+
+
+def test_single_queries_are_pruned_after_a_while_and_answered_the_same() -> None:
+    drawn = torch.randn(2000, 640, generator=torch.Generator().manual_seed(0))
+    train = F.normalize(drawn / torch.arange(1.0, 641.0).sqrt(), dim=1)
+    index, again = index_of(train), index_of(train)
+    query = index.project(F.normalize(train[:40] + 0.3 * train[40:80], dim=1))
+    expected = again.search(query, 3)  # as a batch, by the matrix product
+    found = [index.search(one[None], 3) for one in query]
+    assert index.rows._pruned is not None  # type: ignore[attr-defined]
+    assert torch.equal(torch.cat([one.rows for one in found]), expected.rows)
+    scores = torch.cat([one.scores for one in found])
+    assert torch.allclose(scores, expected.scores, atol=1e-6)
+    pruned = Pruned(index.vectors(torch.arange(2000)))
+    answered = [pruned.candidates(one[None], 1) for one in query]
+    assert sum(rows is not None for rows in answered) > 20
 
 
 def test_equal_scores_stand_in_the_order_of_the_rows() -> None:

@@ -13,11 +13,14 @@ from torch import Tensor
 
 from anechoic.errors import IndexMismatch
 from anechoic.index.clips import Clip
+from anechoic.index.pruned import Pruned
 from anechoic.index.structure import Searcher, give_back, rerank
 
 # A search looks at some more rows than were asked for and scores them again, one by one: so
 # rounding and duplicates come out the same in any batch.
 SPARE = 16
+LARGE = 2**20  # numbers: what is smaller lies in a cache, and is compared as fast as looked up
+OFTEN = 16  # single queries, after which it pays to look for directions
 NO_DIRECTION = 1e-5  # a norm below this is rounding
 
 
@@ -69,10 +72,16 @@ class Vectors(Protocol):
 
 
 class Resident:
-    """All vectors in memory: a search is a matrix product."""
+    """All vectors in memory: a search is a matrix product.
+
+    What is asked one query at a time, as a guard does, is after a while answered by `Pruned`,
+    which gives the same rows and reads less.
+    """
 
     def __init__(self, projected: Tensor):
         self._vectors = projected
+        self._asked = 0
+        self._pruned: Pruned | None = None
         self.dim = projected.shape[1]
         self.dtype = projected.dtype
 
@@ -83,6 +92,12 @@ class Resident:
         return self._on(rows.device)[rows]
 
     def candidates(self, query: Tensor, k: int) -> Tensor:
+        if len(query) == 1 and query.device.type == "cpu" and self._vectors.numel() > LARGE:
+            self._asked += 1
+            if self._asked == OFTEN and self.dtype == torch.float32:
+                self._pruned = Pruned(self._on(query.device))
+            if self._pruned is not None and (rows := self._pruned.candidates(query, k)) is not None:
+                return rows
         count = min(k + SPARE, len(self))
         return (query @ self._on(query.device).T).topk(count).indices
 
