@@ -356,3 +356,23 @@ def test_an_index_is_built_wherever_fsspec_reaches(built: Path) -> None:
     index = TrainingIndex.load(url)
     assert torch.equal(index.embeddings, TrainingIndex.load(built).embeddings)
     assert manifest.read(Place(url)).content == manifest.read(Place(built)).content
+
+
+def test_an_index_is_fetched_and_a_stopped_copy_goes_on(tmp_path: Path) -> None:
+    url, copy = "memory://fetched/index", tmp_path / "copy"
+    build(Source(), work(url), ABOUT)
+    with pytest.raises(KeyboardInterrupt):
+        edit.fetch(url, copy, _stop_at_three)
+    with pytest.raises(IndexMismatch):
+        TrainingIndex.load(copy)
+    edit.fetch(url, copy)
+    assert torch.equal(TrainingIndex.load(copy).embeddings, TrainingIndex.load(url).embeddings)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/one.txt").touch()
+    with pytest.raises(OutputExists):
+        edit.fetch(url, tmp_path / "thesis")
+
+
+def _stop_at_three(done: int, total: int) -> None:
+    if done == 3:
+        raise KeyboardInterrupt

@@ -30,7 +30,7 @@ IndexFolder = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of an 
 
 def register(commands: typer.Typer) -> None:
     """Add the commands."""
-    for command in (add, remove, duplicates, info):
+    for command in (add, remove, duplicates, info, fetch):
         commands.command()(command)
 
 
@@ -224,3 +224,21 @@ def info(
         print(json.dumps(told, indent=2))
         return
     print_table(("", index), [(name, str(value)) for name, value in told.items()])
+
+
+def fetch(
+    index: Annotated[str, typer.Argument(metavar="URL", help="Of an index, as s3://bucket/i.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+) -> None:
+    """Copy an index to this machine, and make its search; a stopped copy goes on.
+
+    Example: `anechoic index fetch s3://bucket/clips.index -o clips.index`
+    """
+    from anechoic.index import edit
+
+    with progress_bar() as bar:
+        task = bar.add_task("fetching", total=None)
+        built = edit.fetch(
+            index, output, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    print(f"{output}: {_count(built.rows, 'row')}, {derive(str(output), built, Kind.auto, None)}")

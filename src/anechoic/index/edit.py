@@ -13,7 +13,7 @@ from pathlib import Path
 from anechoic.errors import IndexMismatch
 from anechoic.index import manifest as manifests
 from anechoic.index import shards
-from anechoic.index.build import Progress, Run, Work, build, forget, require_unique
+from anechoic.index.build import Progress, Run, Work, build, forget, require_free, require_unique
 from anechoic.index.clips import Clip
 from anechoic.index.manifest import Manifest
 from anechoic.index.place import Place
@@ -146,3 +146,35 @@ def _write(place: Place, manifest: Manifest, kept: Collection[Shard]) -> Manifes
 def _batch(name: str) -> int:
     number, plus, _ = name.partition("+")
     return int(number) if plus else 0
+
+
+def fetch(
+    where: str | Path,
+    folder: str | Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Manifest:
+    """Copy an index to this machine; a copy that was stopped goes on.
+
+    Args:
+        where: of the index: a URL, or a path.
+        folder: where to; it is not there yet, or holds a part of the same index.
+        progress: told how many shards of how many are there.
+
+    Raises:
+        IndexMismatch: no index, or a file that is not what was written.
+        OutputExists: the folder holds something else.
+        CannotWrite: it is full or read-only.
+    """
+    place, copy = Place(where), Place(folder)
+    manifest = manifests.read(place)
+    there = copy.names(shards.FOLDER)
+    if not there:
+        require_free(copy)
+    with copy.alone():
+        for number, shard in enumerate(manifest.shards):
+            name = f"{shards.FOLDER}/{shard.name}.parquet"
+            if f"{shard.name}.parquet" not in there or copy.size(name) != shard.bytes:
+                copy.write(name, shards.read_bytes(place, shard))
+            progress(number + 1, len(manifest.shards))
+        manifest.write(copy)
+    return manifest

@@ -138,21 +138,36 @@ def _schema(dim: int, dtype: str) -> Any:
     )
 
 
+def read_bytes(place: Place, shard: Shard, *, check: bool = True) -> bytes:
+    """The file of a shard.
+
+    Raises:
+        IndexMismatch: it is missing, cut off or another.
+    """
+    name = f"{FOLDER}/{shard.name}.parquet"
+    try:
+        if place.size(name) != shard.bytes:
+            raise damaged(place, f"{name} is cut off or another file")
+        data = place.read(name)
+    except FileNotFoundError:
+        raise damaged(place, f"{name} is missing") from None
+    except OSError as error:
+        raise damaged(place, f"{name} cannot be read: {error}") from error
+    if check and hashlib.sha256(data).hexdigest() != shard.sha256:
+        raise damaged(place, f"{name} is not the file that was written")
+    return data
+
+
 def _read(place: Place, shard: Shard, columns: list[str] | None, *, check: bool) -> Any:
     import pyarrow.parquet as pq
     from pyarrow.lib import ArrowException
 
     name = f"{FOLDER}/{shard.name}.parquet"
     try:
-        if place.size(name) != shard.bytes:
-            raise damaged(place, f"{name} is cut off or another file")
-        if columns is not None:
-            with place.fs.open(place.path(name)) as file:
-                return pq.read_table(file, columns=columns)
-        data = place.read(name)
-        if check and hashlib.sha256(data).hexdigest() != shard.sha256:
-            raise damaged(place, f"{name} is not the file that was written")
-        return pq.read_table(io.BytesIO(data))
+        if columns is None:
+            return pq.read_table(io.BytesIO(read_bytes(place, shard, check=check)))
+        with place.fs.open(place.path(name)) as file:
+            return pq.read_table(file, columns=columns)
     except FileNotFoundError:
         raise damaged(place, f"{name} is missing") from None
     except (ArrowException, OSError) as error:
