@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from anechoic.errors import GuardError
 from anechoic.noise import Prediction
-from anechoic.step import Guided, Record, Step
+from anechoic.step import Guided, Needs, Record, Step
 
 Combination = Callable[[Tensor, Tensor, Tensor | float], Tensor]
 
@@ -17,7 +18,7 @@ def combined(
     answer: Guided | Tensor,
     step: Step,
     uncond: Tensor | None,
-    cond: Tensor,
+    cond: Tensor | None,
     kind: Prediction,
     combine: Combination,
 ) -> Tensor:
@@ -27,14 +28,15 @@ def combined(
         answer: of the guidance.
         step: that it saw.
         uncond: the network's prediction without the prompt; None: there is none, and no scale.
-        cond: the network's prediction.
+        cond: the network's prediction; None: only the other one was computed.
         kind: what the network predicts.
         combine: the pipeline's own guidance.
     """
+    guided = uncond if cond is None else cond
+    assert guided is not None  # one of them was computed
     if isinstance(answer, Tensor):
-        return step.noise.from_x0(step.x, answer, kind).to(cond.dtype)
-    guided = cond
-    if uncond is not None:
+        return step.noise.from_x0(step.x, answer, kind).to(guided.dtype)
+    if uncond is not None and cond is not None:
         scales = answer.scales(len(step.x))
         # the pipeline multiplies by a Python float: do the same where the samples agree
         scale: Tensor | float = (
@@ -45,7 +47,21 @@ def combined(
         guided = combine(uncond, cond, scale)
     if answer.delta is None:
         return guided
-    return (guided.float() + step.noise.x0_step(answer.delta, kind)).to(cond.dtype)
+    return (guided.float() + step.noise.x0_step(answer.delta, kind)).to(guided.dtype)
+
+
+def check_alone(answer: Guided | Tensor, half: Needs, batch: int) -> None:
+    """Refuse an answer that cannot be made of the half that its guidance asked for.
+
+    Raises:
+        GuardError: it is such an answer.
+    """
+    weight = 1.0 if half == "cond" else 0.0
+    if not isinstance(answer, Guided) or bool((answer.scales(batch) != weight).any()):
+        raise GuardError(
+            f"the guidance said that it needs the half '{half}' alone, which is a scale of "
+            f"{weight:g}, and answered otherwise; let its 'needs' say 'both'"
+        )
 
 
 def recorded(answer: Guided | Tensor, step: Step, passes: float, guided: bool = True) -> Record:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -107,14 +108,14 @@ class Connection:
 
     # ------------------------------------------------------------------------------- encoding
 
-    def encode(self, texts: Sequence[str], each: int) -> list[list[Tensor]]:
-        """The pieces of captions, one for each sample, encoded as the pipeline would alone.
+    def encode(self, texts: Sequence[str], places: Sequence[int]) -> list[list[Tensor]]:
+        """The pieces of captions, encoded as the pipeline would alone, once a generation.
 
         Args:
             texts: captions.
-            each: samples of one prompt, that share its lyrics and the like.
+            places: of each among the prompts, whose lyrics and the like it shares.
         """
-        keys = [(text, row // each) for row, text in enumerate(texts)]
+        keys = list(zip(texts, places, strict=True))
         for key in keys:
             if key not in self._encoded:
                 with torch.no_grad():
@@ -142,14 +143,20 @@ class Connection:
 
     def decode(self, x0: Tensor) -> Tensor:
         """Latents to sound [b, c, t], cut to the requested seconds, or images [b, 3, h, w]."""
-        return self.adapter.decode(self.heard, x0)
+        with _in_place(self.pipe):
+            return self.adapter.decode(self.heard, x0)
 
     # ---------------------------------------------------------------------------- the network
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the network was compiled, wrapped by torch.compile or in place."""
+        return self._compiled is not None or hasattr(self.network, "_orig_mod")
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Half:
         """The arguments of a call of the network by name."""
         network = getattr(self.network, "_orig_mod", self.network)  # of torch.compile
-        bound = inspect.signature(type(network).forward).bind(None, *args, **kwargs)
+        bound = _signature(type(network)).bind(None, *args, **kwargs)  # type: ignore[arg-type]
         arguments = dict(bound.arguments)
         arguments.pop("self")
         return arguments
@@ -158,3 +165,24 @@ class Connection:
         """The network's prediction. `forward` as a method bypasses hooks, the guard's too."""
         forward = self._compiled or self.network.forward
         return forward(**half)[0]
+
+
+@cache
+def _signature(network: Any) -> inspect.Signature:
+    """Of `forward`; it is asked for at each evaluation, and takes a third of what a guard does."""
+    return inspect.signature(network.forward)
+
+
+@contextmanager
+def _in_place(pipe: Any) -> Iterator[None]:
+    """Without accelerate's moving the network off its device when the decoder comes onto it: the
+    gradient still has to go back through both."""
+    hooks: list[Any] = [getattr(module, "_hf_hook", None) for module in pipe.components.values()]
+    chained = {hook: hook.prev_module_hook for hook in hooks if hasattr(hook, "prev_module_hook")}
+    for hook in chained:
+        hook.prev_module_hook = None
+    try:
+        yield
+    finally:
+        for hook, previous in chained.items():
+            hook.prev_module_hook = previous

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from anechoic.errors import GuardError
 from anechoic.hf import prompts
 from anechoic.hf.adapters.adapter import Combine, classifier_free
-from anechoic.hf.combine import combined, recorded
+from anechoic.hf.combine import check_alone, combined, recorded
 from anechoic.hf.connection import Connection
 from anechoic.hf.halves import Half, check_known, join, level, only, put, split
 from anechoic.hf.schedules import noise_level, prediction_kind, progress
 from anechoic.noise import NoiseLevel
-from anechoic.step import Condition, Prompt, Record, Step
-from anechoic.types import Conditioning, Guidance
+from anechoic.step import Condition, Needs, Prompt, Record, Step
+from anechoic.types import Conditioning, Guidance, Sparing, needed
 
 
 @dataclass
@@ -35,6 +35,7 @@ class Run:
     first: Tensor | None = None  # the encoded prompt its first evaluation was given
     rows: int = 0  # that went through the network besides the two halves
     waiting: tuple[Half, Tensor] | None = None  # a conditional call whose other has yet to come
+    called: tuple[Evaluation, Needs] | None = None  # what the network is being called with
 
 
 @dataclass
@@ -83,20 +84,44 @@ class Hooks:
         the guidance wants."""
         arguments = self.connection.arguments(args, kwargs)
         self._check(arguments)
-        if not isinstance(self.guidance, Conditioning) or self.run.waiting is not None:
-            return None  # waiting: for the unconditional one of two calls
         adapter = self.connection.adapter
         batched = self.run.guided and adapter.halves != "cond, then uncond"
+        changed = isinstance(self.guidance, Conditioning) and self.run.waiting is None
+        if changed:  # waiting: for the unconditional one of two calls
+            arguments = self._under_changed_prompt(arguments, batched)
+        if batched and isinstance(self.guidance, Sparing):
+            half = self._spare(arguments)
+            if half is not arguments:
+                return (), half
+        return ((), arguments) if changed else None
+
+    def _under_changed_prompt(self, arguments: Half, batched: bool) -> Half:
+        """A call with the prompt that the guidance wants."""
+        adapter = self.connection.adapter
         now = self._evaluation(None if batched else arguments, arguments)
         changed = self._changed(now)
         own = prompts.pieces(adapter, now.cond)
         cond = prompts.replaced(adapter, now.cond, prompts.unpack(changed, own))
         if not batched:
-            return (), cond
+            return cond
         assert now.uncond is not None
         uncond, cond = level(adapter, now.uncond, cond)
         halves = (cond, uncond) if adapter.halves == "cond, uncond" else (uncond, cond)
-        return (), join(adapter, halves, arguments)
+        return join(adapter, halves, arguments)
+
+    def _spare(self, arguments: Half) -> Half:
+        """A batched call with the half alone that the guidance needs, if it needs only one.
+
+        A compiled network would be compiled anew for the smaller batch, and a guidance of the
+        pipeline's own that remembers earlier halves has to see them all: there both are computed.
+        """
+        now = self._evaluation(None, arguments)
+        half = needed(self.guidance, now)
+        if self.connection.compiled or self.run.combine is not classifier_free:
+            half = "both"
+        self.run.called = now, half
+        assert now.uncond is not None
+        return {"both": arguments, "cond": now.cond, "uncond": now.uncond}[half]
 
     def after(
         self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -127,9 +152,16 @@ class Hooks:
             guided = self._guide(now, first.clone(), prediction)
             first.copy_(guided)  # which the pipeline holds as its conditional prediction
             return _with(output, guided)
-        one, other = prediction.chunk(2)
-        uncond, cond = (other, one) if adapter.halves == "cond, uncond" else (one, other)
-        guided = self._guide(self._evaluation(None, arguments), cond, uncond)
+        now, half = run.called or (self._evaluation(None, arguments), "both")
+        run.called = None
+        if half == "both":
+            one, other = prediction.chunk(2)
+            uncond, cond = (other, one) if adapter.halves == "cond, uncond" else (one, other)
+            guided = self._guide(now, cond, uncond)
+        elif half == "cond":
+            guided = self._guide(now, prediction, None)
+        else:
+            guided = self._guide(now, None, prediction)
         return _with(output, torch.cat([guided, guided]))
 
     # ------------------------------------------------------------------------- one evaluation
@@ -200,18 +232,21 @@ class Hooks:
             run.first = changed
         return changed
 
-    def _guide(self, now: Evaluation, cond: Tensor, uncond: Tensor | None) -> Tensor:
+    def _guide(self, now: Evaluation, cond: Tensor | None, uncond: Tensor | None) -> Tensor:
         """The guided prediction [b, *latent]; it is recorded."""
         kind = prediction_kind(self.connection.pipe.scheduler)
-        cond_x0 = now.noise.to_x0(now.x, cond.float(), kind)
+        # where there is none, NaN: what is made of it cannot pass for guidance
+        cond_x0, uncond_x0 = (
+            torch.full_like(now.x, torch.nan)
+            if half is None
+            else now.noise.to_x0(now.x, half.float(), kind)
+            for half in (cond, uncond)
+        )
         step = Step(
             x=now.x,
             noise=now.noise,
             cond=cond_x0,
-            # where there is none, NaN: what is made of it cannot pass for guidance
-            uncond=torch.full_like(cond_x0, torch.nan)
-            if uncond is None
-            else now.noise.to_x0(now.x, uncond.float(), kind),
+            uncond=uncond_x0,
             progress=now.progress,
             history=tuple(self.runs[-1]),
             denoise=partial(self._denoise, now),
@@ -219,31 +254,46 @@ class Hooks:
             sample_rate=self.connection.sample_rate,
         )
         answer = self.guidance(step)
+        if self.run.guided and (cond is None or uncond is None):
+            check_alone(answer, "uncond" if cond is None else "cond", len(now.x))
         guided = combined(answer, step, uncond, cond, kind, self.run.combine)
         if not torch.isfinite(guided).all():
             raise GuardError(
                 f"the guidance returned NaN or infinity at log-SNR {now.noise.log_snr:.2f}; lower "
                 "its strength"
             )
-        own = 1 if uncond is None else 2
+        own = 1 if uncond is None or cond is None else 2
         passes = own + self.run.rows / len(now.x)
-        self.runs[-1].append(recorded(answer, step, passes, uncond is not None))
+        self.runs[-1].append(recorded(answer, step, passes, self.run.guided))
         self.run.rows = 0
         return guided
 
     def _denoise(
-        self, now: Evaluation, x: Tensor, condition: Condition | Sequence[str] | Tensor
+        self,
+        now: Evaluation,
+        x: Tensor,
+        condition: Condition | Sequence[str] | Tensor,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """`Step.denoise`."""
-        adapter, half = self.connection.adapter, now.cond
+        adapter = self.connection.adapter
+        among = list(range(len(now.x))) if rows is None else rows.tolist()
         if isinstance(condition, str) and condition == "uncond":
-            half = self._unconditional(now)
-        elif isinstance(condition, Tensor):
+            return self._predicted(now, x, self._of(self._unconditional(now), among))
+        half = self._of(now.cond, among)
+        if isinstance(condition, Tensor):
             own = prompts.pieces(adapter, half)
             half = prompts.replaced(adapter, half, prompts.unpack(condition, own))
         elif not isinstance(condition, str):
-            return self._under_captions(now, x, condition)
+            return self._under_captions(now, x, half, condition, among)
         return self._predicted(now, x, half)
+
+    def _of(self, half: Half, rows: list[int]) -> Half:
+        """Some samples of a half."""
+        adapter = self.connection.adapter
+        if len(rows) == len(half[adapter.x]):
+            return half
+        return join(adapter, [only(adapter, half, row) for row in rows], half)
 
     def _unconditional(self, now: Evaluation) -> Half:
         """The arguments of the unconditional half."""
@@ -257,18 +307,20 @@ class Hooks:
             )
         return now.uncond
 
-    def _under_captions(self, now: Evaluation, x: Tensor, captions: Sequence[str]) -> Tensor:
-        """The x0 estimate under a caption for each sample."""
-        adapter = self.connection.adapter
-        rows = self.connection.encode(captions, self._each(now))
-        lengths = {tuple(part.shape[1] for part in row) for row in rows}
+    def _under_captions(
+        self, now: Evaluation, x: Tensor, half: Half, captions: Sequence[str], rows: list[int]
+    ) -> Tensor:
+        """The x0 estimate under a caption for each sample; `half` and `x` are of these rows."""
+        adapter, each = self.connection.adapter, self._each(now)
+        encoded = self.connection.encode(captions, [row // each for row in rows])
+        lengths = {tuple(part.shape[1] for part in parts) for parts in encoded}
         if len(lengths) == 1 or adapter.text[-1].padded:
-            half = prompts.replaced(adapter, now.cond, prompts.stacked(rows))
+            half = prompts.replaced(adapter, half, prompts.stacked(encoded))
             return self._predicted(now, x, half)
         estimates = []  # one by one: filled up, a shorter caption would not be what it is alone
-        for sample, (one, row) in enumerate(zip(x.split(1), rows, strict=True)):
-            half = prompts.replaced(adapter, only(adapter, now.cond, sample), row)
-            estimates.append(self._predicted(now, one, half))
+        for sample, (one, parts) in enumerate(zip(x.split(1), encoded, strict=True)):
+            alone = prompts.replaced(adapter, only(adapter, half, sample), parts)
+            estimates.append(self._predicted(now, one, alone))
         return torch.cat(estimates)
 
     def _predicted(self, now: Evaluation, x: Tensor, half: Half) -> Tensor:

@@ -6,12 +6,13 @@ import hashlib
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from anechoic.errors import UnsupportedPipeline
 from anechoic.hf.adapters import ADAPTERS
 from anechoic.hf.connection import Connection
 
-__all__ = ["ADAPTERS", "adapter_for", "fingerprint"]
+__all__ = ["ADAPTERS", "adapter_for", "call_arguments", "fingerprint", "waveforms"]
 
 REFUSED = {  # pipelines that one would expect here, and why they are not
     "MusicLDMPipeline": "it is deprecated in diffusers and cannot encode a prompt with "
@@ -30,6 +31,34 @@ def adapter_for(pipe: Any) -> Connection:
         if cls.__name__ in ADAPTERS:
             return Connection(pipe, ADAPTERS[cls.__name__])
     raise UnsupportedPipeline(unsupported(type(pipe).__name__))
+
+
+def call_arguments(
+    pipe: Any, scale: float, steps: int | None = None, seconds: float | None = None
+) -> dict[str, Any]:
+    """What a pipeline of sound is called with besides its prompt, under its own names.
+
+    Args:
+        pipe: the pipeline.
+        scale: of classifier-free guidance; a distilled model is called with none.
+        steps: of its sampler; None: its own number.
+        seconds: of sound; None: its own length.
+    """
+    adapter = adapter_for(pipe).adapter
+    told: dict[str, Any] = {"output_type": "pt"}
+    if not adapter.distilled(pipe):
+        told["guidance_scale"] = scale
+    if steps is not None:
+        told["num_inference_steps"] = steps
+    if seconds is not None and adapter.sound is not None:
+        told[adapter.sound.seconds] = seconds
+    return told
+
+
+def waveforms(made: Any) -> Tensor:
+    """The sound [b, c, t] of a pipeline's output, called with output_type "pt"."""
+    audios = made.audios
+    return audios[:, None] if audios.dim() == 2 else audios
 
 
 def unsupported(name: str) -> str:
