@@ -1,4 +1,4 @@
-"""What a guard cannot honour is refused in a sentence; what a distilled model can be given works."""
+"""What a guard cannot honour is refused in a sentence; what a distilled model can have works."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ pipe_of = cache(make)
 
 def dissimilarity(case, **settings):
     store = Pool(case.images)
-    return AntiMemorization(
-        store, store, c1=0.0, c2=0.0, **{"c3": 5.0, "lambda_min": -1.0, "lambda_max": -1.0} | settings
-    )  # fmt: skip
+    open_gate = {"c1": 0.0, "c2": 0.0, "c3": 5.0, "lambda_min": -1.0, "lambda_max": -1.0}
+    return AntiMemorization(store, store, **{**open_gate, **settings})
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def table() -> str:
                     reasons.append(general)
                 said = f"no [{reasons.index(general) + 1}]"
             cells.append("yes" if said == "works" else said)
-        lines.append(f"| {pipeline.removesuffix('Pipeline')} | {' | '.join(cells)} |")
+        lines.append(f"| {pipeline.replace('Pipeline', '')} | {' | '.join(cells)} |")
     head = ["", *(f"`{name}`" if name in METHODS else name for name in ROWS)]
     rule = "|" + "---|" * len(head)
     notes = [f"[{i}] {reason[0].upper()}{reason[1:]}." for i, reason in enumerate(reasons, 1)]

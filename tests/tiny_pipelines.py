@@ -261,7 +261,7 @@ def make_longcat() -> Any:
     torch.manual_seed(0)
     return LongCatAudioDiTPipeline(
         vae=LongCatAudioDiTVae(in_channels=1, channels=4, c_mults=[1, 2], strides=[2],
-                               latent_dim=4, encoder_latent_dim=8, downsampling_ratio=2,
+                               latent_dim=4, encoder_latent_dim=8, downsampling_ratio=4,
                                sample_rate=16),
         text_encoder=UMT5EncoderModel(
             UMT5Config(d_model=16, num_layers=1, num_heads=2, d_kv=4, d_ff=16,

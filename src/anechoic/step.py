@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import torch
@@ -12,15 +12,22 @@ from torch import Tensor
 from anechoic.noise import NoiseLevel
 
 Condition = Literal["cond", "uncond"]
+Needs = Literal["both", "cond", "uncond"]  # the halves of an evaluation that are looked at
 
 
 class Denoise(Protocol):
     """Call the network again, at the same noise level."""
 
-    def __call__(self, x: Tensor, condition: Condition | Sequence[str] | Tensor) -> Tensor:
+    def __call__(
+        self,
+        x: Tensor,
+        condition: Condition | Sequence[str] | Tensor,
+        rows: Tensor | None = None,
+    ) -> Tensor:
         """The x0 estimate [b, *latent] of `x` under the user's prompt ("cond"), under none
         ("uncond"), under other captions, one for each sample, or under an encoded prompt
-        [b, s, d]. Differentiable in `x` and in the encoded prompt."""
+        [b, s, d]. Differentiable in `x` and in the encoded prompt. `rows` [b] tells which samples
+        of the batch these are, if not all."""
         ...
 
 
@@ -33,13 +40,23 @@ class Decode(Protocol):
         ...
 
 
+class Moment(Protocol):
+    """Where in a run an evaluation stands: what is known of it before the network is called."""
+
+    @property
+    def noise(self) -> NoiseLevel: ...
+
+    @property
+    def progress(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class Record:
     """What is remembered of one evaluation; all tensors are [b], on the CPU."""
 
     progress: float  # share of the schedule that was done before this evaluation, in [0, 1)
     noise: NoiseLevel
-    distance: Tensor  # d_t = ||eps_c - eps_u||_2
+    distance: Tensor  # d_t = ||eps_c - eps_u||_2; NaN where only one half was computed
     scale: Tensor  # the guidance scale that was applied
     passes: float = 2.0  # of each sample through the network: its two halves, and what was more
     notes: Mapping[str, Tensor] = field(default_factory=dict)  # what the method tells
@@ -74,8 +91,9 @@ class Prompt:
 class Step:
     """One evaluation of the network, seen in x0 space.
 
-    `cond` and `uncond` are the x0 estimates with and without the prompt, [b, *latent]. The
-    batch is a convenience: each sample is guided by itself.
+    `cond` and `uncond` are the x0 estimates with and without the prompt, [b, *latent]; one that
+    the guidance said it does not need is NaN. The batch is a convenience: each sample is guided by
+    itself.
     """
 
     x: Tensor  # what the network was fed: alpha * x0 + sigma * eps
@@ -97,6 +115,22 @@ class Step:
     def per_sample(self, values: Tensor) -> Tensor:
         """[b] broadcast against latents, [b, 1, ...]."""
         return values.reshape(-1, *[1] * (self.x.dim() - 1)).to(self.x)
+
+    def of(self, samples: Tensor) -> Step:
+        """The step as some samples of the batch see it, by their rows [n], without its history;
+        of all of them it is the step itself."""
+        if len(samples) == len(self.x):
+            return self
+
+        def denoise(
+            x: Tensor,
+            condition: Condition | Sequence[str] | Tensor,
+            rows: Tensor | None = None,
+        ) -> Tensor:
+            return self.denoise(x, condition, samples if rows is None else samples[rows])
+
+        parts = {name: getattr(self, name)[samples] for name in ("x", "cond", "uncond")}
+        return replace(self, **parts, history=(), denoise=denoise)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ class MelCodec(ModelMixin, ConfigMixin):
 
     Stands where `AutoencoderOobleck` stands in `StableAudioPipeline`. A token holds two frames.
     `decode` is deterministic, Griffin-Lim with momentum from a fixed phase, and differentiable:
-    the gradient flows through the magnitude and takes the phase for given.
+    the gradient flows through the magnitude and takes the phase for given. `preview` does the same
+    in fewer iterations, for what is only compared: a guard asks for it at each step.
 
     Source: Griffin and Lim, 1984; Perraudin et al., 2013 (momentum).
     """
@@ -80,6 +81,7 @@ class MelCodec(ModelMixin, ConfigMixin):
         updates: int = 10,
         iterations: int = 12,
         momentum: float = 0.99,
+        preview_iterations: int = 2,
     ):
         super().__init__()
         self.hop_length = hop * frames_per_token
@@ -122,10 +124,17 @@ class MelCodec(ModelMixin, ConfigMixin):
 
     def decode(self, latents: Tensor, return_dict: bool = True) -> Decoded:
         """Latents [b, channels, tokens] to audio [b, 1, t]."""
+        return self._decode(latents, self.config.iterations)
+
+    def preview(self, latents: Tensor) -> Decoded:
+        """`decode` with `preview_iterations`, for comparing; docs/speed.md tells how near it is."""
+        return self._decode(latents, self.config.preview_iterations)
+
+    def _decode(self, latents: Tensor, iterations: int) -> Decoded:
         # an estimate in the middle of a run can lie far outside of what any sound has
         log_mel = self.log_mel(latents).float().clamp_max(LOUDEST)
         mel = (log_mel.exp() - self.config.floor).clamp_min(0.0)
-        wav = self._griffin_lim(self._linear_magnitude(mel))
+        wav = self._griffin_lim(self._linear_magnitude(mel), iterations)
         return Decoded(wav[:, None].to(latents.dtype))
 
     def _linear_magnitude(self, mel: Tensor) -> Tensor:
@@ -141,7 +150,7 @@ class MelCodec(ModelMixin, ConfigMixin):
             magnitude = magnitude * target / (explained + 1e-9)
         return magnitude
 
-    def _griffin_lim(self, magnitude: Tensor) -> Tensor:
+    def _griffin_lim(self, magnitude: Tensor, iterations: int) -> Tensor:
         config = self.config
         length = magnitude.shape[-1] * config.hop
         # the centred transform has one frame more than the latent: repeat the last
@@ -153,7 +162,7 @@ class MelCodec(ModelMixin, ConfigMixin):
         arguments = {"n_fft": config.frame, "hop_length": config.hop, "window": self.window}
         with torch.no_grad():  # the phase is a constant to the gradient, which flows by magnitude
             previous = torch.zeros_like(angle)
-            for _ in range(config.iterations):
+            for _ in range(iterations):
                 wav = torch.istft(magnitude * angle, length=length, **arguments)
                 rebuilt = torch.stft(wav, return_complex=True, **arguments)
                 angle = rebuilt - config.momentum / (1 + config.momentum) * previous

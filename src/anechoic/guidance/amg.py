@@ -11,10 +11,11 @@ from torch import Tensor
 
 from anechoic.errors import BadSetting
 from anechoic.guidance.cfg import check_scale
-from anechoic.guidance.likeness import Estimate, Gradient, Likeness
-from anechoic.guidance.points import training_timestep
-from anechoic.step import Guided, Step
-from anechoic.types import Embedder, Neighbours, Store
+from anechoic.guidance.checks import check_due, due, noted, spread, was_open
+from anechoic.guidance.likeness import Estimate, Gradient, Heard, Likeness
+from anechoic.guidance.points import LogSNR, Progress, Timestep, training_timestep
+from anechoic.step import Guided, Moment, Needs, Step
+from anechoic.types import Embedder, Store
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class AntiMemorization:
 
     where n is the estimate under the nearest clip's caption. A constant of 0 switches its term
     off. While the gate is shut, the output is classifier-free guidance bit for bit, and neither
-    the caption pass nor the gradient is computed.
+    the caption pass nor the gradient is computed. Both are computed only for the samples of a
+    batch whose own gate is open. `since` and `every` save comparisons, too: docs/speed.md says
+    what they cost and what they miss.
 
     With the exact posterior mean the dissimilarity term is `-c3 * Cov(x0 | x) * grad_x0 sim`: the
     factor of the noise level and the denoiser's Jacobian together are the posterior covariance.
@@ -57,6 +60,10 @@ class AntiMemorization:
             `lambda_min + (lambda_max - lambda_min) * exp(-t / 200)`, with t the training
             timestep of Stable Diffusion, 0..999, that has the same noise level. It stays low
             until late.
+        since: the first point at which anything is compared with the training set, such as
+            `LogSNR(-3.0)`; before it the gate is shut. None, as in the papers: from the start.
+        every: while a sample's gate is shut, one of so many evaluations is compared; while it is
+            open, each. The papers compare at each.
 
     Raises:
         IndexMismatch: the index was built with another embedder, or is empty.
@@ -79,6 +86,8 @@ class AntiMemorization:
     estimate: Estimate = "cond"
     gradient: Gradient = "denoiser"
     schedule: Literal["parabolic", "constant", "exponential"] = "parabolic"
+    since: LogSNR | Progress | Timestep | float | None = None
+    every: int = 1
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
@@ -96,6 +105,7 @@ class AntiMemorization:
         ):
             if getattr(self, name) not in known:
                 raise BadSetting(f"{name} is one of {known}, got {getattr(self, name)!r}")
+        object.__setattr__(self, "since", check_due(self.since, self.every))
         self._like()  # refuses what cannot be compared
 
     @property
@@ -112,39 +122,46 @@ class AntiMemorization:
             risen = math.exp(-training_timestep(abar) / 200)
         return self.lambda_min + (self.lambda_max - self.lambda_min) * risen
 
+    def needs(self, moment: Moment) -> Needs:
+        """Both halves, always; and no distance of earlier evaluations."""
+        return "both"
+
     def __call__(self, step: Step) -> Guided:
-        nearest = self.index.search(self._like().hear(step), 1)
-        sim = nearest.scores[:, 0]
         threshold = self.threshold(step.noise.abar)
-        gate = sim > threshold
+        rows = due(step, self.since, self.every)
+        if len(rows) == 0:
+            return Guided(self.scale, notes=noted(step, rows, None, threshold))
+        compared = step.of(rows)
+        keep = self.c3 > 0 and bool(was_open(step).any())
+        heard = self._like().hear(compared, keep)
+        nearest = self.index.search(heard.emb, 1)
+        notes = noted(step, rows, nearest, threshold)
+        opened = (nearest.scores[:, 0] > threshold).nonzero()[:, 0]
+        if len(opened) == 0:
+            return Guided(self.scale, notes=notes)
+        acting = compared.of(opened)
+        sim, row = nearest.scores[opened, 0], nearest.rows[opened, 0]
         s1 = (self.c1 * sim).clamp(0.0, self.scale - 1)
         s2 = torch.minimum((self.c2 * sim).clamp_min(0.0), self.scale - s1 - 1)
-        notes = {
-            "similarity": sim,
-            "neighbour": nearest.rows[:, 0],
-            "gate": gate,
-            "threshold": torch.full_like(sim, threshold),
-        }
-        scale = torch.where(gate, self.scale - s1, self.scale)
-        if not gate.any():
-            return Guided(scale, notes=notes)
-        delta = torch.zeros_like(step.cond)
+        delta = torch.zeros_like(acting.cond)
         if self.c2 > 0:
-            captions = [self.index.captions[row] for row in nearest.rows[:, 0].tolist()]
-            other = step.denoise(step.x, captions)
-            delta = delta - step.per_sample(s2) * (other - step.uncond)
+            captions = [self.index.captions[number] for number in row.tolist()]
+            other = acting.denoise(acting.x, captions)
+            delta = delta - acting.per_sample(s2) * (other - acting.uncond)
         if self.c3 > 0:
-            delta = delta + self._away(step, nearest)
-        return Guided(scale, step.per_sample(gate) * delta, notes)
+            delta = delta + self._away(acting, row, heard if acting is compared else None)
+        to, b = rows[opened], len(step.x)
+        scale = spread(self.scale - s1, to, b, self.scale)
+        return Guided(scale, spread(delta, to, b, 0.0), notes)
 
     def _like(self) -> Likeness:
         return Likeness(self.index, self.embedder, self.scale, self.estimate, self.gradient)
 
-    def _away(self, step: Step, nearest: Neighbours) -> Tensor:
-        """The dissimilarity step in x0 space, [b, *latent]."""
+    def _away(self, step: Step, rows: Tensor, heard: Heard | None) -> Tensor:
+        """The dissimilarity step in x0 space, [b, *latent]; `rows` are those of the index."""
         alpha, sigma = step.noise.alpha, step.noise.sigma
-        target = self.index.vectors(nearest.rows[:, 0]).to(step.x.device)
-        gradient = self._like().gradient_of(lambda emb: (emb * target).sum(1), step)
+        target = self.index.vectors(rows).to(step.x.device)
+        gradient = self._like().gradient_of(lambda emb: (emb * target).sum(1), step, heard)
         if self.parity == "reference":
             return -self.c3 * sigma * alpha * gradient  # grad over x/alpha is alpha * grad over x
         return -self.c3 * (sigma**2 / alpha) * gradient

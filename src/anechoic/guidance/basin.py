@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from anechoic.errors import BadSetting
-from anechoic.guidance.cfg import check_scale
+from anechoic.guidance.cfg import alone, check_scale
 from anechoic.guidance.points import BasinEdge, LogSNR, Progress, Timestep
-from anechoic.step import Guided, Step
+from anechoic.step import Guided, Moment, Needs, Step
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,15 @@ class TransitionPoint:
     decided: a transition in the first half of the steps changes nothing there. Give the
     transition as a noise level (`LogSNR`), which means the same for any number of steps.
 
+    With `before = 0` the conditional half decides nothing until the transition, and with
+    `before = 1` the unconditional one: it is not computed there, so the guard is faster than the
+    plain pipeline.
+
     Args:
         scale: guidance scale after the transition.
         before: guidance scale before it; at most `scale`.
         at: `Progress`, `LogSNR` or `Timestep`; a plain number is a share of the schedule.
+        both_halves: compute both all the same, so that the trace has d_t everywhere.
 
     Source: Jain et al., 2025 (arXiv:2411.16738), static transition point, opposite guidance.
     """
@@ -33,17 +38,25 @@ class TransitionPoint:
     scale: float = 7.0
     before: float = 0.0
     at: Progress | LogSNR | Timestep | float = Timestep(500)
+    both_halves: bool = False
 
     def __post_init__(self) -> None:
         _check(self.scale, self.before)
         if isinstance(self.at, int | float):
             object.__setattr__(self, "at", Progress(float(self.at)))
 
+    def needs(self, moment: Moment) -> Needs:
+        """The halves it needs: see `anechoic.types.Sparing`."""
+        return "both" if self.both_halves or self._switched(moment) else alone(self.before)
+
     def __call__(self, step: Step) -> Guided:
-        assert not isinstance(self.at, float)  # __post_init__ made it a Progress
-        switched = self.at.reached(step)
+        switched = self._switched(step)
         notes = {"switched": torch.full((len(step.x),), switched)}
         return Guided(self.scale if switched else self.before, notes=notes)
+
+    def _switched(self, moment: Moment) -> bool:
+        assert not isinstance(self.at, float)  # __post_init__ made it a Progress
+        return self.at.reached(moment)
 
 
 @dataclass(frozen=True)

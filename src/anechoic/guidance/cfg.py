@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from anechoic.errors import BadSetting
-from anechoic.step import Guided, Step
+from anechoic.step import Guided, Moment, Needs, Step
 
 
 def check_scale(scale: float) -> None:
@@ -21,6 +21,17 @@ def check_scale(scale: float) -> None:
         )
 
 
+def alone(scale: float) -> Needs:
+    """The halves that make up u + scale * (c - u).
+
+    >>> alone(0.0), alone(1.0), alone(7.0)
+    ('uncond', 'cond', 'both')
+    """
+    if scale == 0:
+        return "uncond"
+    return "cond" if scale == 1 else "both"
+
+
 @dataclass(frozen=True)
 class ClassifierFree:
     """u + scale * (c - u), bit for bit what the pipeline itself computes.
@@ -32,6 +43,10 @@ class ClassifierFree:
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
+
+    def needs(self, moment: Moment) -> Needs:
+        """Both halves, always; and no distance of earlier evaluations."""
+        return "both"
 
     def __call__(self, step: Step) -> Guided:
         return Guided(self.scale)

@@ -12,8 +12,8 @@ from torch import Tensor
 from anechoic.errors import BadSetting
 from anechoic.guidance.interval import check_order
 from anechoic.guidance.points import BasinEdge, LogSNR, Point, Progress, Timestep, as_point
-from anechoic.step import Guided, Prompt, Step
-from anechoic.types import Conditioning, Guidance
+from anechoic.step import Guided, Moment, Needs, Prompt, Step
+from anechoic.types import Conditioning, Guidance, Sparing, needed
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,13 @@ class Sequence:
         """The training set that one of them keeps away from, or None."""
         return _index(self.then) or _index(self.first)
 
+    def needs(self, moment: Moment) -> Needs:
+        """Those of the method that is on; both, if one of them looks at earlier distances."""
+        at = self.at
+        if _looks_back(self) or isinstance(at, BasinEdge | float):
+            return "both"
+        return needed(self.then if at.reached(moment) else self.first, moment)
+
     def __call__(self, step: Step) -> Guided:
         reached = as_point(self.at).reached(step)
         after = torch.as_tensor(reached, device=step.x.device).expand(len(step.x)).clone()
@@ -91,6 +98,17 @@ class During:
     def index(self) -> Any:
         """The training set that one of them keeps away from, or None."""
         return _index(self.guidance) or _index(self.outside)
+
+    def needs(self, moment: Moment) -> Needs:
+        """Those of the method that is on; both, if one of them looks at earlier distances."""
+        since, until = self.since, self.until
+        if _looks_back(self) or isinstance(since, BasinEdge | float):
+            return "both"
+        if isinstance(until, BasinEdge | float):
+            return "both"
+        if since.reached(moment) and not until.reached(moment):
+            return needed(self.guidance, moment)
+        return "cond" if self.outside is None else needed(self.outside, moment)
 
     def __call__(self, step: Step) -> Guided:
         def at(point: Point) -> Tensor:
@@ -136,6 +154,10 @@ class Prompted:
         assert isinstance(self.prompt, Conditioning)  # __post_init__ saw to it
         return self.prompt.condition(prompt)
 
+    def needs(self, moment: Moment) -> Needs:
+        """Those of the method that guides."""
+        return needed(self.guidance, moment)
+
     def __call__(self, step: Step) -> Guided | Tensor:
         return self.guidance(step)
 
@@ -171,6 +193,15 @@ def chosen(
 def _guided(answer: Guided | Tensor, step: Step) -> Guided:
     """A bare estimate as a step from the conditional one."""
     return answer if isinstance(answer, Guided) else Guided(1.0, answer - step.cond)
+
+
+def _looks_back(method: Guidance) -> bool:
+    """Whether a method, or one inside it, may look at the distances of earlier evaluations."""
+    points = (getattr(method, name, None) for name in ("at", "since", "until"))
+    if not isinstance(method, Sparing) or any(isinstance(point, BasinEdge) for point in points):
+        return True
+    inner = (getattr(method, name, None) for name in ("first", "then", "guidance", "outside"))
+    return any(_looks_back(part) for part in inner if part is not None)
 
 
 def _index(guidance: Guidance | None) -> Any:

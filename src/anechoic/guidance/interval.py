@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from anechoic.errors import BadSetting
 from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.points import LogSNR, Progress, Timestep, as_point
-from anechoic.step import Guided, Step
+from anechoic.step import Guided, Moment, Needs, Step
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,15 @@ class Interval:
     The paper's best interval for SDXL is sigma/alpha in (0.28, 5.42], which is the default. It was
     made for quality; as a guard it holds guidance back while the noise is high, as the
     attraction-basin methods do, but at scale 1 rather than 0: on a model whose conditional
-    estimate alone copies, as the demo model's does, that leaves the copies.
+    estimate alone copies, as the demo model's does, that leaves the copies. The unconditional half
+    is not computed outside.
 
     Args:
         scale: guidance scale inside.
         since: `LogSNR`, `Timestep` or `Progress` from which on it is guided; a plain number is a
             share of the schedule.
         until: the point at which guidance ends.
+        both_halves: compute both outside, too, so that the trace has d_t everywhere.
 
     Source: Kynkaanniemi et al., 2024 (arXiv:2404.07724).
     """
@@ -31,6 +33,7 @@ class Interval:
     scale: float = 7.0
     since: LogSNR | Progress | Timestep | float = LogSNR(-3.38)
     until: LogSNR | Progress | Timestep | float = LogSNR(2.55)
+    both_halves: bool = False
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
@@ -38,9 +41,18 @@ class Interval:
             object.__setattr__(self, name, as_point(getattr(self, name)))
         check_order(self.since, self.until)
 
+    def needs(self, moment: Moment) -> Needs:
+        """The halves it needs: see `anechoic.types.Sparing`."""
+        return "both" if self.both_halves or self._inside(moment) else "cond"
+
     def __call__(self, step: Step) -> Guided:
-        inside = as_point(self.since).reached(step) and not as_point(self.until).reached(step)
-        return Guided(self.scale if inside else 1.0)
+        return Guided(self.scale if self._inside(step) else 1.0)
+
+    def _inside(self, moment: Moment) -> bool:
+        since, until = self.since, self.until
+        assert not isinstance(since, float)  # __post_init__ made points of them
+        assert not isinstance(until, float)
+        return since.reached(moment) and not until.reached(moment)
 
 
 def check_order(since: object, until: object) -> None:

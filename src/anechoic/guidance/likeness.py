@@ -21,6 +21,14 @@ Gradient = Literal["denoiser", "x0"]
 
 
 @dataclass(frozen=True)
+class Heard:
+    """A step's estimate as the index hears it."""
+
+    emb: Tensor  # projected, of unit norm, [b, d]
+    kept: tuple[Tensor, Tensor] | None  # the estimate, and the embedding with its gradient
+
+
+@dataclass(frozen=True)
 class Likeness:
     """The estimate of a step as the training index hears it.
 
@@ -54,28 +62,42 @@ class Likeness:
             raise IndexMismatch("the training index is empty: there is nothing to keep away from")
         self.index.check_embedder(self.embedder)
 
-    def hear(self, step: Step) -> Tensor:
-        """The projected unit-norm embedding of the step's estimate, [b, d]."""
-        with torch.no_grad():
-            return self._embed(step, self._estimate(step.cond, step.uncond))
+    def hear(self, step: Step, keep: bool = False) -> Heard:
+        """The embedding of the step's estimate.
 
-    def gradient_of(self, measure: Callable[[Tensor], Tensor], step: Step) -> Tensor:
+        Args:
+            step: the evaluation.
+            keep: a gradient of it will be asked for, most likely: with the gradient stopped at the
+                estimate, what is computed here then serves for it, too.
+        """
+        x0 = self._estimate(step.cond, step.uncond).detach()
+        keep = keep and self.gradient == "x0"
+        with torch.set_grad_enabled(keep):
+            emb = self._embed(step, x0.requires_grad_(keep))
+        return Heard(emb.detach(), (x0, emb) if keep else None)
+
+    def gradient_of(
+        self, measure: Callable[[Tensor], Tensor], step: Step, heard: Heard | None = None
+    ) -> Tensor:
         """grad_x of a measure of the embedding, [b, *latent].
 
         Args:
             measure: projected embeddings [b, d] to a number for each, [b].
             step: the evaluation.
+            heard: of this very step, if it was heard.
         """
         with torch.enable_grad():
             if self.gradient == "denoiser":
                 variable = step.x.detach().requires_grad_(True)
                 cond = step.denoise(variable, "cond")
                 uncond = cond if self.estimate == "cond" else step.denoise(variable, "uncond")
-                x0 = self._estimate(cond, uncond)
+                emb = self._embed(step, self._estimate(cond, uncond))
             else:
-                x0 = variable = self._estimate(step.cond, step.uncond).detach()
-                variable.requires_grad_(True)
-            (gradient,) = torch.autograd.grad(measure(self._embed(step, x0)).sum(), variable)
+                if heard is None or heard.kept is None:
+                    heard = self.hear(step, keep=True)
+                assert heard.kept is not None
+                variable, emb = heard.kept
+            (gradient,) = torch.autograd.grad(measure(emb).sum(), variable)
         if self.gradient == "x0":
             gradient = step.noise.prior_gain * gradient
         if not torch.isfinite(gradient).all():

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from anechoic.errors import BadSetting
-from anechoic.step import Record, Step
+from anechoic.step import Moment, Step
 
 
 class Point(Protocol):
     """Something that a generation reaches once."""
 
-    def reached(self, step: Step) -> bool | Tensor:
+    def reached(self, step: Step, /) -> bool | Tensor:
         """Whether it has been reached: of all samples, or of each, [b]."""
         ...
 
@@ -33,8 +33,8 @@ class Progress:
         if not 0 <= self.share <= 1:
             raise BadSetting(f"a share of the schedule in [0, 1] was expected, got {self.share}")
 
-    def reached(self, step: Step | Record) -> bool:
-        return step.progress >= self.share - 1e-9
+    def reached(self, moment: Moment) -> bool:
+        return moment.progress >= self.share - 1e-9
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class LogSNR:
 
     value: float
 
-    def reached(self, step: Step | Record) -> bool:
-        return step.noise.log_snr >= self.value
+    def reached(self, moment: Moment) -> bool:
+        return moment.noise.log_snr >= self.value
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Timestep:
         if not 0 <= self.t < 1000:
             raise BadSetting(f"a training timestep in 0..999 was expected, got {self.t}")
 
-    def reached(self, step: Step | Record) -> bool:
+    def reached(self, moment: Moment) -> bool:
         abar = _scaled_linear()[self.t]
-        return step.noise.log_snr >= math.log(abar / (1 - abar))
+        return moment.noise.log_snr >= math.log(abar / (1 - abar))
 
 
 @cache

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from anechoic.errors import BadSetting
 from anechoic.guidance.cfg import check_scale
+from anechoic.guidance.checks import check_due, due, noted, spread, was_open
 from anechoic.guidance.likeness import Estimate, Gradient, Likeness
-from anechoic.step import Guided, Step
+from anechoic.guidance.points import LogSNR, Progress, Timestep
+from anechoic.step import Guided, Moment, Needs, Step
 from anechoic.types import Embedder, Store
 
 RIDGE = 1e-4  # added to the Gram matrix, so that an exact copy has a volume and a direction
@@ -38,6 +40,7 @@ class GramVolume:
         threshold: cosine to the nearest clip over which the guidance acts.
         estimate: see `Likeness`.
         gradient: see `Likeness`.
+        since, every: see `AntiMemorization`.
 
     Raises:
         IndexMismatch, GuardError: see `Likeness`.
@@ -55,6 +58,8 @@ class GramVolume:
     threshold: float = 0.5
     estimate: Estimate = "cond"
     gradient: Gradient = "denoiser"
+    since: LogSNR | Progress | Timestep | float | None = None
+    every: int = 1
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
@@ -64,6 +69,7 @@ class GramVolume:
             raise BadSetting(f"k is a number of neighbours of 1 or more, got {self.k}")
         if not -1 <= self.threshold <= 1:
             raise BadSetting(f"threshold is a cosine in -1 to 1, got {self.threshold}")
+        object.__setattr__(self, "since", check_due(self.since, self.every))
         self._like()
 
     @property
@@ -71,22 +77,30 @@ class GramVolume:
         """Whether it acts through the unconditional estimate, too."""
         return self.estimate == "guided"
 
+    def needs(self, moment: Moment) -> Needs:
+        """Both halves, always; and no distance of earlier evaluations."""
+        return "both"
+
     def __call__(self, step: Step) -> Guided:
-        nearest = self.index.search(self._like().hear(step), min(self.k, len(self.index)))
-        sim = nearest.scores[:, 0]
-        gate = sim > self.threshold
-        notes = {
-            "similarity": sim,
-            "neighbour": nearest.rows[:, 0],
-            "gate": gate,
-            "threshold": torch.full_like(sim, self.threshold),
-        }
-        if self.strength == 0 or not gate.any():
+        rows = due(step, self.since, self.every)
+        if len(rows) == 0:
+            return Guided(self.scale, notes=noted(step, rows, None, self.threshold))
+        compared = step.of(rows)
+        keep = self.strength > 0 and bool(was_open(step).any())
+        heard = self._like().hear(compared, keep)
+        nearest = self.index.search(heard.emb, min(self.k, len(self.index)))
+        notes = noted(step, rows, nearest, self.threshold)
+        opened = (nearest.scores[:, 0] > self.threshold).nonzero()[:, 0]
+        if self.strength == 0 or len(opened) == 0:
             return Guided(self.scale, notes=notes)
-        others = self.index.vectors(nearest.rows).to(step.x.device)
-        gradient = self._like().gradient_of(lambda emb: log_volume(emb, others), step)
+        acting = compared.of(opened)
+        others = self.index.vectors(nearest.rows[opened]).to(step.x.device)
+        gradient = self._like().gradient_of(
+            lambda emb: log_volume(emb, others), acting, heard if acting is compared else None
+        )
         factor = self.strength * step.noise.sigma**2 / step.noise.alpha
-        return Guided(self.scale, step.per_sample(gate) * factor * gradient, notes)
+        delta = spread(factor * gradient, rows[opened], len(step.x), 0.0)
+        return Guided(self.scale, delta, notes)
 
     def _like(self) -> Likeness:
         return Likeness(self.index, self.embedder, self.scale, self.estimate, self.gradient)

@@ -117,6 +117,7 @@ ADAPTER = Adapter(
     guided=told_by_pipeline,
     encode=encode,
     decode=decode,
+    distilled=lambda pipe: pipe.is_turbo,
     sound=Sound(sample_rate, "audio_duration", longest_s),
     refusal=refusal,
     combine=AdaptiveProjected,

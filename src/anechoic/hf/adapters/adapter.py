@@ -77,6 +77,7 @@ class Adapter:
     encode: Callable[[Heard, Sequence[str], Sequence[int]], Mapping[str, Tensor]]
     decode: Callable[[Heard, Tensor], Tensor]  # latents to sound [b, c, t], or images [b, 3, h, w]
     sound: Sound | None = None  # None: it makes images
+    distilled: Callable[[Any], bool] = lambda pipe: False  # made to be run without both halves
     refusal: Callable[[Heard], str | None] = lambda heard: None  # why it cannot be guarded so
     combine: Callable[[], Combine] = lambda: classifier_free
     # of two calls: what the second will be given, from what the first is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,12 +19,40 @@ def encode(heard: Heard, texts: Sequence[str], rows: Sequence[int]) -> dict[str,
 
 
 def decode(heard: Heard, x0: Tensor) -> Tensor:
+    """The requested seconds alone; by the codec's `preview`, if it has one."""
     vae, asked = heard.pipe.vae, heard.calls["check_inputs"]
     start, end = (
         int(asked[name] * vae.config.sampling_rate)
         for name in ("audio_start_in_s", "audio_end_in_s")
     )
-    return vae.decode(x0.to(vae.dtype)).sample[:, :, start:end].float()
+    first, last = span(vae, start, end, x0.shape[-1])
+    to_sound = getattr(vae, "preview", vae.decode)
+    wav = to_sound(x0[..., first:last].to(vae.dtype)).sample
+    return wav[:, :, start - first * vae.hop_length : end - first * vae.hop_length].float()
+
+
+def span(vae: Any, start: int, end: int, length: int) -> tuple[int, int]:
+    """The latents that samples `start` to `end` are made of: all, where that is not known."""
+    ratios = getattr(vae.config, "downsampling_ratios", [])
+    if type(vae).__name__ != "AutoencoderOobleck" or any(ratio % 2 for ratio in ratios):
+        return 0, length  # an odd ratio moves the sound by a sample
+    reach, hop = reach_of(ratios), vae.hop_length
+    return max(start // hop - reach, 0), min(-(-end // hop) + reach, length)
+
+
+def reach_of(ratios: Sequence[int]) -> int:
+    """How many latents to each side of its own a sample of the Oobleck decoder depends on.
+
+    From the sound back: a convolution of 7, then for each ratio r three residual units (7 wide,
+    dilated by 1, 3 and 9) and a transposed convolution of 2r with stride r, a convolution of 7.
+
+    >>> reach_of([2, 4, 4, 8, 8])
+    10
+    """
+    reach = 3
+    for ratio in ratios:  # of the encoder, whose first is the decoder's last
+        reach = math.ceil((reach + 3 * (1 + 3 + 9)) / ratio) + 1
+    return reach + 3
 
 
 def sample_rate(pipe: Any) -> int:

@@ -42,5 +42,6 @@ ADAPTER = Adapter(
     guided=told_by_pipeline,
     encode=encode,
     decode=decode,
+    distilled=lambda pipe: pipe.scheduler.config.stochastic_sampling,
     sound=Sound(sample_rate, "duration", longest_s),
 )

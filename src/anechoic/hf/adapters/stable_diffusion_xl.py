@@ -57,5 +57,6 @@ ADAPTER = Adapter(
     guided=told_by_prompt,
     encode=encode,
     decode=decode,
+    distilled=lambda pipe: pipe.unet.config.time_cond_proj_dim is not None,
     refusal=refusal,
 )
