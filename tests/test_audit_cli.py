@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,7 @@ def test_the_page_may_be_named(run: Run) -> None:
         (["--audio", "sounds", "--threshold", "nan"], "threshold nan is no score"),
         (["--audio", "sounds", "--detector", "ear"], "expected a detector among"),
         (["--audio", "sounds", "--held-out", "held"], "expected a folder of sounds"),
-        (["--audio", "sounds", "-o", "i"], "holds 'clips.parquet', which is no part of a report"),
+        (["--audio", "sounds", "-o", "i"], "holds 'manifest.json', which is no part of a report"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(
@@ -201,7 +202,7 @@ def test_a_model_is_asked_for_its_captions_under_every_guard(run: Run, model: Pa
     assert len(asked) == 8
     assert {prompt for prompt, _, _ in asked} == {CAPTIONS[0], CAPTIONS[2]}
     assert told["about"]["guard static before=-2 at=0.5"] == (
-        "TransitionPoint(scale=7.0, before=-2.0, at=Progress(share=0.5))"
+        "TransitionPoint(scale=7.0, before=-2.0, at=Progress(share=0.5), both_halves=False)"
     )
     assert any("2411.16738" in work for work in told["citations"])
 
@@ -225,7 +226,7 @@ def test_the_sounds_are_the_pipelines_own_and_are_not_made_twice(run: Run, model
 
 def test_a_model_with_the_index_of_another_is_refused(run: Run, model: Path) -> None:
     index = TrainingIndex.load("k")
-    index.model = "another"
+    index.about = replace(index.about, model="another")
     index.save("l")
     code, _, err = run(*MODEL, "--index", "l", "--captions")
     assert code == 2

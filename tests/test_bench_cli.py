@@ -137,7 +137,7 @@ def test_a_pipeline_is_benched_from_the_command_line(shared: Path, run: Run) -> 
     assert set(lines) == {"none", "amg", "static", "training set"}
     evaluations = {name: lines[name]["evaluations"]["value"] for name in ("none", "amg", "static")}
     # an open gate asks the network once more, under the nearest clip's caption
-    assert evaluations == {"none": 6, "amg": 9, "static": 6}
+    assert evaluations == {"none": 6, "amg": 9, "static": 4}  # two of four before it are one half
     assert lines["none"]["similarity"]["clips"] == 4
     assert "adherence_memorized" not in lines["none"]
     assert table["about"]["prompts"] == "all: 2 memorized, 1 ordinary"

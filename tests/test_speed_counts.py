@@ -65,7 +65,7 @@ class CountingPool(Pool):
 
 
 def counted(make_guidance, near=2):
-    """Run a guard on the tiny pipeline, two samples at once: the counts, step by step, and trace."""
+    """Run a guard on the tiny pipeline, two samples at once: the counts by step, and the trace."""
     pipe, counts = make_pipe(), Counts()
     forward, decode = pipe.transformer.forward, pipe.vae.decode
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.hf import fingerprint, guard
-from anechoic.hf.pipelines import adapter_for
+from anechoic.hf.pipelines import adapter_for, call_arguments, waveforms
 from anechoic.index import TrainingIndex
 from anechoic.types import Guidance
 
@@ -46,12 +46,13 @@ class Pipeline:
     def __post_init__(self) -> None:
         if not self.scale > 1:
             raise BadSetting(f"guidance scale {self.scale:g} is no guidance; give one above 1")
-        sample_rate = adapter_for(self.pipe).sample_rate
-        tokens = self.pipe.transformer.config.sample_size
-        longest = min(
-            tokens * self.pipe.vae.hop_length / sample_rate,
-            self.pipe.projection_model.config.max_value,
-        )
+        connection = adapter_for(self.pipe)
+        if (sound := connection.adapter.sound) is None:
+            raise BadSetting(
+                f"{type(self.pipe).__name__} makes images, and an audit is of sound; give a model "
+                "that makes sound"
+            )
+        sample_rate, longest = connection.sample_rate, sound.longest_s(self.pipe)
         if self.seconds is not None and not 1 / sample_rate <= self.seconds <= longest:
             raise BadSetting(
                 f"this model makes up to {longest:g} s of sound, and {self.seconds:g} were asked "
@@ -87,12 +88,17 @@ class Pipeline:
         return digest.hexdigest()
 
     @property
+    def _dtype(self) -> str:
+        """Of the network's weights."""
+        return str(next(adapter_for(self.pipe).network.parameters()).dtype)
+
+    @property
     def about(self) -> dict[str, str]:
         """What the report tells of it."""
         pipe = self.pipe
         return {
             "model": f"{self.name} ({type(pipe).__name__})",
-            "weights": f"sha256 {self.weights}, {pipe.transformer.dtype} on {pipe.device.type}",
+            "weights": f"sha256 {self.weights}, {self._dtype} on {pipe.device.type}",
             "scheduler": f"{type(pipe.scheduler).__name__}, {self.steps or 'its own number of'} "
             "steps",
             "guidance scale": f"{self.scale:g}",
@@ -104,7 +110,7 @@ class Pipeline:
         """All that its sounds depend on, but for prompt, seed and guard."""
         return [
             self.weights,
-            str(self.pipe.transformer.dtype),
+            self._dtype,
             self.pipe.device.type,
             dict(self.pipe.scheduler.config),
             self.scale,
@@ -114,18 +120,18 @@ class Pipeline:
 
     def make(self, prompt: str, seed: int, guidance: Guidance | None) -> tuple[Tensor, int]:
         """One sound [c, t], and its sample rate in Hz."""
-        told = {"num_inference_steps": self.steps, "audio_end_in_s": self.seconds}
-        arguments: dict[str, Any] = {k: value for k, value in told.items() if value is not None}
+        scale = self.scale if guidance is None else ANY_SCALE
+        arguments = call_arguments(self.pipe, scale, self.steps, self.seconds)
         # on the CPU, whose noise is the same for every device
         arguments["generator"] = torch.Generator().manual_seed(seed)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding
             if guidance is None:
-                made = self.pipe(prompt, guidance_scale=self.scale, **arguments)
+                made = self.pipe(prompt, **arguments)
             else:
                 with guard(self.pipe, guidance):
-                    made = self.pipe(prompt, guidance_scale=ANY_SCALE, **arguments)
-        return made.audios[0].float().cpu(), adapter_for(self.pipe).sample_rate
+                    made = self.pipe(prompt, **arguments)
+        return waveforms(made)[0].float().cpu(), adapter_for(self.pipe).sample_rate
 
 
 @dataclass(frozen=True, eq=False)

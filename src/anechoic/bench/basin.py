@@ -23,7 +23,7 @@ from anechoic.guidance import ClassifierFree, Progress, TransitionPoint
 from anechoic.guidance.points import has_fallen, passed_minimum
 from anechoic.hf import fingerprint, guard
 from anechoic.hf.load import load_pipeline
-from anechoic.hf.pipelines import adapter_for
+from anechoic.hf.pipelines import adapter_for, call_arguments, waveforms
 from anechoic.step import Record
 from anechoic.types import Guidance
 
@@ -170,7 +170,8 @@ def sweep(
             progress(done := done + len(part), total)
             for before, step in runs:
                 if step:
-                    transition = TransitionPoint(scale, before, Progress(step / len(log_snr)))
+                    at = Progress(step / len(log_snr))
+                    transition = TransitionPoint(scale, before, at, both_halves=True)  # for d_t
                     runs[before, step] = generate(captions, seed, transition)
                     progress(done := done + len(part), total)
             held = {scale: plain} | {before: runs[before, steps[-1]] for before in befores}
@@ -295,8 +296,7 @@ def open_scene(
             f"index '{store.name}' holds the training clips of model '{store.model}', but this one "
             f"is '{own}': similarity to the wrong clips says nothing; use this model's own index"
         )
-    told = {"num_inference_steps": steps, "audio_end_in_s": seconds}
-    arguments = {name: value for name, value in told.items() if value is not None}
+    arguments = call_arguments(pipe, ANY_SCALE, steps, seconds)
     sample_rate = adapter_for(pipe).sample_rate
     judge = Judge(descriptor.embedder.name, f"nearest of {descriptor.about}",
                   store.thresholds.get(COPY))  # fmt: skip
@@ -320,5 +320,5 @@ def _call(pipe: Any, captions: Sequence[str], seed: int, arguments: Mapping[str,
     generators = [torch.Generator().manual_seed(seed) for _ in captions]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding, at each start
-        made = pipe(list(captions), guidance_scale=ANY_SCALE, generator=generators, **arguments)
-    return made.audios.float().cpu()
+        made = pipe(list(captions), generator=generators, **arguments)
+    return waveforms(made).float().cpu()

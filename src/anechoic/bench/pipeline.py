@@ -25,7 +25,7 @@ from anechoic.errors import BadAudio, IndexMismatch, UnknownEmbedder
 from anechoic.guidance import registry
 from anechoic.hf import fingerprint, guard
 from anechoic.hf.load import load_pipeline
-from anechoic.hf.pipelines import adapter_for
+from anechoic.hf.pipelines import adapter_for, call_arguments, waveforms
 from anechoic.metrics import cosine_per_pair, leave_one_out
 from anechoic.types import Embedder, Guidance
 
@@ -111,12 +111,13 @@ class PipelineSubject:
         self.sample_rate = adapter_for(self.pipe).sample_rate
         self.waveforms = self.judges.hears_waveforms
         self._warm = False
+        self._dtype = next(adapter_for(self.pipe).network.parameters()).dtype
 
     def about(self) -> Mapping[str, str]:
         text = self.adherence and f"cosine of prompt and sound by {_called(self.adherence)}"
         length = "the model's longest" if self.seconds is None else f"{self.seconds:g} s"
         return {
-            "model": f"{self.name} ({fingerprint(self.pipe)}), {self.pipe.transformer.dtype} on "
+            "model": f"{self.name} ({fingerprint(self.pipe)}), {self._dtype} on "
             f"{self.pipe.device.type}, scale {self.scale:g}, {length}",
             "similarity": f"nearest of {self.judges.guide.about}",
             "copy": f"similarity of {self.judges.threshold:g} or more",
@@ -200,11 +201,13 @@ class PipelineSubject:
         if guidance is None:
             rows = 0
 
-            def count(network: nn.Module, args: tuple[Any, ...]) -> None:
-                nonlocal rows
-                rows += len(args[0])
+            connection = adapter_for(self.pipe)
 
-            handle = adapter_for(self.pipe).network.register_forward_pre_hook(count)
+            def count(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                nonlocal rows
+                rows += len(connection.arguments(args, kwargs)[connection.adapter.x])
+
+            handle = connection.network.register_forward_pre_hook(count, with_kwargs=True)
             try:
                 wav, seconds = self._call(captions, seed, steps)
             finally:
@@ -215,18 +218,13 @@ class PipelineSubject:
         return wav, seconds, sum(record.passes for record in trace.records)
 
     def _call(self, captions: list[str], seed: int, steps: int | None) -> tuple[Tensor, float]:
-        told = {"num_inference_steps": steps, "audio_end_in_s": self.seconds}
+        arguments = call_arguments(self.pipe, self.scale, steps, self.seconds)
         generators = [torch.Generator().manual_seed(seed) for _ in captions]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding
             start = time.perf_counter()
-            made = self.pipe(
-                captions,
-                guidance_scale=self.scale,
-                generator=generators,
-                **{name: value for name, value in told.items() if value is not None},
-            )
-            wav = made.audios.float().cpu()  # waits for the device
+            made = self.pipe(captions, generator=generators, **arguments)
+            wav = waveforms(made).float().cpu()  # waits for the device
         return wav, (time.perf_counter() - start) / len(captions)
 
     def _judged(
