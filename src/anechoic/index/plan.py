@@ -12,7 +12,7 @@ EXACT_ROWS = 50_000  # up to here every row is compared: some 10 ms a query of 5
 MEMORY_BYTES = 2 * 2**30  # of a structure that is mapped whole, unless a plan is told otherwise
 CODE_BYTES, SHORTEST_CODE = 64, 32  # of a vector
 ID_BYTES = 8  # FAISS keeps the row's number beside its code
-PROBES, CANDIDATES = 32, 128  # measured: docs/index-search.md
+PROBES, CANDIDATES = 12, 128  # measured: docs/index-search.md
 SAMPLE_OF_LIST = 40  # training vectors; the clustering asks for 39
 CENTROIDS = 256  # of a byte of a code, so training needs as many vectors at least
 

@@ -368,6 +368,7 @@ def rerank(
 
     def score(start: int) -> None:
         part = slice(start, start + step)
+        _advise(vectors, "MADV_RANDOM")  # reading ahead would cost ten times what is needed
         found = vectors[rows[part]].astype(np.float32)
         np.matmul(found, query[part, :, None], out=scores[part, :, None])
         give_back(vectors)
@@ -384,9 +385,15 @@ def rerank(
 
 def give_back(vectors: np.ndarray) -> None:
     """Unmap what was read of a file; it stays in the system's cache."""
+    _advise(vectors, "MADV_DONTNEED", "MADV_NORMAL")
+
+
+def _advise(vectors: np.ndarray, *advice: str) -> None:
+    """Tell the system how a mapped file is read, where there is a file and such a system."""
     owner: Any = vectors
     while isinstance(owner, np.ndarray):
         owner = owner.base
     # a writeable mapping may hold what is in no file
     if isinstance(owner, mmap.mmap) and not vectors.flags.writeable and hasattr(owner, "madvise"):
-        owner.madvise(mmap.MADV_DONTNEED)
+        for name in advice:
+            owner.madvise(getattr(mmap, name))
