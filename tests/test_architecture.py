@@ -20,8 +20,10 @@ MAY_IMPORT = {
     "step": {"noise"},
     "types": {"step"},
     "audio": {"errors"},
+    "cluster": {"errors"},
     "report": {"errors"},
-    "index": LEAVES | {"audio"},
+    "index": LEAVES | {"audio", "cluster"},
+    "doctor": LEAVES | {"embed", "guidance", "hf", "index"},
     **dict.fromkeys(("guidance", "embed", "detect", "metrics", "hf"), LEAVES),
     **dict.fromkeys(("audit", "bench"), ROOMS - {"cli", "demo", "web"}),
     **dict.fromkeys(("demo", "cli", "web"), ROOMS - {"cli", "web"}),
@@ -36,7 +38,7 @@ HOMES = {
     "jinja2": {"report"},
     "matplotlib": {"bench"},
     "pyarrow": {"audit", "bench", "demo", "index"},
-    "ray": {"bench", "index"},
+    "ray": {"cluster", "index"},
     "typer": {"cli"},
 }
 

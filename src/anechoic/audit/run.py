@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from anechoic.audit.pace import Pace, Progress
 from anechoic.audit.report import Background, Report, examined
 from anechoic.audit.takes import PLAIN, Generate, Plan, Take, Unexamined
 from anechoic.audit.training import NearestStretch, TrainingSet
+from anechoic.cluster import Shared, Tasks
 from anechoic.detect import Calibration, Detector
 from anechoic.errors import AnechoicError, BadAudio, BadSetting
 from anechoic.index import TrainingIndex
@@ -55,6 +57,7 @@ def audit(
     longest_s: float = LONGEST_S,
     about: Mapping[str, str] | None = None,
     work: str | Path = WORK,
+    pool: Tasks | None = None,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Report:
     """Compare generated sound with a training set.
@@ -80,6 +83,9 @@ def audit(
         longest_s: longer sound is listed as not examined.
         about: whatever else the report is to tell of how it was made.
         work: the folder of what is finished.
+        pool: of a Ray cluster (`anechoic.cluster.tasks`), whose machines share that folder and
+            the sounds: it makes and examines many at once. A sound whose worker is killed is made
+            and examined again.
         progress: told after every sound.
 
     Raises:
@@ -103,6 +109,7 @@ def audit(
             [w.starts for w in witnesses],
             describe.versions(),
         ),
+        pool,
     )
     known = dict(calibrations or {})
     told = dict(about or {})
@@ -162,6 +169,7 @@ class _Run:
     model: str
     longest_s: float
     setting: str  # a hash of all that an examination depends on, but for the sound
+    pool: Tasks | None = None  # None: one sound after the other, here
 
     def kinds(self, take: Take) -> list[str]:
         """What may have to be done for a sound, by kinds of work that take different times."""
@@ -173,9 +181,9 @@ class _Run:
     ) -> tuple[list[tuple[Take, str, Examination]], list[Unexamined]]:
         """Every sound, made if it is not there."""
         rows, refused = [], []
-        for take in todo:
+        for take, find in zip(todo, self._each(todo, pace, pictures), strict=True):
             try:
-                rows.append((take, *self._one(take, pace, pictures)))
+                rows.append((take, *find()))
             except Exception as error:  # whatever a file makes of a decoder: it is listed
                 refused.append(Unexamined(take, _reason(error, take.file)))
             pace.finish()
@@ -208,6 +216,15 @@ class _Run:
         return found, notes
 
     # ------------------------------------------------------------------------------ one sound
+
+    def _each(
+        self, todo: Sequence[Take], pace: Pace, pictures: bool
+    ) -> Iterator[Callable[[], tuple[str, Examination]]]:
+        """For each sound what makes and examines it, or waits for the worker that does."""
+        if self.pool is None:
+            return (partial(self._one, take, pace, pictures) for take in todo)
+        run = self.pool.shared(replace(self, pool=None))
+        return iter([self.pool.submit(_elsewhere, run, take, pictures).result for take in todo])
 
     def _one(self, take: Take, pace: Pace, pictures: bool) -> tuple[str, Examination]:
         """The hash of a sound's file, and what is found of it."""
@@ -267,6 +284,10 @@ class _Run:
         generator = self.generators[take.guard]
         own = getattr(generator, "identity", None) or [self.model, take.guard]
         return identity(own, take.prompt, take.seed)
+
+
+def _elsewhere(run: Shared, take: Take, pictures: bool) -> tuple[str, Examination]:
+    return run.value._one(take, Pace([], lambda progress: None), pictures)
 
 
 def _generated(generate: Generate, prompt: str, seed: int) -> tuple[torch.Tensor, int]:

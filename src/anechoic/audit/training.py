@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,6 +89,10 @@ class TrainingSet:
         if got is None:
             return "the index tells no file of it"
         return Sound(clip.id, clip.caption, got[0], got[1], clip.path, clip.info)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the sound that was read, which stays where it is."""
+        return {name: value for name, value in vars(self).items() if name != "_read"}
 
     @cached_property
     def fingerprint(self) -> str:

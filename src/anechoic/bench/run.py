@@ -1,4 +1,4 @@
-"""Running a bench: the cells that are missing, over local processes; what is finished is kept."""
+"""Running a bench: the cells that are missing, over processes; what is finished is kept."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from anechoic import cluster
 from anechoic.bench import cells
 from anechoic.bench.cells import Cell, Finished
 from anechoic.bench.machine import machine, threads_each
@@ -57,6 +57,7 @@ def run(
     work: Path,
     *,
     jobs: int = 1,
+    engine: str = "local",
     progress: Callable[[int, int], None] = lambda done, total: None,
     note: Callable[[str], None] = lambda sentence: None,
 ) -> Results:
@@ -74,18 +75,22 @@ def run(
         work: folder of finished cells, made if it is not there. Plans may share it: a cell
             belongs to whoever asks for the same.
         jobs: processes, among which the threads are split.
+        engine: "local", or "ray": the processes are tasks on a Ray cluster, whose machines share
+            the work folder and what the source names; a task whose worker is killed runs again.
         progress: told how many cells are done, of how many, at the start and after each.
         note: told in a sentence of every file that is not trusted.
 
     Raises:
-        BadSetting: jobs below 1, a work folder that another bench is using, no prompts, or what
-            the subject refuses.
+        BadSetting: jobs below 1, no such engine, a work folder that another bench is using, no
+            prompts, or what the subject refuses.
         AnechoicError: a cell that failed, named; what was finished is kept.
     """
     if jobs < 1:
         raise BadSetting(f"expected 1 job or more, got {jobs}")
+    cluster.require_engine(engine)
     (work / "cells").mkdir(parents=True, exist_ok=True)
-    with _alone(work), _workers(jobs) as pool:
+    workers = cluster.tasks if engine == "ray" else _workers
+    with _alone(work), workers(jobs) as pool:
         layout = _layout(plan, source, pool)
         wanted = {cell.identity: cell for cell in _cells(plan, layout)}
         finished = {name: found for name, cell in wanted.items()
@@ -93,6 +98,8 @@ def run(
         missing = [cell for name, cell in wanted.items() if name not in finished]
         progress(len(finished), len(wanted))
         processes = f"{jobs} x {threads_each(jobs)} threads"
+        if isinstance(pool, cluster.Tasks):
+            processes = f"{jobs} Ray tasks x {pool.share.cpus} threads"
         for cell in _computed(pool, source, work, missing, processes):
             if (found := _trusted(work, cell, note)) is None:
                 raise AnechoicError(f"{cell}: its file is not what was written; check the disk")
@@ -104,7 +111,7 @@ def run(
 # ---------------------------------------------------------------------------- what there is to do
 
 
-def _layout(plan: Plan, source: Source, pool: ProcessPoolExecutor) -> Layout:
+def _layout(plan: Plan, source: Source, pool: Executor) -> Layout:
     layout = _answer(pool.submit(_describe, source, plan), f"subject '{source.name}'")
     for scenario, prompts in layout.prompts.items():
         if not prompts:
@@ -216,7 +223,7 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _computed(
-    pool: ProcessPoolExecutor, source: Source, work: Path, missing: Sequence[Cell], processes: str
+    pool: Executor, source: Source, work: Path, missing: Sequence[Cell], processes: str
 ) -> Iterator[Cell]:
     """Compute cells and write their files; each as it is done."""
     running = {pool.submit(_compute, source, work, cell, processes): cell for cell in missing}
@@ -228,7 +235,7 @@ def _computed(
 def _answer(future: Future[Any], what: str) -> Any:
     try:
         return future.result()
-    except BrokenProcessPool as error:
+    except BrokenExecutor as error:
         raise AnechoicError(
             f"a worker process died, as one does that is killed or out of memory, at {what} or "
             f"beside it; {KEPT}, with fewer '--jobs' if memory is short"

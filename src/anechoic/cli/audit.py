@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,6 +113,8 @@ def audit(
     work: Annotated[
         Path, typer.Option(help="Folder of what is finished, to go on from after a stop.")
     ] = Path("audit-work"),
+    engine: Annotated[str, typer.Option(help="local, or ray: a cluster's machines.")] = "local",
+    jobs: Annotated[int | None, typer.Option(help="With ray: sounds at once.")] = None,
     embedder_name: EmbedderName = None,
     device: Annotated[
         str | None, typer.Option(help="By default cuda if there is a GPU, or cpu.")
@@ -132,6 +134,7 @@ def audit(
 
     `anechoic audit --model demo --index demo --captions --limit 50 --guard none --guard amg -o r`
     """
+    from anechoic import cluster
     from anechoic.audit import HeldOut, audit, write_report
     from anechoic.audit.write import require_free
 
@@ -148,7 +151,9 @@ def audit(
             model, guards or ["none"], training, embed, scale, steps, seconds, device, dtype
         )
         about |= told
-    with _progress() as progress:
+    cluster.require_engine(engine)
+    tasks = cluster.tasks(jobs) if engine == "ray" else nullcontext()
+    with _progress() as progress, tasks as pool:
         report = audit(
             source,
             training,
@@ -163,6 +168,7 @@ def audit(
             longest_s=longest,
             about=about,
             work=work,
+            pool=pool,
             progress=progress,
         )
     page = write_report(report, output, overwrite=overwrite)

@@ -127,7 +127,7 @@ def build(
             run=run_of(engine, workers),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    derive(output, built, search, memory)
+    derive(output, built, search, memory, engine)
     rows = "rows" if built.rows != 1 else "row"
     print(f"{output}: {built.rows} {rows} of {built.dim} by '{about.embedder_name}'")
 
@@ -136,6 +136,7 @@ def optimise(
     index: Annotated[str, typer.Argument(metavar="INDEX", help="Folder of an index.")],
     search: Search = Kind.auto,
     memory: Memory = None,
+    engine: EngineName = Engine.local,
 ) -> None:
     """Make the search of an index again: after it was lost, or with other settings.
 
@@ -147,7 +148,7 @@ def optimise(
     from anechoic.index.place import Place
 
     built = manifest.read(Place(index))
-    print(f"{index}: {derive(index, built, search, memory)}")
+    print(f"{index}: {derive(index, built, search, memory, engine)}")
 
 
 # ------------------------------------------------------------------- what build and add share
@@ -215,7 +216,13 @@ def run_of(engine: Engine, workers: int | None) -> Run | None:
     return over_ray(workers)
 
 
-def derive(folder: str, built: Manifest, search: Kind, memory_gib: float | None) -> str:
+def derive(
+    folder: str,
+    built: Manifest,
+    search: Kind,
+    memory_gib: float | None,
+    engine: Engine = Engine.local,
+) -> str:
     """Make the search of an index that lies on this machine; the answer tells how it searches."""
     from anechoic.index import structure
     from anechoic.index.place import Place
@@ -235,5 +242,8 @@ def derive(folder: str, built: Manifest, search: Kind, memory_gib: float | None)
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done)
 
-        derive_search(local, built, plan, progress=told)
+        encode = None
+        if engine is Engine.ray:
+            from anechoic.index.distributed import encode
+        derive_search(local, built, plan, encode=encode, progress=told)
     return told_of(plan)

@@ -110,7 +110,7 @@ def build(
         return built
     with place.alone():
         _begin(place, plan)
-        done = sum(note.clips for unit in units for note in _notes(place, unit))
+        done = sum(clips_done(place, unit) for unit in units)
         progress(done, source.total)
 
         def told(clips: int) -> None:
@@ -234,6 +234,11 @@ class _Note:
     last: bool  # of its unit
 
 
+def clips_done(place: Place, unit: Unit | VectorUnit) -> int:
+    """How many clips of a unit are in finished shards."""
+    return sum(note.clips for note in _notes(place, unit))
+
+
 def _notes(place: Place, unit: Unit | VectorUnit) -> Iterator[_Note]:
     """The finished shards of a unit, as far as it is what it was."""
     for number in count():
@@ -276,7 +281,13 @@ def _finish(
     place: Place, units: Sequence[Unit | VectorUnit], plan: dict[str, Any], about: About
 ) -> Manifest:
     """Write the manifest, and remove the notes."""
-    notes = [note for unit in units for note in _notes(place, unit) if note.shard]
+    noted = {unit.key: list(_notes(place, unit)) for unit in units}
+    if open_ended := [key for key, found in noted.items() if not (found and found[-1].last)]:
+        raise IndexMismatch(
+            f"'{place.name}': {len(open_ended)} of {len(units)} units are not finished, such as "
+            f"'{open_ended[0]}'; run the same build again"
+        )
+    notes = [note for found in noted.values() for note in found if note.shard]
     if not notes:
         place.remove(NOTES)
         raise IndexMismatch("an index needs at least one clip, and there are none; add clips")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from functools import cache, cached_property
 from logging import CRITICAL, getLogger
 from os import getcwd
 from threading import Event, Lock, Thread
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from torch import Tensor
 from anechoic import cluster
 from anechoic.errors import AnechoicError, BadSetting, CannotWrite
 from anechoic.index import build, shards
-from anechoic.index.build import NOTES, PLAN, Work, do_unit
+from anechoic.index.build import NOTES, PLAN, Run, Work, do_unit
 from anechoic.index.manifest import Manifest
 from anechoic.index.place import Place
 from anechoic.index.shards import Shard
@@ -39,36 +38,41 @@ BLOCKS = 10_000  # Ray Data keeps a note of each; in one go the units of a block
 EVERY_S = 0.5  # a worker tells how far it is, and is asked
 
 
-@dataclass(frozen=True)
-class RayData:
-    """Does the units of a build by Ray Data, in actors that each make the embedder once.
+def over_ray(workers: int | None = None, *, cpus: float = 1.0, gpus: float = 0.0) -> Run:
+    """What does the units of a build by Ray Data, in actors that each make the embedder once.
 
     A unit whose actor is killed is done again, from its last finished shard on.
 
     Args:
-        actors: at most so many; None: as many as the cluster holds.
+        workers: actors at most; None: as many as the cluster holds.
         cpus: of each actor.
         gpus: of each actor; with any, it embeds on the GPU.
 
     Raises (when it runs):
         BadSetting: Ray is not installed, or no actor fits on its cluster.
         CannotWrite: a machine of the cluster does not see the index's folder.
-        AnechoicError: as `build.do_unit`; or an actor died again and again.
+        AnechoicError: as `build.do_unit`; or one worker after the other died at a unit.
     """
+    if workers is not None and workers < 1:
+        raise BadSetting(f"expected 1 worker or more, got {workers}")
+    return _OverRay(workers, cpus, gpus)
 
-    actors: int | None = None
-    cpus: float = 1.0
-    gpus: float = 0.0
+
+@dataclass(frozen=True)
+class _OverRay:
+    workers: int | None
+    cpus: float
+    gpus: float
 
     def __call__(
         self, units: Sequence[Unit | VectorUnit], work: Work, told: Callable[[int], None]
     ) -> None:
         place = Place(work.folder)
         begun = set(place.names(NOTES))
-        done = [_clips_done(place, unit) if f"{unit.key}-00000.json" in begun else 0
+        done = [build.clips_done(place, unit) if f"{unit.key}-00000.json" in begun else 0
                 for unit in units]  # fmt: skip
         with cluster.connected() as ray, _quiet(ray):
-            tally = ray.remote(num_cpus=0, max_restarts=-1)(_Tally).remote()
+            tally = ray.remote(num_cpus=0, max_restarts=-1)(cluster.Tally).remote()
             rows = self._rows(ray, units, work, tally)
             with _progress(ray, tally, done, told) as count:
                 for row in _checked(rows):
@@ -92,16 +96,16 @@ class RayData:
         items = [{"number": number, "unit": ray.cloudpickle.dumps(unit)}
                  for number, unit in enumerate(units)]  # fmt: skip
         made = data.from_items(items, override_num_blocks=min(len(items), BLOCKS)).map(
-            _Builder,
+            cast(Any, _Builder),  # made in each actor, and called with a row
             fn_constructor_args=(
                 getcwd(),
                 ray.cloudpickle.dumps(work),
                 plan,
                 self.gpus > 0,
                 tally,
-            ),  # fmt: skip
+            ),
             compute=data.ActorPoolStrategy(
-                size=min(self.actors or fit, fit), max_tasks_in_flight_per_actor=1
+                size=min(self.workers or fit, fit), max_tasks_in_flight_per_actor=1
             ),
             num_cpus=self.cpus,
             num_gpus=self.gpus,
@@ -145,7 +149,7 @@ class _Builder:
     def _do(self, number: int, unit: Unit | VectorUnit) -> int:
         place = Place(self.work.folder)
         self._require_same(place)
-        clips, last = _clips_done(place, unit), time.monotonic()
+        clips, last = build.clips_done(place, unit), time.monotonic()
         self._require_harmless(number, unit.key, clips)
 
         def told(count: int) -> None:
@@ -186,10 +190,6 @@ class _Builder:
             )
 
 
-def _clips_done(place: Place, unit: Unit | VectorUnit) -> int:
-    return sum(note.clips for note in build._notes(place, unit))
-
-
 class _OnGpu:
     """An embedder that is given its sound on the GPU, whose place it follows."""
 
@@ -204,27 +204,6 @@ class _OnGpu:
 
 
 # --------------------------------------------------------------------------------------- progress
-
-
-class _Tally:
-    """An actor that knows how many clips of each unit have been read."""
-
-    def __init__(self) -> None:
-        self.clips: dict[int, int] = {}
-        self.begun: Counter[tuple[int, int]] = Counter()
-
-    def begin(self, number: int, clips: int) -> int:
-        """How often a unit has been begun or gone on with after so many clips."""
-        self.begun[number, clips] += 1
-        return self.begun[number, clips]
-
-    def put(self, number: int, clips: int) -> None:
-        self.clips[number] = clips
-
-    def take(self) -> dict[int, int]:
-        """What has been told since the last time."""
-        told, self.clips = self.clips, {}
-        return told
 
 
 @contextmanager

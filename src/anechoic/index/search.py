@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -34,6 +34,8 @@ FOLDER = "search"
 RESIDENT = 2 * 2**30  # bytes of vectors that are searched in memory, where nothing is derived
 
 Progress = Callable[[str, int, int], None]  # what is being done, shards done, shards in all
+# codes of some shards, as they are made: elsewhere, with `distributed.encode`
+Encode = Callable[[Place, Manifest, bytes, Sequence[Shard]], Iterable[tuple[Shard, np.ndarray]]]
 
 
 def derive(
@@ -41,6 +43,7 @@ def derive(
     manifest: Manifest,
     plan: Plan,
     *,
+    encode: Encode | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> None:
     """Make the search of an index; what a stopped run has finished is not made again.
@@ -52,6 +55,7 @@ def derive(
         folder: of the index, on this machine.
         manifest: of the index.
         plan: how to search; an exact one needs nothing on disk, and what is there is removed.
+        encode: makes the codes of the shards whose codes are missing; by default it is done here.
         progress: told of each shard.
 
     Raises:
@@ -69,7 +73,7 @@ def derive(
         _lay_out(place, manifest, made, progress)
         vectors = np.load(made / "vectors.npy", mmap_mode="r")
         trained = _trained(made, manifest, plan, vectors)
-        _encode(made, manifest, trained, vectors, progress)
+        _encode(place, made, manifest, trained, encode or _here(manifest, vectors), progress)
         codes = (np.load(_codes(made, shard)) for shard in manifest.shards)
         structure.assemble(trained, codes, made / "index.faiss")
         wanted = {_codes(made, shard) for shard in manifest.shards}
@@ -205,16 +209,30 @@ def _codes(made: Path, shard: Shard) -> Path:
 
 
 def _encode(
-    made: Path, manifest: Manifest, trained: bytes, vectors: np.ndarray, progress: Progress
+    place: Place, made: Path, manifest: Manifest, trained: bytes, encode: Encode, progress: Progress
 ) -> None:
     """Encode the shards whose codes are not there."""
-    start = 0
-    for number, shard in enumerate(manifest.shards):
-        file = _codes(made, shard)
-        if not file.exists():
-            rows = vectors[start : start + shard.rows].astype(np.float32)
-            buffer = io.BytesIO()
-            np.save(buffer, structure.encode(trained, rows))
-            Place(made / "codes").write(file.name, buffer.getvalue())
-        start += shard.rows
-        progress("encoding", number + 1, len(manifest.shards))
+    missing = [shard for shard in manifest.shards if not _codes(made, shard).exists()]
+    done = len(manifest.shards) - len(missing)
+    for number, (shard, codes) in enumerate(encode(place, manifest, trained, missing), done + 1):
+        buffer = io.BytesIO()
+        np.save(buffer, codes)
+        Place(made / "codes").write(_codes(made, shard).name, buffer.getvalue())
+        progress("encoding", number, len(manifest.shards))
+
+
+def _here(manifest: Manifest, vectors: np.ndarray) -> Encode:
+    """Encode on this machine, from the vectors that are laid out."""
+    ends = np.cumsum([shard.rows for shard in manifest.shards]).tolist()
+    stretch = {
+        shard.name: slice(end - shard.rows, end)
+        for shard, end in zip(manifest.shards, ends, strict=True)
+    }
+
+    def encode(
+        place: Place, manifest: Manifest, trained: bytes, wanted: Sequence[Shard]
+    ) -> Iterable[tuple[Shard, np.ndarray]]:
+        for shard in wanted:
+            yield shard, structure.encode(trained, vectors[stretch[shard.name]].astype(np.float32))
+
+    return encode

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from os import getcwd
 from pathlib import Path
 from typing import Any, overload
@@ -25,7 +25,8 @@ from anechoic.index.training import TrainingIndex
 from anechoic.index.vectors import Resident, project
 from anechoic.types import Embedder
 
-SPARE_BYTES = 2**29  # an actor needs this besides its vectors: the shard that it reads, and Python
+# an actor needs this besides its vectors and the turned copy of them that makes a search faster:
+SPARE_BYTES = 2**29  # for the shard that it reads, and Python
 CHUNK = 4096  # clips fetched at once by who goes through all of them
 
 
@@ -53,7 +54,7 @@ def served(
     manifest = manifests.read(place)
     stretches = split(manifest.shards, actors)
     with cluster.connected() as ray:
-        size = max(map(_rows, stretches)) * manifest.dim * 4 + SPARE_BYTES
+        size = 2 * max(map(_rows, stretches)) * manifest.dim * 4 + SPARE_BYTES
         if cluster.room(ray, cpus, 0, size) < actors:
             raise BadSetting(
                 f"{actors} actors of {size / 2**30:.1f} GiB and {cpus:g} CPUs each do not fit on "
@@ -269,7 +270,7 @@ class _Clips(Sequence[Clip]):
 
     def __iter__(self) -> Iterator[Clip]:
         starts = self._parts.starts.tolist()
-        for part, (start, end) in enumerate(zip(starts, starts[1:], strict=False)):
+        for part, (start, end) in enumerate(pairwise(starts)):
             for first in range(0, end - start, CHUNK):
                 yield from self._parts.ask(iter([(part, "clips", (first, CHUNK))]))[0]
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import chain, count
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from anechoic.index.manifest import About, Manifest
 from anechoic.index.place import Place
 from anechoic.index.sources.folder import FolderSource
 from anechoic.index.sources.protocol import Item
-from anechoic.index.vectors import Resident, Vectors, project, require_directions
+from anechoic.index.vectors import Mapped, Resident, Vectors, project, require_directions
 from anechoic.types import Embedder, Neighbours
 
 
@@ -211,6 +211,13 @@ class TrainingIndex:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """One that is searched from disk is opened again where it is sent."""
+        if self._manifest is None or not isinstance(self.rows, Mapped):
+            return super().__reduce_ex__(protocol)
+        place, _ = self._manifest
+        return TrainingIndex.load, (place.root if place.local else place.name,)
 
     def __repr__(self) -> str:
         size = f"{len(self)} rows of {self.dim} by '{self.embedder_name}'"
