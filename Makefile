@@ -9,7 +9,7 @@ QUIET := $(shell test -t 2 || echo --quiet) # progress bars on a terminal only
 TOO_OLD := anechoic needs Python 3.11 or newer; name one, as in: make test PYTHON=python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format check clean
+.PHONY: help demo test test-slow bench-speed bench-index lint format check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -22,6 +22,13 @@ test: $(READY) ## Set up, and run the tests.
 
 test-slow: $(READY) ## Run the tests that take minutes each.
 	$(BIN)/pytest -rfEs -m slow
+
+bench-speed: $(READY) ## Measure what each guard costs, against its targets.
+	$(BIN)/python benchmarks/speed.py
+
+bench-index: $(READY) ## Measure a search of half a million vectors, and a build, against targets.
+	$(BIN)/python benchmarks/index_search.py --rows 500000
+	$(BIN)/python benchmarks/index_build.py
 
 lint: $(READY) ## Check format, style and types.
 	$(BIN)/ruff format --check

@@ -58,15 +58,16 @@ def main() -> int:
             missed += not met
             told = "none" if target is None else f">= {target:g}"
             verdict = "" if target is None else "met" if met else "missed"
-            print(f"| build from files over bare embedder, {name} | {share:.3f} ({rate:.1f} clips/s, "
-                  f"{memory:.0f} MiB more resident) | {told} | {verdict} |")  # fmt: skip
+            found = f"{share:.3f} ({rate:.1f} clips/s, {memory:.0f} MiB more resident)"
+            print(f"| build from files over bare embedder, {name} | {found} | {told} | {verdict} |")
     share, search, step = _search_in_a_step()
     missed += share > STEP
     print(f"| a search of the demo's index in a step guarded by AMG | {share:.4f} "
           f"({search * 1e3:.3f} ms of {step * 1e3:.1f} ms) | <= {STEP:g} | "
           f"{'missed' if share > STEP else 'met'} |")  # fmt: skip
-    print(f"\nclips {asked.clips}, medians of {asked.pairs} pairs, one thread; {platform.machine()}, "
-          f"python {platform.python_version()}, torch {torch.__version__}")  # fmt: skip
+    versions = f"python {platform.python_version()}, torch {torch.__version__}"
+    print(f"\nclips {asked.clips}, medians of {asked.pairs} pairs, one thread; "
+          f"{platform.machine()}, {versions}")  # fmt: skip
     return int(missed > 0)
 
 

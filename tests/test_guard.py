@@ -278,7 +278,9 @@ def test_an_unknown_pipeline_is_refused():
         transformer: object = None
 
     with (
-        pytest.raises(UnsupportedPipeline, match="StableAudioPipeline, .* was expected, got Other"),
+        pytest.raises(
+            UnsupportedPipeline, match=r"StableAudioPipeline, .* was expected, got Other"
+        ),
         guard(Other(), ClassifierFree()),
     ):
         pass

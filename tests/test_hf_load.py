@@ -113,6 +113,15 @@ BROKEN: dict[str, tuple[Callable[[], object], str]] = {
         "'model' has no model_index.json, so it is no diffusers pipeline; give the folder that "
         "'save_pretrained' of a whole pipeline wrote",
     ),
+    "a checkpoint of stable-audio-tools": (
+        lambda: (
+            Path("model/model_index.json").unlink(),
+            Path("model/model_config.json").write_text('{"model_type": "autoencoder"}'),
+            Path("model/model.ckpt").write_bytes(b""),
+        ),
+        "'model' holds a checkpoint of stable-audio-tools (model_config.json, model.ckpt), and it "
+        "is of type 'autoencoder', not 'diffusion_cond', which diffusers has no pipeline for",
+    ),
     "damaged index": (
         lambda: Path("model/model_index.json").write_text("{"),
         "'model' has a model_index.json that is damaged or names no pipeline; fetch or save it "

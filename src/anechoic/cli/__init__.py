@@ -16,7 +16,9 @@ import typer
 from anechoic import __version__
 from anechoic.errors import AnechoicError
 
-COMMANDS = ("demo", "generate", "index", "check", "screen", "audit", "bench", "basin")
+COMMANDS = (
+    "demo", "doctor", "generate", "index", "check", "screen", "audit", "bench", "basin"
+)  # fmt: skip
 
 app = typer.Typer(
     no_args_is_help=True,

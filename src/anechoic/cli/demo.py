@@ -26,6 +26,9 @@ Data = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add `anechoic demo`."""
+    from anechoic.cli import demo_images
+
+    demo_images.register(commands)
     app.add_typer(commands, name="demo")
 
 

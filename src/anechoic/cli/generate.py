@@ -92,8 +92,9 @@ def generate(
         str,
         typer.Option(
             "--guard",
-            help="amg, static, dynamic, cfg (no protection), or one that a package adds; the demo "
-            "model has settings of its own for them, and opposite.",
+            help="amg, static, dynamic, cfg (no protection), one that a package adds, or a paper's "
+            "settings by name, as amg-audio (docs/methods.md); the demo model has settings of its "
+            "own for them, and opposite.",
         ),
     ] = "amg",
     settings: Annotated[
@@ -228,9 +229,10 @@ def _method(
 ) -> Guidance:
     """The guidance of a name: at the model's settings for it, then at those given as text."""
     from anechoic.guidance import registry
+    from anechoic.guidance.presets import resolve
 
-    preset = model.presets.get(name)
-    cls = registry.method(preset.guard if preset else name, model.presets)
+    chosen = model.presets.get(name) or resolve(name)
+    cls = registry.method(chosen.guard, model.presets)
     given = {"index": store, "embedder": embed}
     given = {name: value for name, value in given.items() if registry.takes(cls, name)}
     if given and store is None:
@@ -239,8 +241,7 @@ def _method(
             "'--index', made by 'anechoic index build'"
         )
     defaults = {key: value for key, value in model.defaults.items() if registry.takes(cls, key)}
-    shipped = preset.settings if preset else {}
-    return cls(**given, **{**defaults, **shipped, **registry.parse(cls, texts)})
+    return cls(**given, **{**defaults, **chosen.settings, **registry.parse(cls, texts)})
 
 
 def _check(pipe: Any, seconds: float | None, store: TrainingIndex | None) -> int:

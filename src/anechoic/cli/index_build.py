@@ -242,8 +242,10 @@ def derive(
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done)
 
-        encode = None
         if engine is Engine.ray:
             from anechoic.index.distributed import encode
-        derive_search(local, built, plan, encode=encode, progress=told)
+
+            derive_search(local, built, plan, encode=encode, progress=told)
+        else:
+            derive_search(local, built, plan, progress=told)
     return told_of(plan)

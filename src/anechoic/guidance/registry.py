@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 from anechoic.errors import BadSetting
+from anechoic.guidance.presets import resolve
 
 GROUP = "anechoic.guidance"
 GIVEN = ("index", "embedder")
@@ -103,7 +104,7 @@ def build(name: str, settings: Mapping[str, Any], given: Mapping[str, Any] = NOT
     """A method by name with its settings, and the methods that it is made of.
 
     Args:
-        name: of an entry point.
+        name: of an entry point, or of a preset of a paper (`anechoic.guidance.presets`).
         settings: by field; text is read as `parse` reads it, numbers are checked likewise, and a
             table with a key "guard" is a method inside this one, with its own settings.
         given: values for fields that are not set, of this method and of those inside it, where
@@ -116,7 +117,8 @@ def build(name: str, settings: Mapping[str, Any], given: Mapping[str, Any] = NOT
     ...                    "at": "LogSNR:-1"}, {"scale": 3.0}).then
     ClassifierFree(scale=3.0)
     """
-    cls = method(name)
+    chosen = resolve(name)
+    cls, settings = method(chosen.guard), {**chosen.settings, **settings}
     inner = {key: value for key, value in settings.items() if isinstance(value, Mapping)}
     typed = {key: value for key, value in settings.items() if isinstance(value, str | int | float)}
     ready = {key: value for key, value in settings.items() if key not in {*inner, *typed}}

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from anechoic.errors import BadSetting, UnsupportedPipeline
+from anechoic.hf.original import original_checkpoint
 from anechoic.hf.pipelines import ADAPTERS, REFUSED, unsupported
 
 MODEL_INDEX = "model_index.json"
@@ -77,6 +78,8 @@ def _find(name: str) -> Path:
             "such as 'stabilityai/stable-audio-open-1.0'"
         )
     if not (folder / MODEL_INDEX).is_file():
+        if sentence := original_checkpoint(folder):
+            raise UnsupportedPipeline(sentence)
         raise UnsupportedPipeline(
             f"'{name}' has no {MODEL_INDEX}, so it is no diffusers pipeline; give the folder that "
             "'save_pretrained' of a whole pipeline wrote"

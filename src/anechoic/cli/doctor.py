@@ -1,0 +1,122 @@
+"""`anechoic doctor`: would this model run under a guard here, and how long would it take?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anechoic.cli.generate import _method, _model
+from anechoic.cli.index import EmbedderName, Json, folder_of, print_table
+
+if TYPE_CHECKING:
+    from anechoic.doctor import Examination
+    from anechoic.index import TrainingIndex
+    from anechoic.types import Embedder, Guidance
+
+
+def register(app: typer.Typer) -> None:
+    """Add `anechoic doctor`."""
+    app.command()(doctor)
+
+
+def doctor(
+    model: Annotated[
+        str, typer.Option("--model", help="Folder or hub id of a diffusers pipeline, or demo.")
+    ],
+    index: Annotated[
+        str | None,
+        typer.Option("--index", help="Folder of an index of the model's training set, or demo."),
+    ] = None,
+    embedder_name: EmbedderName = None,
+    guard: Annotated[
+        str | None,
+        typer.Option(
+            "--guard", help="As of 'anechoic generate'. By default amg with an index, else static."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the guard; repeatable."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of the sampler. By default the model's own.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Length of the sound. By default the model's longest.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="By default cuda if there is a GPU, or cpu.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    measure: Annotated[
+        bool,
+        typer.Option(help="Load the model and time it, if nothing is wrong before."),
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Tell whether a model can be guarded here, with which settings, and how long it takes.
+
+    What small files tell is looked at first: nothing is loaded or downloaded that is not needed to
+    find a problem. Each problem comes with its mend.
+
+    The exit code is 0 if all is ready, 2 if something is not.
+
+    Example: `anechoic doctor --model demo --index demo`
+    """
+    from anechoic.doctor import Wanted, examine
+
+    known = _model(model)
+    name = guard or ("static" if index is None else "amg")
+
+    def make(store: TrainingIndex | None, embed: Embedder | None) -> Guidance:
+        return _method(name, known, settings or [], store, embed)
+
+    wanted = Wanted(
+        known.source,
+        make,
+        None if index is None else folder_of(index),
+        embedder_name,
+        steps or known.steps,
+        seconds,
+        device,
+        dtype,
+    )
+    found = examine(wanted, measure)
+    if as_json:
+        print(json.dumps(_as_json(model, index, name, found), indent=2, default=str))
+    else:
+        _print(found)
+    raise typer.Exit(0 if found.ready else 2)
+
+
+def _print(found: Examination) -> None:
+    rows = [
+        (finding.name, "ok", finding.told) if finding.ok else (finding.name, "PROBLEM", "see below")
+        for finding in found.findings
+    ]
+    print_table(("what", "", "found"), rows)
+    if found.run:
+        print("would run:", ", ".join(f"{name} {value}" for name, value in found.run.items()))
+    problems = [finding for finding in found.findings if not finding.ok]
+    for finding in problems:
+        print(f"{finding.name}: {finding.told}")
+    print(f"not ready: {len(problems)} to mend" if problems else "ready")
+
+
+def _as_json(model: str, index: str | None, guard: str, found: Examination) -> dict[str, Any]:
+    memory = found.memory
+    return {
+        "model": model,
+        "index": index,
+        "guard": guard,
+        "ready": found.ready,
+        "findings": [asdict(finding) for finding in found.findings],
+        "run": found.run,
+        "memory": memory and {**asdict(memory), "needed": memory.needed},
+        "time": {
+            state: {**asdict(pace), "sound_s": pace.sound_s} for state, pace in found.pace.items()
+        },
+    }

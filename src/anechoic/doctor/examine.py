@@ -1,0 +1,266 @@
+"""Would it run? Each question in turn, the cheap ones first."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anechoic.doctor.memory import binary, estimate, reach_of, require_enough
+from anechoic.doctor.record import Examination, Wanted
+from anechoic.embed import embedder as make_embedder
+from anechoic.errors import BadSetting, IndexMismatch, UnsupportedPipeline
+from anechoic.guidance import ClassifierFree
+from anechoic.hf.blueprint import (
+    Blueprint,
+    download_bytes,
+    fingerprint_of_files,
+    read_blueprint,
+)
+from anechoic.hf.load import DTYPES, _usable_device, load_pipeline
+from anechoic.hf.pace import default_steps, gates, measure_pace
+from anechoic.hf.pipelines import adapter_for
+from anechoic.hf.schedules import check_scheduler
+from anechoic.index import TrainingIndex
+from anechoic.types import Embedder, Guidance
+
+PROMPT = "a solo violin"
+
+
+def examine(wanted: Wanted, measure: bool = True) -> Examination:
+    """Tell whether a model can be guarded here, with which settings, and how long it takes.
+
+    Args:
+        wanted: what is to run.
+        measure: load the model in the end and time it, if nothing is wrong before.
+
+    Raises:
+        BadSetting: a device that is not here, or an unknown dtype.
+    """
+    if wanted.dtype not in DTYPES:
+        raise BadSetting(f"dtype is one of {', '.join(DTYPES)}, got {wanted.dtype!r}")
+    device = _usable_device(wanted.device)
+    found = Examination()
+    blueprint = _model(found, wanted)
+    store, embed = _training_set(found, wanted, blueprint)
+    guidance = _guard(found, wanted, blueprint, store, embed)
+    if blueprint is None:
+        return found
+    found.memory = memory = estimate(
+        blueprint, wanted.dtype, device, wanted.seconds, guidance, store, embed
+    )
+    reach = reach_of(guidance)
+    found.look("memory", lambda: require_enough(memory, wanted.dtype, device, reach))
+    if guidance is not None:
+        found.run = _settings(wanted, blueprint, device, guidance)
+    if found.ready and measure and guidance is not None:
+        prompt = store.captions[0] if store else PROMPT
+        found.look("time", partial(_time, found, wanted, device, guidance, prompt))
+    return found
+
+
+# ---------------------------------------------------------------------------------- the model
+
+
+def _model(found: Examination, wanted: Wanted) -> Blueprint | None:
+    read: list[Blueprint] = []
+
+    def model() -> str:
+        read.append(read_blueprint(wanted.model))
+        return f"{read[0].class_name}, {_count(read[0].parameters)} numbers in {read[0].folder}"
+
+    if not found.look("model", model):
+        return None
+    found.look("weights", partial(_weights, read[0]))
+    found.look("scheduler", partial(_scheduler, read[0]))
+    found.look("length", partial(_length, read[0], wanted.seconds))
+    return read[0]
+
+
+def _weights(blueprint: Blueprint) -> str:
+    if blueprint.missing:
+        raise UnsupportedPipeline(_mend_weights(blueprint))
+    files = [file for each in blueprint.weights.values() for file in each]
+    return f"{binary(sum(file.stat().st_size for file in files))} in {len(files)} files, all whole"
+
+
+def _mend_weights(blueprint: Blueprint) -> str:
+    from huggingface_hub import constants
+
+    told = f"the weights of {', '.join(blueprint.missing)} are not in '{blueprint.folder}'"
+    if Path(blueprint.name).is_dir():
+        return f"{told}; fetch or save the whole pipeline again, with its weights as safetensors"
+    fetch = f"'hf download {blueprint.name}'"
+    if constants.is_offline_mode():
+        return f"{told}, and HF_HUB_OFFLINE is set; unset it, and fetch them with {fetch}"
+    size = download_bytes(blueprint.name)
+    return f"{told}; fetch them{'' if size is None else f' ({binary(size)})'} with {fetch}"
+
+
+def _scheduler(blueprint: Blueprint) -> str:
+    scheduler = blueprint.pipe.scheduler
+    check_scheduler(scheduler)
+    return f"{type(scheduler).__name__}, one that is guarded"
+
+
+def _length(blueprint: Blueprint, seconds: float | None) -> str:
+    connection = adapter_for(blueprint.pipe)
+    sound = connection.adapter.sound
+    if sound is None:
+        return "images"
+    longest = sound.longest_s(blueprint.pipe)
+    if seconds is not None and not 1 / connection.sample_rate <= seconds <= longest:
+        raise BadSetting(
+            f"this model makes up to {longest:g} s of sound, and {seconds:g} were asked for; "
+            "change '--seconds'"
+        )
+    return f"sound at {connection.sample_rate} Hz, up to {longest:.4g} s"
+
+
+def _made_s(blueprint: Blueprint, wanted: Wanted) -> float | None:
+    """Seconds of sound that would be made; None: images."""
+    sound = adapter_for(blueprint.pipe).adapter.sound
+    return None if sound is None else wanted.seconds or sound.longest_s(blueprint.pipe)
+
+
+# ---------------------------------------------------------------------- the training set and guard
+
+
+def _training_set(
+    found: Examination, wanted: Wanted, blueprint: Blueprint | None
+) -> tuple[TrainingIndex | None, Embedder | None]:
+    opened: list[TrainingIndex] = []
+    made: list[Embedder] = []
+
+    def index() -> str:
+        assert wanted.index is not None
+        opened.append(TrainingIndex.load(wanted.index))
+        return _index(opened[0], blueprint)
+
+    def embedder() -> str:
+        made.append(make_embedder(wanted.embedder or opened[0].embedder_name))
+        if opened:
+            opened[0].check_embedder(made[0])
+        return _embedder(made[0], blueprint, wanted)
+
+    usable = wanted.index is not None and found.look("index", index)
+    heard = (wanted.embedder or opened) and found.look("embedder", embedder)
+    return (opened[0] if usable else None, made[0] if heard else None)
+
+
+def _index(index: TrainingIndex, blueprint: Blueprint | None) -> str:
+    told = f"{len(index)} rows by '{index.embedder_name}'"
+    if len(index) == 0:
+        raise IndexMismatch(f"index '{index.name}' is empty; build it with 'anechoic index build'")
+    if index.model is None:
+        return f"{told}; it names no model, so whether it is this one's is not known"
+    own = blueprint and fingerprint_of_files(blueprint)
+    if own is None:
+        return f"{told}, of model '{index.model}', which cannot be compared without the weights"
+    if own != index.model:
+        raise IndexMismatch(
+            f"index '{index.name}' holds the training clips of model '{index.model}', but this one "
+            f"is '{own}': it would keep away from the wrong clips; use this model's own index"
+        )
+    return f"{told}, this model's own"
+
+
+def _embedder(embed: Embedder, blueprint: Blueprint | None, wanted: Wanted) -> str:
+    of_images = embed.sample_rate == 0
+    kind = "images" if of_images else f"sound at {embed.sample_rate} Hz"
+    if blueprint is not None:
+        made = _made_s(blueprint, wanted)
+        if of_images != (made is None):
+            raise UnsupportedPipeline(
+                f"embedder '{embed.name}' is one of {kind}, and {blueprint.class_name} makes "
+                f"{'images' if made is None else 'sound'}; use an index of that"
+            )
+        heard = getattr(embed, "seconds", None)
+        if heard is not None and made is not None and made > heard + 1e-3:
+            raise BadSetting(
+                f"'{embed.name}' hears the first {heard:g} s of a sound, and {made:.4g} s would be "
+                f"made: what comes after would not be protected; give '--seconds {heard:g}', or "
+                "build an index with a longer window or with clap"
+            )
+    return f"'{embed.name}', its weights are here: {kind} to {embed.dim} numbers"
+
+
+def _guard(
+    found: Examination,
+    wanted: Wanted,
+    blueprint: Blueprint | None,
+    store: TrainingIndex | None,
+    embed: Embedder | None,
+) -> Guidance | None:
+    made: list[Guidance] = []
+
+    def guard() -> str:
+        made.append(wanted.make(store, embed))
+        kind = type(made[0]).__name__
+        pipe = blueprint and blueprint.pipe
+        distilled = pipe is not None and adapter_for(pipe).adapter.distilled(pipe)
+        if distilled and getattr(made[0], "needs_unconditional", True):
+            raise BadSetting(
+                f"this model is distilled and has no unconditional half, through which {kind} "
+                "acts; give '--guard amg --set c1=0 --set c2=0', which does without"
+            )
+        return kind
+
+    # an index or an embedder that was refused has its own sentence already
+    broken = (wanted.index is not None and store is None) or (store is not None and embed is None)
+    if broken:
+        return None
+    return made[0] if found.look("guard", guard) else None
+
+
+def _settings(
+    wanted: Wanted, blueprint: Blueprint, device: torch.device, guidance: Guidance
+) -> dict[str, Any]:
+    """What would run, by name."""
+    own: tuple[Any, ...] = fields(guidance) if is_dataclass(guidance) else ()
+    made = _made_s(blueprint, wanted)
+    return {
+        "guard": type(guidance).__name__,
+        **{part.name: getattr(guidance, part.name) for part in own
+           if part.name not in ("index", "embedder")},
+        "steps": wanted.steps or default_steps(blueprint.pipe),
+        **({} if made is None else {"seconds": made}),
+        "dtype": wanted.dtype,
+        "device": str(device),
+    }  # fmt: skip
+
+
+def _time(
+    found: Examination,
+    wanted: Wanted,
+    device: torch.device,
+    guidance: Guidance,
+    prompt: str,
+) -> str:
+    pipe = load_pipeline(wanted.model, str(device), wanted.dtype)
+    pipe.set_progress_bar_config(disable=True)
+    steps = found.run["steps"]
+    states = {"without a guard": ClassifierFree(), **gates(guidance)}
+    found.pace = {
+        state: measure_pace(pipe, each, prompt, steps, wanted.seconds)
+        for state, each in states.items()
+    }
+    told = [
+        f"{state or 'guarded'}: {pace.sound_s:.3g} s ({pace.evaluation_s:.3g} s an evaluation)"
+        for state, pace in found.pace.items()
+    ]
+    return f"of {steps} steps: {'; '.join(told)}"
+
+
+def _count(number: int) -> str:
+    """
+    >>> _count(1_212_000_000), _count(3_158_000), _count(900)
+    ('1.21 G', '3.16 M', '900')
+    """
+    for letter, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return str(number)

@@ -1,0 +1,112 @@
+"""Memory that a guarded generation needs, memory that is free, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anechoic.doctor.record import Memory
+from anechoic.errors import BadSetting
+from anechoic.hf.blueprint import Blueprint
+from anechoic.hf.footprint import Reach, footprint
+from anechoic.hf.load import DTYPES
+from anechoic.index import TrainingIndex
+from anechoic.types import Embedder, Guidance
+
+
+def estimate(
+    blueprint: Blueprint,
+    dtype: str,
+    device: torch.device,
+    seconds: float | None,
+    guidance: Guidance | None,
+    store: TrainingIndex | None,
+    embed: Embedder | None,
+) -> Memory:
+    """What one sound of so many seconds needs under a guard, and what is free for it."""
+    return Memory(
+        weights=blueprint.parameters * DTYPES[dtype].itemsize,
+        embedder=_embedder_bytes(embed),
+        index=0 if store is None else 4 * len(store) * store.dim,
+        footprint=footprint(blueprint.pipe, DTYPES[dtype], reach_of(guidance), seconds),
+        free=free_bytes(device),
+    )
+
+
+def require_enough(memory: Memory, dtype: str, device: torch.device, reach: Reach) -> str:
+    """What is needed and what is free, in a line.
+
+    Raises:
+        BadSetting: more is needed than is free.
+    """
+    needed, free = binary(memory.needed), binary(memory.free)
+    told = f"{needed} needed ({_shares(memory)}), {free} free on {device}"
+    if memory.needed > memory.free:
+        raise BadSetting(f"{told}; {_mend(dtype, reach)}")
+    return told
+
+
+def _shares(memory: Memory) -> str:
+    shares = {"weights": memory.weights, "embedder": memory.embedder, "index": memory.index}
+    if (counted := memory.footprint) is not None:
+        what = "the guard's gradient" if counted.guard == counted.peak else "the decoder"
+        what = "the network" if counted.peak == counted.network else what
+        shares[what] = counted.peak
+    told = ", ".join(f"{name} {binary(size)}" for name, size in shares.items() if size)
+    return told if counted is not None else f"{told}; activations are not counted"
+
+
+def _mend(dtype: str, reach: Reach) -> str:
+    mends = []
+    if dtype == "float32":
+        mends.append("halve it with '--dtype bfloat16'")
+    if reach == "network":
+        mends.append("stop the gradient at the estimate with '--set gradient=x0'")
+    if reach != "none":
+        mends.append("make shorter sound with '--seconds'")
+        mends.append("guard without a gradient: '--set c3=0', or 'static' and 'dynamic'")
+    return ", or ".join([*mends, "use a machine with more"])
+
+
+def reach_of(guidance: Any) -> Reach:
+    """How far back a guidance takes a gradient, that of the methods inside it too."""
+    if not is_dataclass(guidance):
+        return "none"
+    parts = [getattr(guidance, part.name) for part in fields(guidance)]
+    reaches = [reach_of(part) for part in parts if callable(part) and is_dataclass(part)]
+    strength = getattr(guidance, "c3", getattr(guidance, "strength", 0.0))
+    if (gradient := getattr(guidance, "gradient", None)) is not None and strength > 0:
+        reaches.append("network" if gradient == "denoiser" else "decoder")
+    order: list[Reach] = ["none", "decoder", "network"]
+    return max(reaches, key=order.index, default="none")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free for a new process: of the GPU, or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def _embedder_bytes(embed: Embedder | None) -> int:
+    held = [] if embed is None else list(vars(embed).values())
+    modules = [part for part in held if isinstance(part, nn.Module)]
+    tensors = [tensor for part in modules for tensor in part.parameters()]
+    return sum(t.nbytes for t in [*tensors, *(part for part in held if isinstance(part, Tensor))])
+
+
+def binary(size: int) -> str:
+    """Bytes as a person reads them.
+
+    >>> binary(5 * 2**30), binary(1_500_000)
+    ('5 GiB', '1.43 MiB')
+    """
+    for name, unit in (("GiB", 2**30), ("MiB", 2**20)):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size / 2**10:.3g} KiB"

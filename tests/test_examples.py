@@ -1,0 +1,95 @@
+"""The scripts that stand beside the package run as they are, and say what they do."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from anechoic import cli
+from anechoic.demo import assets
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples/stable_audio_open.py"
+AMG = "amg, despecification"  # a method that listens, without the gradient that takes long
+
+
+def run(script: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def test_the_example_goes_from_weights_to_guarded_sound_and_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not assets.SHIPPED.is_dir():
+        pytest.skip("the demo's model is not in this tree")
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.txt").write_text("ambient choir\n")
+    asked = ("--model", "demo", "--index", "demo", "--prompts", "prompts.txt")
+    run(EXAMPLE, monkeypatch, *asked, "--steps", "4", "--dtype", "float32", "--output", "out")
+    told = capsys.readouterr().out
+    for guard in ("none", "amg", "static"):
+        assert f"\n  {guard}: " in told
+    assert "AMG-audio's code, lambda 0.4 to 0.5: 0.209 (60 clusters); 0.087" in told
+    assert told.endswith("report: out/report/report.html\n")
+    assert Path("out/report/report.html").is_file()
+    assert len(json.loads(Path("out/report/report.json").read_text())) > 0
+
+
+def test_the_example_is_short_and_its_commands_are_understood() -> None:
+    import typer
+
+    lines = EXAMPLE.read_text().splitlines()
+    assert len(lines) <= 90
+    written = [line.strip() for line in lines if line.strip().startswith("anechoic ")]
+    assert len(written) == 2
+    for line in written:
+        command, rest = typer.main.get_command(cli.app), shlex.split(line)[1:]
+        while rest and rest[0] in getattr(command, "commands", {}):
+            command = command.commands[rest.pop(0)]
+        command.make_context(line, rest)
+
+
+def test_the_benchmark_of_the_pipelines_size_runs_on_tiny_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script, output = ROOT / "benchmarks/pipeline_size.py", tmp_path / "rows.json"
+    run(script, monkeypatch, "--tiny", "--only", "static", AMG, "--output", str(output))
+    told = json.loads(output.read_text())
+    assert [(row["method"], row["batch"]) for row in told["rows"]] == [
+        (name, batch) for batch in (1, 2) for name in ("no guard", AMG, "static")
+    ]
+    assert all(row["evaluation_s"] > 0 and not row["refused"] for row in told["rows"])
+    assert f"| {AMG} | 2 | " in capsys.readouterr().out
+
+
+def test_without_a_gpu_the_benchmark_says_so_and_stops(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    run(ROOT / "benchmarks/pipeline_size.py", monkeypatch)
+    assert capsys.readouterr().out.startswith("skipped: no GPU here")
+
+
+def test_the_benchmark_has_stable_audio_opens_real_configuration() -> None:
+    import torch
+
+    names = runpy.run_path(str(ROOT / "benchmarks/pipeline_size.py"))
+    pipe = names["make_pipeline"](names["REAL"], torch.device("meta"))
+    network, codec = pipe.transformer.config, pipe.vae.config
+    assert (network.num_layers, network.num_attention_heads, network.attention_head_dim) == (
+        24, 24, 64,
+    )  # fmt: skip
+    assert (network.in_channels, network.sample_size, network.cross_attention_dim) == (
+        64, 1024, 768,
+    )  # fmt: skip
+    assert (codec.decoder_channels, codec.channel_multiples) == (128, [1, 2, 4, 8, 16])
+    assert (codec.downsampling_ratios, codec.sampling_rate) == ([2, 4, 4, 8, 8], 44100)
+    assert sum(p.numel() for p in pipe.transformer.parameters()) == 1_056_939_136
+    assert sum(p.numel() for p in pipe.text_encoder.parameters()) == 109_628_544  # T5-base's
+    assert {p.dtype for p in pipe.transformer.parameters()} == {torch.bfloat16}
