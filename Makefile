@@ -17,8 +17,9 @@ help: ## List what can be made.
 demo: $(READY) ## Set up, and run the demo, which writes anechoic-demo.html.
 	$(BIN)/anechoic demo -o anechoic-demo.html --overwrite
 
+# two processes of one thread each: files of tests are spread over both cores
 test: $(READY) ## Set up, and run the tests.
-	$(BIN)/pytest -rfEs
+	OMP_NUM_THREADS=1 $(BIN)/pytest -rfEs -n 2 --dist loadfile
 
 test-slow: $(READY) ## Run the tests that take minutes each.
 	$(BIN)/pytest -rfEs -m slow
