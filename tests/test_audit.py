@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -217,10 +217,15 @@ def test_every_prompt_is_asked_under_every_seed_and_guard(
     )
     every = [(prompt, seed) for seed in range(2) for prompt in PROMPTS]
     assert plain.calls == guarded.calls == every
-    assert report.notes == ["1 of 4 prompts repeat an earlier one and are asked once"]
+    assert report.notes == [
+        "1 of 4 prompts repeat an earlier one and are asked once",
+        "4 of the 12 examined are the same as another, bit for bit",
+    ]
     shares = {group.guard: (group.replications, group.examined) for group in report.groups}
     assert shares == {"none": (4, 6), "amg": (0, 6)}
     assert list(shares) == ["none", "amg"]  # the plain one first
+    given = replace(report, guards=["static", "amg", "none"])
+    assert [group.guard for group in given.groups] == ["none", "amg"]
     assert (report.count.prompts_replicating, report.count.prompts) == (2, 3)
 
 
@@ -305,10 +310,12 @@ def test_two_audits_cannot_share_a_work_folder_at_once(
         (ValueError("no such word"), "the generator failed: ValueError: no such word"),
         ((torch.zeros(1, 16_000), RATE), "what was generated is silent (peak below 1e-06)"),
         ((torch.full((1, 16_000), torch.nan), RATE), "16000 samples that are NaN or infinite"),
-        (torch.zeros(1, 9), "a generator returns sound [c, t] and its sample rate; got Tensor"),
+        (torch.zeros(1, 9), "returns sound [channels, samples] and its sample rate; got Tensor"),
+        ((torch.rand(16_000, 1), RATE), "and its sample rate; got [16000, 1] at 16000 Hz"),
+        ((torch.rand(1, 16_000), 0), "got [1, 16000] at 0 Hz"),
         ((torch.rand(1, 100), RATE), "it lasts 0.00625 s, and under 0.1 s everything sounds alike"),
     ],
-    ids=["error", "silence", "nan", "no rate", "click"],
+    ids=["error", "silence", "nan", "no rate", "transposed", "rate of 0", "click"],
 )
 def test_what_a_generator_cannot_make_is_listed_with_the_reason(
     training: TrainingSet, embed, work: Path, answer: object, reason: str
@@ -358,7 +365,7 @@ def test_held_out_sound_that_is_none_is_refused(
     (tmp_path / "h").mkdir()
     (tmp_path / "h/a.wav").write_text("no sound")
     with pytest.raises(BadAudio, match="no held-out sound can be used: it cannot be read"):
-        audit(sounds, training, embed, held_out=HeldOut(tmp_path / "h"), work=work)
+        audit(sounds, training, embed, held_out=HeldOut(tmp_path / "h", 0.5), work=work)
 
 
 # ----------------------------------------------------------------------------------- time, sounds

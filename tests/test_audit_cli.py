@@ -39,16 +39,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `anechoic audit`: its exit code, stdout and stderr."""
+    """Run `anechoic audit` or another command: its exit code, stdout and stderr."""
     monkeypatch.setenv("COLUMNS", "200")
 
-    def command(*arguments: str) -> tuple[int, str, str]:
+    def run(*arguments: str, command: tuple[str, ...] = ()) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as end:
-            cli.main(["audit", "--index", "i", "-o", "r", *arguments])
+            cli.main([*(command or ("audit", "--index", "i", "-o", "r")), *arguments])
         out, err = capfd.readouterr()
         return int(end.value.code or 0), out, err
 
-    return command
+    return run
 
 
 def words(text: str) -> list[str]:
@@ -61,8 +61,9 @@ def words(text: str) -> list[str]:
 def test_a_copy_ends_with_1_and_a_report(run: Run) -> None:
     code, out, err = run("--audio", "sounds")
     assert code == 1
-    verdict, header, first, second, where = words(out)
+    verdict, caution, header, first, second, where = words(out)
     assert verdict == "1 of 2 files replicates a training clip."
+    assert caution.startswith("caution: How often sound that copies nothing is over this threshold")
     assert header == "rank verdict score file nearest training clip"
     assert first.startswith("1 REPLICATES ")
     assert first.endswith(" copy.wav tune [b] number 2")
@@ -104,10 +105,57 @@ def test_held_out_sound_calibrates(run: Run, here: Path) -> None:
     assert code == 1
     assert words(out)[0] == (
         "1 of 2 files replicates a training clip; chance alone would flag about 0.1, and up to 1 "
-        "would be no surprise. None of them stands if no more than 5 % of those called so may be "
-        "wrong."
+        "would be no surprise. 19 held-out sounds are too few to say how many of them stand if no "
+        "more than 5 % of those called so may be wrong; it takes 39."
     )
+    assert "caution: 19 held-out sounds are few" in out
     assert "(p 0.05)" in out
+
+
+def test_an_index_is_calibrated_once_for_check_and_audit(run: Run, here: Path) -> None:
+    folder_of(here / "held", **{f"h{i}": tune(400 + i) for i in range(19)})
+    Path("held/notes.txt").write_text("no sound")
+    calibrate = ("calibrate", "held", "--index", "i", "--fpr", "0.05")
+    code, out, _ = run(command=calibrate)
+    assert code == 0
+    header, nearest, *_ = words(out)
+    assert header == "detector sounds threshold its 95 % interval its true rate"
+    assert nearest.startswith("nearest stretch (magmel, whole clips) 19 0.")
+    assert "not used: notes.txt: it cannot be read as sound" in out
+    assert words(out)[-1].endswith("i/calibration.json")
+    code, _, err = run(command=calibrate)
+    assert (code, "exists already; replace it with '--overwrite'" in err) == (2, True)
+    code, out, _ = run("--audio", "sounds")
+    assert "chance alone would flag about 0.1" in out
+    assert "(p 0.05)" in out
+    code, out, _ = run("--audio", "sounds", "--fpr", "0.1", "--overwrite")
+    assert "chance alone would flag about 0.2" in out
+    told = json.loads(Path("r/report.json").read_text())
+    assert [one["calibration"]["held_out"] for one in told["detectors"]] == [19, 19, 19]
+    code, out, _ = run(command=("check", "sounds/copy.wav", "sounds/other.wav", "--index", "i"))
+    assert (code, words(out)[0].split()[:4]) == (1, ["file", "verdict", "score", "p"])
+    assert "sounds/copy.wav COPY 1.000 0.05" in " ".join(out.split())
+    limit = told["rule"]["threshold"]
+    code, out, _ = run(command=("check", "sounds/other.wav", "--index", "i", "--json"))
+    told = json.loads(out)
+    assert (code, told["held_out"], told["false_positive_rate"]) == (0, 19, 0.05)
+    assert told["threshold"] >= limit  # of half the rate
+    assert 0.05 < told["files"][0]["p_value"] <= 1
+    Path("i/calibration.json").write_text(
+        Path("i/calibration.json").read_text().replace('"index": "', '"index": "0')
+    )  # as of another index: refused, unless nothing hangs on it
+    stale = ("check", "sounds/copy.wav", "--index", "i")
+    code, _, err = run(command=stale)
+    assert (code, "the index was changed since; calibrate again" in err) == (2, True)
+    assert run(command=(*stale, "--threshold", "0.9"))[0] == 1
+
+
+def test_too_few_held_out_sounds_are_refused_before_any_is_heard(run: Run, here: Path) -> None:
+    folder_of(here / "held", a=tune(400))
+    code, _, err = run(command=("calibrate", "held", "--index", "i"))
+    assert code == 2
+    assert err.splitlines()[-1].startswith("error: a false-positive rate of 0.01 needs 99 held-out")
+    assert not Path("audit-work/examined").exists()
 
 
 @pytest.mark.parametrize("name", ["cosine", "correlation", "landmarks"])
@@ -118,7 +166,7 @@ def test_any_detector_may_decide(run: Run, name: str) -> None:
         pytest.skip("the detectors are not installed as entry points")
     code, out, _ = run("--audio", "sounds", "--detector", name, "--threshold", "0.8")
     assert code == 1
-    assert words(out)[2].endswith(" copy.wav tune [b] number 2")
+    assert words(out)[3].endswith(" copy.wav tune [b] number 2")
 
 
 def test_a_table_tells_the_prompts_of_a_folder(run: Run) -> None:
@@ -144,6 +192,8 @@ def test_the_page_may_be_named(run: Run) -> None:
         (["--audio", "no"], "expected a folder of sounds, but 'no' is none"),
         (["--audio", "sounds", "--threshold", "nan"], "threshold nan is no score"),
         (["--audio", "sounds", "--detector", "ear"], "expected a detector among"),
+        (["--audio", "sounds", "--detector", "angle"], "judges runs, and an audit is of sounds"),
+        (["--audio", "sounds", "--fpr", "0.02"], "is not calibrated, so a false-positive rate of"),
         (["--audio", "sounds", "--held-out", "held"], "expected a folder of sounds"),
         (["--audio", "sounds", "-o", "i"], "holds 'manifest.json', which is no part of a report"),
     ],
@@ -194,8 +244,8 @@ def test_a_model_is_asked_for_its_captions_under_every_guard(run: Run, model: Pa
     code, out, err = run(*MODEL, "--captions", "--limit", "2", "--seeds", "2", *guards)
     assert code == 0, err
     assert words(out)[0] == (
-        "None of 8 generations replicates a training clip (none: 0 of 4, static before=-2 at=0.5: "
-        "0 of 4)."
+        "None of 8 generations replicates a training clip (unguarded: 0 of 4, static before=-2 "
+        "at=0.5: 0 of 4)."
     )
     told = json.loads(Path("r/report.json").read_text())
     asked = {(row["prompt"], row["seed"], row["guard"]) for row in told["examined"]}

@@ -154,6 +154,7 @@ def test_the_same_sound_under_two_names_is_examined_twice(examine, tmp_path: Pat
     report = examine()
     assert [one.take.name for one in report.examined] == ["a.wav", "deeper/a.wav"]
     assert len({one.sha256 for one in report.examined}) == 1
+    assert report.notes == ["1 of the 2 examined are the same as another, bit for bit"]
 
 
 # ------------------------------------------------------------------------------- what is not

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import shlex
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 from audit_sounds import NASTY, Model, folder_of, training_set, tune
 
 from anechoic import embedder
-from anechoic.audit import HeldOut, Report, audit, document, schema, write_report
+from anechoic.audit import HeldOut, Report, audit, cautions, document, schema, write_report
 from anechoic.audit.document import media_keys
-from anechoic.audit.verdict import Count, sentence
+from anechoic.audit.verdict import Count, q_values, sentences
 from anechoic.errors import OutputExists
 from anechoic.report.audit import render_audit
 
@@ -96,6 +100,7 @@ def test_the_document_counts_what_it_lists(content: dict) -> None:
     assert sum(row["replicates"] for row in rows) == count["replications"] == 8
     assert count["expected"] == pytest.approx(23 * 0.05)
     assert count["discoveries"] == sum(row["q_value"] <= 0.05 for row in rows)
+    assert sum(group["expected"] for group in content["guards"]) == pytest.approx(23 * 0.05)
     assert [row["rank"] for row in rows] == list(range(1, 24))
     scores = [row["score"] for row in rows]
     assert scores == sorted(scores, reverse=True)
@@ -103,6 +108,53 @@ def test_the_document_counts_what_it_lists(content: dict) -> None:
         ("none", 8),
         ("amg", 0),
     }
+
+
+def test_the_false_discovery_rate_is_held_within_each_guard(content: dict) -> None:
+    """So the verdict on a guard does not depend on which others were audited beside it."""
+    for guard in GUARDS:
+        own = [row for row in content["examined"] if row["guard"] == guard]
+        assert [row["q_value"] for row in own] == q_values([row["p_value"] for row in own])
+
+
+def test_the_training_set_among_itself_is_summed_up_as_the_generations_are(content: dict) -> None:
+    scores = [row["score"] for row in content["examined"] if row["guard"] == "none"]
+    plain = content["guards"][0]
+    assert plain["label"] == "unguarded"
+    assert plain["similarity"]["p90"] == pytest.approx(np.percentile(scores, 90), abs=1e-6)
+    assert plain["similarity"]["maximum"] == max(scores)
+    training, held_out = content["background"]
+    assert training["similarity"]["mean"] == pytest.approx(np.mean(training["scores"]), abs=1e-6)
+    assert held_out["over"] == 0.0  # of 19 at a rate of 1 in 20
+
+
+def test_what_makes_the_verdict_less_sure_is_told(report: Report, content: dict) -> None:
+    few_held_out, few_prompts = content["cautions"]
+    assert few_held_out.startswith("19 held-out sounds are few: the true rate of false positives")
+    assert few_prompts == (
+        "Few prompts exclude little: where nothing was found, up to 46 % of such generations may "
+        "still replicate (95 %)."
+    )
+    known = report.rule.calibration
+    longer = replace(report, rule=replace(report.rule, calibration=replace(known, seconds=9.0)))
+    assert cautions(longer)[1].startswith("The held-out sounds last 9 s and these generations 1.02")
+    open_ended = replace(report.rule, calibration=None, false_positive_rate=None)
+    assert cautions(replace(report, rule=open_ended))[0].startswith("How often sound that copies")
+
+
+def test_sound_of_the_worst_cases_of_each_guard_alone_may_be_shown(
+    report: Report, content: dict, tmp_path: Path
+) -> None:
+    page = write_report(report, tmp_path / "r", cases=2)
+    rows = json.loads((tmp_path / "r/report.json").read_text())["examined"]
+    for guard in GUARDS:
+        own = [row["shown"] is not None for row in rows if row["guard"] == guard]
+        assert own == [True] * 2 + [False] * (len(own) - 2)
+    assert [row["score"] for row in rows] == [row["score"] for row in content["examined"]]
+    found = Elements(page.read_text())
+    assert sum("left out of this report to keep it small" in text for text in found.texts) == 19
+    jsonschema = pytest.importorskip("jsonschema", reason="pip install jsonschema")
+    jsonschema.validate(document(report, cases=2), schema())
 
 
 def test_a_row_tells_all_that_is_known_of_a_case(content: dict) -> None:
@@ -200,8 +252,16 @@ def test_a_page_within_its_budget_holds_the_worst_cases(report: Report, content:
     assert set(page.beside) == set(sizes) - first
 
 
+def test_the_prompts_that_replicate_stand_beside_each_other(report: Report, content: dict) -> None:
+    shown = " ".join(" ".join(Elements(page_of(report, content)).texts).split())
+    table = shown[shown.index("The prompts that replicate Prompt") :]
+    assert table.startswith(
+        "The prompts that replicate Prompt unguarded amg tune number 0 2 of 2 0 of 2 tune number 1 "
+    )
+
+
 def test_the_first_line_says_what_was_not_examined(report: Report, content: dict) -> None:
-    assert content["sentence"].startswith("1 of 24 generations was not examined. ")
+    assert content["sentences"][0].startswith("1 of 24 generations was not examined. ")
     text = page_of(report, content)
     heading = text[text.index("<h1>") + 4 :]
     assert heading.startswith("1 of 24 generations was not examined. ")
@@ -273,7 +333,47 @@ def test_a_report_replaces_a_report_and_nothing_else(report: Report, tmp_path: P
             "3 would be no surprise. None of them stands if no more than 5 % of those called so "
             "may be wrong.",
         ),
+        (
+            Count(14, 20, 0, 0, 0, 1.0, 3, 0, 0, 0.0, 25, 28),
+            "14 of 20 sounds replicate a training clip; chance alone would flag about 1. 25 "
+            "held-out sounds are too few to say how many of them stand if no more than 5 % of "
+            "those called so may be wrong; it takes 28.",
+        ),
     ],
 )
 def test_the_verdict_is_a_sentence_with_what_chance_makes(count: Count, expected: str) -> None:
-    assert sentence(count) == expected
+    assert " ".join(sentences(count)) == expected
+
+
+def test_chance_is_told_of_each_guard_where_they_are_as_many() -> None:
+    count = Count(24, 240, 0, 24, 12, 12.0, 18, None, 0)
+    guards = [("none", 24, 48), *((name, 0, 48) for name in ("amg", "static", "volume", "cads"))]
+    assert sentences(count, "generation", guards) == [
+        "24 of 240 generations replicate a training clip (unguarded: 24 of 48, amg: 0 of 48, "
+        "static: 0 of 48, volume: 0 of 48, cads: 0 of 48); chance alone would flag about 2.4 of "
+        "each 48."
+    ]
+    few = Count(4, 60, 0, 9, 3, 3.0, 6, None, 0)
+    assert sentences(few, "file", [("a", 4, 20), ("b", 0, 40)]) == [
+        "4 of 60 files replicate a training clip (a: 4 of 20, b: 0 of 40); chance alone would flag "
+        "about 3, and up to 6 would be no surprise."
+    ]
+
+
+# ------------------------------------------------------------------------------ the demo's in docs
+
+
+def test_the_report_of_the_demo_in_the_docs_is_what_they_say_of_it() -> None:
+    folder = Path(__file__).parents[1] / "docs"
+    words = (folder / "audit.md").read_text("utf-8")
+    rows = pyarrow.parquet.read_table(folder / "audit-demo/report.parquet").to_pylist()
+    for guard in {row["guard"] for row in rows}:
+        own = [row["replicates"] for row in rows if row["guard"] == guard]
+        name = "unguarded" if guard == "none" else f"`{guard.split()[0]}`"
+        assert f"| {name} | {sum(own)} of {len(own)} |" in words
+    prompts = (folder / "audit-demo/prompts.txt").read_text("utf-8").splitlines()
+    assert {row["prompt"] for row in rows if row["replicates"]} == set(prompts[:12])
+    page = (folder / "audit-demo/report.html").read_text("utf-8")
+    command = re.search(r"anechoic audit --model demo(?:.|\n)*?report\.html", words)
+    assert command
+    assert shlex.join(shlex.split(command[0].replace("\\\n", ""))) in html.unescape(page)

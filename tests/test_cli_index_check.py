@@ -123,6 +123,12 @@ def test_check_exits_with_1_where_one_file_is_a_copy_and_tells_where(built: Path
     assert abs(copy["start_s"] - 1.024) <= copy["resolution_s"]
 
 
+def test_a_copy_with_one_channel_turned_over_is_a_copy(built: Path, run: Run) -> None:
+    audio.write("side.wav", torch.cat([take(1), -take(1)]), RATE)
+    code, out, _ = run("check", "side.wav", "--index", "i", "--threshold", "0.95")
+    assert (code, "COPY 1.000" in " ".join(out.split())) == (1, True)
+
+
 def test_check_exits_with_0_where_none_is_a_copy(built: Path, run: Run) -> None:
     audio.write("new.wav", take(60), RATE)
     code, out, _ = run("check", "new.wav", "--index", "i", "--threshold", "0.95")
@@ -142,8 +148,9 @@ def test_check_without_any_threshold_is_refused(built: Path, run: Run) -> None:
     code, out, err = run("check", "clips/0.wav", "--index", "i")
     assert (code, out) == (2, "")
     assert err == (
-        "error: index 'i' has no calibrated threshold for copies; give one with '--threshold', "
-        "from scores of audio that is known not to be in the training set\n"
+        "error: index 'i' has no calibrated threshold for copies; calibrate it with 'anechoic "
+        "calibrate FOLDER', a folder of sound that is known not to be in the training set, or give "
+        "one with '--threshold'\n"
     )
 
 
@@ -272,7 +279,7 @@ def test_the_command_line_starts_without_torch() -> None:
 
 def test_the_installed_command_passes_the_exit_code_on(here: Path) -> None:
     code = "from anechoic.cli import main; main()"
-    arguments = ["index", "search", "nowhere", "clips/0.wav"]
+    arguments = ["audit", "--index", "i", "-o", "r"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: there is no index 'nowhere'")
+    assert done.stderr.startswith("error: give either '--audio FOLDER' or '--model MODEL'")

@@ -102,6 +102,7 @@ def test_a_fragment_of_the_waveform_starts_and_ends_where_it_does(waves: Detecto
 def test_correlation_is_that_of_scipy_at_its_best_lag() -> None:
     """An independent reference: one training clip, one window, no resampling."""
     clip, window = noise(2, 1.0), 0.2 * noise(3, 0.5) + noise(2, 1.0)[2000:10000]
+    clip, window = clip - clip.mean(), window - window.mean()
     detector = Correlation.fit([Sounding(clip[None])], RATE, window_s=0.5)
     (finding,) = detector(window[None, None], RATE)
     x = (clip / clip.abs().max()).half().double().numpy()

@@ -77,6 +77,15 @@ def test_the_level_does_not_matter(judge: Detector) -> None:
     assert soft.score == pytest.approx(loud.score, abs=2e-3)
 
 
+def test_a_constant_offset_is_no_sound(judge: Detector) -> None:
+    own, moved, nothing = judge(
+        torch.stack([tune(3), tune(3) + 0.5, torch.full_like(tune(3), 0.5)])[:, None], RATE
+    )
+    assert moved.row == 3
+    assert moved.score == pytest.approx(own.score, abs=2e-3)
+    assert nothing == NOTHING
+
+
 def test_a_copy_with_one_channel_turned_over_is_a_copy(judge: Detector) -> None:
     (mono,) = judge(tune(3)[None, None], RATE)
     (stereo,) = judge(torch.stack([tune(3), -tune(3)])[None], RATE)

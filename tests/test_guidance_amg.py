@@ -66,8 +66,9 @@ class Toy:
         noise = NoiseLevel.from_ratio(sigma)
         b = len(x_ve)
 
-        def denoise(x, condition):
-            names = {"cond": ["prompt"] * b, "uncond": [""] * b}
+        def denoise(x, condition, rows=None):
+            assert len(x) == (b if rows is None else len(rows))
+            names = {"cond": ["prompt"] * len(x), "uncond": [""] * len(x)}
             captions = names[condition] if isinstance(condition, str) else condition
             return self.denoiser(x / noise.alpha, sigma, captions)
 

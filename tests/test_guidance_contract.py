@@ -24,6 +24,7 @@ INSIDE = {  # what a method of methods is made of
     "sequence": {"first": ClassifierFree(), "then": TransitionPoint(), "at": 0.5},
     "during": {"guidance": ClassifierFree(), "since": 0.25, "until": 0.75},
     "prompted": {"prompt": EmbeddingNoise(), "guidance": ClassifierFree()},
+    "screened": {"guidance": TransitionPoint(), "over": 0.0},
 }
 OFF = {  # the settings that leave plain classifier-free guidance
     "cfg": {}, "amg": {"c1": 0.0, "c2": 0.0, "c3": 0.0}, "static": {"before": 7.0},
@@ -31,6 +32,7 @@ OFF = {  # the settings that leave plain classifier-free guidance
     "volume": {"strength": 0.0}, "optimize": {"target": 1e9}, "noise": {"std": 0.0},
     "cads": {"noise_scale": 0.0}, "during": {"since": 0.0, "until": 1.0},
     "sequence": {"then": ClassifierFree()}, "prompted": {"prompt": EmbeddingNoise(std=0.0)},
+    "screened": {"over": 1e9},
 }  # fmt: skip
 
 

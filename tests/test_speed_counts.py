@@ -244,3 +244,25 @@ def test_the_decoders_reach_covers_all_latents_that_a_sample_depends_on(ratios):
         touched = gradient.flatten().nonzero()[:, 0]
         distance = max(middle - int(touched.min()), int(touched.max()) - middle)
         assert reach - 2 <= distance <= reach  # all of them, and little more
+
+
+def test_what_is_compared_is_decoded_by_the_codecs_preview_if_it_has_one():
+    pipe, heard = make_pipe(), []
+    decode = pipe.vae.decode
+    pipe.vae.preview = lambda latents: heard.append(1) or decode(latents)
+    with guard(pipe, lambda step: (step.decode(step.cond), step.cond)[1]):
+        pipe(PROMPTS[0], num_inference_steps=3, generator=torch.Generator().manual_seed(0))
+    assert len(heard) == 3  # not for what the pipeline returns
+
+
+def test_the_demo_codecs_preview_is_its_decode_in_fewer_iterations():
+    from anechoic.demo.codec import MelCodec
+
+    codec = MelCodec(mean=-3.0, std=2.8)
+    latents = torch.randn(2, 128, 32, generator=torch.Generator().manual_seed(0))
+    preview = codec.preview(latents).sample
+    whole = codec.decode(latents).sample
+    assert preview.shape == whole.shape
+    assert not torch.equal(preview, whole)
+    codec.register_to_config(preview_iterations=codec.config.iterations)  # switched off
+    assert torch.equal(codec.preview(latents).sample, whole)

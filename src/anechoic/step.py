@@ -61,6 +61,15 @@ class Record:
     passes: float = 2.0  # of each sample through the network: its two halves, and what was more
     notes: Mapping[str, Tensor] = field(default_factory=dict)  # what the method tells
 
+    def of(self, samples: Tensor) -> Record:
+        """The record of some samples of the batch, by their rows [n]."""
+        return replace(
+            self,
+            distance=self.distance[samples],
+            scale=self.scale[samples],
+            notes={name: value[samples] for name, value in self.notes.items()},
+        )
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -116,9 +125,9 @@ class Step:
         """[b] broadcast against latents, [b, 1, ...]."""
         return values.reshape(-1, *[1] * (self.x.dim() - 1)).to(self.x)
 
-    def of(self, samples: Tensor) -> Step:
-        """The step as some samples of the batch see it, by their rows [n], without its history;
-        of all of them it is the step itself."""
+    def of(self, samples: Tensor, keep_history: bool = False) -> Step:
+        """The step as some samples of the batch see it, by their rows [n]; of all of them it is
+        the step itself. Its history is empty, unless it is asked for."""
         if len(samples) == len(self.x):
             return self
 
@@ -130,7 +139,9 @@ class Step:
             return self.denoise(x, condition, samples if rows is None else samples[rows])
 
         parts = {name: getattr(self, name)[samples] for name in ("x", "cond", "uncond")}
-        return replace(self, **parts, history=(), denoise=denoise)
+        rows = samples.cpu()
+        history = tuple(record.of(rows) for record in self.history) if keep_history else ()
+        return replace(self, **parts, history=history, denoise=denoise)
 
 
 @dataclass(frozen=True)

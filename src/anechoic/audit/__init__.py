@@ -7,10 +7,11 @@ before anything is generated.
 
 from __future__ import annotations
 
+from anechoic.audit.cautions import cautions
 from anechoic.audit.document import document, schema
 from anechoic.audit.pace import Progress
 from anechoic.audit.report import Background, Examined, Report
-from anechoic.audit.run import HeldOut, audit
+from anechoic.audit.run import Calibrated, HeldOut, audit, calibrate
 from anechoic.audit.takes import Take, Unexamined
 from anechoic.audit.training import NearestStretch, TrainingSet
 from anechoic.audit.verdict import Rule
@@ -18,6 +19,7 @@ from anechoic.audit.write import write_report
 
 __all__ = [
     "Background",
+    "Calibrated",
     "Examined",
     "HeldOut",
     "NearestStretch",
@@ -28,6 +30,8 @@ __all__ = [
     "TrainingSet",
     "Unexamined",
     "audit",
+    "calibrate",
+    "cautions",
     "document",
     "schema",
     "write_report",

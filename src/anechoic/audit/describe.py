@@ -88,7 +88,7 @@ def about(
         "index hash": training.fingerprint,
         "embedder": f"{embedder.name}{revision}, {embedder.dim} dimensions, {embedder.sample_rate} "
         "Hz, mean of the channels",
-        **machine("1 process"),
+        **{name: told for name, told in machine("").items() if name != "processes"},
     }
 
 
@@ -110,7 +110,7 @@ def citations(
 
 def _first_sentence(kind: Any) -> str:
     text = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
-    return text.partition(". ")[0].rstrip(".")
+    return re.sub(r" \(`[^`]*`\)", "", text.partition(". ")[0].rstrip("."))
 
 
 def _seeds(seeds: Sequence[int]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
@@ -13,10 +14,13 @@ import numpy as np
 
 from anechoic import __version__
 from anechoic.audit import verdict
-from anechoic.audit.report import DetectorInfo, Examined, Report
+from anechoic.audit.cautions import cautions
+from anechoic.audit.report import Background, DetectorInfo, Examined, Group, Report
+from anechoic.audit.show import Shown
 from anechoic.audit.takes import Take, readable
 from anechoic.audit.verdict import FALSE_DISCOVERY_RATE
 from anechoic.detect import Calibration, Finding
+from anechoic.metrics import Similarity, top1_summary
 
 FORMAT = 1
 SCHEMA = "report.schema.json"
@@ -27,21 +31,31 @@ def schema() -> dict[str, Any]:
     return json.loads((files("anechoic.audit") / SCHEMA).read_text("utf-8"))
 
 
-def document(report: Report) -> dict[str, Any]:
-    """A report as JSON holds it; a score that is minus infinity is null."""
+def document(report: Report, cases: int | None = None) -> dict[str, Any]:
+    """A report as JSON holds it; a score that is minus infinity is null.
+
+    Args:
+        report: what `audit` found.
+        cases: of how many sounds of each guard, the worst, sound and pictures are shown; by
+            default of all.
+    """
+    left = Counter({one.guard: len(report.examined) if cases is None else cases
+                    for one in report.groups})  # fmt: skip
+    examined = []
+    for rank, one in enumerate(report.examined, 1):
+        examined.append(_examined(report, rank, one, left[one.take.guard] > 0))
+        left[one.take.guard] -= 1
     return {
         "format": FORMAT,
         "anechoic": __version__,
-        "sentence": report.sentence,
+        "sentences": report.sentences,
+        "cautions": cautions(report),
         "count": asdict(report.count),
         "rule": {**verdict.told(report.rule), "false_discovery_rate": FALSE_DISCOVERY_RATE},
         "detectors": [_detector(one) for one in report.detectors],
-        "guards": [_group(asdict(one)) for one in report.groups],
-        "background": [
-            {"label": one.label, "scores": [round(score, 6) for score in one.scores]}
-            for one in report.background
-        ],
-        "examined": [_examined(report, number, one) for number, one in enumerate(report.examined)],
+        "guards": [_group(one) for one in report.groups],
+        "background": [_background(one, report.rule.threshold) for one in report.background],
+        "examined": examined,
         "unexamined": [
             {**_take(one.take), "reason": clean(one.reason)} for one in report.unexamined
         ],
@@ -98,12 +112,11 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _examined(report: Report, number: int, one: Examined) -> dict[str, Any]:
+def _examined(report: Report, rank: int, one: Examined, shown: bool) -> dict[str, Any]:
     found = one.examination
-    assert found.shown is not None  # only held-out sound is not shown
     calibrations = {d.name: d.calibration for d in report.detectors}
     return {
-        "rank": number + 1,
+        "rank": rank,
         **_take(one.take),
         "sha256": one.sha256,
         "seconds": round(found.seconds, 6),
@@ -120,8 +133,12 @@ def _examined(report: Report, number: int, one: Examined) -> dict[str, Any]:
             for name, finding in found.findings.items()
         ],
         "notes": [clean(note) for note in found.notes],
-        "shown": {**asdict(found.shown), "missing": clean(found.shown.missing)},
+        "shown": _shown(found.shown) if found.shown and shown else None,
     }
+
+
+def _shown(shown: Shown) -> dict[str, Any]:
+    return {**asdict(shown), "missing": clean(shown.missing)}
 
 
 def _take(take: Take) -> dict[str, Any]:
@@ -211,8 +228,33 @@ def _detector(one: DetectorInfo) -> dict[str, Any]:
     }
 
 
-def _group(told: dict[str, Any]) -> dict[str, Any]:
-    return {**told, "share": None if told["share"] is None else list(told["share"])}
+def _group(one: Group) -> dict[str, Any]:
+    return {
+        "guard": clean(one.guard),
+        "label": clean(verdict.guard_name(one.guard)),
+        "examined": one.examined,
+        "replications": one.replications,
+        "share": None if one.share is None else list(one.share),
+        "expected": one.expected,
+        "by_chance": one.by_chance,
+        "discoveries": one.discoveries,
+        "similarity": _similarity(one.similarity),
+    }
+
+
+def _background(one: Background, threshold: float) -> dict[str, Any]:
+    found = top1_summary(one.scores, [threshold])
+    return {
+        "label": one.label,
+        "over": found.over[threshold],
+        "similarity": _similarity(found),
+        "scores": [round(score, 6) for score in one.scores],
+    }
+
+
+def _similarity(found: Similarity) -> dict[str, float]:
+    names = ("mean", "p75", "p90", "p95", "maximum")
+    return {name: round(getattr(found, name), 6) for name in names}
 
 
 def _number(value: float) -> float | None:
@@ -222,9 +264,11 @@ def _number(value: float) -> float | None:
 
 def media_keys(content: Mapping[str, Any]) -> list[list[str]]:
     """The sounds and pictures of each examined sound, in the order of the document."""
-    found = []
+    found: list[list[str]] = []
     for row in content["examined"]:
-        shown = row["shown"]
+        if (shown := row["shown"]) is None:
+            found.append([])
+            continue
         pictures = [shown["made"], *([shown["training"]] if shown["training"] else [])]
         keys = [key for picture in pictures for key in (picture["sound"], picture["spectrogram"])]
         found.append([*keys, *([shown["matrix"]] if shown["matrix"] else [])])

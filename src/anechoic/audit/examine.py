@@ -15,7 +15,7 @@ from anechoic.detect import NOTHING, Correlation, Detector, Finding, Landmarks, 
 from anechoic.errors import AnechoicError
 from anechoic.index import Sound
 
-CONVINCING = 0.5  # a waveform that correlates so much tells the lag better than an embedding
+CONVINCING = 0.7  # of a copy under other sound as loud; it tells the lag better than an embedding
 OWN = 16  # clips of the prompt's own caption that witnesses compare with
 MATCHED, PROMPTED = "the matched clip", "the prompt's own clips"
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from anechoic.audit import verdict
 from anechoic.audit.examine import Examination
 from anechoic.audit.takes import Take, Unexamined
@@ -17,6 +15,7 @@ from anechoic.audit.training import TrainingSet
 from anechoic.audit.verdict import FALSE_DISCOVERY_RATE, Count, Rule
 from anechoic.detect import Calibration, Finding
 from anechoic.errors import BadSetting
+from anechoic.metrics import Similarity, share_interval, top1_summary
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Examined:
     finding: Finding  # of the detector that decides
     replicates: bool
     p_value: float | None  # None: the detector is not calibrated
-    q_value: float | None  # over all that was examined
+    q_value: float | None  # over all of its guard
     copies: Mapping[str, bool]  # by each calibrated detector that could compare
 
 
@@ -60,8 +59,10 @@ class Group:
     examined: int
     replications: int
     share: tuple[float, float, float] | None  # with its 95 % interval over prompts
-    median: float  # of the scores
-    p95: float
+    expected: float | None  # replications by chance
+    by_chance: int | None  # that many or fewer in 95 of 100 such audits
+    discoveries: int | None  # that stand where the false-discovery rate is held
+    similarity: Similarity  # the distribution of the scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,7 @@ class Report:
     citations: Sequence[str]
     media: Path  # folder of the sounds and pictures
     noun: str  # what the sounds are called: "generation" or "file"
+    guards: Sequence[str] = ()  # in the order in which they were asked for
 
     @cached_property
     def count(self) -> Count:
@@ -88,7 +90,10 @@ class Report:
         expected, most = verdict.expected_by_chance(
             len(self.examined), self.rule.false_positive_rate
         )
-        known = self.rule.calibration is not None
+        known = self.rule.calibration
+        held_out = None if known is None else len(known.null)
+        needed = [verdict.held_out_needed(g.replications, g.examined) for g in self.groups]
+        least = min((n for n in needed if n is not None), default=0)
         others = [
             one.calibration.false_positive_rate
             for one in self.detectors
@@ -103,28 +108,35 @@ class Report:
             prompts_replicating=len(hit),
             expected=expected,
             by_chance=most,
-            discoveries=sum(_under(one.q_value) for one in self.examined) if known else None,
+            discoveries=sum(_stands(one.q_value) for one in self.examined) if known else None,
             only_elsewhere=sum(
                 any(one.copies.values()) and not one.replicates for one in self.examined
             ),
             expected_elsewhere=clear * sum(others),
+            held_out=held_out,
+            held_out_needed=least if held_out is not None and least > held_out else None,
         )
 
     @property
+    def sentences(self) -> list[str]:
+        """The verdict, and what it is worth; what was not examined stands first."""
+        guards = [(one.guard, one.replications, one.examined) for one in self.groups]
+        return verdict.sentences(self.count, self.noun, guards)
+
+    @property
     def sentence(self) -> str:
-        """The verdict; what was not examined stands first."""
-        guards = [(one.guard or "others", one.replications, one.examined) for one in self.groups]
-        return verdict.sentence(self.count, self.noun, guards)
+        """All of the verdict."""
+        return " ".join(self.sentences)
 
     @cached_property
     def groups(self) -> list[Group]:
         """The guards side by side, the plain generator first."""
-        names = dict.fromkeys(one.take.guard for one in self.examined)
-        return [self._group(name) for name in sorted(names, key=_plain_first)]
+        there = {one.take.guard for one in self.examined}
+        asked = dict.fromkeys([*self.guards, *sorted(there)])
+        names = [name for name in asked if name in there]
+        return [self._group(name) for name in sorted(names, key=_is_guarded)]
 
     def _group(self, guard: str) -> Group:
-        from anechoic.metrics import share_interval
-
         rows = [one for one in self.examined if one.take.guard == guard]
         over = [float(one.replicates) for one in rows]
         clusters = [one.take.prompt or one.take.name for one in rows]
@@ -133,17 +145,26 @@ class Report:
             share = (found.value, found.low, found.high)
         except BadSetting:  # a single prompt
             share = None
-        scores = np.array([one.finding.score for one in rows])
-        median, p95 = np.percentile(scores, [50, 95]).tolist()
-        return Group(guard, len(rows), int(sum(over)), share, median, p95)
+        expected, most = verdict.expected_by_chance(len(rows), self.rule.false_positive_rate)
+        known = self.rule.calibration is not None
+        return Group(
+            guard=guard,
+            examined=len(rows),
+            replications=int(sum(over)),
+            share=share,
+            expected=expected,
+            by_chance=most,
+            discoveries=sum(_stands(one.q_value) for one in rows) if known else None,
+            similarity=top1_summary([one.finding.score for one in rows]),
+        )
 
 
-def _under(q_value: float | None) -> bool:
+def _stands(q_value: float | None) -> bool:
     return q_value is not None and q_value <= FALSE_DISCOVERY_RATE
 
 
-def _plain_first(guard: str) -> tuple[bool, str]:
-    return guard not in ("", "none"), guard
+def _is_guarded(guard: str) -> bool:
+    return guard not in ("", "none")
 
 
 def examined(
@@ -151,11 +172,19 @@ def examined(
     rule: Rule,
     calibrations: Mapping[str, Calibration],
 ) -> list[Examined]:
-    """Weigh what was found of sounds that the deciding detector could compare, worst first."""
+    """Weigh what was found of sounds that the deciding detector could compare, worst first.
+
+    The false-discovery rate is held within each guard: what is said of one must not depend on how
+    many others were audited beside it.
+    """
     findings = [examination.findings[rule.detector] for _, _, examination in rows]
     p_values = [rule.p_value(finding) for finding in findings]
-    known = [p for p in p_values if p is not None]
-    q_values = verdict.q_values(known) if len(known) == len(rows) else [None] * len(rows)
+    q_values: list[float | None] = [None] * len(rows)
+    for guard in {take.guard for take, _, _ in rows} if rule.calibration is not None else ():
+        own = [i for i, (take, _, _) in enumerate(rows) if take.guard == guard]
+        found = verdict.q_values([p for i in own if (p := p_values[i]) is not None])
+        for i, q_value in zip(own, found, strict=True):
+            q_values[i] = q_value
     made = [
         Examined(
             take=take,

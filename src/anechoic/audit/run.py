@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
+from statistics import median
 
 from anechoic import audio
 from anechoic.audit import describe, takes, verdict
-from anechoic.audit.examine import WITNESSES, Examination, Examiner, Witness, torch_sound
+from anechoic.audit.examine import WITNESSES, Examination, Examiner, Witness
 from anechoic.audit.kept import Kept, identity
 from anechoic.audit.pace import Pace, Progress
 from anechoic.audit.report import Background, Report, examined
+from anechoic.audit.sounds import generated, read_sound, reason, sha256_of
 from anechoic.audit.takes import PLAIN, Generate, Plan, Take, Unexamined
 from anechoic.audit.training import NearestStretch, TrainingSet
 from anechoic.cluster import Shared, Tasks
 from anechoic.detect import Calibration, Detector
-from anechoic.errors import AnechoicError, BadAudio, BadSetting
+from anechoic.errors import BadAudio, BadSetting
 from anechoic.index import TrainingIndex
 from anechoic.types import Embedder
 
 WORK = Path("audit-work")
-SHORTEST_S = 0.1  # under it everything sounds alike
 LONGEST_S = 900.0
 Source = Generate | Mapping[str, Generate] | str | Path
 
@@ -38,6 +35,15 @@ class HeldOut:
 
     folder: str | Path
     false_positive_rate: float = 0.01
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Detectors that were calibrated on held-out sound."""
+
+    calibrations: Mapping[str, Calibration]  # by the names of the detectors, the deciding one first
+    unused: Sequence[Unexamined]  # held-out sounds that could not be used
+    notes: Sequence[str]  # what could not be calibrated
 
 
 def audit(
@@ -96,36 +102,28 @@ def audit(
     training = index if isinstance(index, TrainingSet) else TrainingSet(index)
     chosen = list(detectors) or [NearestStretch(training, embedder)]
     plan, generators = _plan(source, prompts, seeds, model)
-    kept = Kept(Path(work))
-    run = _Run(
-        kept,
-        Examiner(training, chosen, witnesses, kept.put),
-        generators,
-        model,
-        longest_s,
-        identity(
-            training.fingerprint,
-            [d.name for d in chosen],
-            [w.starts for w in witnesses],
-            describe.versions(),
-        ),
-        pool,
-    )
+    run = _Run.over(training, chosen, witnesses, Path(work), longest_s, generators, model, pool)
     known = dict(calibrations or {})
     told = dict(about or {})
     if held_out is None:  # refused before anything is generated
         verdict.rule(chosen[0].name, training.index, known, threshold, false_positive_rate)
-    with kept.alone():
-        null = [] if held_out is None else list(takes.recorded(held_out.folder).takes)
-        pace = Pace([run.kinds(take) for take in [*null, *plan.takes]], progress)
+    null = None if held_out is None else _held_out(held_out)
+    with run.kept.alone():
+        every = [*(null.takes if null else ()), *plan.takes]
+        pace = Pace([run.kinds(take) for take in every], progress)
         notes = list(plan.notes)
-        if held_out is not None:
-            found, notes_of_null = run.calibrate(null, held_out, pace)
-            known |= found
-            told["held-out sound"] = f"{len(null)} files of {held_out.folder}"
-            notes += notes_of_null
+        if held_out is not None and null is not None:
+            found = run.calibrate(null, held_out.false_positive_rate, pace)
+            known |= found.calibrations
+            used = len(found.calibrations[chosen[0].name].null)
+            told["held-out sound"] = f"{used} files of {held_out.folder}"
+            notes += [
+                *found.notes,
+                *(f"held-out '{o.take.name}' was not used: {o.reason}" for o in found.unused),
+            ]
         rule = verdict.rule(chosen[0].name, training.index, known, threshold, false_positive_rate)
         rows, refused = run.examine(plan.takes, pace)
+    notes += _repeated([sha256 for _, sha256, _ in rows])
     return Report(
         examined=examined(rows, rule, known),
         unexamined=[*plan.refused, *refused],
@@ -136,9 +134,48 @@ def audit(
         about=describe.about(training, embedder, plan, generators, model, told),
         notes=notes,
         citations=describe.citations(chosen, witnesses, generators, rule),
-        media=kept.folder / "media",
+        media=run.kept.folder / "media",
         noun="generation" if generators else "file",
+        guards=list(dict.fromkeys(take.guard for take in plan.takes)),
     )
+
+
+def calibrate(
+    held_out: HeldOut,
+    index: TrainingIndex | TrainingSet,
+    embedder: Embedder,
+    *,
+    detectors: Sequence[Detector] = (),
+    witnesses: Sequence[Witness] = WITNESSES,
+    longest_s: float = LONGEST_S,
+    work: str | Path = WORK,
+    progress: Callable[[Progress], None] = lambda progress: None,
+) -> Calibrated:
+    """Calibrate detectors on held-out sound once, for `anechoic.detect.calibration.write` to store.
+
+    Args:
+        held_out: the sound and the rate; the other arguments are those of `audit`, whose detectors
+            are calibrated if none are given.
+
+    Raises:
+        BadSetting: too few sounds for the rate, or a work folder in use.
+        BadAudio: no folder, or nothing in it that can be used.
+        IndexMismatch: another embedder built the index.
+    """
+    training = index if isinstance(index, TrainingSet) else TrainingSet(index)
+    chosen = list(detectors) or [NearestStretch(training, embedder)]
+    run = _Run.over(training, chosen, witnesses, Path(work), longest_s)
+    null = _held_out(held_out)
+    with run.kept.alone():
+        pace = Pace([run.kinds(take) for take in null.takes], progress)
+        return run.calibrate(null, held_out.false_positive_rate, pace)
+
+
+def _held_out(held_out: HeldOut) -> Plan:
+    """The held-out sounds, if there are enough for the rate."""
+    plan = takes.recorded(held_out.folder)
+    Calibration("the deciding detector", (0.0,) * len(plan.takes), held_out.false_positive_rate)
+    return plan
 
 
 def _plan(
@@ -171,6 +208,29 @@ class _Run:
     setting: str  # a hash of all that an examination depends on, but for the sound
     pool: Tasks | None = None  # None: one sound after the other, here
 
+    @classmethod
+    def over(
+        cls,
+        training: TrainingSet,
+        detectors: Sequence[Detector],
+        witnesses: Sequence[Witness],
+        work: Path,
+        longest_s: float,
+        generators: Mapping[str, Generate] | None = None,
+        model: str = "",
+        pool: Tasks | None = None,
+    ) -> _Run:
+        """A run over a training set, that keeps what is finished in `work`."""
+        kept = Kept(work)
+        setting = identity(
+            training.fingerprint,
+            [detector.name for detector in detectors],
+            [witness.starts for witness in witnesses],
+            describe.versions(),
+        )
+        examiner = Examiner(training, detectors, witnesses, kept.put)
+        return cls(kept, examiner, generators or {}, model, longest_s, setting, pool)
+
     def kinds(self, take: Take) -> list[str]:
         """What may have to be done for a sound, by kinds of work that take different times."""
         made = take.file is not None or self.kept.sound(self._identity(take)).exists()
@@ -185,35 +245,36 @@ class _Run:
             try:
                 rows.append((take, *find()))
             except Exception as error:  # whatever a file makes of a decoder: it is listed
-                refused.append(Unexamined(take, _reason(error, take.file)))
+                refused.append(Unexamined(take, reason(error, take.file)))
             pace.finish()
         return rows, refused
 
-    def calibrate(
-        self, null: Sequence[Take], held_out: HeldOut, pace: Pace
-    ) -> tuple[dict[str, Calibration], list[str]]:
+    def calibrate(self, null: Plan, rate: float, pace: Pace) -> Calibrated:
         """Every detector on sound that is no copy.
 
         Raises:
             BadAudio: nothing that can be used.
             BadSetting: too few for the rate.
         """
-        rows, refused = self.examine(null, pace, pictures=False)
+        rows, refused = self.examine(null.takes, pace, pictures=False)
+        unused = [*null.refused, *refused]
         if not rows:
-            reason = refused[0].reason if refused else "the folder is empty"
-            raise BadAudio(f"no held-out sound can be used: {reason}")
+            raise BadAudio(f"no held-out sound can be used: {unused[0].reason}")
         scores: dict[str, list[float]] = {}
         for _, _, examination in rows:
             for name, finding in examination.findings.items():
-                scores.setdefault(name, []).append(finding.score)
-        # a detector that could not compare some of them is calibrated on fewer
-        found = {
-            name: Calibration(name, tuple(values), held_out.false_positive_rate)
-            for name, values in scores.items()
-            if len(values) == len(rows)
-        }
-        notes = [f"held-out sound '{one.take.name}' was not used: {one.reason}" for one in refused]
-        return found, notes
+                scores.setdefault(name, []).extend([finding.score] * finding.compared)
+        seconds = median(examination.seconds for _, _, examination in rows)
+        found, notes = {}, list(null.notes)
+        for name, values in scores.items():
+            if len(values) == len(rows):
+                found[name] = Calibration(name, tuple(values), rate, seconds=seconds)
+            else:  # what it cannot compare would count as no copy
+                notes.append(
+                    f"'{name}' could compare {len(values)} of {len(rows)} held-out sounds, and is "
+                    "not calibrated"
+                )
+        return Calibrated(found, unused, notes)
 
     # ------------------------------------------------------------------------------ one sound
 
@@ -229,12 +290,12 @@ class _Run:
     def _one(self, take: Take, pace: Pace, pictures: bool) -> tuple[str, Examination]:
         """The hash of a sound's file, and what is found of it."""
         file = take.file or self._made(take, pace)
-        sha256 = _sha256(file)
+        sha256 = sha256_of(file)
         name = identity(self.setting, self.longest_s, sha256, take.prompt, pictures)
         found = self.kept.examination(name)
         if found is None:
             with pace.timed("examine"):
-                found = self.examiner(*self._read(file), take.prompt, pictures)
+                found = self.examiner(*read_sound(file, self.longest_s), take.prompt, pictures)
                 self.kept.keep(name, found)
         first = next(iter(found.findings.values()))
         if math.isinf(first.score):
@@ -255,30 +316,10 @@ class _Run:
                 path.unlink()
         with pace.timed(f"make {take.guard}"):
             assert take.seed is not None
-            wav, sample_rate = _generated(self.generators[take.guard], take.prompt, take.seed)
+            wav, sample_rate = generated(self.generators[take.guard], take.prompt, take.seed)
             audio.require_sound(wav, "what was generated")
             audio.write(path, wav, sample_rate)
         return path
-
-    def _read(self, file: Path) -> tuple[torch.Tensor, int]:
-        """A sound that is to be examined.
-
-        Raises:
-            BadAudio: it is unusable, too long or too short.
-        """
-        seconds = _length_s(file)
-        if seconds is not None and seconds > self.longest_s:
-            raise BadAudio(
-                f"it lasts {seconds:.0f} s, over the limit of {self.longest_s:g} s; raise "
-                "'--longest', or cut it"
-            )
-        wav, sample_rate = audio.read(file)
-        seconds = wav.shape[-1] / sample_rate
-        if seconds < SHORTEST_S:
-            raise BadAudio(
-                f"it lasts {seconds:.5f} s, and under {SHORTEST_S:g} s everything sounds alike"
-            )
-        return wav, sample_rate
 
     def _identity(self, take: Take) -> str:
         generator = self.generators[take.guard]
@@ -290,55 +331,11 @@ def _elsewhere(run: Shared, take: Take, pictures: bool) -> tuple[str, Examinatio
     return run.value._one(take, Pace([], lambda progress: None), pictures)
 
 
-def _generated(generate: Generate, prompt: str, seed: int) -> tuple[torch.Tensor, int]:
-    """Sound [c, t] and its rate, from whatever kind of function.
-
-    Raises:
-        AnechoicError: the function failed, or returned something else.
-    """
-    try:
-        made: Any = generate(prompt, seed)
-    except AnechoicError:
-        raise
-    except Exception as error:  # of any library beneath a generator
-        told = " ".join(str(error).split())
-        raise AnechoicError(f"the generator failed: {type(error).__name__}: {told}") from error
-    try:
-        wav, sample_rate = made
-        return torch_sound(wav), int(sample_rate)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise AnechoicError(
-            f"a generator returns sound [c, t] and its sample rate; got {type(made).__name__}"
-        ) from error
-
-
-def _reason(error: Exception, file: Path | None) -> str:
-    """Why a sound was not examined, in a clause or a sentence."""
-    if isinstance(error, FileNotFoundError):
-        return "it is gone: it was there when the folder was listed"
-    if isinstance(error, UnicodeEncodeError):
-        return "its name is no UTF-8, so the decoder cannot open it; rename it"
-    if isinstance(error, OSError):
-        return f"it cannot be read: {error.strerror or error}"
-    told = str(error)
-    if not isinstance(error, AnechoicError):
-        told = f"it cannot be examined ({type(error).__name__}: {error})"
-    return " ".join(told.replace(f"'{file}'", "it").split())
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _length_s(file: Path) -> float | None:
-    """How long a file says that it is; None where it does not say, as something is wrong."""
-    import soundfile
-
-    try:
-        return float(soundfile.info(str(file)).duration)
-    except Exception:  # `audio.read` tells what is wrong, in a sentence
-        return None
+def _repeated(hashes: Sequence[str]) -> list[str]:
+    """A note on sounds that are the same, bit for bit."""
+    if not (again := len(hashes) - len(set(hashes))):
+        return []
+    return [f"{again} of the {len(hashes)} examined are the same as another, bit for bit"]
 
 
 def _background(training: TrainingSet, decides: Detector, rule: verdict.Rule) -> list[Background]:

@@ -59,14 +59,16 @@ class TrainingSet:
         return found
 
     @cached_property
-    def _files(self) -> dict[str, Path]:
-        rows = {row.id: number for number, row in reversed(list(enumerate(self.index.clips)))}
-        found = {name: self.index.file(row) for name, row in rows.items()}
-        return {name: file for name, file in found.items() if file is not None}
+    def _firsts(self) -> list[int]:
+        """The first row of each clip."""
+        rows: dict[int, int] = {}
+        for row, number in enumerate(self.numbers):
+            rows.setdefault(number, row)
+        return list(rows.values())
 
     def file(self, number: int) -> Path | None:
         """The sound file of a clip, if the index tells one."""
-        return self._files.get(self.clips[number].id)
+        return self.index.file(self._firsts[number])
 
     def sound(self, number: int) -> Sound | str:
         """The whole sound of a clip, or why it cannot be had."""
@@ -114,18 +116,20 @@ class TrainingSet:
         count = len(self.index)
         rows = torch.linspace(0, count - 1, min(count, MOST)).round().long()
         numbers = torch.tensor(self.numbers)
-        every = self.index.vectors(torch.arange(count))
+        of_clip = torch.bincount(numbers)
         found: list[float] = []
         for part in rows.split(64):
-            cosines = every[part] @ every.T
-            cosines[numbers[part][:, None] == numbers[None]] = -torch.inf
-            found += cosines.amax(1).clamp(-1.0, 1.0).tolist()
-        return [score for score in found if score > -1.0]
+            k = int(of_clip[numbers[part]].max()) + 1  # one of another clip is among so many
+            near = self.index.search(self.index.vectors(part), k)
+            other = numbers[near.rows] != numbers[part][:, None]
+            nearest = near.scores.masked_fill(~other, -torch.inf).amax(1)
+            found += nearest[other.any(1)].clamp(-1.0, 1.0).tolist()
+        return found
 
 
 @dataclass(frozen=True, eq=False)
 class NearestStretch:
-    """Cosine of the stretch of a clip that comes nearest to a row of the index: `index.locate`.
+    """Cosine of the stretch of a sound that comes nearest to a training clip (`index.locate`).
 
         s = max_{start, j} <E(clip[start : start + length]), e_j>
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from anechoic.audit.takes import PLAIN
 from anechoic.detect import Calibration, Finding
 from anechoic.errors import BadSetting
 from anechoic.index import TrainingIndex
 
 COPY = "copy"  # the threshold of an index above which a score is called a copy
 FALSE_DISCOVERY_RATE = 0.05
-MOST_GUARDS = 4  # that are told one by one in a sentence
+MOST_GUARDS = 6  # that are told one by one in a sentence
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,11 @@ class Count:
     prompts_replicating: int
     expected: float | None  # replications if nothing were one
     by_chance: int | None  # that many or fewer in 95 of 100 such audits
-    discoveries: int | None  # that stand where the false-discovery rate is held
+    discoveries: int | None  # that stand where the false-discovery rate is held within each guard
     only_elsewhere: int  # that another calibrated detector calls a copy, and the deciding does not
     expected_elsewhere: float = 0.0  # of these by chance, at most, on average
+    held_out: int | None = None  # sounds that the deciding detector was calibrated on
+    held_out_needed: int | None = None  # for any call to stand, where those are too few
 
 
 def expected_by_chance(count: int, rate: float | None) -> tuple[float | None, int | None]:
@@ -114,58 +117,96 @@ def expected_by_chance(count: int, rate: float | None) -> tuple[float | None, in
     return count * rate, int(binom.ppf(0.95, count, rate))
 
 
-def sentence(
+def held_out_needed(calls: int, examined: int) -> int | None:
+    """How many held-out sounds it takes for the calls of one guard to stand, if all of them score
+    above every one: less than that, and the least p-value there is, 1 / (n + 1), is too large.
+
+    >>> held_out_needed(14, 20), held_out_needed(0, 20)
+    (28, None)
+    """
+    if not calls:
+        return None
+    return max(math.ceil(examined / (FALSE_DISCOVERY_RATE * calls) - 1e-9) - 1, 1)
+
+
+def guard_name(guard: str) -> str:
+    """What a guard is called where people read it.
+
+    >>> guard_name("none"), guard_name("amg"), guard_name("")
+    ('unguarded', 'amg', 'guard not told')
+    """
+    return {PLAIN: "unguarded", "": "guard not told"}.get(guard, guard)
+
+
+def sentences(
     count: Count,
     noun: str = "sound",
     guards: Sequence[tuple[str, int, int]] = (),
-) -> str:
-    """The verdict. What was not examined stands first.
+) -> list[str]:
+    """The verdict: what it is, and what it is worth. What was not examined stands first.
 
     Args:
         count: how many.
         noun: what is counted.
         guards: name, replications and number examined of each, where there are several.
 
-    >>> sentence(Count(9, 20, 1, 5, 3, 1.0, 3, None, 0), "generation")
-    '1 of 21 generations was not examined. 9 of the 20 examined replicate a training clip; \
-chance alone would flag about 1.'
+    >>> sentences(Count(9, 20, 1, 5, 3, 1.0, 3, 8, 0), "generation")
+    ['1 of 21 generations was not examined. 9 of the 20 examined replicate a training clip; \
+chance alone would flag about 1.', '8 of them stand if no more than 5 % of those called so may be \
+wrong.']
     """
     total = count.examined + count.unexamined
-    words: list[str] = []
+    first = ""
     if count.unexamined:
         was = "was" if count.unexamined == 1 else "were"
-        words.append(f"{count.unexamined} of {_many(total, noun)} {was} not examined.")
+        first = f"{count.unexamined} of {_many(total, noun)} {was} not examined. "
     if not count.examined:
-        return " ".join([*words, "Nothing can be said of the training set."])
+        return [f"{first}Nothing can be said of the training set."]
     of = f"of the {count.examined} examined" if count.unexamined else f"of {_many(total, noun)}"
     verb = "replicate" if count.replications > 1 else "replicates"
-    each = ", ".join(f"{guard}: {found} of {all_}" for guard, found, all_ in guards)
+    several = guards if len(guards) > 1 else ()
+    each = ", ".join(f"{guard_name(guard)}: {found} of {all_}" for guard, found, all_ in several)
     told = f" ({each})" if 1 < len(guards) <= MOST_GUARDS else ""
-    words.append(
-        f"{count.replications or 'None'} {of} {verb} a training clip{told}{_chance(count)}."
-    )
-    if count.discoveries is not None and count.replications:
-        stand = "stands" if count.discoveries < 2 else "stand"
-        words.append(
-            f"{count.discoveries or 'None'} of them {stand} if no more than "
-            f"{100 * FALSE_DISCOVERY_RATE:.0f} % of those called so may be wrong."
-        )
+    words = [
+        f"{first}{count.replications or 'None'} {of} {verb} a training clip{told}"
+        f"{_chance(count, several)}.",
+        *_standing(count),
+    ]
     if count.only_elsewhere:
         verb = "is" if count.only_elsewhere == 1 else "are"
         words.append(
             f"{count.only_elsewhere} more {verb} called a copy by another detector only; chance "
             f"alone would call up to {_about(count.expected_elsewhere)} so."
         )
-    return " ".join(words)
+    return words
 
 
-def _chance(count: Count) -> str:
+def _chance(count: Count, guards: Sequence[tuple[str, int, int]]) -> str:
+    """What chance would flag: of each guard where they are as many, or of all."""
     if count.expected is None or count.by_chance is None or not count.replications:
         return ""
-    told = f"; chance alone would flag about {_about(count.expected)}"
-    if count.replications <= count.by_chance:
-        return f"{told}, and up to {count.by_chance} would be no surprise"
-    return told
+    expected, most, found, of = count.expected, count.by_chance, count.replications, ""
+    if len({examined for _, _, examined in guards}) == 1:
+        each = guards[0][2]
+        found = max(replications for _, replications, _ in guards)
+        expected, of = expected * each / count.examined, f" of each {each}"
+        most = expected_by_chance(each, expected / each)[1] or 0
+    told = f"; chance alone would flag about {_about(expected)}{of}"
+    return f"{told}, and up to {most} would be no surprise" if found <= most else told
+
+
+def _standing(count: Count) -> list[str]:
+    """How many calls stand as a set, or why that cannot be said."""
+    if count.discoveries is None or not count.replications:
+        return []
+    rate = f"if no more than {100 * FALSE_DISCOVERY_RATE:.0f} % of those called so may be wrong"
+    if not count.discoveries and count.held_out_needed is not None:
+        return [
+            f"{count.held_out} held-out sounds are too few to say how many of them stand {rate}; "
+            f"it takes {count.held_out_needed}."
+        ]
+    stand = "stands" if count.discoveries < 2 else "stand"
+    return [f"{count.discoveries or 'None'} of them {stand} {rate}."]
 
 
 def _about(count: float) -> str:

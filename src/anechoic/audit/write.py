@@ -58,7 +58,12 @@ def require_free(output: str | Path, overwrite: bool = False) -> None:
 
 
 def write_report(
-    report: Report, output: str | Path, *, overwrite: bool = False, budget: int = BUDGET
+    report: Report,
+    output: str | Path,
+    *,
+    overwrite: bool = False,
+    budget: int = BUDGET,
+    cases: int | None = None,
 ) -> Path:
     """Write the page, the JSON document and the Parquet rows.
 
@@ -70,6 +75,8 @@ def write_report(
         overwrite: replace a report that is there.
         budget: bytes of sound and pictures in the page itself; what is over it lies in a folder
             beside the page. Up to 25 MB a page opens in a few seconds.
+        cases: of how many sounds of each guard, the worst, sound and pictures are shown; the others
+            are told in figures. By default of all.
 
     Returns:
         The page.
@@ -83,7 +90,7 @@ def write_report(
     places = parts(output)
     folder = places[PAGE].parent
     folder.mkdir(parents=True, exist_ok=True)
-    content = document(report)
+    content = document(report, cases)
     page = render_audit(
         content, lambda key: (report.media / key).read_bytes(), places[MEDIA].name, budget
     )

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.index import EmbedderName, Json, open_index, print_table
+from anechoic.cli.index import EmbedderName, Json, print_table
+from anechoic.cli.training import at_rate, calibrations, fitted, open_training, progress_of_audit
 from anechoic.errors import BadSetting
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from anechoic.audit import Progress, Report, TrainingSet
+    from anechoic.audit import Report, TrainingSet
     from anechoic.audit.pipeline import Guarded
-    from anechoic.detect import Calibration, Detector
-    from anechoic.index import Clip
     from anechoic.types import Embedder, Guidance
 
 WORST = 10  # cases that are printed
@@ -90,8 +88,8 @@ def audit(
         float | None,
         typer.Option(
             "--fpr",
-            help="Share of held-out sound that may be called a copy, by default 0.01. With "
-            "--threshold the share that is known of it.",
+            help="Share of held-out sound that may be called a copy, by default 0.01, or that of "
+            "the index's calibration. With --threshold the share that is known of it.",
         ),
     ] = None,
     threshold: Annotated[
@@ -120,6 +118,14 @@ def audit(
         str | None, typer.Option(help="By default cuda if there is a GPU, or cpu.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    cases: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Sound and pictures of only so many cases of each guard, the worst; of the others "
+            "the figures. By default of all.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -134,17 +140,21 @@ def audit(
 
     `anechoic audit --model demo --index demo --captions --limit 50 --guard none --guard amg -o r`
     """
+    _require_source(sounds, model, prompts, captions, limit, guards)
     from anechoic import cluster
     from anechoic.audit import HeldOut, audit, write_report
     from anechoic.audit.write import require_free
 
-    _require_source(sounds, model, prompts, captions, limit, guards)
     require_free(output, overwrite)
-    training, embed = _training(index, embedder_name)
-    detectors = [_detector(name, training, embed) for name in detector or ["nearest"]]
+    training, embed = open_training(index, embedder_name)
+    detectors = [fitted(name, training, embed) for name in detector or ["nearest"]]
+    known = calibrations(index, needed=held_out is None and threshold is None)
+    if fpr is not None and held_out is None and threshold is None:
+        known = at_rate(known, detectors[0].name, fpr)
     source: Any = sounds
     asked: Any = prompts or ()
-    about = {"command": shlex.join(["anechoic", *sys.argv[1:]])}
+    today = datetime.now(UTC).date().isoformat()
+    about = {"command": shlex.join(["anechoic", *sys.argv[1:]]), "date": today}
     if model is not None:
         asked = _prompts(prompts, training, limit)
         source, told = _generators(
@@ -153,7 +163,7 @@ def audit(
         about |= told
     cluster.require_engine(engine)
     tasks = cluster.tasks(jobs) if engine == "ray" else nullcontext()
-    with _progress() as progress, tasks as pool:
+    with progress_of_audit("examining") as progress, tasks as pool:
         report = audit(
             source,
             training,
@@ -161,7 +171,7 @@ def audit(
             prompts=asked,
             seeds=range(seeds),
             detectors=detectors,
-            calibrations=_calibrations(index),
+            calibrations=known,
             held_out=HeldOut(held_out, fpr or 0.01) if held_out else None,
             threshold=threshold,
             false_positive_rate=fpr if threshold is not None else _rate(index),
@@ -171,7 +181,7 @@ def audit(
             pool=pool,
             progress=progress,
         )
-    page = write_report(report, output, overwrite=overwrite)
+    page = write_report(report, output, overwrite=overwrite, cases=cases)
     if as_json:
         print((page.with_suffix(".json")).read_text("utf-8"), end="")
     else:
@@ -214,46 +224,6 @@ def _prompts(file: Path | None, training: TrainingSet, limit: int | None) -> lis
     if limit is None or limit >= len(found):
         return found
     return [found[i * len(found) // limit] for i in range(limit)]
-
-
-def _training(name: str, embedder_name: str | None) -> tuple[TrainingSet, Embedder]:
-    """The training set of an index, and the embedder that built it; the demo brings its sound."""
-    from anechoic.audit import TrainingSet
-
-    index, embed = open_index(name, embedder_name)
-    return TrainingSet(index, _demo_sound() if name == "demo" else None), embed
-
-
-def _demo_sound() -> Callable[[Clip], tuple[Tensor, int]]:
-    from anechoic.demo import assets
-    from anechoic.demo.corpus import SAMPLE_RATE
-
-    clips, sound = assets.training_set()
-    number = {clip.id: i for i, clip in enumerate(clips)}
-    return lambda clip: (sound[number[clip.id]][None], SAMPLE_RATE)
-
-
-def _detector(name: str, training: TrainingSet, embed: Embedder) -> Detector:
-    """A detector by name, fitted to the training set.
-
-    Raises:
-        BadSetting: no such detector, or the sound of a training clip that it needs is not here.
-    """
-    from anechoic.audit import NearestStretch
-    from anechoic.detect import registry
-
-    if name == "nearest":
-        return NearestStretch(training, embed)
-    kind = registry.detector(name)
-    if not hasattr(kind, "fit"):
-        return kind(training.index, embed)
-    heard = [training.sound(number) for number in range(len(training.clips))]
-    if missing := [one for one in heard if isinstance(one, str)]:
-        raise BadSetting(
-            f"detector '{name}' listens to the training clips, and {len(missing)} of {len(heard)} "
-            f"cannot be had ({missing[0]}); choose another, or bring the sound back"
-        )
-    return kind.fit(heard)
 
 
 def _generators(
@@ -309,12 +279,6 @@ def _guidance(
 # ----------------------------------------------------------------------------- what it is judged by
 
 
-def _calibrations(index: str) -> dict[str, Calibration]:
-    from anechoic.detect import calibration
-
-    return calibration.read(_folder(index))
-
-
 def _rate(index: str) -> float | None:
     """The false-positive rate of the index's own threshold, where it is known."""
     if index != "demo":
@@ -325,54 +289,15 @@ def _rate(index: str) -> float | None:
     return None if quantile is None else round(1 - quantile, 6)
 
 
-def _folder(index: str) -> Path:
-    if index != "demo":
-        return Path(index)
-    from anechoic.demo import assets
-
-    return assets.index_folder()
-
-
 # ------------------------------------------------------------------------------------ what is told
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[Progress], None]]:
-    """A bar on stderr, with the time left as the audit itself tells it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("examining", total=None, left="")
-
-        def show(progress: Progress) -> None:
-            left = "" if progress.left_s is None else f"{_time(progress.left_s)} left"
-            bar.update(task, completed=progress.done, total=progress.total, left=left)
-
-        yield show
-
-
-def _time(seconds: float) -> str:
-    """A time to wait, no finer than it can be known.
-
-    >>> _time(42), _time(400), _time(9000)
-    ('42 s', '7 min', '2 h 30 min')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def _print(report: Report, page: Path) -> None:
+    from anechoic.audit import cautions
+
     print(report.sentence)
+    for caution in cautions(report):
+        print(f"caution: {caution}")
     rows = []
     for rank, one in enumerate(report.examined[:WORST], 1):
         clip = one.examination.clip

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anechoic.cli.index import EmbedderName, Json, describe, open_index, print_table
+from anechoic.cli.training import calibration_of, copy_rule
 from anechoic.errors import BadSetting
 
 if TYPE_CHECKING:
-    from anechoic.index import TrainingIndex
+    from torch import Tensor
 
 COPY = "copy"  # the threshold of an index above which a score is called a copy
 
@@ -29,7 +30,10 @@ def check(
     index: Annotated[str, typer.Option("--index", help="Folder of an index, or demo.")],
     threshold: Annotated[
         float | None,
-        typer.Option(help="Score from which on it is a copy. By default the index's own."),
+        typer.Option(
+            help="Score from which on it is a copy. By default that of the index's calibration, or "
+            "the index's own."
+        ),
     ] = None,
     embedder_name: EmbedderName = None,
     as_json: Json = False,
@@ -38,49 +42,72 @@ def check(
 
     Each file is cut into windows as long as the index's, a quarter of a window apart, and the start
     of the best is refined; "at" is where in the file, "in clip" where in the training clip the
-    compared row starts.
+    compared row starts. Where the index is calibrated (`anechoic calibrate`), p is how often real
+    sound that is no copy scores as high.
 
     The exit code is 1 if any file is a copy, 0 if none is, 2 if a file cannot be used.
 
     Example: `anechoic check take1.wav take2.wav --index clips.index --threshold 0.9`
     """
-    from anechoic import audio
+    from anechoic.detect import Finding
     from anechoic.index import locate
 
     store, embed = open_index(index, embedder_name)
-    limit = _threshold(store, threshold)
-    sounds = [audio.read(file) for file in files]
+    if threshold is not None and not -1 <= threshold <= 1:
+        raise BadSetting(f"threshold {threshold:g} is no cosine similarity; give one in -1 to 1")
+    known = calibration_of(index, store, embed, needed=threshold is None)
+    rule = copy_rule(store, known, threshold)
+    if rule is None:
+        raise BadSetting(
+            f"index '{store.name}' has no calibrated threshold for copies; calibrate it with "
+            "'anechoic calibrate FOLDER', a folder of sound that is known not to be in the "
+            "training set, or give one with '--threshold'"
+        )
+    sounds = [_heard(file) for file in files]
     matches = [locate(wav, sample_rate, store, embed)[0] for wav, sample_rate in sounds]
-    copies = [match.score >= limit for match in matches]
-    results = list(zip(files, matches, copies, strict=True))
+    copies = [rule.replicates(Finding(match.score)) for match in matches]
+    p_values = [None if known is None else known.p_value(match.score) for match in matches]
+    results = list(zip(files, matches, copies, p_values, strict=True))
     if as_json:
-        checked = [{"file": str(f), "copy": c, **describe(store, m)} for f, m, c in results]
-        about = {"index": index, "embedder": store.embedder_name, "threshold": limit}
-        print(json.dumps({**about, "files": checked}, indent=2))
+        told = {
+            "index": index,
+            "embedder": store.embedder_name,
+            "threshold": rule.threshold,
+            "false_positive_rate": rule.false_positive_rate,
+            "held_out": None if known is None else len(known.null),
+            "files": [
+                {"file": str(file), "copy": copy, "p_value": p, **describe(store, match)}
+                for file, match, copy, p in results
+            ],
+        }
+        print(json.dumps(told, indent=2))
     else:
         rows = []
-        for file, match, copy in results:
+        for file, match, copy, p in results:
             clip = store.clips[match.row]
             where = (f"{match.start_s:.2f}", f"{clip.start_s:.2f}")
+            scores = (f"{match.score:.3f}", *([] if p is None else [f"{p:.3g}"]))
             verdict = "COPY" if copy else "no copy"
-            rows.append((str(file), verdict, f"{match.score:.3f}", clip.caption, clip.id, *where))
-        print_table(("file", "verdict", "score", "nearest", "clip", "at s", "in clip s"), rows)
-        print(f"{sum(copies)} of {len(files)} over the threshold of {limit:g}")
+            rows.append((str(file), verdict, *scores, clip.caption, clip.id, *where))
+        columns = ("score", "nearest") if known is None else ("score", "p", "nearest")
+        print_table(("file", "verdict", *columns, "clip", "at s", "in clip s"), rows)
+        print(f"{sum(copies)} of {len(files)} over the threshold of {rule.threshold:g}")
+        if known is not None:
+            of = f"of {len(known.null)} held-out sounds"
+            print(f"p: the share {of} that score as high, counting the file among them")
     raise typer.Exit(int(any(copies)))
 
 
-def _threshold(index: TrainingIndex, given: float | None) -> float:
-    """The threshold to judge by.
+def _heard(file: Path) -> tuple[Tensor, int]:
+    """The sound of a file as detectors hear it, one channel [1, t], and its sample rate in Hz.
 
     Raises:
-        BadSetting: none was given and the index has none, or it is no cosine.
+        BadAudio: it is no usable sound.
     """
-    limit = index.thresholds.get(COPY) if given is None else given
-    if limit is None:
-        raise BadSetting(
-            f"index '{index.name}' has no calibrated threshold for copies; give one with "
-            "'--threshold', from scores of audio that is known not to be in the training set"
-        )
-    if not -1 <= limit <= 1:
-        raise BadSetting(f"threshold {limit:g} is no cosine similarity; give one in -1 to 1")
-    return limit
+    from anechoic import audio
+    from anechoic.detect.sound import mono
+
+    wav, sample_rate = audio.read(file)
+    heard = mono(wav[None], sample_rate)
+    audio.require_sound(heard, f"'{file}'")  # a constant offset is none
+    return heard, sample_rate

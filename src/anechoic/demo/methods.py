@@ -1,7 +1,7 @@
 """The demo's guards at their shipped settings.
 
 Tuned on the duplicated prompts of even rows and reported on those of odd rows
-(docs/demo-model.md has the sweep).
+(docs/demo-model.md has the sweep, docs/speed.md what `since` and `every` save).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ METHODS: dict[str, Method] = {
         "Steps away from the nearest training clip while the estimate is close to it: weaker "
         "guidance, away from that clip's caption, away from its sound.",
         "amg",
-        {"c1": 4.0, "c2": 3.0, "c3": 400.0, "lambda_min": 0.5, "lambda_max": 0.6,
-         "gradient": "x0"},
+        {"c1": 4.0, "c2": 3.0, "c3": 600.0, "lambda_min": 0.5, "lambda_max": 0.6,
+         "gradient": "x0", "since": LogSNR(-2.0), "every": 5},
     ),
     "static": Method(
         "static transition",

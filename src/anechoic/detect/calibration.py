@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +63,7 @@ class Calibration:
     null: tuple[float, ...]  # scores on held-out real sound
     false_positive_rate: float = 0.01
     confidence: float = 0.95
+    seconds: float | None = None  # median length of the held-out sound; None: not known
 
     def __post_init__(self) -> None:
         for name in ("false_positive_rate", "confidence"):
@@ -149,6 +151,7 @@ class Calibration:
             "false_positive_rate": self.false_positive_rate,
             "confidence": self.confidence,
             "threshold": self.threshold,
+            "seconds": self.seconds,
             "null": list(self.null),
         }
 
@@ -165,6 +168,7 @@ class Calibration:
                 tuple(map(float, content["null"])),
                 float(content["false_positive_rate"]),
                 float(content["confidence"]),
+                None if content["seconds"] is None else float(content["seconds"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise IndexMismatch(f"a calibration is damaged ({error!r}); calibrate again") from error
@@ -186,7 +190,7 @@ def calibrate(
         BadAudio: a recording that is no usable sound, silent, or too short for the detector.
         BadSetting: too few recordings for the rate.
     """
-    scores = []
+    scores, lengths = [], []
     for number, sound in enumerate(held_out):
         (finding,) = detector(sound.wav[None], sound.sample_rate)
         if not finding.compared:
@@ -195,7 +199,9 @@ def calibrate(
                 "leave it out"
             )
         scores.append(finding.score)
-    return Calibration(detector.name, tuple(scores), false_positive_rate)
+        lengths.append(sound.wav.shape[-1] / sound.sample_rate)
+    seconds = median(lengths) if lengths else None
+    return Calibration(detector.name, tuple(scores), false_positive_rate, seconds=seconds)
 
 
 # ----------------------------------------------------------------------------- how good it is
@@ -280,16 +286,12 @@ def write(
         OutputExists: calibrations are there, and `overwrite` is off.
     """
     path = Path(folder, FILE)
-    content = {
-        "format": FORMAT,
-        "index": _index_hash(Path(folder)),
-        "calibrations": [calibration.to_dict() for calibration in calibrations],
-    }
+    content = dump(calibrations, _manifest(Path(folder)))
     if path.exists() and not overwrite:
         raise OutputExists(f"'{path}' exists already; overwrite it, or keep it")
     part = path.with_suffix(".part")
     try:
-        part.write_text(json.dumps(content, allow_nan=False) + "\n", "utf-8")
+        part.write_bytes(content)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -304,24 +306,43 @@ def read(folder: str | Path) -> dict[str, Calibration]:
             with another index.
     """
     path = Path(folder, FILE)
-    expected = _index_hash(Path(folder))
-    if not path.exists():
-        return {}
+    manifest = _manifest(Path(folder))
+    return parse(path.read_bytes(), manifest, str(path)) if path.exists() else {}
+
+
+def dump(calibrations: Sequence[Calibration], manifest: bytes) -> bytes:
+    """Calibrations as they are stored, beside the manifest of the index that they belong to."""
+    content = {
+        "format": FORMAT,
+        "index": hashlib.sha256(manifest).hexdigest(),
+        "calibrations": [calibration.to_dict() for calibration in calibrations],
+    }
+    return (json.dumps(content, allow_nan=False) + "\n").encode()
+
+
+def parse(content: bytes, manifest: bytes, name: str) -> dict[str, Calibration]:
+    """What `dump` made; `name` is what errors call it.
+
+    Raises:
+        IndexMismatch: damaged, of a newer format, or made with another index.
+    """
     try:
-        content = json.loads(path.read_text("utf-8"))
-        version, index, rows = content["format"], content["index"], content["calibrations"]
+        told = json.loads(content)
+        version, index, rows = told["format"], told["index"], told["calibrations"]
     except (ValueError, KeyError, TypeError) as error:
-        raise IndexMismatch(f"'{path}' is damaged ({error!r}); calibrate again") from error
+        raise IndexMismatch(f"'{name}' is damaged ({error!r}); calibrate again") from error
+    expected = hashlib.sha256(manifest).hexdigest()
     if version != FORMAT or index != expected:
         raise IndexMismatch(
-            f"'{path}' has format {version} and belongs to the index {str(index)[:8]}; format "
-            f"{FORMAT} and {expected[:8]} were expected; calibrate again"
+            f"'{name}' has format {version} and belongs to the index {str(index)[:8]}; format "
+            f"{FORMAT} and {expected[:8]} were expected: the index was changed since; calibrate "
+            "again, over it ('--overwrite')"
         )
     return {row["detector"]: Calibration.from_dict(row) for row in rows}
 
 
-def _index_hash(folder: Path) -> str:
+def _manifest(folder: Path) -> bytes:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise IndexMismatch(f"there is no index '{folder}' (no {MANIFEST}); build it first")
-    return hashlib.sha256(manifest.read_bytes()).hexdigest()
+    return manifest.read_bytes()

@@ -39,7 +39,7 @@ _Heard = dict[int, list[tuple[int, Tensor]]]  # number of a clip -> its windows 
 
 @dataclass(frozen=True, eq=False)
 class Correlation:
-    """Peak of the normalised cross-correlation of stretches of a clip with all training clips.
+    """Peak of the normalised cross-correlation of stretches of a clip with training clips.
 
         s = max_{w, j, lag} |<w, x_j[lag : lag + n]>| / (||w|| ||x_j[lag : lag + n]||)
 

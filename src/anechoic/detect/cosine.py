@@ -26,6 +26,7 @@ class TopCosine:
 
     Raises:
         IndexMismatch: another embedder built the index.
+        BadSetting: an index of windows.
 
     Source: Somepalli et al., 2023 (arXiv:2212.03860).
     """
@@ -35,6 +36,7 @@ class TopCosine:
 
     def __post_init__(self) -> None:
         self.index.check_embedder(self.embedder)
+        _require_whole_clips(self.index)
 
     @property
     def name(self) -> str:
@@ -65,7 +67,8 @@ class NearestRatio:
 
     Raises:
         IndexMismatch: another embedder built the index.
-        BadSetting: k below 2, an alpha that is not positive, or an index with fewer rows than k.
+        BadSetting: k below 2, an alpha that is not positive, or an index of windows or with fewer
+            rows than k.
 
     Source: Carlini et al., 2023 (arXiv:2301.13188), alpha = 0.5 and k = 50.
     """
@@ -77,6 +80,7 @@ class NearestRatio:
 
     def __post_init__(self) -> None:
         self.index.check_embedder(self.embedder)
+        _require_whole_clips(self.index)
         if not 2 <= self.k <= len(self.index) or not self.alpha > 0:
             raise BadSetting(
                 f"k from 2 to the {len(self.index)} rows of the index and an alpha above 0 were "
@@ -129,6 +133,14 @@ def nearest(
             emb = index.project(embedder(clip[None, None], sample_rate))
         found.append(index.search(emb, k))
     return found
+
+
+def _require_whole_clips(index: Store) -> None:
+    if (window_s := getattr(index, "window_s", None)) is not None:
+        raise BadSetting(
+            f"whole clips are compared, and this index holds windows of {window_s:g} s; search by "
+            "segments, or build an index without '--window'"
+        )
 
 
 def _row(near: Neighbours) -> int:

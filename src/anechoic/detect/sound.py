@@ -16,7 +16,7 @@ def mono(wav: Tensor, sample_rate: int, name: str = "the sound") -> Tensor:
     """Sound [b, c, t] to one channel, [b, t] float32 on the CPU.
 
     The mean of the channels; where they cancel each other, the loudest of them, for a copy with
-    one channel turned over is still a copy.
+    one channel turned over is still a copy. A constant offset is no sound, and is taken off.
 
     Raises:
         BadAudio: another shape, no samples, a rate that is none, NaN or infinite samples.
@@ -30,6 +30,7 @@ def mono(wav: Tensor, sample_rate: int, name: str = "the sound") -> Tensor:
     if not torch.isfinite(wav).all():
         bad = int((~torch.isfinite(wav)).sum())
         raise BadAudio(f"{name} has {bad} samples that are NaN or infinite; generate it again")
+    wav = wav - wav.mean(2, keepdim=True)
     middle, energy = wav.mean(1), wav.double().square().sum(2)
     loudest = wav[torch.arange(len(wav)), energy.argmax(1)]
     cancelled = middle.double().square().sum(1) < CANCELLED * energy.amax(1)

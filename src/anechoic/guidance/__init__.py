@@ -9,6 +9,7 @@ from anechoic.guidance.interval import Interval
 from anechoic.guidance.optimize import PromptOptimization
 from anechoic.guidance.perturb import EmbeddingNoise, PromptPerturbation
 from anechoic.guidance.points import BasinEdge, LogSNR, Progress, Timestep
+from anechoic.guidance.screen import Screened
 from anechoic.guidance.volume import GramVolume
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PromptOptimization",
     "PromptPerturbation",
     "Prompted",
+    "Screened",
     "Sequence",
     "Timestep",
     "TransitionPoint",

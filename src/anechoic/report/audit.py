@@ -8,15 +8,17 @@ opened. What is over a size budget is left in files beside the page.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from anechoic.report.audit_chart import chart_svg
 from anechoic.report.media import data_uri
-from anechoic.report.page import environment
+from anechoic.report.page import environment, together
 
 PLAIN_CASES = 10  # that stand in the page as they are
+MOST_PROMPTS = 40  # that are told one by one
 BUDGET = 12_000_000  # bytes of sound and pictures in the page itself
 KINDS = {".flac": "audio/flac", ".png": "image/png"}
 Medium = Callable[[str], bytes]
@@ -41,11 +43,9 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Case:
-    """One examined sound, ready to be drawn."""
+class Timeline:
+    """Two sounds laid over each other in time."""
 
-    row: Mapping[str, Any]  # of the document
-    data: Mapping[str, str]  # what the page's script sorts, filters and plays by
     first_s: float  # of the common time axis, in the generation's time
     last_s: float
     made: Span
@@ -64,6 +64,15 @@ class Case:
             found.append((100 * (at - self.first_s) / length, label.replace("-0.0", "0.0")))
             at += step
         return found
+
+
+@dataclass(frozen=True)
+class Case:
+    """One examined sound, ready to be drawn."""
+
+    row: Mapping[str, Any]  # of the document
+    data: Mapping[str, str]  # what the page's script sorts, filters and plays by
+    time: Timeline | None  # None: its sound and pictures were left out
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,9 @@ def render_audit(
             audit=content,
             cases=[_case(row, guards, others) for row in rows],
             guards=guards,
+            label={group["guard"]: group["label"] for group in content["guards"]},
+            prompts=_prompts(rows),
+            most_prompts=MOST_PROMPTS,
             plain=len(plain),
             inside=inside,
             folder=folder,
@@ -114,6 +126,9 @@ def render_audit(
             percent=percent,
             number=number,
             clock=clock,
+            lag=lag,
+            short=short,
+            calls=_calls(rows),
             kinds=KINDS,
         )
     )
@@ -122,7 +137,8 @@ def render_audit(
 
 
 def _keys(row: Mapping[str, Any]) -> Iterator[str]:
-    shown = row["shown"]
+    if (shown := row["shown"]) is None:
+        return
     for picture in (shown["made"], shown["training"]):
         if picture:
             yield picture["sound"]
@@ -145,8 +161,10 @@ def _inside(rows: Sequence[Mapping[str, Any]], medium: Medium, budget: int) -> s
 
 
 def _case(row: Mapping[str, Any], guards: Sequence[str], others: Sequence[str]) -> Case:
-    shown, match = row["shown"], row["match"]
-    made, training = shown["made"], shown["training"]
+    data = _sorted_by(row, guards, others)
+    if row["shown"] is None:
+        return Case(row, data, None)
+    made, training, match = row["shown"]["made"], row["shown"]["training"], row["match"]
     lag = match["lag_s"] if match else 0.0
     starts, ends = [made["start_s"]], [made["start_s"] + made["seconds"]]
     if training:
@@ -159,19 +177,10 @@ def _case(row: Mapping[str, Any], guards: Sequence[str], others: Sequence[str]) 
         return Span(100 * (left - first) / (last - first), 100 * (right - left) / (last - first))
 
     alike = bool(match and match["length_s"])
-    data = {
-        **_sorted_by(row, guards, others),
-        "data-first": f"{first:.6f}",
-        "data-last": f"{last:.6f}",
-        "data-made": f"{starts[0]:.6f}",
-    }
-    if training:
-        data["data-training"] = f"{starts[1]:.6f}"
-    if match:
-        data["data-start"] = f"{match['start_s']:.6f}"
-    return Case(
-        row=row,
-        data=data,
+    times = {"first": first, "last": last, "made": starts[0]}
+    times |= {"training": starts[1]} if training else {}
+    times |= {"start": match["start_s"]} if match else {}
+    time = Timeline(
         first_s=first,
         last_s=last,
         made=span(starts[0], made["seconds"]),
@@ -179,6 +188,29 @@ def _case(row: Mapping[str, Any], guards: Sequence[str], others: Sequence[str]) 
         match=span(match["start_s"], match["length_s"]) if alike else None,
         line=_line(made, training, match) if alike and training else None,
     )
+    return Case(row, {**data, **{f"data-{key}": f"{at:.6f}" for key, at in times.items()}}, time)
+
+
+def _calls(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+    """How many sounds each calibrated detector calls a copy, of how many."""
+    found: dict[str, tuple[int, int]] = {}
+    for one in (finding for row in rows for finding in row["findings"]):
+        if one["copy"] is not None:
+            hits, all_ = found.get(one["detector"], (0, 0))
+            found[one["detector"]] = (hits + one["copy"], all_ + 1)
+    return found
+
+
+def _prompts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, tuple[int, int]]]]:
+    """The prompts that replicate, the worst first: under each guard how many of how many."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for row in rows:
+        own = found.setdefault(row["prompt"], {})
+        hits, all_ = own.get(row["guard"], (0, 0))
+        own[row["guard"]] = (hits + row["replicates"], all_ + 1)
+    total = {prompt: sum(hits for hits, _ in own.values()) for prompt, own in found.items()}
+    hit = [prompt for prompt in found if prompt and total[prompt]]
+    return [(prompt, found[prompt]) for prompt in sorted(hit, key=lambda p: (-total[p], p))]
 
 
 def _sorted_by(
@@ -215,9 +247,10 @@ def percent(share: float) -> str:
     """A share in words.
 
     >>> percent(0.1849), percent(0.001), percent(0.0)
-    ('18 %', '0.1 %', '0 %')
+    ('18\xa0%', '0.1\xa0%', '0\xa0%')
     """
-    return f"{100 * share:.0f} %" if share == 0 or share >= 0.01 else f"{100 * share:.1g} %"
+    text = f"{100 * share:.0f} %" if share == 0 or share >= 0.01 else f"{100 * share:.1g} %"
+    return together(text)
 
 
 def number(value: float | None) -> str:
@@ -230,6 +263,25 @@ def number(value: float | None) -> str:
         return "\N{EN DASH}"
     text = f"{value:.1g}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
     return text.replace("-", "\N{MINUS SIGN}", 1) if value < 0 else text
+
+
+def short(detector: str) -> str:
+    """A detector's name without its settings.
+
+    >>> short("correlation (8000 Hz, window 0.5 s), the matched clip")
+    'correlation, the matched clip'
+    """
+    return re.sub(r" \([^()]*\)", "", detector)
+
+
+def lag(seconds: float) -> str:
+    """How much later something sounds.
+
+    >>> lag(0.25), lag(-0.0131), lag(-1e-9)
+    ('+0.250 s', '\u22120.013 s', '0.000 s')
+    """
+    text = f"{seconds:+.3f} s"
+    return text[1:] if text[1:] == "0.000 s" else text.replace("-", "\N{MINUS SIGN}")
 
 
 def clock(seconds: float) -> str:

@@ -65,14 +65,14 @@ def describe_chart(content: Mapping[str, Any], group: Mapping[str, Any]) -> str:
     """The chart in a sentence, for whoever does not see it."""
     words = [
         f"{group['replications']} of {group['examined']} scores are over the threshold of "
-        f"{content['rule']['threshold']:.3g}; the median is {group['median']:.3f}, 95 % are under "
-        f"{group['p95']:.3f}."
+        f"{content['rule']['threshold']:.3g}; the mean is {group['similarity']['mean']:.3f}, 95 % "
+        f"are under {group['similarity']['p95']:.3f}."
     ]
     for number, one in enumerate(content["background"], 1):
-        known = np.array(one["scores"])
+        known = one["similarity"]
         words.append(
-            f"Background {number}: median {np.median(known):.3f}, 95 % under "
-            f"{np.percentile(known, 95):.3f}, of {len(known)}."
+            f"Background {number}: mean {known['mean']:.3f}, 95 % under {known['p95']:.3f}, of "
+            f"{len(one['scores'])}."
         )
     return " ".join(words)
 

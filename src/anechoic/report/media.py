@@ -9,7 +9,6 @@ import zlib
 
 import numpy as np
 import soundfile
-from scipy.signal import get_window
 
 from anechoic.errors import BadAudio
 
@@ -64,6 +63,8 @@ def spectrogram_db(
     sum, so that rows narrower than a bin are interpolated and wider ones averaged.
     The top row is the highest frequency.
     """
+    from scipy.signal import get_window
+
     window = get_window("hann", int(_WINDOW_S * sample_rate))
     n_fft = 2 * len(window)
     columns = int(np.clip(_COLUMNS_PER_S * wav.size / sample_rate, _COLUMNS_MIN, _COLUMNS_MAX))

@@ -101,7 +101,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters.update(web_link=web_link, csp_hash=csp_hash)
+    templates.filters.update(web_link=web_link, csp_hash=csp_hash, together=together)
     return templates
 
 
@@ -160,6 +160,15 @@ def web_link(url: str) -> str:
     except ValueError:
         return ""
     return url.strip() if parts.scheme in ("http", "https") and parts.netloc else ""
+
+
+def together(text: str) -> str:
+    """Text in which a number stays on the line of its percent sign.
+
+    >>> together("up to 5 % of 12")
+    'up to 5\xa0% of 12'
+    """
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def csp_hash(script: str) -> str:

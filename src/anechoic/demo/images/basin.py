@@ -13,7 +13,7 @@ from anechoic.types import Guidance
 
 
 def open_scene(subject: ImagesSubject, split: str = "report", each: int = 6) -> Scene:
-    """Memorized and shared captions of a split, judged by the pixels.
+    """Memorized and shared captions of a split, judged by the grey levels.
 
     Args:
         subject: the model.
@@ -31,15 +31,14 @@ def open_scene(subject: ImagesSubject, split: str = "report", each: int = 6) -> 
         made = subject.make(captions, seed, guidance)
         told = subject.judge(captions, made.images)
         scores = [
-            {name: told[name][i].item() for name in ("pixels", "ssim")}
-            for i in range(len(captions))
+            {name: told[name][i].item() for name in ("grey", "ssim")} for i in range(len(captions))
         ]
         assert made.trace is not None
         return Heard(scores, made.trace.records)
 
     about = subject.about()
     judges = [
-        Judge("pixels", about["pixels"], judge.COPY),
+        Judge("grey", about["grey"], judge.COPY),
         Judge("ssim", about["ssim"], subject.known["ssim_threshold"]),
     ]
     told = {"model": f"the small Stable Diffusion ({fingerprint(subject.pipe)}), {STEPS} steps"}

@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anechoic.demo.images.judge import luma
 from anechoic.embed.pixels import prepare
+from anechoic.errors import UnknownEmbedder
 
 SIDE = 8  # of the thumbnail, in pixels
+FLAT = 0.05  # what an image without any contrast has instead of a direction
 
 
 class TinyImage:
-    """The unit vector of an image at 8 x 8 pixels, in colour.
+    """The unit vector of an image at 8 x 8 pixels.
 
-        emb = unit(area mean of the image, 3 x 8 x 8)
+        emb = unit([t - mean(t), 0.05]),    t = area mean of the grey image, 8 x 8
 
-    It leaves out what is fine: a guard cannot lower its similarity by faint noise or by sharper
-    edges, it has to move what the eye sees first. What judges the guard (`judge`) looks at the
-    fine parts, too. An index of it is centred: the mean thumbnail is taken off.
+    It leaves out what is fine, so that faint noise does not move it, and colour, brightness and
+    contrast: guided by a thumbnail in colour ("colour"), dissimilarity gave back the same image in
+    other colours (docs/images.md). What is left is where it is light and where it is dark.
+
+    Args:
+        source: "" for the grey thumbnail, or "colour": unit(t) of three channels, which belongs
+            into a centred index.
+
+    Raises:
+        UnknownEmbedder: another source.
 
     Source: Torralba, Fergus and Freeman, 80 Million Tiny Images, IEEE TPAMI 30(11), 2008.
 
-    >>> import torch
-    >>> TinyImage()(torch.ones(1, 3, 32, 32), 0).norm()
-    tensor(1.0000)
+    >>> round(TinyImage()(torch.rand(1, 3, 32, 32), 0).norm().item(), 4)
+    1.0
     """
 
-    name = "tinyimage"
-    dim = 3 * SIDE * SIDE
     sample_rate = 0
 
+    def __init__(self, source: str = "") -> None:
+        if source not in ("", "colour"):
+            raise UnknownEmbedder(
+                f"expected 'tinyimage' or 'tinyimage:colour', got 'tinyimage:{source}'"
+            )
+        self.colour = source == "colour"
+        self.name = f"tinyimage:{source}" if source else "tinyimage"
+        self.dim = 3 * SIDE**2 if self.colour else SIDE**2 + 1
+
     def __call__(self, wav: Tensor, sample_rate: int) -> Tensor:
-        """Embed images [b, 3, h, w] in [0, 1]: unit vectors [b, dim]; a black one is grey."""
-        small = F.adaptive_avg_pool2d(prepare(wav, sample_rate), SIDE).flatten(1)
-        return F.normalize(small + 1e-3, dim=1)
+        """Embed images [b, 3, h, w] in [0, 1]: unit vectors [b, dim]."""
+        small = F.adaptive_avg_pool2d(prepare(wav, sample_rate), SIDE)
+        if self.colour:
+            return F.normalize(small.flatten(1) + 1e-3, dim=1)
+        grey = luma(small).flatten(1)
+        grey = grey - grey.mean(1, keepdim=True)
+        return F.normalize(torch.cat([grey, torch.full_like(grey[:, :1], FLAT)], 1), dim=1)

@@ -55,23 +55,23 @@ def calibrate(
     held_out = images[torch.tensor([tile.copies == 0 for tile in tiles])]
     views = round_trip(vae, training_views(tiles, images))
     back = round_trip(vae, held_out)
-    pixels = judge.pixel_correlation(back, views)
-    nearest = pixels.argmax(1)
+    grey = judge.grey_correlation(back, views)
+    nearest = grey.argmax(1)
     similar = judge.structural_similarity(back, views)
     threshold = similar.amax(1).quantile(0.95).item()
-    taken = pixels.gather(1, nearest[:, None]) > judge.COPY
+    taken = grey.gather(1, nearest[:, None]) > judge.COPY
     taken &= similar.gather(1, nearest[:, None]) > threshold
     asked = [tile.subject for tile in tiles if not tile.copies]
     error = (back - held_out).square().mean((1, 2, 3))
     return {
         "ssim_threshold": threshold,
         "held_out_taken_for_copies": taken.float().mean().item(),
-        "held_out_pixels": pixels.amax(1).mean().item(),
+        "held_out_grey": grey.amax(1).mean().item(),
         "held_out_ssim": similar.gather(1, nearest[:, None]).mean().item(),
         "classifier_on_held_out": _share(classifier.predict(held_out), asked),
         "classifier_after_the_codec": _share(classifier.predict(back), asked),
         "codec_psnr_db": (-10 * error.log10()).mean().item(),
-        "codec_pixel_correlation": judge.pixel_correlation(back, held_out).diagonal().mean().item(),
+        "codec_grey_correlation": judge.grey_correlation(back, held_out).diagonal().mean().item(),
         "codec_ssim": judge.structural_similarity(back, held_out).diagonal().mean().item(),
     }
 

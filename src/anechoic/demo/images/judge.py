@@ -1,4 +1,8 @@
-"""How an image is judged: by its pixels, and by measures that no guard optimises."""
+"""How an image is judged: by its grey levels and its structure, which no guard here optimises.
+
+Both are blind to colour, and the first to level and contrast too: a training image in other
+colours is a copy.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-COPY = 0.95  # pixel correlation above which an image may be its training image
+COPY = 0.9  # grey correlation above which an image may be a training image
 WINDOW = 7  # of the structural similarity, in pixels
 LUMA = (0.299, 0.587, 0.114)
 
@@ -15,14 +19,24 @@ def pixel_correlation(a: Tensor, b: Tensor) -> Tensor:
     """Correlation of all levels of each image with each other one.
 
     Args:
-        a: images [n, 3, h, w].
-        b: images [m, 3, h, w].
+        a: images [n, c, h, w].
+        b: images [m, c, h, w].
 
     Returns:
         In [-1, 1], [n, m].
     """
     flat = [F.normalize((x - x.mean((1, 2, 3), keepdim=True)).flatten(1), dim=1) for x in (a, b)]
     return flat[0] @ flat[1].T
+
+
+def grey_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """As `pixel_correlation`, of the luma alone: an image in other colours is the same image."""
+    return pixel_correlation(luma(a)[:, None], luma(b)[:, None])
+
+
+def luma(images: Tensor) -> Tensor:
+    """Grey levels [n, h, w] of images [n, 3, h, w], by ITU-R BT.601."""
+    return torch.einsum("nchw,c->nhw", images, torch.tensor(LUMA).to(images))
 
 
 def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
@@ -41,7 +55,7 @@ def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
 
     Source: Wang, Bovik, Sheikh and Simoncelli, 2004 (doi:10.1109/TIP.2003.819861).
     """
-    grey = [torch.einsum("nchw,c->nhw", x, torch.tensor(LUMA).to(x)) for x in (a, b)]
+    grey = [luma(a), luma(b)]
     mean = [_windows(x) for x in grey]
     unbiased = WINDOW**2 / (WINDOW**2 - 1)
     var = [unbiased * (_windows(x * x) - m * m) for x, m in zip(grey, mean, strict=True)]

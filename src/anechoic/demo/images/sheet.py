@@ -12,7 +12,7 @@ from anechoic.bench.subject import MEMORIZED
 from anechoic.demo.images.subject import SCENARIO, ImagesSubject
 
 ZOOM = 3  # screen pixels a pixel
-GAP, LABEL, HEAD = 6, 190, 22
+GAP, LABEL, HEAD = 6, 280, 22
 
 
 def contact_sheet(

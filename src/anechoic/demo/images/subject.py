@@ -35,14 +35,19 @@ PLANS = Path(__file__).parent / "plans"  # what is run on the prompts of each sp
 OPENS = "anechoic.demo.images.subject:open_images"
 
 
-def open_images(folder: str | Path | None = None, scale: float = SCALE) -> ImagesSubject:
+def open_images(
+    folder: str | Path | None = None, scale: float = SCALE, guide: str = ""
+) -> ImagesSubject:
     """Open the small Stable Diffusion with all that judges it.
 
     Args:
         folder: made by `anechoic demo images train`; by default the shipped one.
         scale: of classifier-free guidance.
+        guide: "" for the grey thumbnail that guides, "colour" for the one in colour.
     """
-    return ImagesSubject(Path(folder) if folder else folders.SHIPPED, float(scale))
+    return ImagesSubject(
+        Path(folder) if folder else folders.SHIPPED, float(scale), TinyImage(guide)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +66,14 @@ class ImagesSubject:
     name = "images"
     scenarios = (SCENARIO,)
 
-    def __init__(self, folder: Path, scale: float):
+    def __init__(self, folder: Path, scale: float, guide: TinyImage):
         self.scale = scale
         self.pipe = folders.pipeline(folder)
         self.classifier = folders.classifier(folder)
         self.known = folders.about(folder)
         self.tiles, self.images = cut()
         self.views = folders.training_views(self.tiles, self.images)
-        self.embedder = TinyImage()
+        self.embedder = guide
         self._warm = False
 
     @cached_property
@@ -84,7 +89,7 @@ class ImagesSubject:
             folders.training_captions(self.tiles),
             embedder_name=self.embedder.name,
             sample_rate=0,
-            centre=True,
+            centre=self.embedder.colour,  # the grey one has no mean to take off
         )
 
     def about(self) -> Mapping[str, str]:
@@ -92,12 +97,13 @@ class ImagesSubject:
         return {
             "model": f"a small Stable Diffusion, scale {self.scale:g}, {STEPS} steps of DDIM if "
             "the plan names none, 32 x 32 pixels",
-            "similarity": "cosine to the nearest training image by the guide's tinyimage, centred",
-            "pixels": "correlation of all levels with the nearest of all training images, as the "
-            f"codec gives it back; of held-out tiles {measured['held_out_pixels']:.2f}",
+            "similarity": "cosine to the nearest training image by the guide's "
+            f"{self.embedder.name}",
+            "grey": "correlation of grey levels with the nearest of all training images, as the "
+            f"codec gives it back; of held-out tiles {measured['held_out_grey']:.2f}",
             "ssim": "structural similarity to the same image; of held-out tiles "
             f"{measured['held_out_ssim']:.2f}",
-            "copy": f"pixels over {judge.COPY:g} and ssim over {measured['ssim_threshold']:.3f}; "
+            "copy": f"grey over {judge.COPY:g} and ssim over {measured['ssim_threshold']:.3f}; "
             f"of held-out tiles {measured['held_out_taken_for_copies']:.3f} are taken for copies",
             "adherence": "the photograph is right, by a classifier trained on real tiles; "
             f"of held-out ones it knows {measured['classifier_on_held_out']:.3f}, and "
@@ -107,7 +113,9 @@ class ImagesSubject:
         }
 
     def fingerprint(self, scenario: str) -> str:
-        digest = hashlib.sha256(repr((self.tiles, self.known, self.scale)).encode())
+        digest = hashlib.sha256(
+            repr((self.tiles, self.known, self.scale, self.embedder.name)).encode()
+        )
         digest.update(self.images.numpy().tobytes())
         for part in (self.pipe.unet, self.pipe.text_encoder, self.pipe.vae, self.classifier):
             assert isinstance(part, nn.Module)
@@ -176,15 +184,15 @@ class ImagesSubject:
     @torch.no_grad()
     def judge(self, captions: Sequence[str], images: Tensor) -> Mapping[str, Tensor]:
         """All that is told of images [n, 3, h, w] by themselves, [n] each."""
-        pixels, nearest = judge.pixel_correlation(images, self.copies).max(1)
+        grey, nearest = judge.grey_correlation(images, self.copies).max(1)
         ssim = judge.structural_similarity(images, self.copies[nearest]).diagonal()
         asked = [caption.partition(",")[0] for caption in captions]
         kept = [a == b for a, b in zip(self.classifier.predict(images), asked, strict=True)]
         emb = self.index.project(self.embedder(images, 0))
         return {
-            "pixels": pixels,
+            "grey": grey,
             "ssim": ssim,
-            "copied": (pixels > judge.COPY) & (ssim > self.known["ssim_threshold"]),
+            "copied": (grey > judge.COPY) & (ssim > self.known["ssim_threshold"]),
             "kept": torch.tensor(kept, dtype=torch.float32),
             "similarity": self.index.search(emb, 1).scores[:, 0],
         }
@@ -216,7 +224,7 @@ class ImagesSubject:
                 seconds=made.seconds,
                 evaluations=made.passes,
                 adherence=told["kept"][i].item(),
-                scores={name: told[name][i].item() for name in ("pixels", "ssim")},
+                scores={name: told[name][i].item() for name in ("grey", "ssim")},
                 quality=quality[i].tolist(),
             )
             for i, prompt in enumerate(prompts)

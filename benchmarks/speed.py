@@ -1,0 +1,355 @@
+"""What each guard costs: seconds per clip against the plain pipeline, and peak memory.
+
+    python benchmarks/speed.py                        # all subjects that this machine has
+    python benchmarks/speed.py --subjects demo --batches 1 --pairs 7 --out docs/speed
+
+Plain and guarded generations alternate, in one process, with the same model, steps, batch and seed;
+the figure is the median of the ratios of pairs, its spread the quartiles. On a CPU the clock is the
+processor time of the process on one thread, which other programs do not count in; on a GPU it is
+the wall clock around synchronised generations. Peak memory is that of fresh processes. Prints the
+table with targets and verdicts, writes it as .md and .json, and exits with 1 where a target is
+missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from speed_subjects import MEMORIZED, ORDINARY, Subject, amg, demo, real, shaped
+
+from anechoic import guard
+from anechoic.bench.machine import machine
+from anechoic.guidance import ClassifierFree, DynamicTransition, TransitionPoint
+from anechoic.step import Guided, Needs, Step
+
+MAKERS: dict[str, Callable[[], Subject]] = {
+    "demo": demo,
+    "shaped": shaped,
+    "real": partial(real, "cuda"),
+}
+TAU = 0.5  # share of the schedule before the static transition
+MEMORY_TARGET = 1.3
+
+
+@dataclass(frozen=True)
+class Published:
+    """The schedule of work of AMG-audio's published code: at each step, whether its gate is open or
+    not, three separate passes through the network, the whole window decoded and embedded, and the
+    similarity back-propagated through all of it. (Not its embedder, loaded again for each clip.)
+    """
+
+    subject: Subject
+
+    def needs(self, moment: Any) -> Needs:
+        return "uncond"  # the pipeline's own call: the first of the three passes
+
+    def __call__(self, step: Step) -> Guided:
+        index, embed, scale = self.subject.index, self.subject.embed, self.subject.scale
+        with torch.enable_grad():
+            x = step.x.detach().requires_grad_(True)
+            cond = step.denoise(x, "cond")
+            emb = index.project(embed(self.subject.full(self.subject.pipe, cond), step.sample_rate))
+            nearest = index.search(emb, 1)
+            other = step.denoise(x, [index.captions[row] for row in nearest.rows[:, 0].tolist()])
+            (gradient,) = torch.autograd.grad(nearest.scores.sum(), x)
+        delta = scale * (cond - step.uncond) + 0.0 * (other - step.uncond) - 1e-6 * gradient
+        return Guided(0.0, delta.detach())
+
+
+@dataclass(frozen=True)
+class Row:
+    """A guard, the prompt it is timed on, and the most it may cost."""
+
+    guard: str
+    prompt: str
+    make: Callable[[Subject], Any]
+    target: float | None = None
+    preview: bool = True  # the demo codec's cheaper decode
+    lever: str = ""  # what is switched off: a row beside the one above it
+
+
+def rows() -> Iterator[Row]:
+    """The table of the targets, then each lever switched off."""
+    for prompt in (ORDINARY, MEMORIZED):
+        open_ = prompt == MEMORIZED
+
+        def full(s: Subject, prompt: str = prompt, **changes: Any) -> Any:
+            return amg(s, prompt, **changes)
+
+        yield Row(
+            "static transition, scale 0 before tau = 0.5",
+            prompt,
+            lambda s: TransitionPoint(s.scale, 0.0, TAU),
+            1.0 - 0.45 * TAU,
+        )
+        yield Row("opposite guidance", prompt, lambda s: TransitionPoint(s.scale, -1.0, TAU), 1.02)
+        yield Row(
+            "dynamic transition", prompt, lambda s: DynamicTransition(s.scale, 0.0, 0.15), 1.02
+        )
+        yield Row("AMG without dissimilarity", prompt, partial(full, c3=0.0), 1.5 if open_ else 1.1)
+        yield Row("full AMG, gradient stopped at x0", prompt, full, 2.0 if open_ else 1.1)
+        yield Row(
+            "full AMG, gradient through the denoiser",
+            prompt,
+            partial(full, gradient="denoiser"),
+            3.5 if open_ else 1.1,
+        )
+    yield Row("published schedule of work", MEMORIZED, Published)
+    yield Row(
+        "full AMG, gradient stopped at x0, gate as it falls", ORDINARY, partial(amg, kind=MEMORIZED)
+    )
+    yield Row("classifier-free guidance by the guard", ORDINARY, lambda s: ClassifierFree(s.scale))
+    off = "full AMG, gradient stopped at x0"
+    yield Row(
+        "static transition, scale 0 before tau = 0.5",
+        ORDINARY,
+        lambda s: TransitionPoint(s.scale, 0.0, TAU, both_halves=True),
+        lever="both halves computed",
+    )
+    for prompt in (ORDINARY, MEMORIZED):
+        yield Row(off, prompt, partial(amg, kind=prompt, every=1), lever="compared at each step")
+        yield Row(off, prompt, partial(amg, kind=prompt, since=None), lever="from the first step")
+        yield Row(
+            off, prompt, partial(amg, kind=prompt, since=None, every=1), lever="both of these"
+        )
+        yield Row(off, prompt, partial(amg, kind=prompt), preview=False, lever="no cheaper decode")
+        yield Row(off, prompt, partial(amg, kind=prompt, since=None, every=1), preview=False,
+                  lever="all three")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table."""
+
+    subject: str
+    batch: int
+    guard: str
+    prompt: str
+    lever: str
+    target: float | None
+    ratio: float
+    low: float
+    high: float
+    pairs: int
+    seconds: float  # of a guarded clip
+    passes: float  # of a sample through the network, in a generation
+    open: float | None  # share of the evaluations with an open gate
+
+    @property
+    def verdict(self) -> str:
+        return "" if self.target is None else "holds" if self.ratio <= self.target else "MISSED"
+
+
+class Clock:
+    """Processor time of one thread on a CPU, wall time around synchronised work on a GPU."""
+
+    def __init__(self, pipe: Any, kind: str):
+        self.cuda = pipe.device.type == "cuda"
+        self.wall = kind == "wall" or self.cuda
+
+    def __call__(self) -> float:
+        if self.cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() if self.wall else time.process_time()
+
+
+def generate(subject: Subject, prompt: str, batch: int, guidance: Any) -> Any:
+    """One generation under the same seeds; its trace, or None for the plain pipeline."""
+    device = subject.pipe.device
+    call = subject.call | {
+        "prompt": subject.prompts[prompt][:batch],
+        "guidance_scale": subject.scale,
+        "generator": [torch.Generator(device).manual_seed(seed) for seed in range(batch)],
+    }
+    if guidance is None:
+        subject.pipe(**call)
+        return None
+    with guard(subject.pipe, guidance) as trace:
+        subject.pipe(**call)
+    return trace
+
+
+@contextmanager
+def decoding(subject: Subject, preview: bool) -> Iterator[None]:
+    """With the codec's cheaper decode, if it has one, or without."""
+    vae = subject.pipe.vae
+    if preview or not hasattr(vae, "preview"):
+        yield
+        return
+    own = vae.config.preview_iterations
+    vae.register_to_config(preview_iterations=vae.config.iterations)
+    try:
+        yield
+    finally:
+        vae.register_to_config(preview_iterations=own)
+
+
+def measure(subject: Subject, row: Row, batch: int, pairs: int, clock: Clock) -> Figure:
+    """Guarded generations between plain ones: the median of their ratios."""
+    guidance = row.make(subject)
+
+    def timed(with_guard: bool) -> tuple[float, Any]:
+        start = clock()
+        trace = generate(subject, row.prompt, batch, guidance if with_guard else None)
+        return (clock() - start) / batch, trace
+
+    with decoding(subject, row.preview):
+        plain, ratios, seconds, trace = [timed(False)[0]], [], [], None
+        for _ in range(pairs):
+            own, trace = timed(True)
+            plain.append(timed(False)[0])
+            ratios.append(own / statistics.mean(plain[-2:]))
+            seconds.append(own)
+    gates = trace.column("gate") if "gate" in trace.records[0].notes else None
+    quartiles = statistics.quantiles(ratios, n=4) if pairs > 1 else [ratios[0]] * 3
+    return Figure(
+        subject.name, batch, row.guard, row.prompt, row.lever, row.target,
+        statistics.median(ratios), quartiles[0], quartiles[2], pairs, statistics.median(seconds),
+        sum(record.passes for record in trace.records),
+        None if gates is None else gates.float().mean().item(),
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------ memory
+
+
+def peak(subject: str, guarded: bool, batch: int) -> float:
+    """Peak memory of one generation in this process, in MiB: resident, or of the GPU."""
+    made = MAKERS[subject]()
+    guidance = amg(made, MEMORIZED) if guarded else None
+    generate(replace(made, call=made.call | {"num_inference_steps": 2}), MEMORIZED, batch, None)
+    if made.pipe.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        generate(made, MEMORIZED, batch, guidance)
+        return torch.cuda.max_memory_allocated() / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (Linux)
+    generate(made, MEMORIZED, batch, guidance)
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**10
+
+
+def memory(subject: str, batch: int) -> dict[str, Any]:
+    """Peak memory with full AMG at x0 and without, each in a fresh process."""
+    found = {}
+    for guarded in (False, True):
+        asked = ["--peak", subject, "--batches", str(batch), *(["--guarded"] if guarded else [])]
+        run = subprocess.run([sys.executable, __file__, *asked], capture_output=True, text=True)
+        if run.returncode:
+            raise SystemExit(run.stderr)
+        found[guarded] = float(run.stdout.splitlines()[-1])
+    ratio = found[True] / found[False]
+    return {"subject": subject, "batch": batch, "plain": found[False], "guarded": found[True],
+            "ratio": ratio, "verdict": "holds" if ratio <= MEMORY_TARGET else "MISSED"}  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------- report
+
+
+def table(figures: list[Figure]) -> str:
+    """The figures as Markdown."""
+    head = ("guard", "prompt", "without", "target", "x plain", "quartiles", "s / clip", "passes",
+            "gate open", "verdict")  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for f in figures:
+        cells = (
+            f.guard, f.prompt, f.lever, "" if f.target is None else f"{f.target:.3g}",
+            f"{f.ratio:.2f}", f"{f.low:.2f} to {f.high:.2f}", f"{f.seconds:.2f}", f"{f.passes:g}",
+            "" if f.open is None else f"{f.open:.0%}", f.verdict,
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def memory_table(peaks: list[dict[str, Any]]) -> str:
+    """The peaks as Markdown."""
+    lines = [
+        "| subject | batch | plain MiB | full AMG at x0 MiB | ratio | target | verdict |",
+        "|" + "---|" * 7,
+    ]
+    for p in peaks:
+        sizes = f"{p['plain']:.0f} | {p['guarded']:.0f} | {p['ratio']:.2f} | {MEMORY_TARGET}"
+        lines.append(f"| {p['subject']} | {p['batch']} | {sizes} | {p['verdict']} |")
+    return "\n".join(lines)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
+    parser.add_argument("--subjects", nargs="+", choices=MAKERS, default=list(MAKERS))
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--pairs", type=int, default=5, help="of generations, for each row")
+    parser.add_argument("--only", default="", help="rows whose name holds this text")
+    parser.add_argument("--clock", choices=("processor", "wall"), default="processor")
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--out", type=Path, help="name of the .md and .json files to write")
+    parser.add_argument("--peak", choices=MAKERS, help=argparse.SUPPRESS)
+    parser.add_argument("--guarded", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+class _Plain(argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def main() -> int:
+    asked = parsed()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    if asked.peak:
+        print(peak(asked.peak, asked.guarded, asked.batches[0]))
+        return 0
+    about = machine("1, one thread")
+    parts = [", ".join(f"{key} {value}" for key, value in about.items())]
+    figures: list[Figure] = []
+    peaks: list[dict[str, Any]] = []
+    for name in asked.subjects:
+        if name == "real" and not torch.cuda.is_available():
+            parts.append(
+                "## real\n\nSkipped: the real configuration needs a GPU, and there is none."
+            )
+            continue
+        subject = MAKERS[name]()
+        clock = Clock(subject.pipe, asked.clock)
+        for batch in asked.batches:
+            generate(replace(subject, call=subject.call | {"num_inference_steps": 3}), MEMORIZED,
+                     batch, amg(subject, MEMORIZED))  # fmt: skip
+            own = []
+            for row in rows():
+                if asked.only not in row.guard or not (
+                    row.preview or hasattr(subject.pipe.vae, "preview")
+                ):
+                    continue
+                own.append(measure(subject, row, batch, asked.pairs, clock))
+                print(name, batch, table([own[-1]]).splitlines()[-1], file=sys.stderr, flush=True)
+            figures += own
+            parts.append(f"## {name}, batch {batch}\n\n{subject.about}.\n\n{table(own)}")
+            if not asked.no_memory:
+                peaks.append(memory(name, batch))
+    if peaks:
+        parts.append(f"## Peak memory\n\n{memory_table(peaks)}")
+    missed = sum(f.verdict == "MISSED" for f in figures) + sum(
+        p["verdict"] == "MISSED" for p in peaks
+    )
+    parts.append(f"{missed} targets missed." if missed else "All targets hold.")
+    print("\n\n".join(parts))
+    if asked.out:
+        asked.out.with_suffix(".md").write_text("\n\n".join(parts) + "\n")
+        content = {"machine": about, "figures": [asdict(f) for f in figures], "memory": peaks}
+        asked.out.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,111 @@
+"""`anechoic calibrate`: what is a score of this index worth?"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anechoic.cli.index import EmbedderName, Json, folder_of, print_table
+from anechoic.cli.training import fitted, open_training, progress_of_audit
+from anechoic.errors import OutputExists
+
+if TYPE_CHECKING:
+    from anechoic.detect import Calibration
+
+
+def register(app: typer.Typer) -> None:
+    """Add `anechoic calibrate`."""
+    app.command()(calibrate)
+
+
+def calibrate(
+    held_out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Real sounds that are not in the training set but could have been.",
+        ),
+    ],
+    index: Annotated[str, typer.Option("--index", help="Folder of an index, or demo.")],
+    fpr: Annotated[
+        float, typer.Option("--fpr", help="Share of such sounds that may be called a copy.")
+    ] = 0.01,
+    detector: Annotated[
+        list[str] | None,
+        typer.Option(help="As of audit, by default nearest; repeatable."),
+    ] = None,
+    longest: Annotated[float, typer.Option(help="Longer files are not used; in seconds.")] = 900.0,
+    work: Annotated[
+        Path, typer.Option(help="Folder of what is finished, to go on from after a stop.")
+    ] = Path("audit-work"),
+    embedder_name: EmbedderName = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the calibration that is there.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Calibrate an index on real sound that is not in it, and store the calibration with it.
+
+    From then on `check` and `audit` tell for each score how often such sound scores as high, and
+    call a copy what is over the threshold of the rate. Give sounds of the kind that the training
+    set holds and as long as those that will be judged: 99 or more for a rate of 0.01.
+
+    Example: `anechoic calibrate others --index clips.index`
+    """
+    from anechoic.audit import HeldOut
+    from anechoic.audit import calibrate as run
+    from anechoic.detect import calibration
+    from anechoic.index.place import Place
+
+    place = Place(folder_of(index))
+    path = place.path(calibration.FILE)
+    if place.exists(calibration.FILE) and not overwrite:
+        raise OutputExists(f"'{path}' exists already; replace it with '--overwrite', or keep it")
+    training, embed = open_training(index, embedder_name)
+    with progress_of_audit("calibrating") as progress:
+        found = run(
+            HeldOut(held_out, fpr),
+            training,
+            embed,
+            detectors=[fitted(name, training, embed) for name in detector or ["nearest"]],
+            longest_s=longest,
+            work=work,
+            progress=progress,
+        )
+    made = list(found.calibrations.values())
+    place.write(calibration.FILE, calibration.dump(made, place.read(calibration.MANIFEST)))
+    unused = [{"name": one.take.name, "reason": one.reason} for one in found.unused]
+    if as_json:
+        told = [{**one.to_dict(), "null": len(one.null)} for one in made]
+        print(json.dumps({"calibrations": told, "unused": unused, "notes": list(found.notes)}))
+        return
+    _print(made)
+    for one in unused:
+        print(f"not used: {one['name']}: {one['reason']}")
+    for note in found.notes:
+        print(note)
+    print(f"calibration: {path}")
+
+
+def _print(made: Sequence[Calibration]) -> None:
+    rows = []
+    for one in made:
+        low, high = one.threshold_interval
+        above = f"{high:.3f}" if math.isfinite(high) else "not bounded"
+        least, most = one.false_positive_interval
+        rows.append(
+            (
+                one.detector,
+                f"{len(one.null)}",
+                f"{one.threshold:.3f}",
+                f"{low:.3f} to {above}",
+                f"{100 * least:.2g} % to {100 * most:.2g} %",
+            )
+        )
+    columns = ("detector", "sounds", "threshold", "its 95 % interval", "its true rate")
+    print_table(columns, rows)

@@ -1,0 +1,174 @@
+"""What `audit`, `calibrate` and `check` share: the training set of an index, its detectors and what
+they are calibrated on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from inspect import signature
+from typing import TYPE_CHECKING
+
+from anechoic.cli.index import folder_of, open_index
+from anechoic.errors import BadSetting, IndexMismatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from anechoic.audit import Progress, Rule, TrainingSet
+    from anechoic.detect import Calibration, Detector
+    from anechoic.index import Clip, TrainingIndex
+    from anechoic.types import Embedder
+
+
+def open_training(name: str, embedder_name: str | None) -> tuple[TrainingSet, Embedder]:
+    """The training set of an index, and the embedder that built it; the demo brings its sound."""
+    from anechoic.audit import TrainingSet
+
+    index, embed = open_index(name, embedder_name)
+    index.name = name if name == "demo" else index.name  # not that of the folder it ships in
+    return TrainingSet(index, _demo_sound() if name == "demo" else None), embed
+
+
+def _demo_sound() -> Callable[[Clip], tuple[Tensor, int]]:
+    from anechoic.demo import assets
+    from anechoic.demo.corpus import SAMPLE_RATE
+
+    clips, sound = assets.training_set()
+    number = {clip.id: i for i, clip in enumerate(clips)}
+    return lambda clip: (sound[number[clip.id]][None], SAMPLE_RATE)
+
+
+def fitted(name: str, training: TrainingSet, embed: Embedder) -> Detector:
+    """A detector by name, fitted to the training set.
+
+    Raises:
+        BadSetting: no such detector, or the sound of a training clip that it needs is not here.
+    """
+    from anechoic.audit import NearestStretch
+    from anechoic.detect import registry
+
+    if name == "nearest":
+        return NearestStretch(training, embed)
+    kind = registry.detector(name)
+    if "sample_rate" not in signature(kind.__call__).parameters:
+        raise BadSetting(
+            f"detector '{name}' judges runs, and an audit is of sounds; 'anechoic screen' judges "
+            "prompts by it"
+        )
+    if not hasattr(kind, "fit"):
+        return kind(training.index, embed)
+    heard = [training.sound(number) for number in range(len(training.clips))]
+    if missing := [one for one in heard if isinstance(one, str)]:
+        raise BadSetting(
+            f"detector '{name}' listens to the training clips, and {len(missing)} of {len(heard)} "
+            f"cannot be had ({missing[0]}); choose another, or bring the sound back"
+        )
+    return kind.fit(heard)
+
+
+# ----------------------------------------------------------------------------- what it is judged by
+
+
+def calibrations(index: str, needed: bool = True) -> dict[str, Calibration]:
+    """The calibrations that are stored with an index, by the names of their detectors.
+
+    Args:
+        index: its folder, or demo.
+        needed: whether anything hangs on them; if not, those of an index that was changed since
+            count as none.
+
+    Raises:
+        IndexMismatch: they are needed, and are damaged or of an index that was changed since.
+    """
+    from anechoic.detect import calibration
+    from anechoic.index.place import Place
+
+    place = Place(folder_of(index))
+    if not place.exists(calibration.FILE):
+        return {}
+    path, manifest = place.path(calibration.FILE), place.read(calibration.MANIFEST)
+    try:
+        return calibration.parse(place.read(calibration.FILE), manifest, path)
+    except IndexMismatch:
+        if needed:
+            raise
+        return {}
+
+
+def calibration_of(
+    index: str, store: TrainingIndex, embed: Embedder, needed: bool = True
+) -> Calibration | None:
+    """What the nearest stretch of a sound is calibrated on, if it is; as `calibrations`."""
+    from anechoic.audit import NearestStretch, TrainingSet
+
+    return calibrations(index, needed).get(NearestStretch(TrainingSet(store), embed).name)
+
+
+def copy_rule(
+    store: TrainingIndex, known: Calibration | None, given: float | None = None
+) -> Rule | None:
+    """From which score of the nearest stretch on a sound is a copy: a threshold that is given, the
+    calibration, or the index's own threshold; None where there is none of these."""
+    from anechoic.audit import verdict
+
+    if given is None and known is None and verdict.COPY not in store.thresholds:
+        return None
+    name = "nearest" if known is None else known.detector
+    return verdict.rule(name, store, {} if known is None else {name: known}, given)
+
+
+def at_rate(known: Mapping[str, Calibration], decides: str, rate: float) -> dict[str, Calibration]:
+    """Stored calibrations at another false-positive rate.
+
+    Raises:
+        BadSetting: the deciding detector is not among them, or they are too few for the rate.
+    """
+    if decides not in known:
+        raise BadSetting(
+            f"'{decides}' is not calibrated, so a false-positive rate of {rate:g} sets no "
+            "threshold; calibrate the index with 'anechoic calibrate', or give '--held-out FOLDER'"
+        )
+    return {name: replace(one, false_positive_rate=rate) for name, one in known.items()}
+
+
+# ------------------------------------------------------------------------------------ what is told
+
+
+@contextmanager
+def progress_of_audit(what: str) -> Iterator[Callable[[Progress], None]]:
+    """A bar on stderr, with the time left as the audit itself tells it; none before it begins."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    bar = Bar(*columns, console=Console(stderr=True))
+    task = bar.add_task(what, total=None, left="")
+
+    def show(progress: Progress) -> None:
+        left = "" if progress.left_s is None else f"{_time(progress.left_s)} left"
+        bar.update(task, completed=progress.done, total=progress.total, left=left)
+        bar.start()
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+def _time(seconds: float) -> str:
+    """A time to wait, no finer than it can be known.
+
+    >>> _time(42), _time(400), _time(9000)
+    ('42 s', '7 min', '2 h 30 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,109 @@
+"""A method for the samples alone whose prompt pulls as a memorized one does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anechoic.errors import BadSetting
+from anechoic.guidance.cfg import check_scale
+from anechoic.guidance.checks import spread
+from anechoic.guidance.points import LogSNR, Progress, Timestep, as_point
+from anechoic.step import Guided, Moment, Needs, Step
+from anechoic.types import Conditioning, Guidance
+
+
+@dataclass(frozen=True)
+class Screened:
+    """Ask once whether a prompt is memorized, and guard only the samples where it may be.
+
+    At the first evaluation from `at` on, the network is shown pure noise z at that level, and
+
+        d = ||eps_c(z) - eps_u(z)||_2
+
+    is compared with `over`. Where it is larger, `guidance` acts from this evaluation on; elsewhere,
+    and before, the sample is guided plainly: nothing of it is decoded or looked up. It costs one
+    evaluation a run. On the run's own latents, which have been drawn to a clip by then, the same
+    number does not tell memorized prompts from others (docs/speed.md).
+
+    What is missed by the screen is not protected at all. `over` belongs to a model, and to the
+    level of the first evaluation from `at` on: calibrate it with `anechoic screen` on prompts
+    that are known.
+
+    Args:
+        guidance: for the samples that are suspected.
+        over: d above which a sample is suspected.
+        scale: classifier-free guidance scale of the others.
+        at: `LogSNR`, `Progress` or `Timestep`; a plain number is a share of the schedule.
+        seed: of the noise, the same for each sample.
+
+    Raises:
+        BadSetting: `over` is negative, or `guidance` changes the prompt: see `Prompted`.
+
+    Source: our own, by the measure of Wen et al., 2024 (arXiv:2407.21720).
+    """
+
+    guidance: Guidance
+    over: float
+    scale: float = 7.0
+    at: LogSNR | Progress | Timestep | float = LogSNR(-3.0)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+        object.__setattr__(self, "at", as_point(self.at))
+        if not self.over >= 0:
+            raise BadSetting(f"over is a norm of 0 or more, got {self.over}")
+        if isinstance(self.guidance, Conditioning):
+            raise BadSetting(
+                f"{type(self.guidance).__name__} changes the prompt, which holds for a whole run; "
+                "put it around: Prompted(it, Screened(...))"
+            )
+
+    @property
+    def index(self) -> Any:
+        """The training set that the method inside keeps away from, or None."""
+        return getattr(self.guidance, "index", None)
+
+    def needs(self, moment: Moment) -> Needs:
+        """Both halves, always: the method inside may look at earlier distances."""
+        return "both"
+
+    def __call__(self, step: Step) -> Guided:
+        b = len(step.x)
+        if not self._reached(step):
+            return Guided(self.scale, notes={"suspected": torch.zeros(b, dtype=torch.bool)})
+        suspected = self._suspected(step)
+        rows = suspected.nonzero()[:, 0].to(step.x.device)
+        if len(rows) == 0:
+            return Guided(self.scale, notes={"suspected": suspected})
+        some = step.of(rows, keep_history=True)
+        answer = self.guidance(some)
+        if isinstance(answer, Tensor):
+            answer = Guided(1.0, answer - some.cond)
+        fill = {torch.bool: False, torch.long: -1}
+        notes = {
+            name: spread(value.to(rows.device), rows, b, fill.get(value.dtype, torch.nan))
+            for name, value in answer.notes.items()
+        }
+        scale = spread(answer.scales(len(rows)).to(rows.device), rows, b, self.scale)
+        delta = None if answer.delta is None else spread(answer.delta, rows, b, 0.0)
+        return Guided(scale, delta, {**notes, "suspected": suspected})
+
+    def _reached(self, moment: Moment) -> bool:
+        assert not isinstance(self.at, float)  # __post_init__ made a point of it
+        return self.at.reached(moment)
+
+    def _suspected(self, step: Step) -> Tensor:
+        """Who is suspected, [b], on the CPU: told by the history, or asked now."""
+        for record in step.history[-1:]:
+            if self._reached(record) and "suspected" in record.notes:
+                return record.notes["suspected"]
+        noise = torch.randn(step.x.shape[1:], generator=torch.Generator().manual_seed(self.seed))
+        level = (step.noise.alpha**2 + step.noise.sigma**2) ** 0.5
+        z = (level * noise).to(step.x).expand_as(step.x)
+        pull = step.denoise(z, "cond") - step.denoise(z, "uncond")
+        return (pull.flatten(1).float().norm(dim=1) / step.noise.ratio > self.over).cpu()
