@@ -32,7 +32,7 @@ from speed_subjects import MEMORIZED, ORDINARY, Subject, amg, demo, real, shaped
 
 from anechoic import guard
 from anechoic.bench.machine import machine
-from anechoic.guidance import ClassifierFree, DynamicTransition, TransitionPoint
+from anechoic.guidance import ClassifierFree, DynamicTransition, Screened, TransitionPoint
 from anechoic.step import Guided, Needs, Step
 
 MAKERS: dict[str, Callable[[], Subject]] = {
@@ -78,7 +78,8 @@ class Row:
     make: Callable[[Subject], Any]
     target: float | None = None
     preview: bool = True  # the demo codec's cheaper decode
-    lever: str = ""  # what is switched off: a row beside the one above it
+    lever: str = ""  # what is switched off, or on
+    screened: bool = False
 
 
 def rows() -> Iterator[Row]:
@@ -109,7 +110,10 @@ def rows() -> Iterator[Row]:
         )
     yield Row("published schedule of work", MEMORIZED, Published)
     yield Row(
-        "full AMG, gradient stopped at x0, gate as it falls", ORDINARY, partial(amg, kind=MEMORIZED)
+        "full AMG, gradient stopped at x0",
+        ORDINARY,
+        partial(amg, kind=MEMORIZED),
+        lever="gate as it falls",
     )
     yield Row("classifier-free guidance by the guard", ORDINARY, lambda s: ClassifierFree(s.scale))
     off = "full AMG, gradient stopped at x0"
@@ -117,17 +121,28 @@ def rows() -> Iterator[Row]:
         "static transition, scale 0 before tau = 0.5",
         ORDINARY,
         lambda s: TransitionPoint(s.scale, 0.0, TAU, both_halves=True),
-        lever="both halves computed",
+        lever="without: both halves computed",
     )
     for prompt in (ORDINARY, MEMORIZED):
-        yield Row(off, prompt, partial(amg, kind=prompt, every=1), lever="compared at each step")
-        yield Row(off, prompt, partial(amg, kind=prompt, since=None), lever="from the first step")
+        yield Row(off, prompt, screened, lever="with the screen, gate as it falls", screened=True)
+        yield Row(off, prompt, partial(amg, kind=prompt, every=1), lever="without `every`")
+        yield Row(off, prompt, partial(amg, kind=prompt, since=None), lever="without `since`")
+        yield Row(off, prompt, partial(amg, kind=prompt, since=None, every=1), lever="without both")
         yield Row(
-            off, prompt, partial(amg, kind=prompt, since=None, every=1), lever="both of these"
+            off,
+            prompt,
+            partial(amg, kind=prompt),
+            preview=False,
+            lever="without the cheaper decode",
         )
-        yield Row(off, prompt, partial(amg, kind=prompt), preview=False, lever="no cheaper decode")
         yield Row(off, prompt, partial(amg, kind=prompt, since=None, every=1), preview=False,
-                  lever="all three")  # fmt: skip
+                  lever="without all three")  # fmt: skip
+
+
+def screened(subject: Subject) -> Screened:
+    """AMG for the samples alone whose prompt pulls as a memorized one does."""
+    assert subject.over is not None  # there is no such row otherwise
+    return Screened(amg(subject, MEMORIZED), subject.over, subject.scale)
 
 
 @dataclass(frozen=True)
@@ -260,7 +275,7 @@ def memory(subject: str, batch: int) -> dict[str, Any]:
 
 def table(figures: list[Figure]) -> str:
     """The figures as Markdown."""
-    head = ("guard", "prompt", "without", "target", "x plain", "quartiles", "s / clip", "passes",
+    head = ("guard", "prompt", "lever", "target", "x plain", "quartiles", "s / clip", "passes",
             "gate open", "verdict")  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for f in figures:
@@ -291,12 +306,22 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--pairs", type=int, default=5, help="of generations, for each row")
     parser.add_argument("--only", default="", help="rows whose name holds this text")
+    parser.add_argument("--no-levers", action="store_true", help="the table of the targets alone")
     parser.add_argument("--clock", choices=("processor", "wall"), default="processor")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--out", type=Path, help="name of the .md and .json files to write")
     parser.add_argument("--peak", choices=MAKERS, help=argparse.SUPPRESS)
     parser.add_argument("--guarded", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def chosen(subject: Subject, asked: argparse.Namespace) -> Iterator[Row]:
+    """The rows that were asked for and that say something of this subject."""
+    for row in rows():
+        cheaper = hasattr(subject.pipe.vae, "preview")
+        means = (row.preview or cheaper) and (not row.screened or subject.over is not None)
+        if means and asked.only in row.guard and not (row.lever and asked.no_levers):
+            yield row
 
 
 class _Plain(argparse.RawDescriptionHelpFormatter):
@@ -326,11 +351,7 @@ def main() -> int:
             generate(replace(subject, call=subject.call | {"num_inference_steps": 3}), MEMORIZED,
                      batch, amg(subject, MEMORIZED))  # fmt: skip
             own = []
-            for row in rows():
-                if asked.only not in row.guard or not (
-                    row.preview or hasattr(subject.pipe.vae, "preview")
-                ):
-                    continue
+            for row in chosen(subject, asked):
                 own.append(measure(subject, row, batch, asked.pairs, clock))
                 print(name, batch, table([own[-1]]).splitlines()[-1], file=sys.stderr, flush=True)
             figures += own

@@ -35,6 +35,7 @@ class Subject:
     amg: Mapping[str, dict[str, Any]]  # settings for each kind of prompt
     about: str
     full: Callable[[Any, Tensor], Tensor]  # latents to all the sound, as the published code decodes
+    over: float | None = None  # of the screen; None: weights that tell nothing
 
 
 def demo() -> Subject:
@@ -56,6 +57,7 @@ def demo() -> Subject:
         {MEMORIZED: settings, ORDINARY: settings | {"lambda_min": 1.0, "lambda_max": 1.0}},
         f"the demo model, {assets.STEPS} steps, {len(index)} training clips",
         lambda pipe, x0: pipe.vae.decode(x0).sample,
+        over=8.5,
     )
 
 

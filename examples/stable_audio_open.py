@@ -77,7 +77,7 @@ def main() -> None:
 
     print(report.sentence)
     for group in report.groups:
-        told = f"median {group.median:.3f}, 95th percentile {group.p95:.3f}"
+        told = f"mean {group.similarity.mean:.3f}, 95th percentile {group.similarity.p95:.3f}"
         print(f"  {group.guard}: {group.replications} of {group.examined} replicate; {told}")
     print("published, mean similarity and CLAP score:")
     for who, similarity, adherence in PUBLISHED:

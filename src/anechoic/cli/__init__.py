@@ -17,7 +17,7 @@ from anechoic import __version__
 from anechoic.errors import AnechoicError
 
 COMMANDS = (
-    "demo", "doctor", "generate", "index", "check", "screen", "audit", "bench", "basin"
+    "demo", "doctor", "generate", "index", "check", "calibrate", "screen", "audit", "bench", "basin"
 )  # fmt: skip
 
 app = typer.Typer(
