@@ -31,7 +31,7 @@ from anechoic.demo.images.subject import (
 )
 from anechoic.demo.images.tiles import COPIES, PHOTOGRAPHS, SUBJECTS, cut
 from anechoic.demo.images.train import Recipe, train
-from anechoic.errors import AnechoicError, BadSetting, OutputExists
+from anechoic.errors import AnechoicError, BadSetting, OutputExists, UnknownEmbedder
 from anechoic.guidance import ClassifierFree
 
 TILES, IMAGES = cut()
@@ -96,6 +96,25 @@ def test_pixel_correlation_is_blind_to_level_and_contrast_and_signed() -> None:
     torch.testing.assert_close(opposite, -torch.ones(len(PLATES)))
 
 
+def test_the_guides_descriptor_is_blind_to_colour_level_and_contrast() -> None:
+    embed = TinyImage()
+    grey = judge.luma(PLATES)[:, None].expand_as(PLATES)
+    torch.testing.assert_close(embed(grey, 0), embed(PLATES, 0))
+    faded = embed(0.5 * PLATES + 0.2, 0)
+    assert (faded * embed(PLATES, 0)).sum(1).min() > 0.96  # but for what stands for flat
+    coloured = TinyImage("colour")
+    assert (coloured(grey, 0) * coloured(PLATES, 0)).sum(1).min() < 0.95
+    with pytest.raises(UnknownEmbedder, match="'tinyimage:colour'"):
+        TinyImage("grey")
+
+
+def test_an_image_in_other_colours_is_the_same_to_the_judge() -> None:
+    turned = PLATES + 0.1 * torch.tensor([1.0, -0.299 / 0.587, 0.0])[:, None, None]
+    own = judge.grey_correlation(turned, PLATES).diagonal()
+    torch.testing.assert_close(own, torch.ones(len(PLATES)))
+    assert judge.structural_similarity(turned, PLATES).diagonal().min() > 0.999
+
+
 def test_the_guides_descriptor_sees_neither_faint_noise_nor_resolution() -> None:
     embed = TinyImage()
     emb = embed(PLATES, 0)
@@ -147,22 +166,23 @@ def test_plain_cfg_under_the_guard_is_the_plain_pipeline(subject: ImagesSubject)
     assert (plain.passes, guarded.passes) == (10, 10)
 
 
-def test_the_model_returns_its_plates_and_every_method_of_the_table_cuts_them(
+def test_the_model_returns_its_plates_and_the_guards_cut_the_copies(
     subject: ImagesSubject,
 ) -> None:
-    captions = plates(subject)
-    methods = Plan.load(PLANS / "report.toml").methods
+    captions = plates(subject, 3)
+    chosen = ("none", "static-zero", "static-opposite", "dynamic-zero", "fall-opposite",
+              "amg", "volume")  # fmt: skip
+    methods = Plan.load(PLANS / "report.toml").only(chosen).methods
     found = {
         m.name: subject.judge(
             captions, subject.make(captions, 0, subject.guidance(SCENARIO, m)).images
         )
         for m in methods
     }
-    assert found["none"]["copied"].float().mean() >= 0.75
-    for name, told in found.items():
-        if name != "none" and not name.startswith("published"):  # which cut nothing here
-            assert told["copied"].sum() < found["none"]["copied"].sum(), name
-            assert told["grey"].mean() < found["none"]["grey"].mean(), name
+    assert found["none"]["copied"].all()
+    for name in chosen[1:]:
+        assert found[name]["grey"].mean() < found["none"]["grey"].mean(), name
+        assert found[name]["copied"].sum() <= 1, name
 
 
 def test_a_shared_caption_gets_its_photograph_also_under_amg(subject: ImagesSubject) -> None:
