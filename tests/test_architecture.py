@@ -39,6 +39,7 @@ HOMES = {
     "matplotlib": {"bench"},
     "pyarrow": {"audit", "bench", "demo", "index"},
     "ray": {"cluster", "index"},
+    "skimage": {"demo"},
     "typer": {"cli"},
 }
 
