@@ -102,15 +102,24 @@ def test_a_fragment_of_the_waveform_starts_and_ends_where_it_does(waves: Detecto
 def test_correlation_is_that_of_scipy_at_its_best_lag() -> None:
     """An independent reference: one training clip, one window, no resampling."""
     clip, window = noise(2, 1.0), 0.2 * noise(3, 0.5) + noise(2, 1.0)[2000:10000]
-    clip, window = clip - clip.mean(), window - window.mean()
     detector = Correlation.fit([Sounding(clip[None])], RATE, window_s=0.5)
     (finding,) = detector(window[None, None], RATE)
     x = (clip / clip.abs().max()).half().double().numpy()
-    w = window.double().numpy()
-    energy = correlate(x**2, np.ones(len(w)), "valid")
-    expected = np.abs(correlate(x, w, "valid", "direct")) / np.sqrt(energy * (w @ w))
+    w = window.double().numpy() - window.double().mean().item()
+    deviation = np.lib.stride_tricks.sliding_window_view(x, len(w)).std(1) * len(w) ** 0.5
+    expected = np.abs(correlate(x, w, "valid", "direct")) / (deviation * np.linalg.norm(w))
     assert finding.score == pytest.approx(expected.max(), abs=1e-5)
     assert round(-lag_s(finding) * RATE) == expected.argmax() == 2000
+
+
+def test_silence_beside_an_offset_correlates_with_nothing(waves: Detector) -> None:
+    """Two constant stretches are no copy of each other, whatever the sound around them."""
+    push = torch.cat([tune(31, 0.4).abs(), torch.zeros(RATE)])
+    detector = Correlation.fit(
+        [Sounding(torch.cat([tune(30, 0.4).abs(), torch.zeros(RATE)])[None])]
+    )
+    assert one(detector, push).score < 0.9
+    assert one(detector, push + 0.1).score == pytest.approx(one(detector, push).score, abs=1e-3)
 
 
 def test_correlation_with_noise_of_equal_power_is_the_root_of_a_half(waves: Detector) -> None:

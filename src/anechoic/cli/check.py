@@ -105,9 +105,11 @@ def _heard(file: Path) -> tuple[Tensor, int]:
         BadAudio: it is no usable sound.
     """
     from anechoic import audio
-    from anechoic.detect.sound import mono
+    from anechoic.detect.sound import is_silent, mono
+    from anechoic.errors import BadAudio
 
     wav, sample_rate = audio.read(file)
     heard = mono(wav[None], sample_rate)
-    audio.require_sound(heard, f"'{file}'")  # a constant offset is none
+    if is_silent(heard):
+        raise BadAudio(f"'{file}' is a constant offset, which is silence; leave it out")
     return heard, sample_rate

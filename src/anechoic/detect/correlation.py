@@ -44,9 +44,10 @@ class Correlation:
         s = max_{w, j, lag} |<w, x_j[lag : lag + n]>| / (||w|| ||x_j[lag : lag + n]||)
 
     where w are windows of the clip, n samples each and half a window apart, so that a fragment of
-    one and a half windows inside other sound holds a whole one. The energy is that of the stretch
-    that is compared, on both sides: neither level nor what stands around changes the score, nor
-    does turning the wave over. A training clip shorter than a window is slid, whole, over the clip.
+    one and a half windows inside other sound holds a whole one. Mean and energy are those of the
+    stretch that is compared, on both sides, and the mean is taken off: neither level nor a constant
+    offset nor what stands around changes the score, nor does turning the wave over. A training
+    clip shorter than a window is slid, whole, over the clip.
 
     Clips shorter than a window are not compared, and neither are stretches 40 dB under the
     loudest. The ends of the match are where the two waves part, to some 10 ms.
@@ -191,6 +192,8 @@ class Correlation:
         """Follow the two waves from the peak to where they part."""
         wave = self._wave(peak.row)
         lag = peak.start - peak.match_start
+        clip = clip - clip[peak.start : peak.start + peak.length].mean()
+        wave = wave - wave[peak.match_start : peak.match_start + peak.length].mean()
         first = max(-lag, 0)  # what both hold, in the training clip's time
         last = min(len(wave), len(clip) - lag)
         frame = max(round(FRAME_S * self.sample_rate), 1)
@@ -219,7 +222,7 @@ def _windows(clip: Tensor, length: int) -> list[tuple[int, Tensor]]:
     last = len(clip) - length
     starts = sorted({*range(0, last, max(length // 2, 1)), last})
     windows = [(start, clip[start : start + length]) for start in starts]
-    energies = [window.double().square().sum() for _, window in windows]
+    energies = [(window.double() - window.double().mean()).square().sum() for _, window in windows]
     loud = AUDIBLE * max(energies)
     return [window for window, energy in zip(windows, energies, strict=True) if energy > loud]
 
@@ -229,12 +232,15 @@ def _fft_length(samples: int) -> int:
 
 
 def _stretch_weight(waves: Tensor, length: int) -> Tensor:
-    """1 / the norm of each stretch of `length` samples, [n, t] -> [n, t - length + 1].
+    """1 / the norm of each stretch of `length` samples around its mean, [n, t - length + 1].
 
     Nothing where a stretch is hardly heard: then it correlates with nothing.
     """
-    total = torch.nn.functional.pad(waves.double().square().cumsum(1), (1, 0))
-    energy = total[:, length:] - total[:, :-length]
+    total, square = (
+        torch.nn.functional.pad(x.cumsum(1), (1, 0)) for x in (waves.double(), waves.double() ** 2)
+    )
+    mean = (total[:, length:] - total[:, :-length]) / length
+    energy = square[:, length:] - square[:, :-length] - length * mean**2
     heard = energy > AUDIBLE * energy.amax(1, keepdim=True)
     return torch.where(heard, energy.clamp_min(1e-30).rsqrt(), 0.0).float()
 
@@ -244,6 +250,7 @@ def _correlate(spectra: Tensor, template: Tensor, weight: Tensor, size: int) -> 
 
     The transform is as long as the waves: what wraps around is past the last whole lag.
     """
+    template = template - template.mean()  # then the mean of a stretch does not matter
     unit = torch.fft.rfft(template / template.norm(), size).conj()
     return torch.fft.irfft(spectra * unit, size)[:, : weight.shape[1]].abs_() * weight
 

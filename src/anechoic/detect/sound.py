@@ -9,6 +9,7 @@ from torch import Tensor
 from anechoic.errors import BadAudio
 
 SILENCE = 1e-6  # a peak below this is silence, as everywhere in anechoic
+OFFSET = 0.1  # of the rms: from there on a constant offset is taken off; sound has less
 CANCELLED = 0.01  # a mean with less of the loudest channel's energy has lost the sound
 
 
@@ -16,7 +17,8 @@ def mono(wav: Tensor, sample_rate: int, name: str = "the sound") -> Tensor:
     """Sound [b, c, t] to one channel, [b, t] float32 on the CPU.
 
     The mean of the channels; where they cancel each other, the loudest of them, for a copy with
-    one channel turned over is still a copy. A constant offset is no sound, and is taken off.
+    one channel turned over is still a copy. A constant offset is no sound: one that stands out is
+    taken off.
 
     Raises:
         BadAudio: another shape, no samples, a rate that is none, NaN or infinite samples.
@@ -30,7 +32,10 @@ def mono(wav: Tensor, sample_rate: int, name: str = "the sound") -> Tensor:
     if not torch.isfinite(wav).all():
         bad = int((~torch.isfinite(wav)).sum())
         raise BadAudio(f"{name} has {bad} samples that are NaN or infinite; generate it again")
-    wav = wav - wav.mean(2, keepdim=True)
+    offset = wav.mean(2, keepdim=True)
+    wav = torch.where(
+        offset.abs() > OFFSET * wav.std(2, correction=0, keepdim=True), wav - offset, wav
+    )
     middle, energy = wav.mean(1), wav.double().square().sum(2)
     loudest = wav[torch.arange(len(wav)), energy.argmax(1)]
     cancelled = middle.double().square().sum(1) < CANCELLED * energy.amax(1)
