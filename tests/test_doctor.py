@@ -76,7 +76,7 @@ def test_json_tells_all_of_it(here: Path, run: Run) -> None:
     told = json.loads(out)
     assert (code, told["ready"], told["guard"], told["index"]) == (0, True, "static", None)
     assert [f["name"] for f in told["findings"]] == [
-        "model", "weights", "scheduler", "length", "guard", "memory", "time",
+        "model", "weights", "scheduler", "makes", "guard", "memory", "time",
     ]  # fmt: skip
     assert told["run"]["at"] == "Timestep(t=500)"
     assert told["run"] | {"steps": 7, "seconds": 0.004, "dtype": "bfloat16"} == told["run"]
@@ -137,7 +137,7 @@ PROBLEMS: dict[str, tuple[Callable[[], object], tuple[str, ...], str]] = {
     ),
     "too long": (
         lambda: None, ("--seconds", "9"),
-        "length: this model makes up to 0.004 s of sound, and 9 were asked for; change '--seconds'",
+        "makes: this model makes up to 0.004 s of sound, and 9 were asked for; change '--seconds'",
     ),
     "no index": (
         lambda: shutil.rmtree("i"), INDEX,

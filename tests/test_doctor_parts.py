@@ -41,7 +41,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["StableAudioPipeline", "AudioLDM2Pipeline", "StableDiffusionXLPipeline"]
+    "name",
+    [
+        "StableAudioPipeline",
+        "AudioLDM2Pipeline",
+        "LongCatAudioDiTPipeline",  # which makes its scheduler by itself, and saves none
+        "StableDiffusionXLPipeline",
+    ],
 )
 def test_a_blueprint_tells_what_the_loaded_pipeline_tells(name: str, tmp_path: Path) -> None:
     pipe = make_tiny(name)
@@ -57,6 +63,7 @@ def test_a_blueprint_tells_what_the_loaded_pipeline_tells(name: str, tmp_path: P
     )
     one, other = (adapter_for(pipe) for pipe in (blueprint.pipe, loaded))
     assert one.sample_rate == other.sample_rate
+    assert blueprint.pipe.scheduler.config == loaded.scheduler.config
     if one.adapter.sound:
         assert one.adapter.sound.longest_s(blueprint.pipe) == one.adapter.sound.longest_s(loaded)
     assert fingerprint_of_files(blueprint) == fingerprint(loaded)  # of float16, as of float32

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.hf import fingerprint, guard
-from anechoic.hf.pipelines import adapter_for, call_arguments, waveforms
+from anechoic.hf.pipelines import adapter_for, call_arguments, sound_seconds, waveforms
 from anechoic.index import TrainingIndex
 from anechoic.types import Guidance
 
@@ -46,18 +46,12 @@ class Pipeline:
     def __post_init__(self) -> None:
         if not self.scale > 1:
             raise BadSetting(f"guidance scale {self.scale:g} is no guidance; give one above 1")
-        connection = adapter_for(self.pipe)
-        if (sound := connection.adapter.sound) is None:
+        if adapter_for(self.pipe).adapter.sound is None:
             raise BadSetting(
                 f"{type(self.pipe).__name__} makes images, and an audit is of sound; give a model "
                 "that makes sound"
             )
-        sample_rate, longest = connection.sample_rate, sound.longest_s(self.pipe)
-        if self.seconds is not None and not 1 / sample_rate <= self.seconds <= longest:
-            raise BadSetting(
-                f"this model makes up to {longest:g} s of sound, and {self.seconds:g} were asked "
-                "for; change '--seconds'"
-            )
+        sound_seconds(self.pipe, self.seconds)
 
     def require_own(self, index: TrainingIndex) -> None:
         """Refuse the index of another model's training set.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.generate import _method, _model
+from anechoic.cli.generate import chosen_guard, known_model
 from anechoic.cli.index import EmbedderName, Json, folder_of, print_table
 
 if TYPE_CHECKING:
@@ -68,11 +68,11 @@ def doctor(
     """
     from anechoic.doctor import Wanted, examine
 
-    known = _model(model)
+    known = known_model(model)
     name = guard or ("static" if index is None else "amg")
 
     def make(store: TrainingIndex | None, embed: Embedder | None) -> Guidance:
-        return _method(name, known, settings or [], store, embed)
+        return chosen_guard(name, known, settings or [], store, embed)
 
     wanted = Wanted(
         known.source,

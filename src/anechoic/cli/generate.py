@@ -24,7 +24,7 @@ from anechoic.cli.index import (
     print_table,
     progress_bar,
 )
-from anechoic.errors import BadSetting, IndexMismatch, OutputExists, UnsupportedPipeline
+from anechoic.errors import BadSetting, IndexMismatch, OutputExists
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -139,9 +139,9 @@ def generate(
 
     files = _outputs(output, len(prompts), overwrite)
     store, embed = _training_set(index, embedder_name)
-    known = _model(model)
+    known = known_model(model)
     texts = [*(settings or []), *([] if scale is None else [f"scale={scale}"])]
-    method = _method(guard, known, texts, store, embed)
+    method = chosen_guard(guard, known, texts, store, embed)
     pipe = load_pipeline(known.source, device, dtype)
     sample_rate = _check(pipe, seconds, store)
     arguments = call_arguments(pipe, ANY_SCALE, steps or known.steps, seconds)
@@ -209,7 +209,8 @@ def _training_set(
     return None, None
 
 
-def _model(name: str) -> Model:
+def known_model(name: str) -> Model:
+    """A model by the name that a command was given, as 'demo', with what it comes with."""
     if name != "demo":
         return Model(name)
     from anechoic.demo import assets
@@ -220,7 +221,7 @@ def _model(name: str) -> Model:
     return Model(folder, assets.STEPS, {"scale": assets.CFG_SCALE}, guards)
 
 
-def _method(
+def chosen_guard(
     name: str,
     model: Model,
     texts: Sequence[str],
@@ -256,27 +257,16 @@ def _check(pipe: Any, seconds: float | None, store: TrainingIndex | None) -> int
         IndexMismatch: the index is of another model's training set.
     """
     from anechoic.hf import fingerprint
-    from anechoic.hf.pipelines import adapter_for
+    from anechoic.hf.pipelines import adapter_for, sound_seconds
 
-    sample_rate, sound = adapter_for(pipe).sample_rate, adapter_for(pipe).adapter.sound
-    if sound is None:
-        raise UnsupportedPipeline(
-            f"a model that makes sound was expected, and {type(pipe).__name__} makes images; guard "
-            "it in Python: 'with guard(pipe, ...)'"
-        )
-    longest = sound.longest_s(pipe)
-    if seconds is not None and not 1 / sample_rate <= seconds <= longest:
-        raise BadSetting(
-            f"this model makes up to {longest:g} s of sound, and {seconds:g} were asked for; "
-            "change '--seconds'"
-        )
+    sound_seconds(pipe, seconds)
     # the guard looks after its own index; here it is for the verdict, under whatever guard
     if store and store.model and store.model != (own := fingerprint(pipe)):
         raise IndexMismatch(
             f"index '{store.name}' holds the training clips of model '{store.model}', but this one "
             f"is '{own}': a verdict by the wrong clips says nothing; use this model's own index"
         )
-    return sample_rate
+    return adapter_for(pipe).sample_rate
 
 
 # -------------------------------------------------------------------------- generate and judge

@@ -20,9 +20,9 @@ from anechoic.hf.blueprint import (
     fingerprint_of_files,
     read_blueprint,
 )
-from anechoic.hf.load import DTYPES, _usable_device, load_pipeline
+from anechoic.hf.load import load_pipeline, usable_device, usable_dtype
 from anechoic.hf.pace import default_steps, gates, measure_pace
-from anechoic.hf.pipelines import adapter_for
+from anechoic.hf.pipelines import adapter_for, sound_seconds
 from anechoic.hf.schedules import check_scheduler
 from anechoic.index import TrainingIndex
 from anechoic.types import Embedder, Guidance
@@ -40,9 +40,8 @@ def examine(wanted: Wanted, measure: bool = True) -> Examination:
     Raises:
         BadSetting: a device that is not here, or an unknown dtype.
     """
-    if wanted.dtype not in DTYPES:
-        raise BadSetting(f"dtype is one of {', '.join(DTYPES)}, got {wanted.dtype!r}")
-    device = _usable_device(wanted.device)
+    usable_dtype(wanted.dtype)
+    device = usable_device(wanted.device)
     found = Examination()
     blueprint = _model(found, wanted)
     store, embed = _training_set(found, wanted, blueprint)
@@ -76,7 +75,7 @@ def _model(found: Examination, wanted: Wanted) -> Blueprint | None:
         return None
     found.look("weights", partial(_weights, read[0]))
     found.look("scheduler", partial(_scheduler, read[0]))
-    found.look("length", partial(_length, read[0], wanted.seconds))
+    found.look("makes", partial(_makes, read[0], wanted.seconds))
     return read[0]
 
 
@@ -106,17 +105,12 @@ def _scheduler(blueprint: Blueprint) -> str:
     return f"{type(scheduler).__name__}, one that is guarded"
 
 
-def _length(blueprint: Blueprint, seconds: float | None) -> str:
+def _makes(blueprint: Blueprint, seconds: float | None) -> str:
     connection = adapter_for(blueprint.pipe)
-    sound = connection.adapter.sound
-    if sound is None:
+    if connection.adapter.sound is None:
         return "images"
-    longest = sound.longest_s(blueprint.pipe)
-    if seconds is not None and not 1 / connection.sample_rate <= seconds <= longest:
-        raise BadSetting(
-            f"this model makes up to {longest:g} s of sound, and {seconds:g} were asked for; "
-            "change '--seconds'"
-        )
+    sound_seconds(blueprint.pipe, seconds)
+    longest = sound_seconds(blueprint.pipe)
     return f"sound at {connection.sample_rate} Hz, up to {longest:.4g} s"
 
 

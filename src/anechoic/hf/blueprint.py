@@ -9,7 +9,6 @@ asked of it.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import json
 import struct
@@ -23,11 +22,19 @@ import torch
 from torch import nn
 
 from anechoic.errors import UnsupportedPipeline
-from anechoic.hf import load
-from anechoic.hf.original import original_checkpoint
+from anechoic.hf.folder import (
+    MODEL_INDEX,
+    class_of,
+    hub_sentence,
+    listed_parts,
+    local_folder,
+    quietly,
+    reason,
+    require_whole,
+)
 from anechoic.hf.pipelines import adapter_for
 
-SMALL = (load.MODEL_INDEX, "*/*.json", "*/*.txt", "*/*.model")
+SMALL = (MODEL_INDEX, "*/*.json", "*/*.txt", "*/*.model")
 SIGN_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # the sign is the last byte's first bit
 SIGNS = 1024  # of each tensor, as in `anechoic.hf.fingerprint`
 
@@ -76,18 +83,17 @@ def read_blueprint(name: str | Path) -> Blueprint:
             gated or out of reach; a pipeline that cannot be guarded; a part that is missing,
             damaged, or that its library cannot build.
     """
-    folder = _find(str(name))
-    libraries = load._parts(folder / load.MODEL_INDEX, str(name))
-    load._require_whole(folder, libraries)
-    content = json.loads((folder / load.MODEL_INDEX).read_text("utf-8"))
-    parts = {part: _part(folder / part, library, content[part][1])
-             for part, library in libraries.items()}  # fmt: skip
-    kind = _class("diffusers", content["_class_name"])
-    names = inspect.signature(kind).parameters
+    folder = local_folder(str(name)) or _small_files(str(name))
+    listed = listed_parts(folder / MODEL_INDEX, str(name))
+    require_whole(folder, listed)
+    parts = {part: _part(folder / part, *kind) for part, kind in listed.items()}
+    content = json.loads((folder / MODEL_INDEX).read_text("utf-8"))
+    pipeline = class_of("diffusers", content["_class_name"])
+    names = inspect.signature(pipeline).parameters
     settings = {key: value for key, value in content.items() if key in names and key not in parts}
     given = {key: None if isinstance(value, list) else value for key, value in settings.items()}
-    with load._quietly():
-        pipe = kind(**parts, **given)
+    with quietly():
+        pipe = pipeline(**parts, **given)
     weights = {
         part: tuple(sorted((folder / part).glob("*.safetensors")))
         for part, module in parts.items()
@@ -96,22 +102,17 @@ def read_blueprint(name: str | Path) -> Blueprint:
     return Blueprint(str(name), folder, pipe, weights)
 
 
-def _find(name: str) -> Path:
-    folder = Path(name)
-    whole = (folder / load.MODEL_INDEX).is_file()
-    if not whole and (sentence := original_checkpoint(folder)):
-        raise UnsupportedPipeline(sentence)
-    if folder.exists() or not load.HUB_ID.fullmatch(name):
-        return load._find(name)
+def _small_files(name: str) -> Path:
+    """The folder that a pipeline's small files on the hub are fetched to."""
     from huggingface_hub import hf_hub_download, snapshot_download
 
     try:
-        load._parts(Path(hf_hub_download(name, load.MODEL_INDEX)), name)
+        listed_parts(Path(hf_hub_download(name, MODEL_INDEX)), name)
         return Path(snapshot_download(name, allow_patterns=list(SMALL)))
     except UnsupportedPipeline:
         raise
     except Exception as error:  # the hub's client raises what its HTTP library does, too
-        raise UnsupportedPipeline(load._hub_sentence(name, error)) from error
+        raise UnsupportedPipeline(hub_sentence(name, error)) from error
 
 
 def download_bytes(name: str) -> int | None:
@@ -120,7 +121,7 @@ def download_bytes(name: str) -> int | None:
 
     try:
         files = HfApi().model_info(name, files_metadata=True).siblings or ()
-    except Exception:  # see `_find`
+    except Exception:  # see `_small_files`
         return None
     index = {
         file.rfilename.split("/")[0] for file in files if file.rfilename.endswith("config.json")
@@ -132,25 +133,18 @@ def download_bytes(name: str) -> int | None:
     )
 
 
-def _class(library: str, name: str) -> Any:
-    """A class as a model index names it: of a library, or of a pipeline's own module."""
-    pipelines = importlib.import_module("diffusers.pipelines")
-    place = getattr(pipelines, library, None) or importlib.import_module(library)
-    return getattr(place, name)
-
-
 def _part(folder: Path, library: str, name: str) -> Any:
     try:
-        kind = _class(library, name)
+        kind = class_of(library, name)
         if not issubclass(kind, nn.Module):  # a tokenizer, a scheduler: small, and as they are
             return kind.from_pretrained(folder)
-        with load._quietly(), torch.device("meta"):
+        with quietly(), torch.device("meta"):
             if library == "transformers":
                 return kind(kind.config_class.from_pretrained(folder))
             return kind.from_config(kind.load_config(folder))
     except Exception as error:  # of two libraries and all the parts that a folder can name
         raise UnsupportedPipeline(
-            f"'{folder}' is no {name} that {library} can build ({load._reason(error)}); fetch or "
+            f"'{folder}' is no {name} that {library} can build ({reason(error)}); fetch or "
             "save the whole pipeline again"
         ) from error
 

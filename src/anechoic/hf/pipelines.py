@@ -8,11 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anechoic.errors import UnsupportedPipeline
+from anechoic.errors import BadSetting, UnsupportedPipeline
 from anechoic.hf.adapters import ADAPTERS
 from anechoic.hf.connection import Connection
 
-__all__ = ["ADAPTERS", "adapter_for", "call_arguments", "fingerprint", "waveforms"]
+__all__ = [
+    "ADAPTERS",
+    "adapter_for",
+    "call_arguments",
+    "fingerprint",
+    "sound_seconds",
+    "waveforms",
+]
 
 REFUSED = {  # pipelines that one would expect here, and why they are not
     "MusicLDMPipeline": "it is deprecated in diffusers and cannot encode a prompt with "
@@ -53,6 +60,32 @@ def call_arguments(
     if seconds is not None and adapter.sound is not None:
         told[adapter.sound.seconds] = seconds
     return told
+
+
+def sound_seconds(pipe: Any, seconds: float | None = None) -> float:
+    """The length of the sound that a pipeline makes when it is asked for so many seconds.
+
+    Args:
+        pipe: a pipeline of sound.
+        seconds: None: its longest.
+
+    Raises:
+        UnsupportedPipeline: it makes images.
+        BadSetting: longer sound than it makes, or none.
+    """
+    connection = adapter_for(pipe)
+    if (sound := connection.adapter.sound) is None:
+        raise UnsupportedPipeline(
+            f"a model that makes sound was expected, and {type(pipe).__name__} makes images; guard "
+            "it in Python: 'with guard(pipe, ...)'"
+        )
+    longest = sound.longest_s(pipe)
+    if seconds is not None and not 1 / connection.sample_rate <= seconds <= longest:
+        raise BadSetting(
+            f"this model makes up to {longest:g} s of sound, and {seconds:g} were asked for; "
+            "change '--seconds'"
+        )
+    return longest if seconds is None else seconds
 
 
 def waveforms(made: Any) -> Tensor:
