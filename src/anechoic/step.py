@@ -119,7 +119,7 @@ class Step:
     def distance(self) -> Tensor:
         """d_t = ||eps_c - eps_u||_2 of each sample, [b] (Wen et al., 2024; Jain et al., 2025)."""
         difference = (self.cond - self.uncond).flatten(1).float()
-        return difference.norm(dim=1) / self.noise.ratio
+        return torch.linalg.vector_norm(difference, dim=1) / self.noise.ratio
 
     def per_sample(self, values: Tensor) -> Tensor:
         """[b] broadcast against latents, [b, 1, ...]."""

@@ -109,7 +109,10 @@ class BasinEdge:
 
     def reached(self, step: Step) -> Tensor:
         now = step.distance
-        distances = torch.stack([*(r.distance.to(now.device) for r in step.history), now])
+        distances = now[None]
+        if step.history:  # on the CPU: moved in one piece
+            past = torch.stack([record.distance for record in step.history])
+            distances = torch.cat([past.to(now.device), distances])
         if self.fall is None:
             return passed_minimum(distances)
         ratios = [r.noise.ratio for r in step.history] + [step.noise.ratio]

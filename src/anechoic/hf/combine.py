@@ -37,17 +37,22 @@ def combined(
     if isinstance(answer, Tensor):
         return step.noise.from_x0(step.x, answer, kind).to(guided.dtype)
     if uncond is not None and cond is not None:
-        scales = answer.scales(len(step.x))
-        # the pipeline multiplies by a Python float: do the same where the samples agree
-        scale: Tensor | float = (
-            scales[0].item()
-            if bool((scales == scales[0]).all())
-            else step.per_sample(scales).to(cond.device, cond.dtype)
-        )
+        scale = _common(answer.scale)
+        if isinstance(scale, Tensor):
+            scale = step.per_sample(scale.expand(len(step.x))).to(cond.device, cond.dtype)
         guided = combine(uncond, cond, scale)
     if answer.delta is None:
         return guided
     return (guided.float() + step.noise.x0_step(answer.delta, kind)).to(guided.dtype)
+
+
+def _common(scale: Tensor | float) -> Tensor | float:
+    """One number where all samples have the same scale: the pipeline multiplies by a number, too,
+    and in half precision that is not the same as by a tensor."""
+    if not isinstance(scale, Tensor):
+        return scale
+    scales = scale.double().flatten()
+    return scales[0].item() if bool((scales == scales[0]).all()) else scales
 
 
 def check_alone(answer: Guided | Tensor, half: Needs, batch: int) -> None:
@@ -67,12 +72,12 @@ def check_alone(answer: Guided | Tensor, half: Needs, batch: int) -> None:
 def recorded(answer: Guided | Tensor, step: Step, passes: float, guided: bool = True) -> Record:
     """What is remembered of an evaluation; `guided`: it has an unconditional half."""
     plain = Guided(float("nan")) if isinstance(answer, Tensor) else answer
-    scale = plain.scales(len(step.x)).float()
+    scale = torch.as_tensor(plain.scale if guided else 1.0, dtype=torch.float32)
     return Record(
         progress=step.progress,
         noise=step.noise,
         distance=step.distance.detach().cpu(),
-        scale=(scale if guided else torch.ones_like(scale)).cpu(),
+        scale=scale.expand(len(step.x)).clone().cpu(),
         passes=passes,
         notes={name: value.detach().cpu() for name, value in plain.notes.items()},
     )

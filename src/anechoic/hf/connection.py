@@ -156,10 +156,7 @@ class Connection:
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Half:
         """The arguments of a call of the network by name."""
         network = getattr(self.network, "_orig_mod", self.network)  # of torch.compile
-        bound = _signature(type(network)).bind(None, *args, **kwargs)  # type: ignore[arg-type]
-        arguments = dict(bound.arguments)
-        arguments.pop("self")
-        return arguments
+        return dict(zip(_parameters(type(network)), args, strict=False), **kwargs)  # type: ignore[arg-type]
 
     def predict(self, half: Half) -> Tensor:
         """The network's prediction. `forward` as a method bypasses hooks, the guard's too."""
@@ -168,9 +165,9 @@ class Connection:
 
 
 @cache
-def _signature(network: Any) -> inspect.Signature:
-    """Of `forward`; it is asked for at each evaluation, and takes a third of what a guard does."""
-    return inspect.signature(network.forward)
+def _parameters(network: type[nn.Module]) -> tuple[str, ...]:
+    """The names of what `forward` takes; asked for at each evaluation."""
+    return tuple(inspect.signature(network.forward).parameters)[1:]
 
 
 @contextmanager

@@ -21,6 +21,8 @@ def get(arguments: Mapping[str, Any], name: str) -> Any:
     >>> get({"added": {"ids": 3}}, "added.ids")
     3
     """
+    if "." not in name:
+        return arguments.get(name)
     value: Any = arguments
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -37,20 +39,13 @@ def put(arguments: Mapping[str, Any], name: str, value: Any) -> Half:
     return {**arguments, first: put(arguments[first], rest, value) if rest else value}
 
 
-def row_names(adapter: Adapter) -> list[str]:
-    """All arguments with one row for each sample of each half."""
-    masks = [text.mask for text in adapter.text if text.mask]
-    return [adapter.x, *(text.name for text in adapter.text), *masks, *adapter.rows]
-
-
 def check_known(adapter: Adapter, arguments: Mapping[str, Any]) -> None:
     """Refuse a call in which a tensor stands that the table does not know.
 
     Raises:
         GuardError: it is such a call.
     """
-    known = {*row_names(adapter), *adapter.shared}
-    unknown = sorted({name for name, _ in _tensors(arguments)} - known)
+    unknown = sorted({name for name, _ in _tensors(arguments)} - adapter.tensors)
     if unknown:
         raise GuardError(
             f"the network was given {', '.join(unknown)}, which a guard of this pipeline does not "
@@ -67,11 +62,14 @@ def split(adapter: Adapter, arguments: Half) -> list[Half]:
             "a network that is called with both halves of classifier-free guidance was expected, "
             f"got {total} rows; call the pipeline, not its network"
         )
-    halves: list[Half] = [arguments, arguments]
+    one, other = dict(arguments), dict(arguments)
     for name in _in_rows(adapter, arguments):
-        parts = get(arguments, name).chunk(2)
-        halves = [put(half, name, part) for half, part in zip(halves, parts, strict=True)]
-    return halves
+        first, second = get(arguments, name).chunk(2)
+        if "." in name:
+            one, other = put(one, name, first), put(other, name, second)
+        else:
+            one[name], other[name] = first, second
+    return [one, other]
 
 
 def join(adapter: Adapter, halves: Sequence[Half], like: Half) -> Half:
@@ -93,7 +91,7 @@ def only(adapter: Adapter, half: Half, sample: int) -> Half:
 def _in_rows(adapter: Adapter, arguments: Half) -> list[str]:
     """Those of the arguments that have one row for each row of the network's input."""
     total = len(arguments[adapter.x])
-    values = {name: get(arguments, name) for name in row_names(adapter)}
+    values = {name: get(arguments, name) for name in adapter.in_rows}
     return [
         name for name, value in values.items()
         if isinstance(value, Tensor) and value.dim() and len(value) == total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,6 +59,11 @@ class Hooks:
     runs: list[list[Record]]
     run: Run = field(default_factory=Run)
 
+    def __post_init__(self) -> None:
+        # asked once: a check of a protocol at each evaluation is a tenth of what a guard costs
+        self.conditioning = isinstance(self.guidance, Conditioning)
+        self.sparing = isinstance(self.guidance, Sparing)
+
     def begin(self, texts: list[str] | None, guided: bool) -> None:
         """A generation starts.
 
@@ -84,15 +90,18 @@ class Hooks:
         the guidance wants."""
         arguments = self.connection.arguments(args, kwargs)
         self._check(arguments)
-        adapter = self.connection.adapter
-        batched = self.run.guided and adapter.halves != "cond, then uncond"
-        changed = isinstance(self.guidance, Conditioning) and self.run.waiting is None
-        if changed:  # waiting: for the unconditional one of two calls
+        run = self.run
+        batched = run.guided and self.connection.adapter.halves != "cond, then uncond"
+        changed = self.conditioning and run.waiting is None  # or for the second of two calls
+        if changed:
             arguments = self._under_changed_prompt(arguments, batched)
-        if batched and isinstance(self.guidance, Sparing):
-            half = self._spare(arguments)
-            if half is not arguments:
-                return (), half
+        if batched:
+            now = self._evaluation(None, arguments)
+            half = self._needed(now)
+            run.called = now, half
+            if half != "both":
+                assert now.uncond is not None  # a batched call has both
+                return (), now.cond if half == "cond" else now.uncond
         return ((), arguments) if changed else None
 
     def _under_changed_prompt(self, arguments: Half, batched: bool) -> Half:
@@ -109,19 +118,15 @@ class Hooks:
         halves = (cond, uncond) if adapter.halves == "cond, uncond" else (uncond, cond)
         return join(adapter, halves, arguments)
 
-    def _spare(self, arguments: Half) -> Half:
-        """A batched call with the half alone that the guidance needs, if it needs only one.
+    def _needed(self, now: Evaluation) -> Needs:
+        """The halves of a batched call that the guidance needs.
 
         A compiled network would be compiled anew for the smaller batch, and a guidance of the
         pipeline's own that remembers earlier halves has to see them all: there both are computed.
         """
-        now = self._evaluation(None, arguments)
-        half = needed(self.guidance, now)
-        if self.connection.compiled or self.run.combine is not classifier_free:
-            half = "both"
-        self.run.called = now, half
-        assert now.uncond is not None
-        return {"both": arguments, "cond": now.cond, "uncond": now.uncond}[half]
+        if not self.sparing or self.connection.compiled or self.run.combine is not classifier_free:
+            return "both"
+        return needed(self.guidance, now)
 
     def after(
         self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -131,38 +136,40 @@ class Hooks:
         The pipeline computes u + w*(c - u), or the like, of what it is given; given g for both, it
         gets g + w*(g - g) = g, for any w.
         """
-        arguments = self.connection.arguments(args, kwargs)
-        adapter, run = self.connection.adapter, self.run
-        prediction = output[0]
-        if not torch.isfinite(prediction).all():
+        run, prediction = self.run, output[0]
+        if not _finite(prediction):
             raise GuardError(
                 "the network returned NaN or infinity, so there is nothing sound to guide; check "
                 "the weights and the latents, and run in fp32 or bf16 rather than fp16"
             )
+        if run.called is not None:
+            (now, half), run.called = run.called, None
+            guided = self._guide(now, *self._predictions(prediction, half))
+            return _with(output, torch.cat([guided, guided]))
+        arguments = self.connection.arguments(args, kwargs)
         if not run.guided:
             guided = self._guide(self._evaluation(arguments, arguments), prediction, None)
             return _with(output, guided)
-        if adapter.halves == "cond, then uncond":
-            if run.waiting is None:
-                run.waiting = arguments, prediction.clone()
-                return _with(output, run.waiting[1])
-            (cond, first), run.waiting = run.waiting, None
-            now = self._evaluation(cond, cond)
-            now.uncond = arguments
-            guided = self._guide(now, first.clone(), prediction)
-            first.copy_(guided)  # which the pipeline holds as its conditional prediction
-            return _with(output, guided)
-        now, half = run.called or (self._evaluation(None, arguments), "both")
-        run.called = None
-        if half == "both":
-            one, other = prediction.chunk(2)
-            uncond, cond = (other, one) if adapter.halves == "cond, uncond" else (one, other)
-            guided = self._guide(now, cond, uncond)
-        elif half == "cond":
-            guided = self._guide(now, prediction, None)
-        else:
-            guided = self._guide(now, None, prediction)
-        return _with(output, torch.cat([guided, guided]))
+        if run.waiting is None:  # the first of two calls
+            run.waiting = arguments, prediction.clone()
+            return _with(output, run.waiting[1])
+        (conditional, first), run.waiting = run.waiting, None
+        now = self._evaluation(conditional, conditional)
+        now.uncond = arguments
+        guided = self._guide(now, first.clone(), prediction)
+        first.copy_(guided)  # which the pipeline holds as its conditional prediction
+        return _with(output, guided)
+
+    def _predictions(
+        self, prediction: Tensor, half: Needs
+    ) -> tuple[Tensor, None] | tuple[None, Tensor] | tuple[Tensor, Tensor]:
+        """Of the conditional and the unconditional half of a batched call."""
+        if half == "cond":
+            return prediction, None
+        if half == "uncond":
+            return None, prediction
+        one, other = prediction.chunk(2)
+        return (one, other) if self.connection.adapter.halves == "cond, uncond" else (other, one)
 
     # ------------------------------------------------------------------------- one evaluation
 
@@ -235,11 +242,11 @@ class Hooks:
     def _guide(self, now: Evaluation, cond: Tensor | None, uncond: Tensor | None) -> Tensor:
         """The guided prediction [b, *latent]; it is recorded."""
         kind = prediction_kind(self.connection.pipe.scheduler)
+        halves = torch.stack([half for half in (cond, uncond) if half is not None])
+        estimates = iter(now.noise.to_x0(now.x, halves.float(), kind))
         # where there is none, NaN: what is made of it cannot pass for guidance
         cond_x0, uncond_x0 = (
-            torch.full_like(now.x, torch.nan)
-            if half is None
-            else now.noise.to_x0(now.x, half.float(), kind)
+            torch.full_like(now.x, torch.nan) if half is None else next(estimates)
             for half in (cond, uncond)
         )
         step = Step(
@@ -257,7 +264,7 @@ class Hooks:
         if self.run.guided and (cond is None or uncond is None):
             check_alone(answer, "uncond" if cond is None else "cond", len(now.x))
         guided = combined(answer, step, uncond, cond, kind, self.run.combine)
-        if not torch.isfinite(guided).all():
+        if not _finite(guided):
             raise GuardError(
                 f"the guidance returned NaN or infinity at log-SNR {now.noise.log_snr:.2f}; lower "
                 "its strength"
@@ -337,6 +344,11 @@ def _with(output: Any, prediction: Tensor) -> Any:
         return (prediction, *output[1:])
     first = dataclasses.fields(output)[0].name
     return dataclasses.replace(output, **{first: prediction})
+
+
+def _finite(values: Tensor) -> bool:
+    """Whether all are finite: NaN and infinity stay in a sum. A tenth of `isfinite().all()`."""
+    return math.isfinite(values.detach().sum(dtype=torch.float32).item())
 
 
 def _flat(timestep: Any) -> Any:

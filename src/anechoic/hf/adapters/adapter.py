@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -84,6 +85,17 @@ class Adapter:
     unconditional: Callable[[Heard, dict[str, Any]], dict[str, Any]] | None = None
     listens: tuple[str, ...] = ()  # more of the pipeline's methods and modules to listen to
     tokenizer: str = "tokenizer"
+
+    @cached_property
+    def in_rows(self) -> tuple[str, ...]:
+        """All arguments that may have one row for each sample of each half."""
+        masks = [text.mask for text in self.text if text.mask]
+        return (self.x, *(text.name for text in self.text), *masks, *self.rows)
+
+    @cached_property
+    def tensors(self) -> frozenset[str]:
+        """All tensors that the network may be given."""
+        return frozenset({*self.in_rows, *self.shared})
 
 
 def classifier_free(uncond: Tensor, cond: Tensor, scale: Tensor | float) -> Tensor:
