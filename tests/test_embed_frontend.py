@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from transformers.audio_utils import mel_filter_bank
 
-from anechoic.embed.frontend import mel_filters, power_spectrum, prepare, window_starts
+from anechoic.embed.frontend import (
+    mel_bank,
+    mel_filters,
+    power_spectrum,
+    prepare,
+    window_starts,
+)
 from anechoic.errors import BadAudio
 
 CPU = torch.device("cpu")
@@ -47,6 +55,25 @@ def test_mel_filters_have_the_area_that_their_norm_names(norm):
     torch.testing.assert_close(
         filters.sum(1) * width_hz, torch.ones(20).double(), atol=0.02, rtol=0
     )
+
+
+@pytest.mark.filterwarnings("ignore:At least one mel filter")  # a band narrower than a bin
+@pytest.mark.parametrize("scale", ["slaney", "htk"])
+@pytest.mark.parametrize(
+    ("bands", "size", "rate", "low_hz", "high_hz"),
+    [
+        (64, 1024, 16_000, 40.0, 7600.0),
+        (64, 1024, 48_000, 50.0, 14_000.0),
+        (128, 1024, 22_050, 0.0, 11_025.0),
+    ],
+)
+def test_the_mel_bank_is_that_of_transformers_bit_for_bit(
+    bands, size, rate, low_hz, high_hz, scale
+):
+    for norm in ("slaney", None):
+        theirs = mel_filter_bank(size // 2 + 1, bands, low_hz, high_hz, rate, norm, scale)
+        ours = mel_bank(bands, size, rate, low_hz, high_hz, scale, slaney=norm == "slaney")
+        assert np.array_equal(ours, theirs.T)
 
 
 @pytest.mark.parametrize(

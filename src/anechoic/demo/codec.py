@@ -13,6 +13,8 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
+from anechoic.embed.frontend import mel_bank
+
 LOUDEST = 6.0  # log mel magnitude; a sine at full scale has 4.9 to 5.5
 
 
@@ -45,13 +47,10 @@ class Encoded:
 
 def mel_filters(bands: int, bins: int, sample_rate: int, low_hz: float, high_hz: float) -> Tensor:
     """Triangular filters, equally wide on the mel scale, each of unit sum. [bands, bins]"""
-    from transformers.audio_utils import mel_filter_bank
-
-    bank = torch.tensor(
-        mel_filter_bank(
-            bins, bands, low_hz, high_hz, sample_rate, norm="slaney", mel_scale="slaney"
-        )
-    ).T.float()
+    size = 2 * (bins - 1)
+    bank = torch.from_numpy(
+        mel_bank(bands, size, sample_rate, low_hz, high_hz, "slaney", slaney=True)
+    ).float()
     return bank / bank.sum(1, keepdim=True).clamp_min(1e-9)
 
 
