@@ -17,7 +17,7 @@ from audit_sounds import NASTY, Model, folder_of, training_set, tune
 
 from anechoic import embedder
 from anechoic.audit import HeldOut, Report, audit, cautions, document, schema, write_report
-from anechoic.audit.document import media_keys
+from anechoic.audit.content import media_keys
 from anechoic.audit.verdict import Count, q_values, sentences
 from anechoic.errors import OutputExists
 from anechoic.report.audit import render_audit

@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from anechoic import guard
-from anechoic.cli import app
+from anechoic.cli import application
 from anechoic.demo import assets, build, corpus
 from anechoic.demo.codec import MelCodec
 from anechoic.demo.corpus import INSTRUMENTS, PITCHES, Clip
@@ -277,7 +277,7 @@ def test_the_demo_writes_its_page_and_counts(trained, tmp_path):
     page = tmp_path / "demo.html"
     arguments = ["demo", "--data", str(trained[0]), "--seeds", "1", "--steps", "6"]
     arguments += ["-o", str(page), "--json"]
-    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    done = CliRunner().invoke(application(), arguments, catch_exceptions=False)
     assert done.exit_code == 0
     found = json.loads(done.stdout)
     assert set(found["guards"]) == set(METHODS)
@@ -288,7 +288,7 @@ def test_the_demo_writes_its_page_and_counts(trained, tmp_path):
 def test_the_demo_does_not_write_over_a_page(tmp_path):
     page = tmp_path / "demo.html"
     page.write_text("mine")
-    done = CliRunner().invoke(app, ["demo", "-o", str(page)])
+    done = CliRunner().invoke(application(), ["demo", "-o", str(page)])
     assert isinstance(done.exception, OutputExists)
     assert page.read_text() == "mine"
 
@@ -300,5 +300,5 @@ def test_an_interval_holds_its_mean():
 
 @pytest.mark.slow
 def test_the_shipped_model_meets_its_targets():
-    done = CliRunner().invoke(app, ["demo", "evaluate"])
+    done = CliRunner().invoke(application(), ["demo", "evaluate"])
     assert done.exit_code == 0, done.stdout

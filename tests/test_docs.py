@@ -56,7 +56,7 @@ def test_an_example_of_the_readme_runs(clips: None, number: int) -> None:
 def test_a_command_of_the_readme_is_understood(words: list[str]) -> None:
     if not find_spec(f"anechoic.cli.{words[0]}"):
         pytest.skip(f"anechoic {words[0]} is not in this tree")
-    command, rest = typer.main.get_command(cli.app), list(words)
+    command, rest = typer.main.get_command(cli.application()), list(words)
     while rest and rest[0] in getattr(command, "commands", {}):
         command = command.commands[rest.pop(0)]
     command.make_context(" ".join(words), rest)  # an unknown option or a missing one raises

@@ -49,7 +49,7 @@ def test_the_example_is_short_and_its_commands_are_understood() -> None:
     written = [line.strip() for line in lines if line.strip().startswith("anechoic ")]
     assert len(written) == 2
     for line in written:
-        command, rest = typer.main.get_command(cli.app), shlex.split(line)[1:]
+        command, rest = typer.main.get_command(cli.application()), shlex.split(line)[1:]
         while rest and rest[0] in getattr(command, "commands", {}):
             command = command.commands[rest.pop(0)]
         command.make_context(line, rest)

@@ -5,8 +5,7 @@ Names load on first use, so that importing the package stays cheap.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from anechoic.lazy import on_first_use
 
 __version__ = "0.1.0"
 
@@ -31,14 +30,4 @@ _HOMES = {
 }
 __all__ = [name for name in _HOMES if name not in ("MelCodec", "ModelMixin")]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'anechoic' has no attribute '{name}'")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_HOMES))
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

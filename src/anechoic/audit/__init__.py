@@ -7,15 +7,20 @@ before anything is generated.
 
 from __future__ import annotations
 
-from anechoic.audit.cautions import cautions
-from anechoic.audit.document import document, schema
-from anechoic.audit.pace import Progress
-from anechoic.audit.report import Background, Examined, Report
-from anechoic.audit.run import Calibrated, HeldOut, audit, calibrate
-from anechoic.audit.takes import Take, Unexamined
-from anechoic.audit.training import NearestStretch, TrainingSet
-from anechoic.audit.verdict import Rule
-from anechoic.audit.write import write_report
+from typing import TYPE_CHECKING
+
+from anechoic.lazy import on_first_use
+
+if TYPE_CHECKING:
+    from anechoic.audit.content import document, schema
+    from anechoic.audit.doubts import cautions
+    from anechoic.audit.pace import Progress
+    from anechoic.audit.report import Background, Examined, Report
+    from anechoic.audit.run import Calibrated, HeldOut, audit, calibrate
+    from anechoic.audit.takes import Take, Unexamined
+    from anechoic.audit.training import NearestStretch, TrainingSet
+    from anechoic.audit.verdict import Rule
+    from anechoic.audit.write import write_report
 
 __all__ = [
     "Background",
@@ -36,3 +41,26 @@ __all__ = [
     "schema",
     "write_report",
 ]
+
+__getattr__, __dir__ = on_first_use(
+    __name__,
+    {
+        "Background": "anechoic.audit.report",
+        "Calibrated": "anechoic.audit.run",
+        "Examined": "anechoic.audit.report",
+        "HeldOut": "anechoic.audit.run",
+        "NearestStretch": "anechoic.audit.training",
+        "Progress": "anechoic.audit.pace",
+        "Report": "anechoic.audit.report",
+        "Rule": "anechoic.audit.verdict",
+        "Take": "anechoic.audit.takes",
+        "TrainingSet": "anechoic.audit.training",
+        "Unexamined": "anechoic.audit.takes",
+        "audit": "anechoic.audit.run",
+        "calibrate": "anechoic.audit.run",
+        "cautions": "anechoic.audit.doubts",
+        "document": "anechoic.audit.content",
+        "schema": "anechoic.audit.content",
+        "write_report": "anechoic.audit.write",
+    },
+)

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from anechoic.audit.document import document, rows
+from anechoic.audit.content import document, rows
 from anechoic.audit.report import Report
 from anechoic.errors import OutputExists
 from anechoic.report.audit import BUDGET, render_audit

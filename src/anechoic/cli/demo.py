@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anechoic.cli import demo_images
 from anechoic.cli.index import Json
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from anechoic.report import Story
 
 commands = typer.Typer(invoke_without_command=True)
+demo_images.register(commands)
 Data = Annotated[
     Path | None,
     typer.Option(help="A folder made by `anechoic demo train`; by default the shipped one."),
@@ -26,9 +28,6 @@ Data = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add `anechoic demo`."""
-    from anechoic.cli import demo_images
-
-    demo_images.register(commands)
     app.add_typer(commands, name="demo")
 
 

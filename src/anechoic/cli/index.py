@@ -22,13 +22,14 @@ EmbedderName = Annotated[
     typer.Option("--embedder", help="By default the one that built the index; another is refused."),
 ]
 
-commands = typer.Typer(no_args_is_help=True, help="Build and search an index of training clips.")
-
 
 def register(app: typer.Typer) -> None:
     """Add `anechoic index`."""
     from anechoic.cli import index_build, index_edit
 
+    commands = typer.Typer(
+        no_args_is_help=True, help="Build and search an index of training clips."
+    )
     for file in (index_build, index_edit):
         file.register(commands)
     commands.command()(search)

@@ -12,18 +12,19 @@ import shutil
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anechoic.demo.classifier import NoteClassifier
 from anechoic.demo.corpus import SAMPLE_RATE, Clip
-from anechoic.demo.judge import Judge
 from anechoic.errors import AnechoicError, OutputExists
-from anechoic.hf.load import load_pipeline
 from anechoic.index import TrainingIndex
+
+if TYPE_CHECKING:  # the model, its classifier and judges bring diffusers
+    from anechoic.demo.classifier import NoteClassifier
+    from anechoic.demo.judge import Judge
 
 SHIPPED = Path(__file__).parent / "data"
 CLIPS, CALIBRATION, CLASSIFIER = "clips.parquet", "calibration.json", "classifier.safetensors"
@@ -64,6 +65,8 @@ def pipeline(folder: Path = SHIPPED) -> Any:
 
 def load_model(folder: Path) -> Any:
     """A saved `StableAudioPipeline`, in float32 on the CPU."""
+    from anechoic.hf.load import load_pipeline
+
     pipe = load_pipeline(folder, "cpu")
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -122,12 +125,16 @@ def write_training_set(out: Path, folder: Path = SHIPPED) -> int:
 
 def judges(folder: Path = SHIPPED) -> dict[str, Judge]:
     """The descriptors that judge, over the training set."""
+    from anechoic.demo.judge import Judge
+
     _, sound = training_set(folder)
     return {name: Judge.of(name, sound) for name in ("mel", "envelope")}
 
 
 def classifier(folder: Path = SHIPPED) -> NoteClassifier:
     """The judge of prompt adherence."""
+    from anechoic.demo.classifier import NoteClassifier
+
     return NoteClassifier.load(require(folder) / CLASSIFIER)
 
 

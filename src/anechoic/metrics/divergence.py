@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import rel_entr
 
 from anechoic.errors import BadSetting
 from anechoic.metrics.inputs import Array, Floats, rows, same_length, same_width
@@ -71,6 +70,8 @@ def kl_of_means(reference: Array, generated: Array, *, eps: float = EPS) -> floa
 
 
 def _divergence(p: Floats, q: Floats, eps: float) -> Floats:
+    from scipy.special import rel_entr
+
     if not 0 <= eps < 1:
         raise BadSetting(f"expected eps in 0 to 1, got {eps:g}; give 1e-6, as published")
     result = (rel_entr(p, q + eps)).sum(1)

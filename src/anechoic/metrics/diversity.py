@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
-from scipy.special import entr
 
 from anechoic.metrics.inputs import Array, numbered, rows, unit
 
@@ -52,6 +51,8 @@ def vendi_score(embeddings: Array) -> float:
     >>> round(vendi_score(np.array([[1.0, 0.0], [0.0, 2.0], [0.0, 1.0], [3.0, 0.0]])), 6)
     2.0
     """
+    from scipy.special import entr
+
     e = unit(embeddings, "embeddings of one prompt", least=2)
     shares = np.linalg.svd(e, compute_uv=False) ** 2 / len(e)
     return float(np.exp(entr(shares).sum()))

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, ndtr, stdtrit
 
 from anechoic.errors import BadSetting
 from anechoic.metrics.inputs import Array, Floats, Labels, numbered, same_length, values
@@ -94,6 +93,8 @@ def share_interval(hits: Array | Sequence[float], clusters: Labels | None = None
     >>> e.low, round(e.high, 4), e.n
     (0.0, 0.2646, 12)
     """
+    from scipy.special import betaincinv
+
     x = values(hits, "hits", least=2)
     if not np.isin(x, (0.0, 1.0)).all():
         raise BadSetting(
@@ -232,6 +233,8 @@ def _draws(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
 
 
 def _estimate(value: float, drawn: Floats, n: int) -> Estimate:
+    from scipy.special import ndtr, stdtrit
+
     if not (np.isfinite(value) and np.isfinite(drawn).all()):
         raise BadSetting(
             "expected a statistic that is finite for every resample, got NaN or infinity; a "
@@ -244,6 +247,8 @@ def _estimate(value: float, drawn: Floats, n: int) -> Estimate:
 
 def _effective_clips(x: Floats, group: NDArray[Any], n: int) -> float:
     """How many independent clips are worth as much as these in n clusters."""
+    from scipy.special import stdtrit
+
     p = x.mean()
     if p in (0.0, 1.0):
         return float(n)

@@ -8,15 +8,18 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from anechoic.errors import BadSetting, OutputExists
 from anechoic.report.chart import curve_svg
 from anechoic.report.media import audio_uri, checked, spectrogram_uri
 from anechoic.report.story import SIMILARITY, Case, Clip, Column, Judge, MethodRow, Story
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 def write_page(path: str | Path, story: Story, overwrite: bool = False) -> Path:
@@ -94,6 +97,8 @@ def render(story: Story) -> str:
 
 def environment() -> Environment:
     """Templates of this folder, in which every word is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     templates = Environment(
         loader=PackageLoader("anechoic", "report"),
         autoescape=True,

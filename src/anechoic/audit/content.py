@@ -14,7 +14,7 @@ import numpy as np
 
 from anechoic import __version__
 from anechoic.audit import verdict
-from anechoic.audit.cautions import cautions
+from anechoic.audit.doubts import cautions
 from anechoic.audit.report import Background, DetectorInfo, Examined, Group, Report
 from anechoic.audit.show import Shown
 from anechoic.audit.takes import Take, readable
