@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from anechoic.hf.folder import quietly
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
 
 SIDE = 32  # of an image, in pixels
 LATENT_SIDE, LATENT_CHANNELS = 8, 8
@@ -61,6 +62,9 @@ def build_pipeline(
     Stable Diffusion's own schedule, 1000 steps of scaled-linear noise, as the attraction basin's
     timesteps mean it; the network predicts v, as Stable Diffusion 2 does.
     """
+    with quietly():  # it says that torchvision is not here, which nothing here needs
+        from diffusers import StableDiffusionPipeline
+
     torch.manual_seed(seed)
     tokenizer = make_tokenizer(captions)
     text_encoder = CLIPTextModel(

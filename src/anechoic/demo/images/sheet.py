@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -16,7 +16,12 @@ GAP, LABEL, HEAD = 6, 280, 22
 
 
 def contact_sheet(
-    path: Path, subject: ImagesSubject, plan: Plan, prompts: int = 13, seed: int = 0
+    path: Path,
+    subject: ImagesSubject,
+    plan: Plan,
+    prompts: int = 13,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Draw a row for the training images and one for each method of a plan; write a PNG.
 
@@ -26,14 +31,17 @@ def contact_sheet(
         plan: whose methods, and whose split's memorized prompts.
         prompts: how many of these.
         seed: of every image.
+        progress: called with the methods that are done, and how many there are.
     """
     asked = [p.caption for p in subject.prompts(SCENARIO, plan.split) if p.group == MEMORIZED]
     captions = asked[:prompts]
     own = subject.plates(captions)
     rows = {"training image": subject.views[own], "through the codec": subject.copies[own]}
-    for method in plan.methods:
+    for done, method in enumerate(plan.methods, 1):
         made = subject.make(captions, seed, subject.guidance(SCENARIO, method), plan.steps)
         rows[method.label] = made.images
+        if progress is not None:
+            progress(done, len(plan.methods))
     _draw(path, rows, captions)
     return path
 
