@@ -24,8 +24,9 @@ test: $(READY) ## Set up, and run the tests.
 test-slow: $(READY) ## Run the tests that take minutes each.
 	$(BIN)/pytest -rfEs -m slow
 
-bench-speed: $(READY) ## Measure what each guard costs, against its targets.
+bench-speed: $(READY) ## Measure what each guard costs, and cold starts, against their targets.
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/cold_start.py
 
 bench-index: $(READY) ## Measure a search of half a million vectors, and a build, against targets.
 	$(BIN)/python benchmarks/index_search.py --rows 500000
