@@ -9,8 +9,10 @@ import embed_models as models
 import pytest
 import torch
 from diffusers import AudioLDM2Pipeline
+from tiny_pipelines import CASES, make
 from transformers import ClapFeatureExtractor, ClapModel
 
+from anechoic import AntiMemorization, TrainingIndex, guard
 from anechoic.embed import embedder
 from anechoic.embed.clap import Clap
 from anechoic.errors import UnknownEmbedder
@@ -160,6 +162,25 @@ def test_the_clap_of_a_pipeline_is_shared_and_is_the_one_that_is_read(clap):
     assert shared.revision == clap.revision
     assert torch.equal(shared(noise(2.0), RATE), clap(noise(2.0), RATE))
     assert torch.equal(shared.text(["a dog barks"]), clap.text(["a dog barks"]))
+
+
+def test_the_shared_clap_guides_the_pipeline_that_it_is_part_of(clap):
+    """As docs/embedders.md shows it."""
+    case, pipe = CASES["AudioLDM2Pipeline"], make("AudioLDM2Pipeline")
+    pipe.text_encoder, pipe.tokenizer = models.clap(), models.clap_tokenizer()
+    pipe.feature_extractor = models.clap_extractor()
+    shared = Clap.of(pipe)
+    index = TrainingIndex.from_embeddings(
+        clap(noise(1.0, 2), RATE), ["rain on a roof", "high flute note"],
+        embedder_name=clap.name, sample_rate=RATE, revision=clap.revision,
+    )  # fmt: skip
+    plain = case.generate(pipe, "a dog barks", steps=2, scale=3.5)
+    method = AntiMemorization(index, shared, 3.5, c3=5.0, lambda_min=-1.0, lambda_max=-1.0)
+    with guard(pipe, method) as trace:
+        guarded = case.generate(pipe, "a dog barks", steps=2)
+    assert bool(trace.column("gate").all())
+    assert torch.isfinite(guarded).all()
+    assert not torch.equal(guarded, plain)
 
 
 def test_in_half_precision_the_weights_of_a_pipeline_are_known_for_the_same(clap):

@@ -83,6 +83,31 @@ class TestEveryPipeline:
         with guard(pipe, ClassifierFree(7.0)):
             assert torch.equal(case.generate(pipe, **arguments), expected)
         assert len(expected) == 4
+        with guard(pipe, amg(case, gradient="x0")):
+            together = case.generate(pipe, **arguments)
+            for i, prompt in enumerate(PROMPTS):  # two samples of each, by their own prompt
+                alone = {**arguments, "count": 2, "seed": 2 * i}
+                torch.testing.assert_close(
+                    together[2 * i : 2 * i + 2], case.generate(pipe, prompt, **alone),
+                    rtol=1e-3, atol=1e-3,
+                )  # fmt: skip
+
+    def test_another_length_in_the_same_block_is_guarded_at_its_own(self, name):
+        """No pipeline takes several lengths at once; what is encoded for one is not left over."""
+        case, pipe = CASES[name], pipe_of(name)
+        if case.images:
+            pytest.skip("it makes images")
+        length = adapter_for(pipe).adapter.sound.seconds
+        shorter = {length: case.arguments[length] / 2, "steps": 2}
+        with guard(pipe, amg(case, gradient="x0")):
+            expected = case.generate(pipe, **shorter)
+        with guard(pipe, amg(case, gradient="x0")) as trace:
+            longer = case.generate(pipe, steps=2)
+            made = case.generate(pipe, **shorter)
+            assert torch.equal(case.generate(pipe, steps=2), longer)
+        assert torch.equal(made, expected)
+        assert len(trace.runs) == 3
+        assert not torch.equal(made, case.generate(pipe, **shorter))
 
     def test_extra_passes_repeat_both_halves(self, name):
         case, pipe = CASES[name], pipe_of(name)

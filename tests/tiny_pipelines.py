@@ -352,7 +352,12 @@ SIZE = {"height": 16, "width": 16}
 CASES = {
     case.name: case
     for case in (
-        Case("StableAudioPipeline", make_pipe, several=SEVERAL),
+        Case(
+            "StableAudioPipeline",
+            make_pipe,
+            {"audio_start_in_s": 1.0, "audio_end_in_s": 12.0},
+            SEVERAL,
+        ),
         Case("StableAudio3Pipeline", make_stable_audio_3, {"duration": 2.0}, SEVERAL),
         Case("AudioLDM2Pipeline", make_audioldm2, {"audio_length_in_s": 0.004}, SEVERAL),
         Case(
