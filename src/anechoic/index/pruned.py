@@ -1,12 +1,13 @@
-"""An exact search that reads an eighth of the vectors.
+"""An exact search that reads a sixteenth of the vectors.
 
 In an orthonormal basis of r directions a unit vector v is its head h(v), [r], and a tail of norm
 t(v) = sqrt(1 - |h(v)|^2), and by Cauchy and Schwarz
 
     <q, v>  <=  <h(q), h(v)> + t(q) t(v).
 
-The rows with the highest bounds are scored in full. If the k-th best of their scores is above the
-next row's bound, no other row can be nearer: the answer is exact, and it is known to be.
+The rows with the highest bounds are scored in full, a few and then some more. Once the k-th best of
+their scores is above the next row's bound, no other row can be nearer: the answer is exact, and it
+is known to be.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor
 
 SAMPLE = 512  # rows whose principal directions are taken
-SHARE = 8  # of the dimensions are directions
-SCORED = 48  # rows that are scored in full
+SHARE = 16  # of the dimensions are directions
+SCORED = (16, 64)  # rows that are scored in full: enough for 9 and 19 of 20 queries of a guard
 ROUNDING = 1e-5  # of a bound, in float32
 
 
@@ -39,28 +40,31 @@ class Pruned:
             combined[:, -count:][:, kept] / values[-count:][kept].sqrt()
         )
         self._basis = directions.to(vectors).contiguous()
-        self._heads = vectors @ self._basis
-        self._tails = _tail(self._heads)
+        self._reach = _with_tail(vectors @ self._basis).T.contiguous()  # read row by row
 
     def candidates(self, query: Tensor, k: int) -> Tensor | None:
-        """Rows [b, max(k, 48)] among which the k nearest of each query are, and all that are as
-        near as the k-th; None where that cannot be told.
+        """Some rows [b, n], n >= k, among which the k nearest of each query are, and all that are
+        as near as the k-th; None where that cannot be told.
 
         Args:
             query: unit norm, [b, d].
             k: below the number of rows.
         """
-        count = max(k, SCORED)
-        if count >= len(self._vectors):
+        counts = [count for count in SCORED if k <= count < len(self._vectors)]
+        if not counts:
             return None
-        heads = query @ self._basis
-        bounds = heads @ self._heads.T + _tail(heads)[:, None] * self._tails
-        highest, rows = bounds.topk(count + 1, dim=1)
-        rows = rows[:, :count]
-        scores = torch.einsum("bd,bcd->bc", query, self._vectors[rows])
-        worst = scores.topk(k, dim=1).values[:, -1]
-        return rows if bool((worst > highest[:, -1] + ROUNDING).all()) else None
+        bounds = _with_tail(query @ self._basis) @ self._reach
+        highest, rows = bounds.topk(counts[-1] + 1, dim=1)
+        for count in counts:
+            some = rows[:, :count]
+            scores = (self._vectors[some] @ query[:, :, None])[..., 0]
+            worst = scores.topk(k, dim=1).values[:, -1]
+            if bool((worst > highest[:, count] + ROUNDING).all()):
+                return some
+        return None
 
 
-def _tail(heads: Tensor) -> Tensor:
-    return (1 - (heads * heads).sum(1)).clamp_min(0).sqrt()
+def _with_tail(heads: Tensor) -> Tensor:
+    """Heads [n, r] and the norms of their tails, [n, r + 1]: products of these are the bounds."""
+    tails = (1 - torch.linalg.vector_norm(heads, dim=1, keepdim=True).square()).clamp_min(0).sqrt()
+    return torch.cat([heads, tails], dim=1)
