@@ -7,15 +7,15 @@ codec, T5-base, and CLAP to compare with); the weights are random, which changes
 Every gate is open all along, so that each method does all that it ever does; a run of 5 steps goes
 through all noise levels, and a step is averaged over three of them. What comes once a generation
 (the prompt, the decoder, the first step's own work) stands beside it. Memory is the most that torch
-had allocated on the GPU at once, weights included. Without a GPU it says so and stops; `--tiny`
-runs the same code on tiny sizes anywhere.
+had allocated on the GPU at once, weights included. Without a GPU it says that it is skipped and
+why, and its exit status is 0. `--tiny` runs the same code on tiny sizes anywhere; `--count` counts
+the memory of the real size anywhere, as `anechoic doctor` does.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +27,11 @@ import transformers
 from torch import nn
 
 from anechoic import TrainingIndex
+from anechoic.bench.machine import processor
 from anechoic.demo.model import make_tokenizer
 from anechoic.embed.clap import Clap, Parts
 from anechoic.guidance import BasinEdge, Progress, registry
-from anechoic.hf.footprint import footprint
+from anechoic.hf.footprint import Reach, footprint
 from anechoic.hf.pace import Pace, measure_pace
 from anechoic.types import Guidance
 
@@ -216,34 +217,56 @@ def _line(row: Row, plain: Row) -> str:
     return f"| {' | '.join(map(str, told))} |"
 
 
-def counted(size: Size, seconds: float | None) -> dict[str, float]:
-    """What `anechoic doctor` counts for one sample beside the weights, in GiB."""
-    meta = make_pipeline(size, torch.device("meta"))
-    found = {reach: footprint(meta, size.dtype, reach, seconds)
-             for reach in ("none", "decoder", "network")}  # fmt: skip
-    return {reach: one.peak / 2**30 for reach, one in found.items() if one is not None}
+def counted(size: Size, dtype: torch.dtype, lengths: Sequence[float | None]) -> dict[str, float]:
+    """What `anechoic doctor` counts for one sample beside the weights, in GiB.
+
+    Args:
+        lengths: of sound that a guard hears, in seconds; None: the longest.
+    """
+    pipe = make_pipeline(size, torch.device("meta"))
+    told: dict[str, int] = {}
+    reaches: dict[str, Reach] = {"x0": "decoder", "denoiser": "network"}
+    for gradient, reach in reaches.items():
+        for seconds in lengths:
+            one = footprint(pipe, dtype, reach, seconds)
+            assert one is not None  # this pipeline is the one that is known
+            told |= {"the network, both halves": one.network, "the decoder at the end": one.decoder}
+            length = "the longest" if seconds is None else f"{seconds:g} s"
+            told[f"a guard's gradient={gradient}, {length}"] = one.guard
+    return {what: number / 2**30 for what, number in told.items()}
+
+
+def print_counted(size: Size, lengths: Sequence[float | None]) -> None:
+    columns = [counted(size, dtype, lengths) for dtype in (torch.bfloat16, torch.float32)]
+    print("| counted, GiB | bfloat16 | float32 |\n|---|---|---|")
+    for what in columns[0]:
+        print(f"| {what} | {' | '.join(f'{column[what]:#.3g}' for column in columns)} |")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, on the CPU too")
+    parser.add_argument("--count", action="store_true", help="count memory alone, without a GPU")
     parser.add_argument("--only", nargs="*", default=[], metavar="METHOD")
     parser.add_argument("--seconds", type=float, help="of sound; by default the longest")
     parser.add_argument("--output", type=Path, help="a JSON file")
     asked = parser.parse_args(arguments)
+    if asked.count:
+        print_counted(REAL, [asked.seconds] if asked.seconds else [10.0, None])
+        return
     if not asked.tiny and not torch.cuda.is_available():
         print("skipped: no GPU here, and a pipeline of this size is not measured on a CPU")
         return
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     size = TINY if asked.tiny else REAL
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     about = {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else processor(),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "transformers": transformers.__version__,
         "dtype": str(size.dtype).removeprefix("torch."),
         "seconds of sound": asked.seconds or "the longest",
-        "counted by doctor, GiB": counted(size, asked.seconds),
+        "counted by doctor, GiB": counted(size, size.dtype, [asked.seconds]),
     }
     for name, value in about.items():
         print(f"{name}: {value}")

@@ -76,6 +76,18 @@ def test_without_a_gpu_the_benchmark_says_so_and_stops(
     assert capsys.readouterr().out.startswith("skipped: no GPU here")
 
 
+def test_the_memory_of_the_real_size_is_what_the_page_says() -> None:
+    """In bfloat16 and for 10 s; the rest of the table is the same function's."""
+    import torch
+
+    names = runpy.run_path(str(ROOT / "benchmarks/pipeline_size.py"))
+    page = (ROOT / "docs/stable-audio-open.md").read_text()
+    counted = names["counted"](names["REAL"], torch.bfloat16, [10.0])
+    assert len(counted) == 4
+    for what, size in counted.items():
+        assert f"\n| {what} | {size:#.3g} | " in page
+
+
 def test_the_benchmark_has_stable_audio_opens_real_configuration() -> None:
     import torch
 

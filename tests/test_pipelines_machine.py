@@ -19,11 +19,7 @@ def amg(case, **settings):
     return AntiMemorization(store, store, **{**open_gate, **settings})
 
 
-# the contract's tests run the others in bf16 too; here the ones that differ in fp16
-@pytest.mark.parametrize(
-    "name",
-    ["StableAudioPipeline", pytest.param("StableDiffusionXLPipeline", marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("name", CASES)
 def test_fp16(name):
     case, pipe = CASES[name], make(name).to(torch.float16)
     plain = case.generate(pipe, steps=2)

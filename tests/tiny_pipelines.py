@@ -188,14 +188,15 @@ def make_audioldm2() -> Any:
                    bos_token_id=0, eos_token_id=0)
     )  # fmt: skip
     language.config.max_new_tokens = 3
+    vocoder = SpeechT5HifiGan(
+        SpeechT5HifiGanConfig(
+            model_in_dim=8, sampling_rate=16000, upsample_initial_channel=8,
+            upsample_rates=[2, 2], upsample_kernel_sizes=[4, 4], resblock_kernel_sizes=[3],
+            resblock_dilation_sizes=[[1, 3]], normalize_before=False, initializer_range=0.2,
+        )
+    )  # fmt: skip
     return AudioLDM2Pipeline(
-        vae=image_vae(channels=1), vocoder=SpeechT5HifiGan(
-            SpeechT5HifiGanConfig(
-                model_in_dim=8, sampling_rate=16000, upsample_initial_channel=8,
-                upsample_rates=[2, 2], upsample_kernel_sizes=[4, 4], resblock_kernel_sizes=[3],
-                resblock_dilation_sizes=[[1, 3]], normalize_before=False,
-            )
-        ),
+        vae=image_vae(channels=1), vocoder=vocoder,
         text_encoder=ClapModel(
             ClapConfig(text_config=text.to_dict(), audio_config=sound.to_dict(), projection_dim=16)
         ),
