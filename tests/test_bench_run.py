@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from anechoic.bench import Method, Plan, Results, Source, cells, run
-from anechoic.bench.machine import threads_each
+from anechoic.cores import threads_each
 from anechoic.errors import AnechoicError, BadSetting, GuardError
 
 NONE = Method("none", "unguarded")

@@ -214,6 +214,7 @@ def test_a_bad_clip_stops_the_build_and_nothing_half_written_is_left(
         (("index", "build", "clips", "--captions", "x.csv", "-o", "new"), "no caption file"),
         ((*BUILD, "new", "--embedder", "x"), "expected an embedder"),
         ((*BUILD, "new", "--hop", "1"), "needs a window"),
+        ((*BUILD, "new", "--device", "moon"), "device 'moon' cannot be used here"),
         (("index", "search", "nowhere", "clips/0.wav"), "there is no index 'nowhere'"),
         ((*SEARCH, "-k", "0"), "at least 1"),
         ((*SEARCH, "--embedder", "magmel:seconds=2"), "was built with 'magmel' (2048-d)"),

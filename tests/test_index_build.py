@@ -58,6 +58,22 @@ def folder(tmp_path: Path) -> Path:
 # ------------------------------------------------------------------------------- building
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this needs a GPU")
+def test_an_index_built_on_a_gpu_is_that_of_the_processor(folder: Path, tmp_path: Path) -> None:
+    from anechoic.index.build import Work, build
+    from anechoic.index.embedding import Windows
+    from anechoic.index.manifest import About
+    from anechoic.index.sources import open_source
+
+    made = embedder("magmel")
+    for device in ("cpu", "cuda"):
+        work = Work(str(tmp_path / device), lambda: made, Windows(), device=device)
+        build(open_source(folder), work, About(made.name, made.sample_rate))
+    one, other = (TrainingIndex.load(tmp_path / device) for device in ("cpu", "cuda"))
+    rows = torch.arange(3)
+    torch.testing.assert_close(other.vectors(rows), one.vectors(rows), atol=1e-4, rtol=0)
+
+
 def test_each_clip_finds_itself(index: TrainingIndex) -> None:
     wav = torch.stack([sound.wav for sound in sounds()])
     found = index.search(index.project(embedder("magmel")(wav, RATE)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -10,19 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from anechoic.bench.cells import versions
-
-
-def usable_cores() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def threads_each(jobs: int) -> int:
-    """Threads for each of so many processes: of OMP_NUM_THREADS, or all usable cores."""
-    total = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, (int(total) if total.isdigit() else usable_cores()) // jobs)
+from anechoic.cores import usable_cores
 
 
 def machine(processes: str) -> dict[str, str]:

@@ -20,9 +20,10 @@ from filelock import FileLock, Timeout
 from anechoic import cluster
 from anechoic.bench import cells
 from anechoic.bench.cells import Cell, Finished
-from anechoic.bench.machine import machine, threads_each
+from anechoic.bench.machine import machine
 from anechoic.bench.plan import Method, Plan
 from anechoic.bench.subject import BenchPrompt, Row, Source, Subject, open_subject
+from anechoic.cores import threads_each
 from anechoic.errors import AnechoicError, BadSetting
 
 KEPT = "what was finished is kept; start the bench again to go on from there"
@@ -91,6 +92,10 @@ def run(
     (work / "cells").mkdir(parents=True, exist_ok=True)
     workers = cluster.tasks if engine == "ray" else _workers
     with _alone(work), workers(jobs) as pool:
+        if engine == "local" and not any((work / "cells").iterdir()):
+            # there is work for all: the others open the subject while one tells what there is
+            for _ in range(jobs - 1):
+                pool.submit(_open, source)
         layout = _layout(plan, source, pool)
         wanted = {cell.identity: cell for cell in _cells(plan, layout)}
         finished = {name: found for name, cell in wanted.items()
@@ -266,6 +271,10 @@ def _begin(watched: connection.Connection, threads: int) -> None:
 @cache
 def _opened(source: Source) -> Subject:
     return open_subject(source)
+
+
+def _open(source: Source) -> None:
+    _opened(source)
 
 
 def _describe(source: Source, plan: Plan) -> Layout:

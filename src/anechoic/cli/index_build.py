@@ -51,7 +51,13 @@ Captions = Annotated[
     ),
 ]
 EngineName = Annotated[Engine, typer.Option(help="ray: on all machines of a Ray cluster.")]
-Workers = Annotated[int | None, typer.Option(help="With ray: how many. By default one a core.")]
+Workers = Annotated[
+    int | None, typer.Option(help="With ray: how many. By default as many as the cluster holds.")
+]
+Cpus = Annotated[int, typer.Option(min=1, help="With ray: cores of each worker.")]
+Device = Annotated[
+    str, typer.Option(help="Where to embed: cuda is a GPU, with ray one for each worker.")
+]
 Search = Annotated[
     Kind, typer.Option("--search", help="auto: exact for a small set, ivfpq for a large one.")
 ]
@@ -96,6 +102,8 @@ def build(
     memory: Memory = None,
     engine: EngineName = Engine.local,
     workers: Workers = None,
+    cpus: Cpus = 1,
+    device: Device = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index.")] = False,
 ) -> None:
     """Embed training clips into an index.
@@ -121,10 +129,10 @@ def build(
         task = bar.add_task("embedding", total=source.total)
         built = build_index(
             source,
-            made.work(output, windows, dtype, shard),
+            made.work(output, windows, dtype, shard, device),
             about,
             overwrite=overwrite,
-            run=run_of(engine, workers),
+            run=run_of(engine, workers, cpus, device),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     derive(output, built, search, memory, engine)
@@ -200,20 +208,25 @@ class Made:
             source.clips_folder,
         )
 
-    def work(self, folder: str, windows: Any, dtype: Any, shard: int | None) -> Work:
+    def work(
+        self, folder: str, windows: Any, dtype: Any, shard: int | None, device: str = "cpu"
+    ) -> Work:
         """What is done with each unit."""
         from anechoic.index.build import Work
 
-        return Work(folder, self.make, windows, dtype, shard)
+        return Work(folder, self.make, windows, dtype, shard, device)
 
 
-def run_of(engine: Engine, workers: int | None) -> Run | None:
+def run_of(engine: Engine, workers: int | None, cpus: int = 1, device: str = "cpu") -> Run | None:
     """What does the units."""
     if engine is Engine.local:
+        from anechoic.hf.load import usable_device
+
+        usable_device(device)
         return None
     from anechoic.index.distributed import over_ray
 
-    return over_ray(workers)
+    return over_ray(workers, cpus=cpus, gpus=0 if device == "cpu" else 1)
 
 
 def derive(

@@ -47,6 +47,7 @@ class Work:
         dtype: the embeddings are stored as; "float16" halves them, for scores that differ by
             some 1e-3.
         clips: a shard; None: 1,024, or 65,536 embeddings that were made elsewhere.
+        device: where the embedder works, such as "cuda".
     """
 
     folder: str
@@ -54,6 +55,7 @@ class Work:
     windows: Windows
     dtype: Dtype = "float32"
     clips: int | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.dtype not in shards.DTYPES:
@@ -204,7 +206,7 @@ def _parts(
             taken += 1
             told(1)
 
-        embeddings, clips = embed(islice(items, size), embedder, work.windows, read)
+        embeddings, clips = embed(islice(items, size), embedder, work.windows, read, work.device)
         yield clips, embeddings.numpy(), taken, taken < size
         if taken < size:
             return

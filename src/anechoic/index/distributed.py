@@ -21,7 +21,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from anechoic import cluster
 from anechoic.errors import AnechoicError, BadSetting, CannotWrite
@@ -32,7 +31,6 @@ from anechoic.index.place import Place
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Unit, VectorUnit
 from anechoic.index.vectors import project
-from anechoic.types import Embedder
 
 BLOCKS = 10_000  # Ray Data keeps a note of each; in one go the units of a block are done
 EVERY_S = 0.5  # a worker tells how far it is, and is asked
@@ -141,10 +139,8 @@ class _Builder:
 
         work = cloudpickle.loads(self.pickled)
 
-        def embedder() -> Embedder:
-            return _OnGpu(work.embedder()) if self.on_gpu else work.embedder()
-
-        return replace(work, embedder=cache(embedder))
+        device = "cuda" if self.on_gpu else work.device
+        return replace(work, embedder=cache(work.embedder), device=device)
 
     def _do(self, number: int, unit: Unit | VectorUnit) -> int:
         place = Place(self.work.folder)
@@ -188,19 +184,6 @@ class _Builder:
                 f"'{place.name}' is another folder on machine '{socket.gethostname()}' of the Ray "
                 "cluster; build in a folder that all machines share, or at a URL"
             )
-
-
-class _OnGpu:
-    """An embedder that is given its sound on the GPU, whose place it follows."""
-
-    def __init__(self, embedder: Embedder):
-        self._embedder = embedder
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._embedder, name)
-
-    def __call__(self, wav: Tensor, sample_rate: int) -> Tensor:
-        return self._embedder(wav.cuda(), sample_rate)
 
 
 # --------------------------------------------------------------------------------------- progress

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from anechoic import audio
+from anechoic.cores import threads_each
 from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index.clips import Clip
 from anechoic.index.sources.protocol import Item
@@ -58,6 +58,7 @@ def embed(
     embedder: Embedder,
     windows: Windows,
     told: Callable[[Item], None] = lambda item: None,
+    device: str = "cpu",
 ) -> tuple[Tensor, list[Clip]]:
     """Embed clips, in their order.
 
@@ -71,6 +72,7 @@ def embed(
         embedder: what to embed them with.
         windows: how clips become rows.
         told: called with each clip once it has been read.
+        device: where the embedder works; it follows its sound.
 
     Returns:
         Embeddings [n, d] as the embedder gives them, float32, and what each row stands for.
@@ -86,7 +88,8 @@ def embed(
 
     def flush(shape: tuple[torch.Size, int]) -> None:
         rows, wavs = zip(*waiting.pop(shape), strict=True)
-        found.update(zip(rows, _embed(torch.stack(wavs), shape[1], embedder), strict=True))
+        wav = torch.stack(wavs).to(device)
+        found.update(zip(rows, _embed(wav, shape[1], embedder), strict=True))
 
     for pieces in _read_ahead(_unique(items), embedder, windows, told):
         for piece in pieces:
@@ -118,7 +121,7 @@ def _read_ahead(
     """The pieces of each clip, in order."""
     pending: deque[tuple[Item, Future[list[_Piece]]]] = deque()
     allowed = 2.0  # clips in flight, once it is known how large they are
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+    with ThreadPoolExecutor(threads_each()) as threads:
         try:
             while True:
                 while len(pending) < allowed and (item := next(items, None)) is not None:

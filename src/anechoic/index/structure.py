@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from anechoic.cores import threads_each
 from anechoic.errors import BadSetting, CannotWrite, IndexMismatch
 from anechoic.index.plan import CENTROIDS, ID_BYTES, Plan, plan
 
@@ -375,7 +376,7 @@ def rerank(
 
     starts = range(0, len(rows), step)
     if len(starts) > 1:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(threads_each()) as pool:
             list(pool.map(score, starts))
     elif starts:
         score(0)
