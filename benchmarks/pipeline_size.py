@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,9 +136,14 @@ def make_clap(size: Size) -> Clap:
     return Clap(parts=Parts(transformers.ClapModel(config), extractor, "random"))
 
 
-def make_methods(index: TrainingIndex, embed: Clap) -> dict[str, Callable[[], Guidance | None]]:
-    """Every method at settings under which it does all that it can."""
-    given = {"index": index, "embedder": embed, "scale": 7.0}
+def make_methods(size: Size) -> dict[str, Callable[[], Guidance | None]]:
+    """Every method at settings under which it does all that it can.
+
+    Each is made with an index and a CLAP of its own: what one has moved to the GPU must not be
+    counted as another's, nor as the plain pipeline's.
+    """
+    clap, draw = make_clap(size), torch.Generator().manual_seed(0)
+    drawn = torch.randn(size.rows, clap.dim, generator=draw)
     settings: dict[str, tuple[str, dict[str, Any]]] = {
         "cfg": ("cfg", {}),
         "amg, gate shut": ("amg", {"lambda_min": 1.0, "lambda_max": 1.0}),
@@ -166,6 +172,11 @@ def make_methods(index: TrainingIndex, embed: Clap) -> dict[str, Callable[[], Gu
 
     def make(name: str) -> Guidance:
         guard, chosen = settings[name]
+        index = TrainingIndex.from_embeddings(
+            drawn, [PROMPT] * size.rows, embedder_name=clap.name, sample_rate=clap.sample_rate,
+            revision=clap.revision,
+        )  # fmt: skip
+        given = {"index": index, "embedder": deepcopy(clap), "scale": 7.0}
         return registry.build(guard, chosen, given)
 
     return {PLAIN: lambda: None, **{name: lambda n=name: make(n) for name in settings}}
@@ -173,13 +184,7 @@ def make_methods(index: TrainingIndex, embed: Clap) -> dict[str, Callable[[], Gu
 
 def run(size: Size, device: torch.device, only: Sequence[str], seconds: float | None) -> list[Row]:
     """Measure all methods in all batch sizes; each row is printed as it is done."""
-    pipe, embed = make_pipeline(size, device), make_clap(size)
-    drawn = torch.randn(size.rows, embed.dim, generator=torch.Generator().manual_seed(0))
-    index = TrainingIndex.from_embeddings(
-        drawn, [PROMPT] * size.rows, embedder_name=embed.name, sample_rate=embed.sample_rate,
-        revision=embed.revision,
-    )  # fmt: skip
-    methods = make_methods(index, embed)
+    pipe, methods = make_pipeline(size, device), make_methods(size)
     chosen = [PLAIN, *(name for name in methods if name != PLAIN and (not only or name in only))]
     measure_pace(pipe, None, PROMPT, STEPS, seconds)  # the first call of a process is slower
     rows: list[Row] = []

@@ -21,6 +21,7 @@ from anechoic.guidance.presets import PRESETS
 from anechoic.hf.load import load_pipeline
 from anechoic.index import TrainingIndex
 
+OPEN = "stabilityai/stable-audio-open-1.0"
 # What was measured on Stable Audio Open with the authors' code of AMG-audio, by a study that took
 # it up: mean CLAP cosine to the target over clusters of near-duplicates, and CLAP score. Another
 # set of prompts, another index or another embedder gives other figures: compare the fall.
@@ -33,14 +34,14 @@ PUBLISHED = (
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="stabilityai/stable-audio-open-1.0")
+    parser.add_argument("--model", default=OPEN, help="folder, hub id or demo; %(default)s")
     parser.add_argument("--index", required=True, help="of its training set, or demo")
     parser.add_argument("--prompts", type=Path, required=True, help="one a line")
-    parser.add_argument("--output", type=Path, default=Path("stable-audio-open"))
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--output", type=Path, default="stable-audio-open", help="%(default)s")
+    parser.add_argument("--seeds", type=int, default=1, help="for each prompt, %(default)s")
     parser.add_argument("--steps", type=int, help="by default the published 100; the demo's 50")
     parser.add_argument("--seconds", type=float, help="by default the model's longest")
-    parser.add_argument("--dtype", default="bfloat16", help="float32 on a CPU")
+    parser.add_argument("--dtype", default="bfloat16", help="%(default)s; float32 on a CPU")
     parser.add_argument("--threshold", type=float, help="of a copy; by default the index's own")
     return parser.parse_args()
 
