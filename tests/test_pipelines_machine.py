@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_pipelines import CASES, make
 from tiny_store import Pool
+from torch._dynamo.utils import counters
 
 from anechoic import guard
 from anechoic.guidance import AntiMemorization, ClassifierFree, TransitionPoint
@@ -129,3 +130,45 @@ def test_a_compiled_network_is_guarded_without_being_compiled_anew(name, how, ba
         assert torch.isfinite(case.generate(pipe)).all()
     assert bool(trace.column("gate").all())
     assert torch.equal(case.generate(pipe), plain)
+
+
+# amg's gate is open: a pass for the captions, and a gradient of the decoder
+GUARDS = (
+    lambda case: ClassifierFree(7.0),
+    lambda case: TransitionPoint(7.0, before=0.0, at=0.5),
+    amg,
+)
+
+
+def test_a_compiled_network_is_compiled_for_a_guard_not_for_its_steps_and_gives_the_same():
+    case = CASES["StableAudioPipeline"]
+    plain, compiled = make(case.name), make(case.name)
+    torch._dynamo.reset()
+    counters.clear()
+    compiled.transformer.compile(backend="eager")
+    graphs = counters["stats"]
+    for guidance in GUARDS:
+        made_for_it = []
+        for steps, seed in ((2, 0), (4, 1)):
+            with guard(plain, guidance(case)):
+                expected = case.generate(plain, steps=steps, seed=seed)
+            with guard(compiled, guidance(case)):
+                assert torch.equal(case.generate(compiled, steps=steps, seed=seed), expected)
+            made_for_it.append(graphs["unique_graphs"])
+        assert made_for_it[0] == made_for_it[1]
+    assert graphs["unique_graphs"] <= 3  # both halves; captions; the latents need a gradient
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU, none is here")
+@pytest.mark.parametrize("guidance", GUARDS, ids=["cfg", "static", "amg"])
+def test_cuda_graphs_of_the_network_survive_the_guard(guidance):
+    case = CASES["StableAudioPipeline"]
+    plain, captured = make(case.name).to("cuda"), make(case.name).to("cuda")
+    torch._dynamo.reset()
+    captured.transformer.compile(mode="reduce-overhead")
+    for seed in (0, 1):  # the second replays what the first recorded
+        with guard(plain, guidance(case)):
+            expected = case.generate(plain, steps=6, seed=seed)
+        with guard(captured, guidance(case)):
+            made = case.generate(captured, steps=6, seed=seed)
+        torch.testing.assert_close(made, expected, rtol=1e-3, atol=1e-3)
