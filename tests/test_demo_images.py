@@ -151,7 +151,7 @@ def test_a_word_of_the_captions_is_a_token(subject: ImagesSubject) -> None:
 
 
 def test_the_calibration_that_ships_is_that_of_the_weights(subject: ImagesSubject) -> None:
-    found = folder.calibrate(TILES, IMAGES, subject.pipe.vae, subject.classifier)
+    found = folder.calibrate(TILES, IMAGES, subject.copies, subject.pipe.vae, subject.classifier)
     for name, value in found.items():  # the weights were in full precision then
         assert subject.known[name] == pytest.approx(value, abs=0.02, rel=0.02), name
     assert found["classifier_on_held_out"] > 0.95

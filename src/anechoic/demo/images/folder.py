@@ -36,12 +36,13 @@ def build(output: Path, recipe: Recipe, report: Report) -> None:
     started = time.process_time()
     pipe = train(tiles, images, recipe, report)
     trained = [i for i, tile in enumerate(tiles) if tile.copies]
-    seen = torch.cat([images[trained], round_trip(pipe.vae, images[trained])])
+    views = round_trip(pipe.vae, training_views(tiles, images))
+    seen = torch.cat([images[trained], views[: len(trained)]])
     subjects = 2 * [tiles[i].subject for i in trained]
     classifier = fit(seen, subjects, recipe.seed, recipe.classifier_epochs)
     seconds = time.process_time() - started
     about = {"recipe": asdict(recipe), "cpu_seconds": round(seconds)}
-    about |= calibrate(tiles, images, pipe.vae, classifier)
+    about |= calibrate(tiles, images, views, pipe.vae, classifier)
     pipe.to(torch.float16).save_pretrained(output / MODEL)
     save_file(classifier.half().state_dict(), output / CLASSIFIER)
     (output / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
@@ -49,11 +50,11 @@ def build(output: Path, recipe: Recipe, report: Report) -> None:
 
 @torch.no_grad()
 def calibrate(
-    tiles: list[Tile], images: Tensor, vae: Any, classifier: SubjectClassifier
+    tiles: list[Tile], images: Tensor, views: Tensor, vae: Any, classifier: SubjectClassifier
 ) -> dict[str, float]:
-    """What the judges say of real tiles that were never trained on, and what the codec loses."""
+    """What the judges say of real tiles that were never trained on, and what the codec loses;
+    `views` are the training views as the codec gives them back."""
     held_out = images[torch.tensor([tile.copies == 0 for tile in tiles])]
-    views = round_trip(vae, training_views(tiles, images))
     back = round_trip(vae, held_out)
     grey = judge.grey_correlation(back, views)
     nearest = grey.argmax(1)
