@@ -63,16 +63,20 @@ class TestEveryPipeline:
         negative = {"negative_prompt": ["rain on a roof", "high flute note"]}
         expected = case.generate(pipe, **negative)
         assert not torch.equal(expected, plain(name))
-        seen = []
+        seen, under_captions = [], []
 
         def watch(step):
             seen.append((step.denoise(step.x, "uncond"), step.uncond))
+            if not step.history:  # a caption in the prompt's place is no matter of the negative one
+                under_captions.append(step.denoise(step.x, list(CAPTIONS)))
             return Guided(7.0)
 
         with guard(pipe, watch):
             assert torch.equal(case.generate(pipe, **negative), expected)
+            case.generate(pipe, steps=3)
         for again, first in seen:
             torch.testing.assert_close(again, first, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(*under_captions, rtol=1e-4, atol=1e-4)
 
     def test_several_outputs_a_prompt(self, name):
         case, pipe = CASES[name], pipe_of(name)
