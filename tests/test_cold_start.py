@@ -1,4 +1,4 @@
-"""What a fresh interpreter loads: told by modules, for a clock says more of the machine."""
+"""What is loaded, and when: told by modules and files, for a clock says more of the machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+import torch
+from embed_models import save_clap
+from tiny import make_pipe
 
 import anechoic
 import anechoic.audit
+from anechoic import AntiMemorization, TrainingIndex, embedder, guard
+from anechoic.index import Sound
 
 # the dependencies that take long to import, or are for a few commands only
 HEAVY = (
@@ -60,3 +65,32 @@ def test_names_that_load_on_first_use_are_all_there_and_none_is_a_module(package
         assert getattr(package, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = package.nothing
+
+
+WATCHED: list[str] | None = None
+
+
+def note(event: str, arguments: tuple[object, ...]) -> None:
+    """What is read or imported while somebody watches; such a hook stays for good."""
+    if WATCHED is not None and event in ("open", "import"):
+        WATCHED.append(f"{event} {arguments[0]}")
+
+
+def test_generations_in_a_guard_use_the_model_the_index_and_the_embedder_that_are_loaded(
+    tmp_path, generate, monkeypatch
+):
+    pipe, embed = make_pipe(), embedder(f"clap:{save_clap(tmp_path / 'clap')}")
+    noise = torch.randn(2, 1, 48_000, generator=torch.Generator().manual_seed(0))
+    clips = [Sound(f"{i}", "low cello note", wav, 48_000) for i, wav in enumerate(noise)]
+    TrainingIndex.build(clips, embed).save(tmp_path / "clips.index")
+    index = TrainingIndex.load(tmp_path / "clips.index")
+    open_gate = AntiMemorization(
+        index, embed, scale=7.0, lambda_min=-1.0, lambda_max=-1.0, gradient="x0"
+    )
+    sys.addaudithook(note)
+    with guard(pipe, open_gate) as trace:
+        generate(pipe, steps=2, audio_end_in_s=2.0)
+        monkeypatch.setattr(sys.modules[__name__], "WATCHED", [])
+        generate(pipe, steps=2, audio_end_in_s=2.0)
+        assert WATCHED == []
+    assert bool(trace.column("gate").all())
