@@ -111,11 +111,13 @@ def test_of_a_model_on_the_hub_only_small_files_are_fetched(
     assert problem.startswith(
         "weights: the weights of projection_model, text_encoder, transformer, vae are not in '"
     )
-    assert problem.endswith("; fetch them (143 KiB) with 'hf download me/mine'")
+    assert problem.endswith(
+        "; fetch them (143 KiB) with 'hf download me/mine --include \"*/*.safetensors\"'"
+    )
     assert out.endswith("not ready: 1 to mend\n")  # all the rest is known already
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     _, out = doctor(capsys, "me/mine")
-    assert "and HF_HUB_OFFLINE is set; unset it, and fetch them with 'hf download me/mine'" in out
+    assert "and HF_HUB_OFFLINE is set; unset it, and fetch them with 'hf download me/mine" in out
 
 
 @pytest.mark.parametrize("command", ["doctor", "generate"])

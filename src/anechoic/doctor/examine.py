@@ -92,7 +92,8 @@ def _mend_weights(blueprint: Blueprint) -> str:
     told = f"the weights of {', '.join(blueprint.missing)} are not in '{blueprint.folder}'"
     if Path(blueprint.name).is_dir():
         return f"{told}; fetch or save the whole pipeline again, with its weights as safetensors"
-    fetch = f"'hf download {blueprint.name}'"
+    # the small files are here; a repository may hold the same weights in other formats, too
+    fetch = f"'hf download {blueprint.name} --include \"*/*.safetensors\"'"
     if constants.is_offline_mode():
         return f"{told}, and HF_HUB_OFFLINE is set; unset it, and fetch them with {fetch}"
     size = download_bytes(blueprint.name)
