@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from anechoic import TrainingIndex, audio, embedder
 from anechoic.audit import TrainingSet
+from anechoic.index import Clip
 from anechoic.index.clips import Sound
 
 RATE, SECONDS = 16_000, 1.024
@@ -37,7 +39,11 @@ def training_set(threshold: float | None = 0.9, caption: str = "tune number {}")
     limits = {} if threshold is None else {"copy": threshold}
     index = TrainingIndex.build(sounds, embedder("magmel"), thresholds=limits)
     heard = {sound.id: (sound.wav, sound.sample_rate) for sound in sounds}
-    return TrainingSet(index, lambda clip: heard[clip.id])
+    return TrainingSet(index, partial(_sound, heard))
+
+
+def _sound(heard: dict[str, tuple[Tensor, int]], clip: Clip) -> tuple[Tensor, int]:
+    return heard[clip.id]
 
 
 def folder_of(folder: Path, **sounds: Tensor) -> Path:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from anechoic.bench import Method, Plan, Results, Source, cells, run
-from anechoic.cores import threads_each
 from anechoic.errors import AnechoicError, BadSetting, GuardError
+from anechoic.processes import threads_each
 
 NONE = Method("none", "unguarded")
 PUSH = Method("push", "push", "push", {"strength": 1.0})

@@ -124,7 +124,7 @@ class Tasks(ThreadPoolExecutor):
 
     def __init__(self, ray: Any, share: Share):
         super().__init__(share.count)
-        self.share = share
+        self.share, self.count = share, share.count
         self._ray = ray
         self._under_way: set[Any] = set()
         options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_retries": RETRIES}

@@ -25,12 +25,16 @@ class Pace:
     is taken to last as long as the slowest that was.
     """
 
-    def __init__(self, plan: Sequence[Sequence[str]], report: Callable[[Progress], None]):
-        """Args: plan: the kinds of work of everything that is to be done, in its order."""
-        self.plan, self.report, self.done = plan, report, 0
+    def __init__(
+        self, plan: Sequence[Sequence[str]], report: Callable[[Progress], None], at_once: int = 1
+    ):
+        """Args: plan: the kinds of work of everything that is to be done, in its order.
+        at_once: how many workers there are."""
+        self.plan, self.report, self.at_once, self.done = plan, report, at_once, 0
         self._left = Counter(kind for kinds in plan for kind in kinds)
         self._seconds: dict[str, float] = defaultdict(float)
         self._timed: Counter[str] = Counter()
+        self.times: list[tuple[str, float]] = []  # all that was timed
         report(self.progress)
 
     @contextmanager
@@ -40,7 +44,13 @@ class Pace:
         try:
             yield
         finally:
-            self._seconds[kind] += time.perf_counter() - start
+            self.add([(kind, time.perf_counter() - start)])
+
+    def add(self, times: Sequence[tuple[str, float]]) -> None:
+        """Work of some kinds took so many seconds."""
+        self.times += times
+        for kind, seconds in times:
+            self._seconds[kind] += seconds
             self._timed[kind] += 1
 
     def finish(self) -> None:
@@ -56,4 +66,5 @@ class Pace:
         rest = {kind: count for kind, count in self._left.items() if count > 0}
         slowest = max(means.values(), default=0.0)
         left_s = sum(count * means.get(kind, slowest) for kind, count in rest.items())
+        left_s /= self.at_once
         return Progress(self.done, len(self.plan), None if rest and not means else left_s)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 
-from anechoic import audio
+from anechoic import audio, cluster, processes
 from anechoic.audit import describe, takes, verdict
 from anechoic.audit.examine import WITNESSES, Examination, Examiner, Witness
 from anechoic.audit.kept import Kept, identity
@@ -18,15 +20,18 @@ from anechoic.audit.report import Background, Report, examined
 from anechoic.audit.sounds import generated, read_sound, reason, sha256_of
 from anechoic.audit.takes import PLAIN, Generate, Plan, Take, Unexamined
 from anechoic.audit.training import NearestStretch, TrainingSet
-from anechoic.cluster import Shared, Tasks
+from anechoic.cluster import Tasks
 from anechoic.detect import Calibration, Detector
-from anechoic.errors import BadAudio, BadSetting
+from anechoic.errors import AnechoicError, BadAudio, BadSetting
 from anechoic.index import TrainingIndex
+from anechoic.processes import Processes
 from anechoic.types import Embedder
 
 WORK = Path("audit-work")
 LONGEST_S = 900.0
 Source = Generate | Mapping[str, Generate] | str | Path
+Pool = Tasks | Processes
+Times = list[tuple[str, float]]  # of kinds of work, in seconds
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def audit(
     longest_s: float = LONGEST_S,
     about: Mapping[str, str] | None = None,
     work: str | Path = WORK,
-    pool: Tasks | None = None,
+    pool: Pool | None = None,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Report:
     """Compare generated sound with a training set.
@@ -89,9 +94,10 @@ def audit(
         longest_s: longer sound is listed as not examined.
         about: whatever else the report is to tell of how it was made.
         work: the folder of what is finished.
-        pool: of a Ray cluster (`anechoic.cluster.tasks`), whose machines share that folder and
-            the sounds: it makes and examines many at once. A sound whose worker is killed is made
-            and examined again.
+        pool: makes and examines many sounds at once: processes of this machine
+            (`anechoic.processes.processes`), or tasks of a Ray cluster (`anechoic.cluster.tasks`),
+            whose machines share that folder and the sounds, and where a sound whose worker is
+            killed is made and examined again.
         progress: told after every sound.
 
     Raises:
@@ -110,7 +116,8 @@ def audit(
     null = None if held_out is None else _held_out(held_out)
     with run.kept.alone():
         every = [*(null.takes if null else ()), *plan.takes]
-        pace = Pace([run.kinds(take) for take in every], progress)
+        at_once = 1 if pool is None else pool.count
+        pace = Pace([run.kinds(take) for take in every], progress, at_once)
         notes = list(plan.notes)
         if held_out is not None and null is not None:
             found = run.calibrate(null, held_out.false_positive_rate, pace)
@@ -206,7 +213,7 @@ class _Run:
     model: str
     longest_s: float
     setting: str  # a hash of all that an examination depends on, but for the sound
-    pool: Tasks | None = None  # None: one sound after the other, here
+    pool: Pool | None = None  # None: one sound after the other, here
 
     @classmethod
     def over(
@@ -218,7 +225,7 @@ class _Run:
         longest_s: float,
         generators: Mapping[str, Generate] | None = None,
         model: str = "",
-        pool: Tasks | None = None,
+        pool: Pool | None = None,
     ) -> _Run:
         """A run over a training set, that keeps what is finished in `work`."""
         kept = Kept(work)
@@ -245,6 +252,8 @@ class _Run:
             try:
                 rows.append((take, *find()))
             except Exception as error:  # whatever a file makes of a decoder: it is listed
+                if isinstance(error.__cause__, BrokenProcessPool):
+                    raise
                 refused.append(Unexamined(take, reason(error, take.file)))
             pace.finish()
         return rows, refused
@@ -285,7 +294,8 @@ class _Run:
         if self.pool is None:
             return (partial(self._one, take, pace, pictures) for take in todo)
         run = self.pool.shared(replace(self, pool=None))
-        return iter([self.pool.submit(_elsewhere, run, take, pictures).result for take in todo])
+        futures = [self.pool.submit(_elsewhere, run, take, pictures) for take in todo]
+        return (partial(_answer, future, pace) for future in futures)
 
     def _one(self, take: Take, pace: Pace, pictures: bool) -> tuple[str, Examination]:
         """The hash of a sound's file, and what is found of it."""
@@ -327,8 +337,28 @@ class _Run:
         return identity(own, take.prompt, take.seed)
 
 
-def _elsewhere(run: Shared, take: Take, pictures: bool) -> tuple[str, Examination]:
-    return run.value._one(take, Pace([], lambda progress: None), pictures)
+def _elsewhere(
+    run: cluster.Shared | processes.Shared, take: Take, pictures: bool
+) -> tuple[str, Examination, Times]:
+    pace = Pace([], lambda progress: None)
+    return *run.value._one(take, pace, pictures), pace.times
+
+
+def _answer(future: Future[tuple[str, Examination, Times]], pace: Pace) -> tuple[str, Examination]:
+    """What a worker found of a sound.
+
+    Raises:
+        AnechoicError: the worker died, and all others ended with it.
+    """
+    try:
+        sha256, found, times = future.result()
+    except BrokenProcessPool as error:
+        raise AnechoicError(
+            "a worker process died, as one does that is killed or out of memory; what is finished "
+            "is kept: start it again, with fewer '--jobs' if memory is short"
+        ) from error
+    pace.add(times)
+    return sha256, found
 
 
 def _repeated(hashes: Sequence[str]) -> list[str]:

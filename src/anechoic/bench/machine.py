@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from anechoic.bench.cells import versions
-from anechoic.cores import usable_cores
+from anechoic.processes import usable_cores
 
 
 def machine(processes: str) -> dict[str, str]:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import connection, get_context
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -23,8 +18,8 @@ from anechoic.bench.cells import Cell, Finished
 from anechoic.bench.machine import machine
 from anechoic.bench.plan import Method, Plan
 from anechoic.bench.subject import BenchPrompt, Row, Source, Subject, open_subject
-from anechoic.cores import threads_each
 from anechoic.errors import AnechoicError, BadSetting
+from anechoic.processes import processes, threads_each
 
 KEPT = "what was finished is kept; start the bench again to go on from there"
 
@@ -86,11 +81,9 @@ def run(
             prompts, or what the subject refuses.
         AnechoicError: a cell that failed, named; what was finished is kept.
     """
-    if jobs < 1:
-        raise BadSetting(f"expected 1 job or more, got {jobs}")
     cluster.require_engine(engine)
     (work / "cells").mkdir(parents=True, exist_ok=True)
-    workers = cluster.tasks if engine == "ray" else _workers
+    workers = cluster.tasks if engine == "ray" else processes
     with _alone(work), workers(jobs) as pool:
         if engine == "local" and not any((work / "cells").iterdir()):
             # there is work for all: the others open the subject while one tells what there is
@@ -102,10 +95,10 @@ def run(
                     if (found := _trusted(work, cell, note))}  # fmt: skip
         missing = [cell for name, cell in wanted.items() if name not in finished]
         progress(len(finished), len(wanted))
-        processes = f"{jobs} x {threads_each(jobs)} threads"
+        how = f"{jobs} x {threads_each(jobs)} threads"
         if isinstance(pool, cluster.Tasks):
-            processes = f"{jobs} Ray tasks x {pool.share.cpus} threads"
-        for cell in _computed(pool, source, work, missing, processes):
+            how = f"{jobs} Ray tasks x {pool.share.cpus} threads"
+        for cell in _computed(pool, source, work, missing, how):
             if (found := _trusted(work, cell, note)) is None:
                 raise AnechoicError(f"{cell}: its file is not what was written; check the disk")
             finished[cell.identity] = found
@@ -209,29 +202,11 @@ def _alone(work: Path) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end with this one: killed, it lets go of the pipe that they watch."""
-    context = get_context("spawn")
-    watched, held = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=_begin, initargs=(watched, threads_each(jobs))
-    )
-    try:
-        yield pool
-    except KeyboardInterrupt:
-        held.close()  # at once; after an error the cells that are under way are finished first
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        held.close()
-
-
 def _computed(
-    pool: Executor, source: Source, work: Path, missing: Sequence[Cell], processes: str
+    pool: Executor, source: Source, work: Path, missing: Sequence[Cell], how: str
 ) -> Iterator[Cell]:
     """Compute cells and write their files; each as it is done."""
-    running = {pool.submit(_compute, source, work, cell, processes): cell for cell in missing}
+    running = {pool.submit(_compute, source, work, cell, how): cell for cell in missing}
     for future in as_completed(running):
         _answer(future, str(running[future]))
         yield running[future]
@@ -252,20 +227,6 @@ def _answer(future: Future[Any], what: str) -> Any:
 
 
 # ------------------------------------------------------------------------------ inside a process
-
-
-def _begin(watched: connection.Connection, threads: int) -> None:
-    """The start of a worker: its share of the threads, and its end with the main process."""
-
-    def end() -> None:
-        connection.wait([watched])
-        os._exit(1)
-
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    if "torch" in sys.modules:  # by the caller's main module: too late for the variable
-        sys.modules["torch"].set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells the whole group
-    Thread(target=end, daemon=True).start()
 
 
 @cache

@@ -112,7 +112,12 @@ def audit(
         Path, typer.Option(help="Folder of what is finished, to go on from after a stop.")
     ] = Path("audit-work"),
     engine: Annotated[str, typer.Option(help="local, or ray: a cluster's machines.")] = "local",
-    jobs: Annotated[int | None, typer.Option(help="With ray: sounds at once.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Sounds at once. By default 1; with ray, as many as there are GPUs or cores."
+        ),
+    ] = None,
     embedder_name: EmbedderName = None,
     device: Annotated[
         str | None, typer.Option(help="By default cuda if there is a GPU, or cpu.")
@@ -144,6 +149,7 @@ def audit(
     from anechoic import cluster
     from anechoic.audit import HeldOut, audit, write_report
     from anechoic.audit.write import require_free
+    from anechoic.processes import processes
 
     require_free(output, overwrite)
     training, embed = open_training(index, embedder_name)
@@ -162,8 +168,10 @@ def audit(
         )
         about |= told
     cluster.require_engine(engine)
-    tasks = cluster.tasks(jobs) if engine == "ray" else nullcontext()
-    with progress_of_audit("examining") as progress, tasks as pool:
+    workers: Any = nullcontext() if jobs in (None, 1) else processes(jobs)
+    if engine == "ray":
+        workers = cluster.tasks(jobs)
+    with progress_of_audit("examining") as progress, workers as pool:
         report = audit(
             source,
             training,

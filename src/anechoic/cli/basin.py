@@ -90,7 +90,7 @@ def basin(
     from anechoic.bench.basin_plot import plot, require_figure
     from anechoic.bench.machine import machine
     from anechoic.bench.write import replace_whole, require_writable
-    from anechoic.cores import threads_each
+    from anechoic.processes import threads_each
 
     require_figure(output, overwrite)
     if page is not None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from inspect import signature
 from typing import TYPE_CHECKING
 
@@ -27,16 +28,23 @@ def open_training(name: str, embedder_name: str | None) -> tuple[TrainingSet, Em
 
     index, embed = open_index(name, embedder_name)
     index.name = name if name == "demo" else index.name  # not that of the folder it ships in
-    return TrainingSet(index, _demo_sound() if name == "demo" else None), embed
+    return TrainingSet(index, _demo_sound if name == "demo" else None), embed
 
 
-def _demo_sound() -> Callable[[Clip], tuple[Tensor, int]]:
-    from anechoic.demo import assets
+def _demo_sound(clip: Clip) -> tuple[Tensor, int]:
     from anechoic.demo.corpus import SAMPLE_RATE
 
+    sound, number = _demo_clips()
+    return sound[number[clip.id]][None], SAMPLE_RATE
+
+
+@cache
+def _demo_clips() -> tuple[Tensor, dict[str, int]]:
+    """The sound of the demo's clips, and the row of each by its id."""
+    from anechoic.demo import assets
+
     clips, sound = assets.training_set()
-    number = {clip.id: i for i, clip in enumerate(clips)}
-    return lambda clip: (sound[number[clip.id]][None], SAMPLE_RATE)
+    return sound, {clip.id: i for i, clip in enumerate(clips)}
 
 
 def fitted(name: str, training: TrainingSet, embed: Embedder) -> Detector:

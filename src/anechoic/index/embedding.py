@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from anechoic import audio
-from anechoic.cores import threads_each
 from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index.clips import Clip
 from anechoic.index.sources.protocol import Item
+from anechoic.processes import threads_each
 from anechoic.types import Embedder
 
 BATCH = 32  # rows embedded at once

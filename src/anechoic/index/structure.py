@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from anechoic.cores import threads_each
 from anechoic.errors import BadSetting, CannotWrite, IndexMismatch
 from anechoic.index.plan import CENTROIDS, ID_BYTES, Plan, plan
+from anechoic.processes import threads_each
 
 __all__ = [
     "Plan",

@@ -1,0 +1,130 @@
+"""This machine's processors, and processes that share them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import connection, get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Any
+
+from anechoic.errors import BadSetting
+
+
+def usable_cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def threads_each(jobs: int = 1) -> int:
+    """Threads for each of so many processes: of OMP_NUM_THREADS, which Ray sets for its workers,
+    too, or all usable cores."""
+    total = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, (int(total) if total.isdigit() else usable_cores()) // jobs)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A value for many calls, in a file that each process reads once."""
+
+    path: Path
+
+    @property
+    def value(self) -> Any:
+        """The value; one copy for each process."""
+        return _read(self.path)
+
+
+class Processes(ProcessPoolExecutor):
+    """Processes among which the threads are split, and which end with this one, however it ends.
+
+    They import the caller's main module: in a script, use them under
+    `if __name__ == "__main__":`.
+    """
+
+    def __init__(self, jobs: int):
+        if jobs < 1:
+            raise BadSetting(f"expected 1 job or more, got {jobs}")
+        context = get_context("spawn")
+        watched, self._held = context.Pipe(duplex=False)
+        self.count = jobs
+        self._folder = TemporaryDirectory(prefix="anechoic-")
+        super().__init__(
+            jobs, mp_context=context, initializer=_begin, initargs=(watched, threads_each(jobs))
+        )
+
+    def shared(self, value: Any) -> Shared:
+        """A value that each process reads once.
+
+        Raises:
+            BadSetting: it cannot be given to another process.
+        """
+        path = Path(self._folder.name, f"{len(list(Path(self._folder.name).iterdir()))}.pickle")
+        try:
+            with path.open("wb") as file:
+                pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise BadSetting(
+                f"what several processes work with has to be picklable, and this is not: {error}; "
+                "define functions at the top of a module, or use one job"
+            ) from error
+        return Shared(path)
+
+    def stop(self) -> None:
+        """End at once what is under way: the processes watch a pipe that this one lets go of."""
+        self._held.close()
+
+    def close(self) -> None:
+        """End, after what is under way."""
+        self.shutdown(cancel_futures=True)
+        self._held.close()
+        self._folder.cleanup()
+
+
+@contextmanager
+def processes(jobs: int) -> Iterator[Processes]:
+    """So many processes; after an error what is under way is finished first, after an interrupt
+    not.
+
+    Raises:
+        BadSetting: jobs below 1.
+    """
+    pool = Processes(jobs)
+    try:
+        yield pool
+    except KeyboardInterrupt:
+        pool.stop()
+        raise
+    finally:
+        pool.close()
+
+
+@cache
+def _read(path: Path) -> Any:
+    with path.open("rb") as file:
+        return pickle.load(file)
+
+
+def _begin(watched: connection.Connection, threads: int) -> None:
+    """The start of a worker: its share of the threads, and its end with the main process."""
+
+    def end() -> None:
+        connection.wait([watched])
+        os._exit(1)
+
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:  # by the caller's main module: too late for the variable
+        sys.modules["torch"].set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells the whole group
+    Thread(target=end, daemon=True).start()
