@@ -1,0 +1,81 @@
+"""What a second process adds: clips a second of the bench, alone and side by side.
+
+    python benchmarks/jobs.py --jobs 2
+
+Each process opens the demo model as `anechoic bench --jobs` has it do, on one thread, warms up,
+waits for the others, and then generates and judges the same clips. Where other programs run, the
+wall clock tells of them; so the processor time of a clip is told beside it: it rises only where
+processes get into each other's way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from multiprocessing import get_context
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+METHODS = ("none", "amg")
+CLIPS = 8  # a batch of the bench
+
+
+def generate(ready: Barrier, told: Queue[dict[str, tuple[float, float]]]) -> None:
+    """One process: wall and processor time in seconds for the clips of each method."""
+    from anechoic.bench import Plan, Source, open_subject
+
+    subject = open_subject(Source.of("demo"))
+    scenario, plan = subject.scenarios[0], Plan.load("methods").only(METHODS)
+    prompts = subject.prompts(scenario, plan.split)[:CLIPS]
+    times = {}
+    for method in plan.methods:
+        subject.generate(scenario, prompts, 0, method, 3)
+        ready.wait()
+        wall, processor = time.perf_counter(), time.process_time()
+        subject.generate(scenario, prompts, 0, method, None)
+        times[method.name] = (time.perf_counter() - wall, time.process_time() - processor)
+    told.put(times)
+
+
+def measured(jobs: int) -> list[dict[str, tuple[float, float]]]:
+    """What each of so many processes told."""
+    context = get_context("spawn")
+    ready, told = context.Barrier(jobs), context.Queue()
+    processes = [context.Process(target=generate, args=(ready, told)) for _ in range(jobs)]
+    for process in processes:
+        process.start()
+    times = [told.get(timeout=600) for _ in processes]
+    for process in processes:
+        process.join()
+    return times
+
+
+def main() -> None:
+    """Measure in turns and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=2, help="processes side by side")
+    parser.add_argument("--rounds", type=int, default=3, help="the median counts")
+    asked = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
+    rounds = [{n: measured(n) for n in (1, asked.jobs)} for _ in range(asked.rounds)]
+    print(
+        "| method | processes | clips/s | times one | processor s a clip |\n|---|---|---|---|---|"
+    )
+    for method in METHODS:
+        alone = 0.0
+        for n in (1, asked.jobs):
+            slowest = [max(one[method][0] for one in each[n]) for each in rounds]
+            rate = n * CLIPS / statistics.median(slowest)
+            alone = alone or rate
+            spent = statistics.median(one[method][1] for each in rounds for one in each[n])
+            print(f"| {method} | {n} | {rate:.2f} | {rate / alone:.2f} | {spent / CLIPS:.2f} |")
+    load = Path("/proc/loadavg")
+    print(f"\nload at the end: {load.read_text().split()[0]}" if load.exists() else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
