@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
@@ -115,7 +116,7 @@ class Step:
     decode: Decode
     sample_rate: int  # of decoded sound, in Hz; 0 of images
 
-    @property
+    @cached_property
     def distance(self) -> Tensor:
         """d_t = ||eps_c - eps_u||_2 of each sample, [b] (Wen et al., 2024; Jain et al., 2025)."""
         difference = (self.cond - self.uncond).flatten(1).float()
