@@ -1,11 +1,12 @@
-"""What a second process adds: clips a second of the bench, alone and side by side.
+"""What a second process adds: clips a second of the bench and of an audit.
 
     python benchmarks/jobs.py --jobs 2
 
 Each process opens the demo model as `anechoic bench --jobs` has it do, on one thread, warms up,
 waits for the others, and then generates and judges the same clips. Where other programs run, the
 wall clock tells of them; so the processor time of a clip is told beside it: it rises only where
-processes get into each other's way.
+processes get into each other's way. An audit makes and examines sounds with `--jobs` processes,
+after each of them has opened the model; its wall clock is told alone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from multiprocessing import get_context
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 METHODS = ("none", "amg")
 CLIPS = 8  # a batch of the bench
@@ -54,6 +56,31 @@ def measured(jobs: int) -> list[dict[str, tuple[float, float]]]:
     return times
 
 
+def audited(jobs: int) -> float:
+    """Sounds a second that an audit of the demo model makes and examines."""
+    from anechoic.audit import audit
+    from anechoic.audit.pipeline import Guarded, Pipeline
+    from anechoic.cli.training import open_training
+    from anechoic.demo import assets
+    from anechoic.processes import processes
+
+    training, embed = open_training("demo", None)
+    pipeline = Pipeline(assets.pipeline(), "demo", assets.CFG_SCALE, assets.STEPS)
+    prompts = sorted(training.of_caption)[:CLIPS]
+    with TemporaryDirectory() as work, processes(jobs) as pool:
+
+        def sounds(seeds: range) -> float:
+            begun = time.perf_counter()
+            audit(
+                Guarded(pipeline, None), training, embed, prompts=prompts, seeds=seeds,
+                threshold=0.9, work=work, pool=pool,
+            )  # fmt: skip
+            return time.perf_counter() - begun
+
+        sounds(range(100, 101))  # every process opens what it needs
+        return 2 * CLIPS / sounds(range(2))
+
+
 def main() -> None:
     """Measure in turns and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -73,6 +100,14 @@ def main() -> None:
             alone = alone or rate
             spent = statistics.median(one[method][1] for each in rounds for one in each[n])
             print(f"| {method} | {n} | {rate:.2f} | {rate / alone:.2f} | {spent / CLIPS:.2f} |")
+    rates: dict[int, list[float]] = {1: [], asked.jobs: []}
+    for _ in range(asked.rounds):
+        for n, found in rates.items():
+            found.append(audited(n))
+    alone = statistics.median(rates[1])
+    for n, found in rates.items():
+        rate = statistics.median(found)
+        print(f"| an audit | {n} | {rate:.2f} | {rate / alone:.2f} | |")
     load = Path("/proc/loadavg")
     print(f"\nload at the end: {load.read_text().split()[0]}" if load.exists() else "")
 
