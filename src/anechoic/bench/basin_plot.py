@@ -171,9 +171,15 @@ def _noise_axis(axes: Axes, sweep: Sweep) -> None:
     axes.grid(color="0.92", lw=0.8)
     axes.set_axisbelow(True)
     low, high = sweep.log_snr[0], sweep.log_snr[-1]
-    levels = [v for v in MaxNLocator(7).tick_values(low, high) if low <= v <= high]
+    levels: list[float] = []
+    steps: list[float] = []
+    for level in MaxNLocator(7).tick_values(low, high):
+        step = float(np.interp(level, sweep.log_snr, range(evaluations)))
+        apart = not steps or step - steps[-1] > 0.05 * evaluations  # or the labels run together
+        if low <= level <= high and apart:
+            levels.append(level)
+            steps.append(step)
     top = axes.secondary_xaxis("top")
-    steps = np.interp(levels, sweep.log_snr, range(evaluations))
     top.set_xticks(steps, [f"{v:g}".replace("-", "\N{MINUS SIGN}") for v in levels], fontsize=8)
     top.tick_params(color="0.6", labelcolor="0.35", length=3)
     top.set_xlabel("log-SNR", fontsize=8, color="0.35")
