@@ -149,7 +149,7 @@ def _random(pipe: Any, name: str, about: str, steps: int, seconds: float, embed:
         sample_rate=embed.sample_rate,
         revision=getattr(embed, "revision", None),
     )
-    common = {"c1": 4.0, "c2": 3.0, "c3": 1e-3, "gradient": "x0", "since": LogSNR(-3.0), "every": 4}
+    common = {"c1": 4.0, "c2": 3.0, "c3": 1e-3, "gradient": "x0", "since": LogSNR(-2.0), "every": 5}
     prompts = [CAPTIONS[0]] * 8
     return Subject(
         name,
