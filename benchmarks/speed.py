@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,40 @@ def measure(subject: Subject, row: Row, batch: int, pairs: int, clock: Clock) ->
     )  # fmt: skip
 
 
+def least(subject: Subject, batch: int, clock: Clock) -> str:
+    """What a static transition could cost at least: the network on half of its rows is not half
+    the work, the less so the smaller it is."""
+    network, seen = subject.pipe.transformer, {}
+
+    def hear(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.update(zip(signature(module.forward).parameters, args, strict=False), **kwargs)
+
+    handle = network.register_forward_pre_hook(hear, with_kwargs=True)
+    start = clock()
+    generate(subject, ORDINARY, batch, None)
+    whole = clock() - start
+    handle.remove()
+    rows = 2 * batch
+    half = {
+        name: value[:batch] if isinstance(value, torch.Tensor) and value.shape[:1] == (rows,)
+        else value for name, value in seen.items()
+    }  # fmt: skip
+    times: dict[int, list[float]] = {rows: [], batch: []}
+    with torch.no_grad():
+        for _ in range(10):
+            for count, arguments in ((rows, seen), (batch, half)):
+                start = clock()
+                network(**arguments)
+                times[count].append(clock() - start)
+    both, one = statistics.median(times[rows]), statistics.median(times[batch])
+    share = min(1.0, both * subject.call["num_inference_steps"] / whole)
+    floor = 1 - TAU * share * (1 - one / both)
+    return (
+        f"The network takes {share:.0%} of a plain generation, and one half {one / both:.2f} of "
+        f"what both take: the least that a static transition at {TAU:g} can cost is {floor:.2f}."
+    )
+
+
 # ------------------------------------------------------------------------------------ memory
 
 
@@ -355,7 +390,8 @@ def main() -> int:
                 own.append(measure(subject, row, batch, asked.pairs, clock))
                 print(name, batch, table([own[-1]]).splitlines()[-1], file=sys.stderr, flush=True)
             figures += own
-            parts.append(f"## {name}, batch {batch}\n\n{subject.about}.\n\n{table(own)}")
+            floor = least(subject, batch, clock)
+            parts.append(f"## {name}, batch {batch}\n\n{subject.about}.\n\n{table(own)}\n\n{floor}")
             if not asked.no_memory:
                 peaks.append(memory(name, batch))
     if peaks:
