@@ -61,7 +61,7 @@ def demo() -> Subject:
     )
 
 
-def shaped(steps: int = 20, seconds: float = 3.0) -> Subject:
+def shaped(steps: int = 30, seconds: float = 3.0) -> Subject:
     """Stable Audio Open's classes with random weights, as large as two cores bear.
 
     A quarter of the latents, four layers of 384, and a decoder that costs 1.1 evaluations of the
