@@ -247,6 +247,25 @@ def test_a_block_in_which_nothing_was_generated_is_no_protection(pipe):
         pass
 
 
+def test_weights_want_no_gradient_inside_a_guard_and_are_as_before_after_it(pipe, generate):
+    parts = (pipe.transformer, pipe.vae, pipe.text_encoder)
+    for part in parts:
+        part.requires_grad_(True)  # as `from_pretrained` leaves them
+    pipe.vae.encoder.requires_grad_(False)
+    before = [weight.requires_grad for part in parts for weight in part.parameters()]
+    wanted = []
+
+    def watch(step):
+        wanted.extend(weight.requires_grad for part in parts for weight in part.parameters())
+        return step.cond
+
+    with guard(pipe, watch):
+        generate(pipe)
+    assert wanted
+    assert not any(wanted)
+    assert [weight.requires_grad for part in parts for weight in part.parameters()] == before
+
+
 def test_the_pipeline_is_as_before_after_an_error(pipe, generate):
     plain = generate(pipe)
 

@@ -92,7 +92,8 @@ def guard(pipe: Any, guidance: Guidance) -> Iterator[Trace]:
     connection.attach(hooks.begin)
     connection.surround(hooks.before, hooks.after)
     try:
-        yield trace
+        with _frozen(pipe):
+            yield trace
         if not any(trace.runs):
             raise GuardError(
                 "nothing was generated inside this guard, so nothing was protected; call the "
@@ -101,6 +102,32 @@ def guard(pipe: Any, guidance: Guidance) -> Iterator[Trace]:
     finally:
         connection.detach()
         _guarded.discard(network)
+
+
+@contextmanager
+def _frozen(pipe: Any) -> Iterator[None]:
+    """Without gradients of weights: a gradient through the decoder keeps two thirds more of its
+    inner values where its weights might want one, too.
+
+    A compiled part is left as it is, for it would be compiled anew.
+    """
+    found = [
+        (module, name)
+        for part in pipe.components.values()
+        if isinstance(part, nn.Module)
+        and not hasattr(part, "_orig_mod")
+        and part._compiled_call_impl is None
+        for module in part.modules()
+        for name, weight in module.named_parameters(recurse=False)
+        if weight.requires_grad
+    ]
+    for module, name in found:
+        getattr(module, name).requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, name in found:  # by name: offloading puts other tensors in their place
+            getattr(module, name).requires_grad_(True)
 
 
 def _check_model(pipe: Any, guidance: Guidance) -> None:
