@@ -18,7 +18,7 @@ from anechoic.index import TrainingIndex
 
 MEMORIZED, ORDINARY = "memorized", "ordinary"
 CAPTIONS = ["a solo violin in a hall", "rain on a tin roof", "a dog barks twice"]
-RANDOM_CLIPS = 10_000  # in the index of a model with random weights
+RANDOM_NUMBERS = 10_000 * 512  # in the index of a model with random weights: 10,000 clips by CLAP
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,10 @@ def _random(pipe: Any, name: str, about: str, steps: int, seconds: float, embed:
     that a memorized prompt can cost.
     """
     generator = torch.Generator().manual_seed(0)
+    clips = RANDOM_NUMBERS // embed.dim
     index = TrainingIndex.from_embeddings(
-        torch.randn(RANDOM_CLIPS, embed.dim, generator=generator),
-        [CAPTIONS[i % len(CAPTIONS)] for i in range(RANDOM_CLIPS)],
+        torch.randn(clips, embed.dim, generator=generator),
+        [CAPTIONS[i % len(CAPTIONS)] for i in range(clips)],
         embedder_name=embed.name,
         sample_rate=embed.sample_rate,
         revision=getattr(embed, "revision", None),
@@ -163,7 +164,7 @@ def _random(pipe: Any, name: str, about: str, steps: int, seconds: float, embed:
             MEMORIZED: common | {"lambda_min": -1.0, "lambda_max": -1.0},
             ORDINARY: common | {"lambda_min": 1.0, "lambda_max": 1.0},
         },
-        f"{about}, {embed.name} on {RANDOM_CLIPS:,} random clips",
+        f"{about}, {embed.name} on {clips:,} random clips",
         lambda pipe, x0: pipe.vae.decode(x0.to(pipe.vae.dtype)).sample[
             :, :, : math.ceil(seconds * 44_100)
         ].float(),
