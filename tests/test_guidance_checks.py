@@ -1,5 +1,7 @@
 """When samples are compared with the training set: seldom while a gate is shut, each by itself."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_guidance_amg import REFERENCE, Toy
@@ -19,7 +21,7 @@ def run(method, toy, xs):
     history, estimates = (), []
     for k, ratio in enumerate(RATIOS):
         step = toy.step(xs * (1 + ratio), ratio)
-        step = Step(**{**vars(step), "history": history, "progress": k / len(RATIOS)})
+        step = replace(step, history=history, progress=k / len(RATIOS))
         answer = method(step)
         estimates.append(answer.x0(step))
         scales = answer.scales(len(xs))
@@ -103,7 +105,7 @@ def test_what_is_not_compared_is_classifier_free_guidance():
     later = AntiMemorization(toy, toy, lambda_min=-1.0, lambda_max=-1.0, since=Progress(0.5))
     for k, ratio in enumerate(RATIOS):
         step = toy.step(XS * (1 + ratio), ratio)
-        step = Step(**{**vars(step), "progress": k / len(RATIOS)})
+        step = replace(step, progress=k / len(RATIOS))
         expected = (ClassifierFree() if k < 4 else always)(step).x0(step)
         assert torch.equal(later(step).x0(step), expected)
 

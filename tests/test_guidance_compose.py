@@ -1,5 +1,7 @@
 """Methods made of methods, on the toy network of the reference cases."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_guidance_amg import REFERENCE, Toy
@@ -31,7 +33,7 @@ def steps(toy, xs=XS, ratios=RATIOS):
     history = ()
     for k, ratio in enumerate(ratios):
         step = toy.step(xs * (1 + ratio), ratio)
-        step = type(step)(**{**vars(step), "history": history, "progress": k / len(ratios)})
+        step = replace(step, history=history, progress=k / len(ratios))
         yield step
         history += (Record(step.progress, step.noise, step.distance, torch.ones(len(xs))),)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def run(method, toy, xs):
     history, estimates = (), []
     for k, ratio in enumerate(RATIOS):
         step = toy.step(xs * (1 + ratio), ratio)
-        step = type(step)(**{**vars(step), "history": history, "progress": k / len(RATIOS)})
+        step = replace(step, history=history, progress=k / len(RATIOS))
         answer = method(step)
         answer = answer if isinstance(answer, Guided) else Guided(1.0, answer - step.cond)
         estimates.append(answer.x0(step))

@@ -1,5 +1,7 @@
 """Screening: plain guidance where the prompt does not pull, the method inside where it does."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_guidance_amg import Toy
@@ -17,7 +19,7 @@ from anechoic.guidance import (
     Screened,
     TransitionPoint,
 )
-from anechoic.step import Guided, Record, Step
+from anechoic.step import Guided, Record
 
 PROMPTS = ["low cello note", "a dog barks"]
 
@@ -42,7 +44,7 @@ def test_the_screen_is_the_norm_on_pure_noise_and_asks_once():
         asked.append((x, condition))
         return plain.denoise(x, condition)
 
-    step = Step(**{**vars(plain), "denoise": denoise, "progress": 0.5})
+    step = replace(plain, denoise=denoise, progress=0.5)
     method = Screened(TransitionPoint(before=0.0, at=1.0), over=0.0, at=0.5, seed=3)
     answer = method(step)
     (z, first), (again, second) = asked
@@ -57,7 +59,7 @@ def test_the_screen_is_the_norm_on_pure_noise_and_asks_once():
         assert told.tolist() == [suspected] * len(XS)
     asked.clear()
     record = Record(0.5, step.noise, step.distance, answer.scales(len(XS)), notes=answer.notes)
-    later = Step(**{**vars(step), "progress": 0.6, "history": (record,)})
+    later = replace(step, progress=0.6, history=(record,))
     assert torch.equal(method(later).notes["suspected"], answer.notes["suspected"])
     assert asked == []
 
@@ -88,7 +90,7 @@ class Unscreened:
 def steps(toy):
     for k, ratio in enumerate(RATIOS):
         step = toy.step(XS * (1 + ratio), ratio)
-        yield Step(**{**vars(step), "progress": k / len(RATIOS)})
+        yield replace(step, progress=k / len(RATIOS))
 
 
 def test_each_sample_of_a_generation_is_screened_and_guided_by_itself():

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from audit_sounds import RATE, Model, folder_of, training_set, tune
-from torch import Tensor
+from audit_sounds import Model, dies, folder_of, told, training_set, tune
 
 from anechoic import embedder
 from anechoic.audit import audit
 from anechoic.audit.pace import Pace
 from anechoic.errors import AnechoicError, BadSetting
-from anechoic.processes import Processes, Shared, processes
+from anechoic.processes import Processes, processes
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +23,11 @@ def pool() -> Iterator[Processes]:
         yield pool
 
 
-def _told(shared: Shared) -> tuple[int, object, int]:
-    return os.getpid(), shared.value, id(shared.value)
-
-
 def test_a_shared_value_is_read_once_by_each_process(pool: Processes) -> None:
     shared = pool.shared({"rows": [1, 2]})
-    found = {pool.submit(_told, shared).result()[::2] for _ in range(6)}
+    found = {pool.submit(told, shared).result()[::2] for _ in range(6)}
     assert len(found) == len({process for process, _ in found})
-    assert pool.submit(_told, shared).result()[1] == {"rows": [1, 2]}
+    assert pool.submit(told, shared).result()[1] == {"rows": [1, 2]}
     assert os.getpid() not in {process for process, _ in found}
 
 
@@ -76,12 +71,6 @@ def test_workers_side_by_side_leave_less_time(monkeypatch: pytest.MonkeyPatch) -
     assert (alone.progress.left_s, beside.progress.left_s) == (12.0, 6.0)
 
 
-def _dies(prompt: str, seed: int) -> tuple[Tensor, int]:
-    if seed == 1:
-        os._exit(9)
-    return tune(70 + seed), RATE
-
-
 def test_a_worker_that_dies_ends_the_audit_and_what_was_made_is_kept(tmp_path: Path) -> None:
     training, embed = training_set(), embedder("magmel")
     with (
@@ -89,7 +78,7 @@ def test_a_worker_that_dies_ends_the_audit_and_what_was_made_is_kept(tmp_path: P
         pytest.raises(AnechoicError, match=r"a worker process died.*fewer '--jobs'"),
     ):
         audit(
-            _dies, training, embed, prompts=["a tune"], seeds=range(3), model="m",
+            dies, training, embed, prompts=["a tune"], seeds=range(3), model="m",
             work=tmp_path / "work", pool=pool,
         )  # fmt: skip
     assert len(list((tmp_path / "work").glob("sounds/*"))) >= 1
