@@ -119,8 +119,9 @@ class Step:
     @cached_property
     def distance(self) -> Tensor:
         """d_t = ||eps_c - eps_u||_2 of each sample, [b] (Wen et al., 2024; Jain et al., 2025)."""
-        difference = (self.cond - self.uncond).flatten(1).float()
-        return torch.linalg.vector_norm(difference, dim=1) / self.noise.ratio
+        of_each = tuple(range(1, self.cond.dim()))
+        difference = (self.cond - self.uncond).float()
+        return torch.linalg.vector_norm(difference, dim=of_each) / self.noise.ratio
 
     def per_sample(self, values: Tensor) -> Tensor:
         """[b] broadcast against latents, [b, 1, ...]."""

@@ -72,12 +72,17 @@ def check_alone(answer: Guided | Tensor, half: Needs, batch: int) -> None:
 def recorded(answer: Guided | Tensor, step: Step, passes: float, guided: bool = True) -> Record:
     """What is remembered of an evaluation; `guided`: it has an unconditional half."""
     plain = Guided(float("nan")) if isinstance(answer, Tensor) else answer
-    scale = torch.as_tensor(plain.scale if guided else 1.0, dtype=torch.float32)
+    scale = plain.scale if guided else 1.0
+    scales = (
+        scale.detach().to("cpu", torch.float32, copy=True).expand(len(step.x))
+        if isinstance(scale, Tensor)
+        else torch.full((len(step.x),), scale, dtype=torch.float32)
+    )
     return Record(
         progress=step.progress,
         noise=step.noise,
         distance=step.distance.detach().cpu(),
-        scale=scale.expand(len(step.x)).clone().cpu(),
+        scale=scales,
         passes=passes,
         notes={name: value.detach().cpu() for name, value in plain.notes.items()},
     )

@@ -45,7 +45,8 @@ def check_known(adapter: Adapter, arguments: Mapping[str, Any]) -> None:
     Raises:
         GuardError: it is such a call.
     """
-    unknown = sorted({name for name, _ in _tensors(arguments)} - adapter.tensors)
+    strange = {name: value for name, value in arguments.items() if name not in adapter.tensors}
+    unknown = sorted({name for name, _ in _tensors(strange)} - adapter.tensors)
     if unknown:
         raise GuardError(
             f"the network was given {', '.join(unknown)}, which a guard of this pipeline does not "
@@ -54,22 +55,31 @@ def check_known(adapter: Adapter, arguments: Mapping[str, Any]) -> None:
         )
 
 
-def split(adapter: Adapter, arguments: Half) -> list[Half]:
-    """The two halves of a batched call, in the order in which they stand there."""
-    total = len(arguments[adapter.x])
-    if total % 2:
+def parted(adapter: Adapter, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The conditional and the unconditional half of a tensor of both.
+
+    Raises:
+        GuardError: there are no two.
+    """
+    if len(rows) % 2:
         raise GuardError(
             "a network that is called with both halves of classifier-free guidance was expected, "
-            f"got {total} rows; call the pipeline, not its network"
+            f"got {len(rows)} rows; call the pipeline, not its network"
         )
-    one, other = dict(arguments), dict(arguments)
+    one, other = rows.chunk(2)
+    return (one, other) if adapter.halves == "cond, uncond" else (other, one)
+
+
+def split(adapter: Adapter, arguments: Half) -> tuple[Half, Half]:
+    """A batched call taken apart: its conditional and its unconditional half."""
+    cond, uncond = dict(arguments), dict(arguments)
     for name in _in_rows(adapter, arguments):
-        first, second = get(arguments, name).chunk(2)
+        one, other = parted(adapter, get(arguments, name))
         if "." in name:
-            one, other = put(one, name, first), put(other, name, second)
+            cond, uncond = put(cond, name, one), put(uncond, name, other)
         else:
-            one[name], other[name] = first, second
-    return [one, other]
+            cond[name], uncond[name] = one, other
+    return cond, uncond
 
 
 def join(adapter: Adapter, halves: Sequence[Half], like: Half) -> Half:

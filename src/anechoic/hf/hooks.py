@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,11 @@ from anechoic.hf import prompts
 from anechoic.hf.adapters.adapter import Combine, classifier_free
 from anechoic.hf.combine import check_alone, combined, recorded
 from anechoic.hf.connection import Connection
-from anechoic.hf.halves import Half, check_known, join, level, only, put, split
+from anechoic.hf.halves import Half, check_known, join, level, only, parted, put, split
 from anechoic.hf.schedules import noise_level, prediction_kind, progress
 from anechoic.noise import NoiseLevel
 from anechoic.step import Condition, Needs, Prompt, Record, Step
-from anechoic.types import Conditioning, Guidance, Sparing, needed
+from anechoic.types import Conditioning, Guidance, Sparing
 
 
 @dataclass
@@ -41,13 +41,25 @@ class Run:
 
 @dataclass
 class Evaluation:
-    """One evaluation of the network: the arguments of its halves, and where in the schedule."""
+    """One evaluation of the network: where in the schedule, and the arguments of its halves."""
 
-    cond: Half
-    uncond: Half | None
     x: Tensor  # [b, *latent]
     noise: NoiseLevel
     progress: float
+    take_apart: Callable[[], tuple[Half, Half | None]]
+
+    @cached_property
+    def halves(self) -> tuple[Half, Half | None]:
+        """The arguments with the prompt and without; most evaluations need neither."""
+        return self.take_apart()
+
+    @property
+    def cond(self) -> Half:
+        return self.halves[0]
+
+    @property
+    def uncond(self) -> Half | None:
+        return self.halves[1]
 
 
 @dataclass
@@ -126,7 +138,7 @@ class Hooks:
         """
         if not self.sparing or self.connection.compiled or self.run.combine is not classifier_free:
             return "both"
-        return needed(self.guidance, now)
+        return cast(Sparing, self.guidance).needs(now)
 
     def after(
         self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -154,22 +166,16 @@ class Hooks:
             run.waiting = arguments, prediction.clone()
             return _with(output, run.waiting[1])
         (conditional, first), run.waiting = run.waiting, None
-        now = self._evaluation(conditional, conditional)
-        now.uncond = arguments
+        now = self._evaluation(conditional, conditional, arguments)
         guided = self._guide(now, first.clone(), prediction)
         first.copy_(guided)  # which the pipeline holds as its conditional prediction
         return _with(output, guided)
 
-    def _predictions(
-        self, prediction: Tensor, half: Needs
-    ) -> tuple[Tensor, None] | tuple[None, Tensor] | tuple[Tensor, Tensor]:
+    def _predictions(self, prediction: Tensor, half: Needs) -> tuple[Tensor | None, Tensor | None]:
         """Of the conditional and the unconditional half of a batched call."""
-        if half == "cond":
-            return prediction, None
-        if half == "uncond":
-            return None, prediction
-        one, other = prediction.chunk(2)
-        return (one, other) if self.connection.adapter.halves == "cond, uncond" else (other, one)
+        if half == "both":
+            return parted(self.connection.adapter, prediction)
+        return (prediction, None) if half == "cond" else (None, prediction)
 
     # ------------------------------------------------------------------------- one evaluation
 
@@ -190,19 +196,17 @@ class Hooks:
                 "see; call the pipeline without it"
             )
 
-    def _evaluation(self, cond: Half | None, arguments: Half) -> Evaluation:
-        """Of the conditional arguments alone, or of both halves in one batch."""
+    def _evaluation(
+        self, cond: Half | None, arguments: Half, uncond: Half | None = None
+    ) -> Evaluation:
+        """Of the arguments of one half, or of both, or of a call with both in one batch."""
         adapter, scheduler = self.connection.adapter, self.connection.pipe.scheduler
-        uncond = None
-        if cond is None:
-            one, other = split(adapter, arguments)
-            uncond, cond = (other, one) if adapter.halves == "cond, uncond" else (one, other)
+        x = arguments[adapter.x]
         return Evaluation(
-            cond,
-            uncond,
-            cond[adapter.x].float(),
+            (parted(adapter, x)[0] if cond is None else cond[adapter.x]).float(),
             noise_level(scheduler, _flat(arguments["timestep"])),
             progress(scheduler, len(self.runs[-1])),
+            partial(split, adapter, arguments) if cond is None else lambda: (cond, uncond),
         )
 
     def _each(self, now: Evaluation) -> int:
@@ -264,7 +268,9 @@ class Hooks:
         if self.run.guided and (cond is None or uncond is None):
             check_alone(answer, "uncond" if cond is None else "cond", len(now.x))
         guided = combined(answer, step, uncond, cond, kind, self.run.combine)
-        if not _finite(guided):
+        changed = isinstance(answer, Tensor) or answer.delta is not None
+        sure = not changed and guided.dtype == torch.float32  # then only a sum of what is finite
+        if not sure and not _finite(guided):
             raise GuardError(
                 f"the guidance returned NaN or infinity at log-SNR {now.noise.log_snr:.2f}; lower "
                 "its strength"
@@ -306,7 +312,8 @@ class Hooks:
         """The arguments of the unconditional half."""
         if now.uncond is None and self.run.guided:  # two calls, and this is before the second
             assert self.connection.adapter.unconditional is not None
-            now.uncond = self.connection.adapter.unconditional(self.connection.heard, now.cond)
+            other = self.connection.adapter.unconditional(self.connection.heard, now.cond)
+            now.halves = now.cond, other
         if now.uncond is None:
             raise GuardError(
                 "the guidance asked for the unconditional half, and this generation has none, for "
