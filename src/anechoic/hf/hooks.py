@@ -104,7 +104,7 @@ class Hooks:
         self._check(arguments)
         run = self.run
         batched = run.guided and self.connection.adapter.halves != "cond, then uncond"
-        changed = self.conditioning and run.waiting is None  # or for the second of two calls
+        changed = self.conditioning and run.waiting is None  # else: the second of two calls
         if changed:
             arguments = self._under_changed_prompt(arguments, batched)
         if batched:
