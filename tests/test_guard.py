@@ -291,6 +291,15 @@ def test_a_guidance_that_returns_nan_is_refused(pipe, generate):
         generate(pipe)
 
 
+@pytest.mark.parametrize("scale", [float("nan"), torch.tensor([7.0, float("inf")])])
+def test_a_scale_that_is_not_finite_is_refused(pipe, generate, scale):
+    def late(step):  # in the last evaluation, after which the network sees nothing
+        return Guided(scale if step.progress > 0.8 else 7.0)
+
+    with pytest.raises(GuardError, match="the guidance returned NaN"), guard(pipe, late):
+        generate(pipe)
+
+
 def test_an_unknown_pipeline_is_refused():
     @dataclass
     class Other:

@@ -268,9 +268,7 @@ class Hooks:
         if self.run.guided and (cond is None or uncond is None):
             check_alone(answer, "uncond" if cond is None else "cond", len(now.x))
         guided = combined(answer, step, uncond, cond, kind, self.run.combine)
-        changed = isinstance(answer, Tensor) or answer.delta is not None
-        sure = not changed and guided.dtype == torch.float32  # then only a sum of what is finite
-        if not sure and not _finite(guided):
+        if not _finite(guided):
             raise GuardError(
                 f"the guidance returned NaN or infinity at log-SNR {now.noise.log_snr:.2f}; lower "
                 "its strength"
