@@ -251,9 +251,12 @@ class _Run:
         for take, find in zip(todo, self._each(todo, pace, pictures), strict=True):
             try:
                 rows.append((take, *find()))
+            except BrokenProcessPool as error:  # all that were under way ended with it
+                raise AnechoicError(
+                    "a worker process died, as one does that is killed or out of memory; what is "
+                    "finished is kept: start it again, with fewer '--jobs' if memory is short"
+                ) from error
             except Exception as error:  # whatever a file makes of a decoder: it is listed
-                if isinstance(error.__cause__, BrokenProcessPool):
-                    raise
                 refused.append(Unexamined(take, reason(error, take.file)))
             pace.finish()
         return rows, refused
@@ -345,18 +348,8 @@ def _elsewhere(
 
 
 def _answer(future: Future[tuple[str, Examination, Times]], pace: Pace) -> tuple[str, Examination]:
-    """What a worker found of a sound.
-
-    Raises:
-        AnechoicError: the worker died, and all others ended with it.
-    """
-    try:
-        sha256, found, times = future.result()
-    except BrokenProcessPool as error:
-        raise AnechoicError(
-            "a worker process died, as one does that is killed or out of memory; what is finished "
-            "is kept: start it again, with fewer '--jobs' if memory is short"
-        ) from error
+    """What a worker found of a sound."""
+    sha256, found, times = future.result()
     pace.add(times)
     return sha256, found
 
