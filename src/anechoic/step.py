@@ -161,7 +161,9 @@ class Guided:
 
     def scales(self, batch: int) -> Tensor:
         """The scale of each sample, [b]."""
-        return torch.as_tensor(self.scale, dtype=torch.float64).expand(batch).clone()
+        if isinstance(self.scale, Tensor):
+            return self.scale.double().expand(batch).clone()
+        return torch.full((batch,), self.scale, dtype=torch.float64)
 
     def x0(self, step: Step) -> Tensor:
         """The guided estimate itself, [b, *latent]."""

@@ -72,17 +72,12 @@ def check_alone(answer: Guided | Tensor, half: Needs, batch: int) -> None:
 def recorded(answer: Guided | Tensor, step: Step, passes: float, guided: bool = True) -> Record:
     """What is remembered of an evaluation; `guided`: it has an unconditional half."""
     plain = Guided(float("nan")) if isinstance(answer, Tensor) else answer
-    scale = plain.scale if guided else 1.0
-    scales = (
-        scale.detach().to("cpu", torch.float32, copy=True).expand(len(step.x))
-        if isinstance(scale, Tensor)
-        else torch.full((len(step.x),), scale, dtype=torch.float32)
-    )
+    scale = plain.scales(len(step.x)).float() if guided else torch.ones(len(step.x))
     return Record(
         progress=step.progress,
         noise=step.noise,
         distance=step.distance.detach().cpu(),
-        scale=scales,
+        scale=scale.cpu(),
         passes=passes,
         notes={name: value.detach().cpu() for name, value in plain.notes.items()},
     )

@@ -21,8 +21,6 @@ def get(arguments: Mapping[str, Any], name: str) -> Any:
     >>> get({"added": {"ids": 3}}, "added.ids")
     3
     """
-    if "." not in name:
-        return arguments.get(name)
     value: Any = arguments
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -72,13 +70,10 @@ def parted(adapter: Adapter, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 def split(adapter: Adapter, arguments: Half) -> tuple[Half, Half]:
     """A batched call taken apart: its conditional and its unconditional half."""
-    cond, uncond = dict(arguments), dict(arguments)
+    cond = uncond = arguments
     for name in _in_rows(adapter, arguments):
         one, other = parted(adapter, get(arguments, name))
-        if "." in name:
-            cond, uncond = put(cond, name, one), put(uncond, name, other)
-        else:
-            cond[name], uncond[name] = one, other
+        cond, uncond = put(cond, name, one), put(uncond, name, other)
     return cond, uncond
 
 
