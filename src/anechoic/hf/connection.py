@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from anechoic.hf import prompts
 from anechoic.hf.adapters import Adapter, Heard
 from anechoic.hf.adapters.adapter import by_name
 from anechoic.hf.halves import Half
+from anechoic.hf.lean import Part, keeping_less, lean
 
 Begin = Callable[[list[str] | None, bool], None]
 
@@ -143,8 +144,16 @@ class Connection:
 
     def decode(self, x0: Tensor) -> Tensor:
         """Latents to sound [b, c, t], cut to the requested seconds, or images [b, 3, h, w]."""
-        with _in_place(self.pipe):
+        wants_gradient = torch.is_grad_enabled() and x0.requires_grad
+        casts = torch.is_autocast_enabled(x0.device.type)  # then a gradient is cast, too
+        with _in_place(self.pipe), keeping_less(self._lean if wants_gradient and not casts else ()):
             return self.adapter.decode(self.heard, x0)
+
+    @cached_property
+    def _lean(self) -> list[Part]:
+        """Modules of the decoder that can keep less for a gradient."""
+        parts = (part for part in self.pipe.components.values() if part is not self.network)
+        return lean(module for part in parts if can_change(part) for module in part.modules())
 
     # ---------------------------------------------------------------------------- the network
 
@@ -168,6 +177,14 @@ class Connection:
 def _parameters(network: type[nn.Module]) -> tuple[str, ...]:
     """The names of what `forward` takes; asked for at each evaluation."""
     return tuple(inspect.signature(network.forward).parameters)[1:]
+
+
+def can_change(part: Any) -> bool:
+    """Whether a component is a module that may be set otherwise for a while: one that was compiled
+    would be compiled anew."""
+    if not isinstance(part, nn.Module) or hasattr(part, "_orig_mod"):
+        return False
+    return part._compiled_call_impl is None
 
 
 @contextmanager
