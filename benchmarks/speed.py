@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -30,12 +31,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed_subjects import MEMORIZED, ORDINARY, Subject, amg, demo, real, shaped
+from speed_subjects import MEMORIZED, ORDINARY, Published, Subject, amg, demo, real, shaped
 
 from anechoic import guard
 from anechoic.bench.machine import machine
 from anechoic.guidance import ClassifierFree, DynamicTransition, Screened, TransitionPoint
-from anechoic.step import Guided, Needs, Step
+from anechoic.hf import connection
 
 MAKERS: dict[str, Callable[[], Subject]] = {
     "demo": demo,
@@ -44,31 +45,6 @@ MAKERS: dict[str, Callable[[], Subject]] = {
 }
 TAU = 0.5  # share of the schedule before the static transition
 MEMORY_TARGET = 1.3
-
-
-@dataclass(frozen=True)
-class Published:
-    """The schedule of work of AMG-audio's published code: at each step, whether its gate is open or
-    not, three separate passes through the network, the whole window decoded and embedded, and the
-    similarity back-propagated through all of it. (Not its embedder, loaded again for each clip.)
-    """
-
-    subject: Subject
-
-    def needs(self, moment: Any) -> Needs:
-        return "uncond"  # the pipeline's own call: the first of the three passes
-
-    def __call__(self, step: Step) -> Guided:
-        index, embed, scale = self.subject.index, self.subject.embed, self.subject.scale
-        with torch.enable_grad():
-            x = step.x.detach().requires_grad_(True)
-            cond = step.denoise(x, "cond")
-            emb = index.project(embed(self.subject.full(self.subject.pipe, cond), step.sample_rate))
-            nearest = index.search(emb, 1)
-            other = step.denoise(x, [index.captions[row] for row in nearest.rows[:, 0].tolist()])
-            (gradient,) = torch.autograd.grad(nearest.scores.sum(), x)
-        delta = scale * (cond - step.uncond) + 0.0 * (other - step.uncond) - 1e-6 * gradient
-        return Guided(0.0, delta.detach())
 
 
 @dataclass(frozen=True)
@@ -82,6 +58,7 @@ class Row:
     preview: bool = True  # the demo codec's cheaper decode
     lever: str = ""  # what is switched off, or on
     screened: bool = False
+    most: int = 1000  # pairs: of what takes long and has no target, one is enough
 
 
 def rows() -> Iterator[Row]:
@@ -110,7 +87,7 @@ def rows() -> Iterator[Row]:
             partial(full, gradient="denoiser"),
             3.5 if open_ else 1.1,
         )
-    yield Row("published schedule of work", MEMORIZED, Published)
+    yield Row("published schedule of work", MEMORIZED, Published, most=1)
     yield Row(
         "full AMG, gradient stopped at x0",
         ORDINARY,
@@ -280,8 +257,12 @@ def least(subject: Subject, batch: int, clock: Clock) -> str:
 
 
 def peak(subject: str, guarded: bool, batch: int) -> float:
-    """Peak memory of one generation in this process, in MiB: resident, or of the GPU."""
+    """Peak memory of one generation in this process, in MiB: resident, or of the GPU.
+
+    Of ten steps: the gate opens by the noise level, so all that more steps have is in them.
+    """
     made = MAKERS[subject]()
+    made = replace(made, call=made.call | {"num_inference_steps": 10})
     guidance = amg(made, MEMORIZED) if guarded else None
     generate(replace(made, call=made.call | {"num_inference_steps": 2}), MEMORIZED, batch, None)
     if made.pipe.device.type == "cuda":
@@ -295,17 +276,29 @@ def peak(subject: str, guarded: bool, batch: int) -> float:
 
 
 def memory(subject: str, batch: int) -> dict[str, Any]:
-    """Peak memory with full AMG at x0 and without, each in a fresh process."""
+    """Peak memory with full AMG at x0 and without, and with all that autograd keeps of a decoder;
+    each in a fresh process."""
     found = {}
-    for guarded in (False, True):
-        asked = ["--peak", subject, "--batches", str(batch), *(["--guarded"] if guarded else [])]
-        run = subprocess.run([sys.executable, __file__, *asked], capture_output=True, text=True)
-        if run.returncode:
-            raise SystemExit(run.stderr)
-        found[guarded] = float(run.stdout.splitlines()[-1])
-    ratio = found[True] / found[False]
-    return {"subject": subject, "batch": batch, "plain": found[False], "guarded": found[True],
-            "ratio": ratio, "verdict": "holds" if ratio <= MEMORY_TARGET else "MISSED"}  # fmt: skip
+    for way, more in (("plain", []), ("guarded", ["--guarded"]), ("all", ["--guarded", "--all"])):
+        asked = ["--peak", subject, "--batches", str(batch), *more]
+        found[way] = _peak_elsewhere(asked)
+    ratio = found["guarded"] / found["plain"]
+    return {"subject": subject, "batch": batch, **found, "ratio": ratio,
+            "verdict": "holds" if ratio <= MEMORY_TARGET else "MISSED"}  # fmt: skip
+
+
+def _peak_elsewhere(asked: list[str]) -> float:
+    """What `peak` finds in a fresh process, whose allocator gives back what is freed: otherwise the
+    peak is one of what was ever asked for, and differs by a fifth from run to run."""
+    run = subprocess.run(
+        [sys.executable, __file__, *asked],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)},
+    )
+    if run.returncode:
+        raise SystemExit(run.stderr)
+    return float(run.stdout.splitlines()[-1])
 
 
 # -------------------------------------------------------------------------------------- report
@@ -330,12 +323,14 @@ def table(figures: list[Figure]) -> str:
 def memory_table(peaks: list[dict[str, Any]]) -> str:
     """The peaks as Markdown."""
     lines = [
-        "| subject | batch | plain MiB | full AMG at x0 MiB | ratio | target | verdict |",
-        "|" + "---|" * 7,
+        "| subject | batch | plain MiB | full AMG at x0 MiB | ratio | target | verdict "
+        "| with all that autograd keeps MiB | ratio |",
+        "|" + "---|" * 9,
     ]
     for p in peaks:
         sizes = f"{p['plain']:.0f} | {p['guarded']:.0f} | {p['ratio']:.2f} | {MEMORY_TARGET}"
-        lines.append(f"| {p['subject']} | {p['batch']} | {sizes} | {p['verdict']} |")
+        without = f"{p['all']:.0f} | {p['all'] / p['plain']:.2f}"
+        lines.append(f"| {p['subject']} | {p['batch']} | {sizes} | {p['verdict']} | {without} |")
     return "\n".join(lines)
 
 
@@ -351,6 +346,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="name of the .md and .json files to write")
     parser.add_argument("--peak", choices=MAKERS, help=argparse.SUPPRESS)
     parser.add_argument("--guarded", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--all", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -371,6 +367,8 @@ def main() -> int:
     asked = parsed()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    if asked.all:  # that autograd keeps of a decoder
+        connection.lean = lambda modules: []
     if asked.peak:
         print(peak(asked.peak, asked.guarded, asked.batches[0]))
         return 0
@@ -391,7 +389,7 @@ def main() -> int:
                      batch, amg(subject, MEMORIZED))  # fmt: skip
             own = []
             for row in chosen(subject, asked):
-                own.append(measure(subject, row, batch, asked.pairs, clock))
+                own.append(measure(subject, row, batch, min(asked.pairs, row.most), clock))
                 print(name, batch, table([own[-1]]).splitlines()[-1], file=sys.stderr, flush=True)
             figures += own
             floor = least(subject, batch, clock)

@@ -15,6 +15,7 @@ from anechoic.demo.model import make_tokenizer
 from anechoic.embed import embedder
 from anechoic.guidance import AntiMemorization, LogSNR
 from anechoic.index import TrainingIndex
+from anechoic.step import Guided, Needs, Step
 
 MEMORIZED, ORDINARY = "memorized", "ordinary"
 CAPTIONS = ["a solo violin in a hall", "rain on a tin roof", "a dog barks twice"]
@@ -36,6 +37,31 @@ class Subject:
     about: str
     full: Callable[[Any, Tensor], Tensor]  # latents to all the sound, as the published code decodes
     over: float | None = None  # of the screen; None: weights that tell nothing
+
+
+@dataclass(frozen=True)
+class Published:
+    """The schedule of work of AMG-audio's published code: at each step, whether its gate is open or
+    not, three separate passes through the network, the whole window decoded and embedded, and the
+    similarity back-propagated through all of it. (Not its embedder, loaded again for each clip.)
+    """
+
+    subject: Subject
+
+    def needs(self, moment: Any) -> Needs:
+        return "uncond"  # the pipeline's own call: the first of the three passes
+
+    def __call__(self, step: Step) -> Guided:
+        index, embed, scale = self.subject.index, self.subject.embed, self.subject.scale
+        with torch.enable_grad():
+            x = step.x.detach().requires_grad_(True)
+            cond = step.denoise(x, "cond")
+            emb = index.project(embed(self.subject.full(self.subject.pipe, cond), step.sample_rate))
+            nearest = index.search(emb, 1)
+            other = step.denoise(x, [index.captions[row] for row in nearest.rows[:, 0].tolist()])
+            (gradient,) = torch.autograd.grad(nearest.scores.sum(), x)
+        delta = scale * (cond - step.uncond) + 0.0 * (other - step.uncond) - 1e-6 * gradient
+        return Guided(0.0, delta.detach())
 
 
 def demo() -> Subject:
@@ -61,15 +87,17 @@ def demo() -> Subject:
     )
 
 
-def shaped(steps: int = 30, seconds: float = 3.0) -> Subject:
+def shaped(steps: int = 100, seconds: float = 5.0) -> Subject:
     """Stable Audio Open's classes with random weights, as large as two cores bear.
 
-    A quarter of the latents, four layers of 384, and a decoder that costs 1.1 evaluations of the
-    network, as the real one does. CLAP's real size would be as much as the network here, where it
-    is a four-hundredth of the real one: MagMel stands in its place.
+    In the real one's proportions: the pipeline's own number of steps; half of its latents, of which
+    a fifth is asked for, as in `real`; a decoder that costs three evaluations of the network for
+    all of them. The network is small, three layers of 768, but large enough that half of its rows
+    are half of its work. CLAP's real size would be as much as the network here, where it is a
+    four-hundredth of the real one: MagMel stands in its place.
     """
-    pipe = _stable_audio(layers=4, heads=6, tokens=256, decoder=12, text=64)
-    about = f"Stable Audio Open's classes, 4 layers of 384, {seconds:g} of 11.9 s, {steps} steps"
+    pipe = _stable_audio(layers=3, heads=12, tokens=512, decoder=12, text=64)
+    about = f"Stable Audio Open's classes, 3 layers of 768, {seconds:g} of 23.8 s, {steps} steps"
     return _random(pipe, "shaped", about, steps, seconds, embedder(f"magmel:seconds={seconds}"))
 
 
