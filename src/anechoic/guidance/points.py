@@ -109,14 +109,12 @@ class BasinEdge:
 
     def reached(self, step: Step) -> Tensor:
         now = step.distance
-        distances = now[None]
-        if step.history:  # on the CPU: moved in one piece
-            past = torch.stack([record.distance for record in step.history])
-            distances = torch.cat([past.to(now.device), distances])
+        flat = torch.cat([*(record.distance for record in step.history), now.cpu()])
+        distances = flat.view(-1, len(now))  # on the CPU, where the history is
         if self.fall is None:
-            return passed_minimum(distances)
-        ratios = [r.noise.ratio for r in step.history] + [step.noise.ratio]
-        return has_fallen(distances * now.new_tensor(ratios)[:, None], self.fall)
+            return passed_minimum(distances).to(now.device)
+        ratios = [*(record.noise.ratio for record in step.history), step.noise.ratio]
+        return has_fallen(distances * torch.tensor(ratios)[:, None], self.fall).to(now.device)
 
 
 def as_point(at: Point | float) -> Point:

@@ -51,8 +51,8 @@ def _common(scale: Tensor | float) -> Tensor | float:
     and in half precision that is not the same as by a tensor."""
     if not isinstance(scale, Tensor):
         return scale
-    scales = scale.double().flatten()
-    return scales[0].item() if bool((scales == scales[0]).all()) else scales
+    numbers = set(scale.flatten().tolist())
+    return numbers.pop() if len(numbers) == 1 else scale.double().flatten()
 
 
 def check_alone(answer: Guided | Tensor, half: Needs, batch: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -34,6 +34,11 @@ class Connection:
         self._handles: list[Any] = []
         self._wrapped: list[str] = []
         self._compiled: Callable[..., Any] | None = None  # the network's, by its own compile()
+        within = getattr(self.network, "_orig_mod", None)  # torch.compile's
+        names = inspect.signature(type(within or self.network).forward).parameters
+        self._parameters = tuple(names)[1:]
+        # whether the network was compiled, wrapped by torch.compile or in place
+        self.compiled = within is not None or self.network._compiled_call_impl is not None
 
     # ------------------------------------------------------------------------------ listening
 
@@ -157,26 +162,14 @@ class Connection:
 
     # ---------------------------------------------------------------------------- the network
 
-    @property
-    def compiled(self) -> bool:
-        """Whether the network was compiled, wrapped by torch.compile or in place."""
-        return self._compiled is not None or hasattr(self.network, "_orig_mod")
-
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Half:
         """The arguments of a call of the network by name."""
-        network = getattr(self.network, "_orig_mod", self.network)  # of torch.compile
-        return dict(zip(_parameters(type(network)), args, strict=False), **kwargs)  # type: ignore[arg-type]
+        return dict(zip(self._parameters, args, strict=False), **kwargs)
 
     def predict(self, half: Half) -> Tensor:
         """The network's prediction. `forward` as a method bypasses hooks, the guard's too."""
         forward = self._compiled or self.network.forward
         return forward(**half)[0]
-
-
-@cache
-def _parameters(network: type[nn.Module]) -> tuple[str, ...]:
-    """The names of what `forward` takes; asked for at each evaluation."""
-    return tuple(inspect.signature(network.forward).parameters)[1:]
 
 
 def can_change(part: Any) -> bool:

@@ -43,7 +43,7 @@ def check_known(adapter: Adapter, arguments: Mapping[str, Any]) -> None:
     Raises:
         GuardError: it is such a call.
     """
-    strange = {name: value for name, value in arguments.items() if name not in adapter.tensors}
+    strange = {name: arguments[name] for name in arguments.keys() - adapter.tensors}
     unknown = sorted({name for name, _ in _tensors(strange)} - adapter.tensors)
     if unknown:
         raise GuardError(

@@ -149,33 +149,29 @@ class Hooks:
         gets g + w*(g - g) = g, for any w.
         """
         run, prediction = self.run, output[0]
-        if not _finite(prediction):
-            raise GuardError(
-                "the network returned NaN or infinity, so there is nothing sound to guide; check "
-                "the weights and the latents, and run in fp32 or bf16 rather than fp16"
-            )
         if run.called is not None:
             (now, half), run.called = run.called, None
-            guided = self._guide(now, *self._predictions(prediction, half))
+            order = self._order if half == "both" else (half,)
+            guided = self._guide(now, prediction.unflatten(0, (len(order), -1)), order)
             return _with(output, torch.cat([guided, guided]))
         arguments = self.connection.arguments(args, kwargs)
         if not run.guided:
-            guided = self._guide(self._evaluation(arguments, arguments), prediction, None)
-            return _with(output, guided)
+            now = self._evaluation(arguments, arguments)
+            return _with(output, self._guide(now, prediction[None], ("cond",)))
         if run.waiting is None:  # the first of two calls
             run.waiting = arguments, prediction.clone()
             return _with(output, run.waiting[1])
         (conditional, first), run.waiting = run.waiting, None
         now = self._evaluation(conditional, conditional, arguments)
-        guided = self._guide(now, first.clone(), prediction)
+        guided = self._guide(now, torch.stack([first, prediction]), ("cond", "uncond"))
         first.copy_(guided)  # which the pipeline holds as its conditional prediction
         return _with(output, guided)
 
-    def _predictions(self, prediction: Tensor, half: Needs) -> tuple[Tensor | None, Tensor | None]:
-        """Of the conditional and the unconditional half of a batched call."""
-        if half == "both":
-            return parted(self.connection.adapter, prediction)
-        return (prediction, None) if half == "cond" else (None, prediction)
+    @property
+    def _order(self) -> tuple[Condition, Condition]:
+        """Of the halves in a batched call."""
+        first = self.connection.adapter.halves == "cond, uncond"
+        return ("cond", "uncond") if first else ("uncond", "cond")
 
     # ------------------------------------------------------------------------- one evaluation
 
@@ -204,7 +200,7 @@ class Hooks:
         x = arguments[adapter.x]
         return Evaluation(
             (parted(adapter, x)[0] if cond is None else cond[adapter.x]).float(),
-            noise_level(scheduler, _flat(arguments["timestep"])),
+            noise_level(scheduler, arguments["timestep"]),
             progress(scheduler, len(self.runs[-1])),
             partial(split, adapter, arguments) if cond is None else lambda: (cond, uncond),
         )
@@ -243,21 +239,29 @@ class Hooks:
             run.first = changed
         return changed
 
-    def _guide(self, now: Evaluation, cond: Tensor | None, uncond: Tensor | None) -> Tensor:
-        """The guided prediction [b, *latent]; it is recorded."""
+    def _guide(self, now: Evaluation, halves: Tensor, names: Sequence[Condition]) -> Tensor:
+        """The guided prediction [b, *latent]; it is recorded.
+
+        Args:
+            now: the evaluation.
+            halves: the network's predictions, [n, b, *latent].
+            names: which ones these are.
+
+        Raises:
+            GuardError: it cannot be made, or is not finite.
+        """
         kind = prediction_kind(self.connection.pipe.scheduler)
-        halves = torch.stack([half for half in (cond, uncond) if half is not None])
-        estimates = iter(now.noise.to_x0(now.x, halves.float(), kind))
-        # where there is none, NaN: what is made of it cannot pass for guidance
-        cond_x0, uncond_x0 = (
-            torch.full_like(now.x, torch.nan) if half is None else next(estimates)
-            for half in (cond, uncond)
-        )
+        made = dict(zip(names, halves, strict=True))
+        cond, uncond = made.get("cond"), made.get("uncond")
+        x0 = dict(zip(names, now.noise.to_x0(now.x, halves.float(), kind), strict=True))
+        for name in ("cond", "uncond"):
+            if name not in x0:  # what is made of NaN cannot pass for guidance
+                x0[name] = torch.full_like(now.x, torch.nan)
         step = Step(
             x=now.x,
             noise=now.noise,
-            cond=cond_x0,
-            uncond=uncond_x0,
+            cond=x0["cond"],
+            uncond=x0["uncond"],
             progress=now.progress,
             history=tuple(self.runs[-1]),
             denoise=partial(self._denoise, now),
@@ -269,12 +273,16 @@ class Hooks:
             check_alone(answer, "uncond" if cond is None else "cond", len(now.x))
         guided = combined(answer, step, uncond, cond, kind, self.run.combine)
         if not _finite(guided):
+            if not _finite(halves):
+                raise GuardError(
+                    "the network returned NaN or infinity, so there is nothing sound to guide; "
+                    "check the weights and the latents, and run in fp32 or bf16 rather than fp16"
+                )
             raise GuardError(
                 f"the guidance returned NaN or infinity at log-SNR {now.noise.log_snr:.2f}; lower "
                 "its strength"
             )
-        own = 1 if uncond is None or cond is None else 2
-        passes = own + self.run.rows / len(now.x)
+        passes = len(names) + self.run.rows / len(now.x)
         self.runs[-1].append(recorded(answer, step, passes, self.run.guided))
         self.run.rows = 0
         return guided
@@ -354,10 +362,6 @@ def _with(output: Any, prediction: Tensor) -> Any:
 def _finite(values: Tensor) -> bool:
     """Whether all are finite: NaN and infinity stay in a sum. A tenth of `isfinite().all()`."""
     return math.isfinite(values.detach().sum(dtype=torch.float32).item())
-
-
-def _flat(timestep: Any) -> Any:
-    return timestep.flatten()[0] if isinstance(timestep, Tensor) else timestep
 
 
 def _name(guidance: Guidance) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from anechoic.errors import UnsupportedPipeline
 from anechoic.noise import NoiseLevel, Prediction
 
@@ -63,10 +65,12 @@ def prediction_kind(scheduler: Any) -> Prediction:
 
 
 def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel:
-    """The level of the input that the network is being called with."""
+    """The level of the input that the network is being called with, at this timestep, or at one of
+    each row."""
     name = type(scheduler).__name__
     if name in BY_ABAR:
-        abar = float(scheduler.alphas_cumprod[int(timestep)])
+        first = timestep.flatten()[0] if isinstance(timestep, Tensor) else timestep
+        abar = float(scheduler.alphas_cumprod[int(first)])
         return NoiseLevel(abar**0.5, (1 - abar) ** 0.5)
     index = scheduler.step_index
     if index is None:  # schedulers that scale nothing set it in their first step
