@@ -339,7 +339,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--subjects", nargs="+", choices=MAKERS, default=list(MAKERS))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--pairs", type=int, default=5, help="of generations, for each row")
-    parser.add_argument("--only", default="", help="rows whose name holds this text")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="guards with one of these in their name"
+    )
     parser.add_argument("--no-levers", action="store_true", help="the table of the targets alone")
     parser.add_argument("--clock", choices=("processor", "wall"), default="processor")
     parser.add_argument("--no-memory", action="store_true")
@@ -355,7 +357,8 @@ def chosen(subject: Subject, asked: argparse.Namespace) -> Iterator[Row]:
     for row in rows():
         cheaper = hasattr(subject.pipe.vae, "preview")
         means = (row.preview or cheaper) and (not row.screened or subject.over is not None)
-        if means and asked.only in row.guard and not (row.lever and asked.no_levers):
+        named = any(text in row.guard for text in asked.only)
+        if means and named and not (row.lever and asked.no_levers):
             yield row
 
 
