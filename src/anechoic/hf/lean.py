@@ -52,16 +52,16 @@ class _Snake(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, module: Any) -> Tensor:
-        ctx.module = module
-        ctx.save_for_backward(x)
+        ctx.log = module.logscale if hasattr(module, "logscale") else module.alpha_logscale
+        ctx.save_for_backward(x, module.alpha, module.beta)
         return type(module).forward(module, x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (x,), m = ctx.saved_tensors, ctx.module
-        alpha, beta = (weight.reshape(1, -1, 1) for weight in (m.alpha, m.beta))
-        if m.logscale if hasattr(m, "logscale") else m.alpha_logscale:
+        x, alpha, beta = ctx.saved_tensors
+        alpha, beta = alpha.reshape(1, -1, 1), beta.reshape(1, -1, 1)
+        if ctx.log:
             alpha, beta = alpha.exp(), beta.exp()
         slope = (x * (2 * alpha)).sin_().mul_(alpha / (beta + 1e-9))
         return slope.mul_(grad).add_(grad), None
