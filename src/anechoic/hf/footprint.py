@@ -1,10 +1,9 @@
 """How much memory a generation needs, counted on the meta device: without weights, in a second.
 
 A guard that follows a gradient keeps some of what the decoder computed until it has gone back
-through it, and that can be more than the model itself: 17 GiB for the 47.6 s of Stable Audio Open in
-float32.
-Attention is counted as the meta device computes it, with the whole matrix of scores in float32,
-which a fused kernel never holds: what goes through the network is an upper bound.
+through it, and that can be more than the model itself: 17 GiB for the 47.6 s of Stable Audio Open
+in float32. Attention is counted as the meta device computes it, with the whole matrix of scores in
+float32, which a fused kernel never holds: what goes through the network is an upper bound.
 """
 
 from __future__ import annotations
