@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 import warnings
@@ -32,21 +30,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed_subjects import MEMORIZED, ORDINARY, Published, Subject, amg, demo, real, shaped
+from speed_memory import memory
+from speed_memory import table as memory_table
+from speed_subjects import MAKERS, MEMORIZED, ORDINARY, Published, Subject, amg, generate
 
-from anechoic import guard
 from anechoic.bench.machine import machine
 from anechoic.guidance import ClassifierFree, DynamicTransition, Screened, TransitionPoint
-from anechoic.hf import connection
 from anechoic.hf.hooks import Hooks
 
-MAKERS: dict[str, Callable[[], Subject]] = {
-    "demo": demo,
-    "shaped": shaped,
-    "real": partial(real, "cuda"),
-}
 TAU = 0.5  # share of the schedule before the static transition
-MEMORY_TARGET = 1.3
 
 
 @dataclass(frozen=True)
@@ -164,22 +156,6 @@ class Clock:
         return time.perf_counter() if self.wall else time.process_time()
 
 
-def generate(subject: Subject, prompt: str, batch: int, guidance: Any) -> Any:
-    """One generation under the same seeds; its trace, or None for the plain pipeline."""
-    device = subject.pipe.device
-    call = subject.call | {
-        "prompt": subject.prompts[prompt][:batch],
-        "guidance_scale": subject.scale,
-        "generator": [torch.Generator(device).manual_seed(seed) for seed in range(batch)],
-    }
-    if guidance is None:
-        subject.pipe(**call)
-        return None
-    with guard(subject.pipe, guidance) as trace:
-        subject.pipe(**call)
-    return trace
-
-
 @contextmanager
 def decoding(subject: Subject, preview: bool) -> Iterator[None]:
     """With the codec's cheaper decode, if it has one, or without."""
@@ -280,57 +256,6 @@ def least(subject: Subject, batch: int, clock: Clock) -> str:
     )
 
 
-# ------------------------------------------------------------------------------------ memory
-
-
-def peak(subject: str, guarded: bool, batch: int) -> float:
-    """Peak memory of one generation in this process, in MiB: resident, or of the GPU.
-
-    Of ten steps: the gate opens by the noise level, so all that more steps have is in them.
-    """
-    made = MAKERS[subject]()
-    made = replace(made, call=made.call | {"num_inference_steps": 10})
-    guidance = amg(made, MEMORIZED) if guarded else None
-    generate(replace(made, call=made.call | {"num_inference_steps": 2}), MEMORIZED, batch, None)
-    if made.pipe.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        generate(made, MEMORIZED, batch, guidance)
-        return torch.cuda.max_memory_allocated() / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (Linux)
-    generate(made, MEMORIZED, batch, guidance)
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**10
-
-
-def memory(subject: str, batch: int) -> dict[str, Any]:
-    """Peak memory with full AMG at x0 and without, and with all that autograd keeps of a decoder;
-    each in a fresh process."""
-    found = {}
-    for way, more in (("plain", []), ("guarded", ["--guarded"]), ("all", ["--guarded", "--all"])):
-        asked = ["--peak", subject, "--batches", str(batch), *more]
-        found[way] = _peak_elsewhere(asked)
-    ratio = found["guarded"] / found["plain"]
-    return {"subject": subject, "batch": batch, **found, "ratio": ratio,
-            "verdict": "holds" if ratio <= MEMORY_TARGET else "MISSED"}  # fmt: skip
-
-
-def _peak_elsewhere(asked: list[str]) -> float:
-    """What `peak` finds in a fresh process, whose allocator gives back what is freed: otherwise the
-    peak is one of what was ever asked for, and differs by a fifth from run to run."""
-    run = subprocess.run(
-        [sys.executable, __file__, *asked],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)},
-    )
-    if run.returncode:
-        raise SystemExit(run.stderr)
-    return float(run.stdout.splitlines()[-1])
-
-
-# -------------------------------------------------------------------------------------- report
-
-
 def table(figures: list[Figure]) -> str:
     """The figures as Markdown."""
     head = ("guard", "prompt", "lever", "target", "x plain", "quartiles", "fastest", "hooks",
@@ -348,20 +273,6 @@ def table(figures: list[Figure]) -> str:
     return "\n".join(lines)
 
 
-def memory_table(peaks: list[dict[str, Any]]) -> str:
-    """The peaks as Markdown."""
-    lines = [
-        "| subject | batch | plain MiB | full AMG at x0 MiB | ratio | target | verdict "
-        "| with all that autograd keeps MiB | ratio |",
-        "|" + "---|" * 9,
-    ]
-    for p in peaks:
-        sizes = f"{p['plain']:.0f} | {p['guarded']:.0f} | {p['ratio']:.2f} | {MEMORY_TARGET}"
-        without = f"{p['all']:.0f} | {p['all'] / p['plain']:.2f}"
-        lines.append(f"| {p['subject']} | {p['batch']} | {sizes} | {p['verdict']} | {without} |")
-    return "\n".join(lines)
-
-
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
     parser.add_argument("--subjects", nargs="+", choices=MAKERS, default=list(MAKERS))
@@ -374,9 +285,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--clock", choices=("processor", "wall"), default="processor")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--out", type=Path, help="name of the .md and .json files to write")
-    parser.add_argument("--peak", choices=MAKERS, help=argparse.SUPPRESS)
-    parser.add_argument("--guarded", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--all", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -398,11 +306,6 @@ def main() -> int:
     asked = parsed()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    if asked.all:  # that autograd keeps of a decoder
-        connection.lean = lambda modules: []
-    if asked.peak:
-        print(peak(asked.peak, asked.guarded, asked.batches[0]))
-        return 0
     about = machine("1, one thread")
     parts = [", ".join(f"{key} {value}" for key, value in about.items())]
     figures: list[Figure] = []

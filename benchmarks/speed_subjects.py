@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from anechoic import guard
 from anechoic.demo import assets
 from anechoic.demo.model import make_tokenizer
 from anechoic.embed import embedder
@@ -203,3 +205,26 @@ def amg(subject: Subject, kind: str, **changes: Any) -> AntiMemorization:
     """AMG as it is set for a subject and a kind of prompt."""
     settings = {**subject.amg[kind], **changes}
     return AntiMemorization(subject.index, subject.embed, subject.scale, **settings)
+
+
+MAKERS: dict[str, Callable[[], Subject]] = {
+    "demo": demo,
+    "shaped": shaped,
+    "real": partial(real, "cuda"),
+}
+
+
+def generate(subject: Subject, prompt: str, batch: int, guidance: Any) -> Any:
+    """One generation under the same seeds; its trace, or None for the plain pipeline."""
+    device = subject.pipe.device
+    call = subject.call | {
+        "prompt": subject.prompts[prompt][:batch],
+        "guidance_scale": subject.scale,
+        "generator": [torch.Generator(device).manual_seed(seed) for seed in range(batch)],
+    }
+    if guidance is None:
+        subject.pipe(**call)
+        return None
+    with guard(subject.pipe, guidance) as trace:
+        subject.pipe(**call)
+    return trace
