@@ -222,18 +222,18 @@ def measure(subject: Subject, row: Row, batch: int, pairs: int, clock: Clock) ->
     )  # fmt: skip
 
 
-def least(subject: Subject, batch: int, clock: Clock) -> str:
+def least(subject: Subject, batch: int, clock: Clock, plain: float) -> str:
     """What a static transition could cost at least: the network on half of its rows is not half
-    the work, the less so the smaller it is."""
+    the work, the less so the smaller it is. `plain`: seconds of a plain generation."""
     network, seen = subject.pipe.transformer, {}
 
     def hear(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen.update(zip(signature(module.forward).parameters, args, strict=False), **kwargs)
 
     handle = network.register_forward_pre_hook(hear, with_kwargs=True)
-    start = clock()
-    generate(subject, ORDINARY, batch, None)
-    whole = clock() - start
+    generate(
+        replace(subject, call=subject.call | {"num_inference_steps": 2}), ORDINARY, batch, None
+    )
     handle.remove()
     rows = 2 * batch
     half = {
@@ -248,7 +248,7 @@ def least(subject: Subject, batch: int, clock: Clock) -> str:
                 network(**arguments)
                 times[count].append(clock() - start)
     both, one = statistics.median(times[rows]), statistics.median(times[batch])
-    share = min(1.0, both * subject.call["num_inference_steps"] / whole)
+    share = min(1.0, both * subject.call["num_inference_steps"] / plain)
     floor = 1 - TAU * share * (1 - one / both)
     return (
         f"The network takes {share:.0%} of a plain generation, and one half {one / both:.2f} of "
@@ -326,7 +326,8 @@ def main() -> int:
                 own.append(measure(subject, row, batch, min(asked.pairs, row.most), clock))
                 print(name, batch, table([own[-1]]).splitlines()[-1], file=sys.stderr, flush=True)
             figures += own
-            floor = least(subject, batch, clock)
+            plain = batch * statistics.median(f.seconds / f.ratio for f in own)
+            floor = least(subject, batch, clock, plain)
             parts.append(f"## {name}, batch {batch}\n\n{subject.about}.\n\n{table(own)}\n\n{floor}")
             if not asked.no_memory:
                 peaks.append(memory(name, batch))
