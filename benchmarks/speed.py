@@ -22,7 +22,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from inspect import signature
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from speed_levers import EXACT, Lever
 from speed_memory import memory
 from speed_memory import table as memory_table
 from speed_subjects import MAKERS, MEMORIZED, ORDINARY, Published, Subject, amg, generate
@@ -39,6 +40,7 @@ from anechoic.guidance import ClassifierFree, DynamicTransition, Screened, Trans
 from anechoic.hf.hooks import Hooks
 
 TAU = 0.5  # share of the schedule before the static transition
+STATIC, FULL = "static transition, scale 0 before tau = 0.5", "full AMG, gradient stopped at x0"
 
 
 @dataclass(frozen=True)
@@ -51,65 +53,47 @@ class Row:
     target: float | None = None
     preview: bool = True  # the demo codec's cheaper decode
     lever: str = ""  # what is switched off, or on
-    screened: bool = False
+    trained: bool = False  # it says nothing of random weights
+    without: Lever | None = None  # one that has no switch
     most: int = 1000  # pairs: of what takes long and has no target, one is enough
 
 
-def rows() -> Iterator[Row]:
-    """The table of the targets, then each lever switched off."""
+def targets() -> Iterator[Row]:
+    """The table of the targets, and what it is to be compared with."""
     for prompt in (ORDINARY, MEMORIZED):
-        open_ = prompt == MEMORIZED
-
-        def full(s: Subject, prompt: str = prompt, **changes: Any) -> Any:
-            return amg(s, prompt, **changes)
-
-        yield Row(
-            "static transition, scale 0 before tau = 0.5",
-            prompt,
-            lambda s: TransitionPoint(s.scale, 0.0, TAU),
-            1.0 - 0.45 * TAU,
-        )
+        made, open_ = partial(amg, kind=prompt), prompt == MEMORIZED
+        denoiser = partial(made, gradient="denoiser")
+        yield Row(STATIC, prompt, lambda s: TransitionPoint(s.scale, 0.0, TAU), 1.0 - 0.45 * TAU)
         yield Row("opposite guidance", prompt, lambda s: TransitionPoint(s.scale, -1.0, TAU), 1.02)
         yield Row(
             "dynamic transition", prompt, lambda s: DynamicTransition(s.scale, 0.0, 0.15), 1.02
         )
-        yield Row("AMG without dissimilarity", prompt, partial(full, c3=0.0), 1.5 if open_ else 1.1)
-        yield Row("full AMG, gradient stopped at x0", prompt, full, 2.0 if open_ else 1.1)
+        yield Row("AMG without dissimilarity", prompt, partial(made, c3=0.0), 1.5 if open_ else 1.1)
+        yield Row(FULL, prompt, made, 2.0 if open_ else 1.1)
         yield Row(
-            "full AMG, gradient through the denoiser",
-            prompt,
-            partial(full, gradient="denoiser"),
-            3.5 if open_ else 1.1,
+            "full AMG, gradient through the denoiser", prompt, denoiser, 3.5 if open_ else 1.1
         )
     yield Row("published schedule of work", MEMORIZED, Published, most=1)
-    yield Row(
-        "full AMG, gradient stopped at x0",
-        ORDINARY,
-        partial(amg, kind=MEMORIZED),
-        lever="gate as it falls",
-    )
     yield Row("classifier-free guidance by the guard", ORDINARY, lambda s: ClassifierFree(s.scale))
-    off = "full AMG, gradient stopped at x0"
-    yield Row(
-        "static transition, scale 0 before tau = 0.5",
-        ORDINARY,
-        lambda s: TransitionPoint(s.scale, 0.0, TAU, both_halves=True),
-        lever="without: both halves computed",
-    )
+
+
+def levers() -> Iterator[Row]:
+    """Each lever switched off, and the screen on."""
+    yield Row(FULL, ORDINARY, partial(amg, kind=MEMORIZED), lever="gate as it falls", trained=True)
+    both = partial(TransitionPoint, before=0.0, at=TAU, both_halves=True)
+    yield Row(STATIC, ORDINARY, lambda s: both(s.scale), lever="without: both halves computed")
     for prompt in (ORDINARY, MEMORIZED):
-        yield Row(off, prompt, screened, lever="with the screen, gate as it falls", screened=True)
-        yield Row(off, prompt, partial(amg, kind=prompt, every=1), lever="without `every`")
-        yield Row(off, prompt, partial(amg, kind=prompt, since=None), lever="without `since`")
-        yield Row(off, prompt, partial(amg, kind=prompt, since=None, every=1), lever="without both")
-        yield Row(
-            off,
-            prompt,
-            partial(amg, kind=prompt),
-            preview=False,
-            lever="without the cheaper decode",
-        )
-        yield Row(off, prompt, partial(amg, kind=prompt, since=None, every=1), preview=False,
-                  lever="without all three")  # fmt: skip
+        made = partial(amg, kind=prompt)
+        always = partial(made, since=None, every=1)
+        yield Row(FULL, prompt, screened, lever="with the screen, gate as it falls", trained=True)
+        yield Row(FULL, prompt, partial(made, every=1), lever="without `every`")
+        yield Row(FULL, prompt, partial(made, since=None), lever="without `since`")
+        yield Row(FULL, prompt, always, lever="without both")
+        yield Row(FULL, prompt, made, preview=False, lever="without the cheaper decode")
+        yield Row(FULL, prompt, always, preview=False, lever="without all three")
+    for exact in EXACT:
+        made = partial(amg, kind=MEMORIZED)
+        yield Row(FULL, MEMORIZED, made, lever=f"without: {exact.name}", without=exact)
 
 
 def screened(subject: Subject) -> Screened:
@@ -203,7 +187,8 @@ def measure(subject: Subject, row: Row, batch: int, pairs: int, clock: Clock) ->
         trace = generate(subject, row.prompt, batch, guidance if with_guard else None)
         return (clock() - start) / batch, trace
 
-    with decoding(subject, row.preview), heard(clock) as spent:
+    without = row.without.off(subject) if row.without else nullcontext()
+    with decoding(subject, row.preview), without, heard(clock) as spent:
         plain, ratios, seconds, trace = [timed(False)[0]], [], [], None
         for _ in range(pairs):
             own, trace = timed(True)
@@ -276,8 +261,10 @@ def table(figures: list[Figure]) -> str:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
     parser.add_argument("--subjects", nargs="+", choices=MAKERS, default=list(MAKERS))
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--pairs", type=int, default=5, help="of generations, for each row")
+    parser.add_argument("--batches", nargs="+", type=int, help="for each subject its own")
+    parser.add_argument(
+        "--pairs", type=int, help="of generations, for each row; each subject's own"
+    )
     parser.add_argument(
         "--only", nargs="+", default=[""], help="guards with one of these in their name"
     )
@@ -290,11 +277,16 @@ def parsed() -> argparse.Namespace:
 
 def chosen(subject: Subject, asked: argparse.Namespace) -> Iterator[Row]:
     """The rows that were asked for and that say something of this subject."""
-    for row in rows():
-        cheaper = hasattr(subject.pipe.vae, "preview")
-        means = (row.preview or cheaper) and (not row.screened or subject.over is not None)
-        named = any(text in row.guard for text in asked.only)
-        if means and named and not (row.lever and asked.no_levers):
+    rows = list(targets())
+    if "targets" not in subject.rows:  # those that its levers are to be compared with
+        rows = [replace(row, target=None) for row in rows if row.guard in (STATIC, FULL)]
+    if "levers" in subject.rows and not asked.no_levers:
+        rows += levers()
+    cheaper = hasattr(subject.pipe.vae, "preview")
+    for row in rows:
+        means = (row.preview or cheaper) and (not row.trained or subject.over is not None)
+        fits = row.without is None or row.without.fits(subject)
+        if means and fits and any(text in row.guard for text in asked.only):
             yield row
 
 
@@ -318,12 +310,13 @@ def main() -> int:
             continue
         subject = MAKERS[name]()
         clock = Clock(subject.pipe, asked.clock)
-        for batch in asked.batches:
+        for batch in asked.batches or subject.batches:
             generate(replace(subject, call=subject.call | {"num_inference_steps": 3}), MEMORIZED,
                      batch, amg(subject, MEMORIZED))  # fmt: skip
             own = []
+            pairs = asked.pairs or subject.pairs
             for row in chosen(subject, asked):
-                own.append(measure(subject, row, batch, min(asked.pairs, row.most), clock))
+                own.append(measure(subject, row, batch, min(pairs, row.most), clock))
                 print(name, batch, table([own[-1]]).splitlines()[-1], file=sys.stderr, flush=True)
             figures += own
             plain = batch * statistics.median(f.seconds / f.ratio for f in own)

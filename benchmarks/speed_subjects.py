@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,9 @@ class Subject:
     about: str
     full: Callable[[Any, Tensor], Tensor]  # latents to all the sound, as the published code decodes
     over: float | None = None  # of the screen; None: weights that tell nothing
+    rows: tuple[str, ...] = ("targets",)  # what is measured on it: "targets", "levers"
+    batches: tuple[int, ...] = (1,)
+    pairs: int = 3  # of generations, for each row
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,13 @@ def demo() -> Subject:
         f"the demo model, {assets.STEPS} steps, {len(index)} training clips",
         lambda pipe, x0: pipe.vae.decode(x0).sample,
         over=8.5,
+        rows=("targets", "levers"),
+        batches=(1, 8),
+        pairs=9,
     )
 
 
-def shaped(steps: int = 100, seconds: float = 5.0) -> Subject:
+def shaped() -> Subject:
     """Stable Audio Open's classes with random weights, as large as two cores bear.
 
     In the real one's proportions: the pipeline's own number of steps; half of its latents, of which
@@ -99,8 +105,16 @@ def shaped(steps: int = 100, seconds: float = 5.0) -> Subject:
     four-hundredth of the real one: MagMel stands in its place.
     """
     pipe = _stable_audio(layers=3, heads=12, tokens=512, decoder=12, text=64)
-    about = f"Stable Audio Open's classes, 3 layers of 768, {seconds:g} of 23.8 s, {steps} steps"
-    return _random(pipe, "shaped", about, steps, seconds, embedder(f"magmel:seconds={seconds}"))
+    about = "Stable Audio Open's classes, 3 layers of 768, 5 of 23.8 s, 100 steps"
+    return _random(pipe, "shaped", about, 100, 5.0, embedder("magmel:seconds=5.0"))
+
+
+def middle() -> Subject:
+    """A smaller one, for the levers, with a decoder that is large beside its network."""
+    pipe = _stable_audio(layers=4, heads=6, tokens=256, decoder=12, text=64)
+    about = "Stable Audio Open's classes, 4 layers of 384, 3 of 11.9 s, 30 steps"
+    made = _random(pipe, "middle", about, 30, 3.0, embedder("magmel:seconds=3.0"))
+    return replace(made, rows=("levers",), pairs=5)
 
 
 def real(device: str, steps: int = 50, seconds: float = 10.0) -> Subject:
@@ -108,7 +122,8 @@ def real(device: str, steps: int = 50, seconds: float = 10.0) -> Subject:
     pipe = _stable_audio(layers=24, heads=24, tokens=1024, decoder=128, text=768)
     pipe.to(device, torch.bfloat16)
     about = f"Stable Audio Open's configuration, bf16, {seconds:g} of 47.6 s, {steps} steps"
-    return _random(pipe, "real", about, steps, seconds, _clap(device))
+    made = _random(pipe, "real", about, steps, seconds, _clap(device))
+    return replace(made, batches=(1, 8), pairs=5)
 
 
 def _stable_audio(layers: int, heads: int, tokens: int, decoder: int, text: int) -> Any:
@@ -209,6 +224,7 @@ def amg(subject: Subject, kind: str, **changes: Any) -> AntiMemorization:
 
 MAKERS: dict[str, Callable[[], Subject]] = {
     "demo": demo,
+    "middle": middle,
     "shaped": shaped,
     "real": partial(real, "cuda"),
 }

@@ -1,0 +1,92 @@
+"""Levers that change no result, and so have no switch (docs/decisions/0006), switched off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+from unittest.mock import patch
+
+from speed_subjects import Subject
+from torch import nn
+
+from anechoic.guidance.likeness import Likeness
+from anechoic.hf import connection
+from anechoic.hf.adapters import stable_audio
+
+Off = Callable[[Subject], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Lever:
+    """A lever, and how to do without it."""
+
+    name: str
+    off: Off
+    oobleck: bool = False  # it is one of Stable Audio Open's own codec
+
+    def fits(self, subject: Subject) -> bool:
+        return not self.oobleck or type(subject.pipe.vae).__name__ == "AutoencoderOobleck"
+
+
+def _captions_anew(subject: Subject) -> AbstractContextManager[Any]:
+    """Each caption is encoded each time that it is the nearest clip's."""
+    once = connection.Connection.encode
+
+    def encode(self: connection.Connection, *args: Any) -> Any:
+        self._encoded.clear()
+        return once(self, *args)
+
+    return patch.object(connection.Connection, "encode", encode)
+
+
+def _decoded_again(subject: Subject) -> AbstractContextManager[Any]:
+    """What was decoded to compare does not serve for the gradient."""
+    hear = Likeness.hear
+    in_vain = Likeness.gradient_of
+
+    def compare(self: Likeness, step: Any, keep: bool = False) -> Any:
+        return hear(self, step, False)
+
+    def gradient(self: Likeness, measure: Any, step: Any, heard: Any = None) -> Any:
+        with patch.object(Likeness, "hear", hear):
+            return in_vain(self, measure, step)
+
+    return patch.multiple(Likeness, hear=compare, gradient_of=gradient)
+
+
+def _all_decoded(subject: Subject) -> AbstractContextManager[Any]:
+    """All latents are decoded, and cut to the requested seconds then."""
+    return patch.object(stable_audio, "span", lambda vae, start, end, length: (0, length))
+
+
+def _all_kept(subject: Subject) -> AbstractContextManager[Any]:
+    """A decoder keeps what autograd keeps."""
+    return patch.object(connection, "lean", lambda modules: [])
+
+
+@contextmanager
+def _weights_too(subject: Subject) -> Iterator[None]:
+    """Weights want a gradient, as `from_pretrained` leaves them; then nothing can be left out."""
+    parts = [part for part in subject.pipe.components.values() if isinstance(part, nn.Module)]
+    weights = [w for part in parts for w in part.parameters() if w.is_floating_point()]
+    changed = [weight for weight in weights if not weight.requires_grad]
+    with patch.object(import_module("anechoic.hf.guard"), "_frozen", nullcontext):
+        for weight in changed:
+            weight.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for weight in changed:
+                weight.requires_grad_(False)
+
+
+EXACT = (
+    Lever("captions encoded once", _captions_anew),
+    Lever("the comparison's decode used for the gradient", _decoded_again),
+    Lever("the requested seconds alone decoded", _all_decoded, oobleck=True),
+    Lever("a decoder that keeps two fifths", _all_kept, oobleck=True),
+    Lever("weights frozen (and so a decoder that keeps two fifths)", _weights_too),
+)
