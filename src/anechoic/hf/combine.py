@@ -72,12 +72,16 @@ def check_alone(answer: Guided | Tensor, half: Needs, batch: int) -> None:
 def recorded(answer: Guided | Tensor, step: Step, passes: float, guided: bool = True) -> Record:
     """What is remembered of an evaluation; `guided`: it has an unconditional half."""
     plain = Guided(float("nan")) if isinstance(answer, Tensor) else answer
-    scale = plain.scales(len(step.x)).float() if guided else torch.ones(len(step.x))
     return Record(
         progress=step.progress,
         noise=step.noise,
-        distance=step.distance.detach().cpu(),
-        scale=scale.cpu(),
+        distance=_told(step.distance),
+        scale=_told(plain.scales(len(step.x)).float()) if guided else torch.ones(len(step.x)),
         passes=passes,
-        notes={name: value.detach().cpu() for name, value in plain.notes.items()},
+        notes={name: _told(value) for name, value in plain.notes.items()},
     )
+
+
+def _told(value: Tensor) -> Tensor:
+    """Without a gradient, on the CPU; most values are both already."""
+    return value.detach().cpu() if value.requires_grad or not value.is_cpu else value

@@ -361,7 +361,7 @@ def _with(output: Any, prediction: Tensor) -> Any:
 
 def _finite(values: Tensor) -> bool:
     """Whether all are finite: NaN and infinity stay in a sum. A tenth of `isfinite().all()`."""
-    return math.isfinite(values.detach().sum(dtype=torch.float32).item())
+    return math.isfinite(values.sum(dtype=torch.float32).item())
 
 
 def _name(guidance: Guidance) -> str:
