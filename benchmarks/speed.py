@@ -329,7 +329,8 @@ def main() -> int:
     missed = sum(f.verdict == "MISSED" for f in figures) + sum(
         p["verdict"] == "MISSED" for p in peaks
     )
-    parts.append(f"{missed} targets missed." if missed else "All targets hold.")
+    if any(f.target is not None for f in figures) or peaks:
+        parts.append(f"{missed} targets missed." if missed else "All targets hold.")
     print("\n\n".join(parts))
     if asked.out:
         asked.out.with_suffix(".md").write_text("\n\n".join(parts) + "\n")
