@@ -34,11 +34,9 @@ class Connection:
         self._handles: list[Any] = []
         self._wrapped: list[str] = []
         self._compiled: Callable[..., Any] | None = None  # the network's, by its own compile()
-        within = getattr(self.network, "_orig_mod", None)  # torch.compile's
-        names = inspect.signature(type(within or self.network).forward).parameters
-        self._parameters = tuple(names)[1:]
-        # whether the network was compiled, wrapped by torch.compile or in place
-        self.compiled = within is not None or self.network._compiled_call_impl is not None
+        self.compiled = is_compiled(self.network)
+        within = getattr(self.network, "_orig_mod", self.network)  # of torch.compile
+        self._parameters = tuple(inspect.signature(type(within).forward).parameters)[1:]
 
     # ------------------------------------------------------------------------------ listening
 
@@ -156,9 +154,8 @@ class Connection:
 
     @cached_property
     def _lean(self) -> list[Part]:
-        """Modules of the decoder that can keep less for a gradient."""
-        parts = (part for part in self.pipe.components.values() if part is not self.network)
-        return lean(module for part in parts if can_change(part) for module in part.modules())
+        """Modules that can keep less for a gradient; of them the decoder's are called."""
+        return lean(changeable(self.pipe))
 
     # ---------------------------------------------------------------------------- the network
 
@@ -172,12 +169,17 @@ class Connection:
         return forward(**half)[0]
 
 
-def can_change(part: Any) -> bool:
-    """Whether a component is a module that may be set otherwise for a while: one that was compiled
+def is_compiled(part: nn.Module) -> bool:
+    """Whether it was compiled, wrapped by torch.compile or in place."""
+    return hasattr(part, "_orig_mod") or part._compiled_call_impl is not None
+
+
+def changeable(pipe: Any) -> Iterator[nn.Module]:
+    """The modules of a pipeline that may be set otherwise for a while: a part that was compiled
     would be compiled anew."""
-    if not isinstance(part, nn.Module) or hasattr(part, "_orig_mod"):
-        return False
-    return part._compiled_call_impl is None
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module) and not is_compiled(part):
+            yield from part.modules()
 
 
 @contextmanager

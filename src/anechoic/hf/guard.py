@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from anechoic.errors import GuardError, IndexMismatch, UnsupportedPipeline
-from anechoic.hf.connection import Connection, can_change
+from anechoic.hf.connection import Connection, changeable
 from anechoic.hf.hooks import Hooks
 from anechoic.hf.pipelines import adapter_for, fingerprint
 from anechoic.hf.schedules import check_scheduler
@@ -113,9 +113,7 @@ def _frozen(pipe: Any) -> Iterator[None]:
     """
     found = [
         (module, name)
-        for part in pipe.components.values()
-        if can_change(part)
-        for module in part.modules()
+        for module in changeable(pipe)
         for name, weight in module.named_parameters(recurse=False)
         if weight.requires_grad
     ]

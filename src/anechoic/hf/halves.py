@@ -64,8 +64,8 @@ def parted(adapter: Adapter, rows: Tensor) -> tuple[Tensor, Tensor]:
             "a network that is called with both halves of classifier-free guidance was expected, "
             f"got {len(rows)} rows; call the pipeline, not its network"
         )
-    one, other = rows.chunk(2)
-    return (one, other) if adapter.halves == "cond, uncond" else (other, one)
+    half = dict(zip(adapter.order, rows.chunk(2), strict=True))
+    return half["cond"], half["uncond"]
 
 
 def split(adapter: Adapter, arguments: Half) -> tuple[Half, Half]:

@@ -127,8 +127,8 @@ class Hooks:
             return cond
         assert now.uncond is not None
         uncond, cond = level(adapter, now.uncond, cond)
-        halves = (cond, uncond) if adapter.halves == "cond, uncond" else (uncond, cond)
-        return join(adapter, halves, arguments)
+        halves = {"cond": cond, "uncond": uncond}
+        return join(adapter, [halves[name] for name in adapter.order], arguments)
 
     def _needed(self, now: Evaluation) -> Needs:
         """The halves of a batched call that the guidance needs.
@@ -151,7 +151,7 @@ class Hooks:
         run, prediction = self.run, output[0]
         if run.called is not None:
             (now, half), run.called = run.called, None
-            order = self._order if half == "both" else (half,)
+            order = self.connection.adapter.order if half == "both" else (half,)
             guided = self._guide(now, prediction.unflatten(0, (len(order), -1)), order)
             return _with(output, torch.cat([guided, guided]))
         arguments = self.connection.arguments(args, kwargs)
@@ -163,15 +163,9 @@ class Hooks:
             return _with(output, run.waiting[1])
         (conditional, first), run.waiting = run.waiting, None
         now = self._evaluation(conditional, conditional, arguments)
-        guided = self._guide(now, torch.stack([first, prediction]), ("cond", "uncond"))
+        guided = self._guide(now, torch.stack([first, prediction]), self.connection.adapter.order)
         first.copy_(guided)  # which the pipeline holds as its conditional prediction
         return _with(output, guided)
-
-    @property
-    def _order(self) -> tuple[Condition, Condition]:
-        """Of the halves in a batched call."""
-        first = self.connection.adapter.halves == "cond, uncond"
-        return ("cond", "uncond") if first else ("uncond", "cond")
 
     # ------------------------------------------------------------------------- one evaluation
 

@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from anechoic.step import Condition
+
 # In which order a pipeline has its network evaluate the halves of classifier-free guidance: in one
 # batch, or in two calls. Halves that are taken for each other run without an error.
 Halves = Literal["uncond, cond", "cond, uncond", "cond, then uncond"]
@@ -91,6 +93,11 @@ class Adapter:
         """All arguments that may have one row for each sample of each half."""
         masks = [text.mask for text in self.text if text.mask]
         return (self.x, *(text.name for text in self.text), *masks, *self.rows)
+
+    @cached_property
+    def order(self) -> tuple[Condition, Condition]:
+        """In which the halves are evaluated."""
+        return ("uncond", "cond") if self.halves == "uncond, cond" else ("cond", "uncond")
 
     @cached_property
     def tensors(self) -> frozenset[str]:
