@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed_levers import EXACT, Lever
+from speed_levers import CHEAPER, EXACT, Lever
 from speed_memory import memory
 from speed_memory import table as memory_table
 from speed_subjects import MAKERS, MEMORIZED, ORDINARY, Published, Subject, amg, generate
@@ -51,10 +51,9 @@ class Row:
     prompt: str
     make: Callable[[Subject], Any]
     target: float | None = None
-    preview: bool = True  # the demo codec's cheaper decode
     lever: str = ""  # what is switched off, or on
     trained: bool = False  # it says nothing of random weights
-    without: Lever | None = None  # one that has no switch
+    without: Lever | None = None  # one that is no setting of the guard
     most: int = 1000  # pairs: of what takes long and has no target, one is enough
 
 
@@ -89,8 +88,8 @@ def levers() -> Iterator[Row]:
         yield Row(FULL, prompt, partial(made, every=1), lever="without `every`")
         yield Row(FULL, prompt, partial(made, since=None), lever="without `since`")
         yield Row(FULL, prompt, always, lever="without both")
-        yield Row(FULL, prompt, made, preview=False, lever="without the cheaper decode")
-        yield Row(FULL, prompt, always, preview=False, lever="without all three")
+        yield Row(FULL, prompt, made, lever="without the cheaper decode", without=CHEAPER)
+        yield Row(FULL, prompt, always, lever="without all three", without=CHEAPER)
     for exact in EXACT:
         made = partial(amg, kind=MEMORIZED)
         yield Row(FULL, MEMORIZED, made, lever=f"without: {exact.name}", without=exact)
@@ -141,21 +140,6 @@ class Clock:
 
 
 @contextmanager
-def decoding(subject: Subject, preview: bool) -> Iterator[None]:
-    """With the codec's cheaper decode, if it has one, or without."""
-    vae = subject.pipe.vae
-    if preview or not hasattr(vae, "preview"):
-        yield
-        return
-    own = vae.config.preview_iterations
-    vae.register_to_config(preview_iterations=vae.config.iterations)
-    try:
-        yield
-    finally:
-        vae.register_to_config(preview_iterations=own)
-
-
-@contextmanager
 def heard(clock: Clock) -> Iterator[list[float]]:
     """How long each call of the guard's hooks takes; not on a GPU, which to look at a clock would
     have to be waited for each time."""
@@ -192,7 +176,7 @@ def measure(subject: Subject, row: Row, batch: int, pairs: int, clock: Clock) ->
         return (clock() - start) / batch, trace
 
     without = row.without.off(subject) if row.without else nullcontext()
-    with decoding(subject, row.preview), without, heard(clock) as spent:
+    with without, heard(clock) as spent:
         plain, ratios, seconds, trace = [timed(False)[0]], [], [], None
         for _ in range(pairs):
             own, trace = timed(True)
@@ -220,9 +204,7 @@ def least(subject: Subject, batch: int, clock: Clock, plain: float) -> str:
         seen.update(zip(signature(module.forward).parameters, args, strict=False), **kwargs)
 
     handle = network.register_forward_pre_hook(hear, with_kwargs=True)
-    generate(
-        replace(subject, call=subject.call | {"num_inference_steps": 2}), ORDINARY, batch, None
-    )
+    generate(subject.of_steps(2), ORDINARY, batch, None)
     handle.remove()
     rows = 2 * batch
     half = {
@@ -267,7 +249,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--subjects", nargs="+", choices=MAKERS, default=list(MAKERS))
     parser.add_argument("--batches", nargs="+", type=int, help="for each subject its own")
     parser.add_argument(
-        "--pairs", type=int, help="of generations, for each row; each subject's own"
+        "--pairs", type=int, help="of generations, for each row; for each subject its own"
     )
     parser.add_argument(
         "--only", nargs="+", default=[""], help="guards with one of these in their name"
@@ -286,9 +268,8 @@ def chosen(subject: Subject, asked: argparse.Namespace) -> Iterator[Row]:
         rows = [replace(row, target=None) for row in rows if row.guard in (STATIC, FULL)]
     if "levers" in subject.rows and not asked.no_levers:
         rows += levers()
-    cheaper = hasattr(subject.pipe.vae, "preview")
     for row in rows:
-        means = (row.preview or cheaper) and (not row.trained or subject.over is not None)
+        means = not row.trained or subject.over is not None
         fits = row.without is None or row.without.fits(subject)
         if means and fits and any(text in row.guard for text in asked.only):
             yield row
@@ -315,8 +296,7 @@ def main() -> int:
         subject = MAKERS[name]()
         clock = Clock(subject.pipe, asked.clock)
         for batch in asked.batches or subject.batches:
-            generate(replace(subject, call=subject.call | {"num_inference_steps": 3}), MEMORIZED,
-                     batch, amg(subject, MEMORIZED))  # fmt: skip
+            generate(subject.of_steps(3), MEMORIZED, batch, amg(subject, MEMORIZED))
             own = []
             pairs = asked.pairs or subject.pairs
             for row in chosen(subject, asked):

@@ -1,4 +1,5 @@
-"""Levers that change no result, and so have no switch (docs/decisions/0006), switched off."""
+"""Levers that are no setting of a guard, switched off: a codec's own, and those that change no
+result and so have no switch (docs/decisions/0006)."""
 
 from __future__ import annotations
 
@@ -21,14 +22,31 @@ Off = Callable[[Subject], AbstractContextManager[Any]]
 
 @dataclass(frozen=True)
 class Lever:
-    """A lever, and how to do without it."""
+    """A lever, how to do without it, and on which subjects there is one."""
 
     name: str
     off: Off
-    oobleck: bool = False  # it is one of Stable Audio Open's own codec
+    fits: Callable[[Subject], bool] = lambda subject: True
 
-    def fits(self, subject: Subject) -> bool:
-        return not self.oobleck or type(subject.pipe.vae).__name__ == "AutoencoderOobleck"
+
+@contextmanager
+def _whole_decode(subject: Subject) -> Iterator[None]:
+    """What is only compared is decoded as what is heard."""
+    vae = subject.pipe.vae
+    own = vae.config.preview_iterations
+    vae.register_to_config(preview_iterations=vae.config.iterations)
+    try:
+        yield
+    finally:
+        vae.register_to_config(preview_iterations=own)
+
+
+def _has_preview(subject: Subject) -> bool:
+    return hasattr(subject.pipe.vae, "preview")
+
+
+def _is_oobleck(subject: Subject) -> bool:
+    return type(subject.pipe.vae).__name__ == "AutoencoderOobleck"
 
 
 def _captions_anew(subject: Subject) -> AbstractContextManager[Any]:
@@ -45,14 +63,14 @@ def _captions_anew(subject: Subject) -> AbstractContextManager[Any]:
 def _decoded_again(subject: Subject) -> AbstractContextManager[Any]:
     """What was decoded to compare does not serve for the gradient."""
     hear = Likeness.hear
-    in_vain = Likeness.gradient_of
+    gradient_of = Likeness.gradient_of
 
     def compare(self: Likeness, step: Any, keep: bool = False) -> Any:
         return hear(self, step, False)
 
     def gradient(self: Likeness, measure: Any, step: Any, heard: Any = None) -> Any:
         with patch.object(Likeness, "hear", hear):
-            return in_vain(self, measure, step)
+            return gradient_of(self, measure, step)
 
     return patch.multiple(Likeness, hear=compare, gradient_of=gradient)
 
@@ -83,10 +101,11 @@ def _weights_too(subject: Subject) -> Iterator[None]:
                 weight.requires_grad_(False)
 
 
+CHEAPER = Lever("the cheaper decode", _whole_decode, _has_preview)
 EXACT = (
     Lever("captions encoded once", _captions_anew),
     Lever("the comparison's decode used for the gradient", _decoded_again),
-    Lever("the requested seconds alone decoded", _all_decoded, oobleck=True),
-    Lever("a decoder that keeps two fifths", _all_kept, oobleck=True),
+    Lever("the requested seconds alone decoded", _all_decoded, _is_oobleck),
+    Lever("a decoder that keeps two fifths", _all_kept, _is_oobleck),
     Lever("weights frozen (and so a decoder that keeps two fifths)", _weights_too),
 )

@@ -15,7 +15,6 @@ import os
 import subprocess
 import sys
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,11 @@ def peak(subject: str, batch: int, way: str) -> float:
 
     Of ten steps: the gate opens by the noise level, so all that more steps have is in them.
     """
-    made = MAKERS[subject]()
-    made = replace(made, call=made.call | {"num_inference_steps": 10})
+    made = MAKERS[subject]().of_steps(10)
     guidance = None if way == "plain" else amg(made, MEMORIZED)
     if way == "kept":
         connection.lean = lambda modules: []
-    generate(replace(made, call=made.call | {"num_inference_steps": 2}), MEMORIZED, batch, None)
+    generate(made.of_steps(2), MEMORIZED, batch, None)
     if made.pipe.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         generate(made, MEMORIZED, batch, guidance)

@@ -43,6 +43,10 @@ class Subject:
     batches: tuple[int, ...] = (1,)
     pairs: int = 3  # of generations, for each row
 
+    def of_steps(self, steps: int) -> Subject:
+        """The same in another number of steps."""
+        return replace(self, call=self.call | {"num_inference_steps": steps})
+
 
 @dataclass(frozen=True)
 class Published:
