@@ -55,6 +55,7 @@ class Row:
     trained: bool = False  # it says nothing of random weights
     without: Lever | None = None  # one that is no setting of the guard
     most: int = 1000  # pairs: of what takes long and has no target, one is enough
+    gated: bool = True  # it does other work for a memorized prompt
 
 
 def targets() -> Iterator[Row]:
@@ -62,10 +63,15 @@ def targets() -> Iterator[Row]:
     for prompt in (ORDINARY, MEMORIZED):
         made, open_ = partial(amg, kind=prompt), prompt == MEMORIZED
         denoiser = partial(made, gradient="denoiser")
-        yield Row(STATIC, prompt, lambda s: TransitionPoint(s.scale, 0.0, TAU), 1.0 - 0.45 * TAU)
-        yield Row("opposite guidance", prompt, lambda s: TransitionPoint(s.scale, -1.0, TAU), 1.02)
-        yield Row(
-            "dynamic transition", prompt, lambda s: DynamicTransition(s.scale, 0.0, 0.15), 1.02
+        always = partial(Row, prompt=prompt, gated=False)
+        yield always(
+            STATIC, make=lambda s: TransitionPoint(s.scale, 0.0, TAU), target=1.0 - 0.45 * TAU
+        )
+        yield always(
+            "opposite guidance", make=lambda s: TransitionPoint(s.scale, -1.0, TAU), target=1.02
+        )
+        yield always(
+            "dynamic transition", make=lambda s: DynamicTransition(s.scale, 0.0, 0.15), target=1.02
         )
         yield Row("AMG without dissimilarity", prompt, partial(made, c3=0.0), 1.5 if open_ else 1.1)
         yield Row(FULL, prompt, made, 2.0 if open_ else 1.1)
@@ -166,9 +172,12 @@ def heard(clock: Clock) -> Iterator[list[float]]:
         Hooks.before, Hooks.after = before, after  # type: ignore[method-assign]
 
 
-def measure(subject: Subject, row: Row, batch: int, pairs: int, clock: Clock) -> Figure:
-    """Guarded generations between plain ones: the median of their ratios."""
-    guidance = row.make(subject)
+def measure(
+    subject: Subject, row: Row, batch: int, pairs: int, clock: Clock, last: dict[str, float]
+) -> Figure:
+    """Guarded generations between plain ones: the median of their ratios. `last`: seconds of the
+    plain generation just before, which need not be made again, by its prompts."""
+    guidance, prompts = row.make(subject), "\n".join(subject.prompts[row.prompt][:batch])
 
     def timed(with_guard: bool) -> tuple[float, Any]:
         start = clock()
@@ -177,12 +186,14 @@ def measure(subject: Subject, row: Row, batch: int, pairs: int, clock: Clock) ->
 
     without = row.without.off(subject) if row.without else nullcontext()
     with without, heard(clock) as spent:
-        plain, ratios, seconds, trace = [timed(False)[0]], [], [], None
+        plain, ratios, seconds, trace = [last.get(prompts) or timed(False)[0]], [], [], None
         for _ in range(pairs):
             own, trace = timed(True)
             plain.append(timed(False)[0])
             ratios.append(own / statistics.mean(plain[-2:]))
             seconds.append(own)
+    last.clear()
+    last[prompts] = plain[-1]
     gates = trace.column("gate") if "gate" in trace.records[0].notes else None
     quartiles = statistics.quantiles(ratios, n=4) if pairs > 1 else [ratios[0]] * 3
     return Figure(
@@ -268,7 +279,10 @@ def chosen(subject: Subject, asked: argparse.Namespace) -> Iterator[Row]:
         rows = [replace(row, target=None) for row in rows if row.guard in (STATIC, FULL)]
     if "levers" in subject.rows and not asked.no_levers:
         rows += levers()
+    same = subject.prompts[MEMORIZED] == subject.prompts[ORDINARY]
     for row in rows:
+        if same and row.prompt == MEMORIZED and not row.gated:
+            continue  # measured already
         means = not row.trained or subject.over is not None
         fits = row.without is None or row.without.fits(subject)
         if means and fits and any(text in row.guard for text in asked.only):
@@ -297,10 +311,11 @@ def main() -> int:
         clock = Clock(subject.pipe, asked.clock)
         for batch in asked.batches or subject.batches:
             generate(subject.of_steps(3), MEMORIZED, batch, amg(subject, MEMORIZED))
-            own = []
+            own: list[Figure] = []
+            last: dict[str, float] = {}
             pairs = asked.pairs or subject.pairs
             for row in chosen(subject, asked):
-                own.append(measure(subject, row, batch, min(pairs, row.most), clock))
+                own.append(measure(subject, row, batch, min(pairs, row.most), clock, last))
                 print(name, batch, table([own[-1]]).splitlines()[-1], file=sys.stderr, flush=True)
             figures += own
             plain = batch * statistics.median(f.seconds / f.ratio for f in own)
