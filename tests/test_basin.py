@@ -17,21 +17,12 @@ from tiny import CAPTIONS, make_pipe
 
 from anechoic import guard
 from anechoic.bench import BenchPrompt
-from anechoic.bench.basin import (
-    Course,
-    Heard,
-    Judge,
-    Sweep,
-    Take,
-    first_fall,
-    first_minimum,
-    spaced,
-    sweep,
-)
+from anechoic.bench.basin import FALL, Course, Heard, Judge, Sweep, Take, spaced, sweep
 from anechoic.bench.basin_claims import basin_end, claims, curve, fall_width, sentence
 from anechoic.bench.basin_plot import plot
 from anechoic.errors import BadSetting, OutputExists
 from anechoic.guidance import DynamicTransition, Progress, TransitionPoint
+from anechoic.guidance.points import first_fall, first_minimum
 from anechoic.step import Guided, Step
 from anechoic.types import Guidance
 
@@ -167,8 +158,8 @@ def test_a_courses_edges_are_where_the_dynamic_transition_switches() -> None:
 
 
 def test_no_edge_is_none() -> None:
-    assert first_minimum(torch.tensor([3.0, 2.0, 2.0, 1.0])) is None
-    assert first_fall(torch.tensor([3.0, 2.0, 1.6])) is None
+    assert first_minimum([3.0, 2.0, 2.0, 1.0]) is None
+    assert first_fall([3.0, 2.0, 1.6], 0.5) is None
 
 
 @given(st.integers(1, 200), st.integers(2, 60))
@@ -229,8 +220,7 @@ def made(
         for guidance in (2.0, 0.0, -1.0):
             # a hair apart, as prompts are
             norms = [norm(p.group, guidance, k) + 0.001 * int(p.id[-1]) for k in range(EVALUATIONS)]
-            distance = torch.tensor(norms)
-            edges = (first_minimum(distance), first_fall(distance))
+            edges = (first_minimum(norms), first_fall(norms, FALL))
             courses.append(Course(p.id, p.group, 0, guidance, norms, norms, *edges))
     return Sweep(2.0, (0.0, -1.0), steps, log_snr, [0], asked, takes, courses)
 

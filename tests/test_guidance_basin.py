@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from anechoic.errors import BadSetting
 from anechoic.guidance import DynamicTransition, LogSNR, Progress, Timestep, TransitionPoint
-from anechoic.guidance.points import passed_minimum
+from anechoic.guidance.points import first_minimum
 from anechoic.noise import NoiseLevel
 from anechoic.step import Record, Step
 
@@ -46,9 +46,12 @@ def test_dynamic_switches_at_the_first_local_minimum_for_each_sample_and_holds()
 @given(st.lists(st.floats(0.1, 10), min_size=1, max_size=20))
 def test_dynamic_agrees_with_the_papers_sentence(distances):
     """The switch is at step k when d[k-1] < d[k-2] and d[k] > d[k-1], once and for all."""
-    d = torch.tensor(distances, dtype=torch.float64)
-    said = any(d[k - 1] < d[k - 2] and d[k] > d[k - 1] for k in range(2, len(d)))
-    assert bool(passed_minimum(d[:, None])) == said
+    d = distances
+    said = [k for k in range(2, len(d)) if d[k - 1] < d[k - 2] and d[k] > d[k - 1]]
+    assert first_minimum(d) == (said[0] if said else None)
+    scales = run(DynamicTransition(7.0, before=-2.0), [[value] for value in d])[:, 0].tolist()
+    first = said[0] if said else len(d)
+    assert scales == [-2.0] * first + [7.0] * (len(d) - first)
 
 
 def test_the_fall_rule_looks_at_x0_space_where_noise_does_not_scale_the_distance():

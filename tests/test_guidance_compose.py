@@ -70,7 +70,7 @@ def test_sequence_switches_each_sample_at_its_own_edge():
     first, then, edge = ClassifierFree(3.0), amg(toy), BasinEdge(0.9)
     seen = set()
     for step in steps(toy):
-        after = edge.reached(step)
+        after = torch.tensor(edge.reached(step))
         seen |= {tuple(after.tolist())}
         guided = Sequence(first, then, edge)(step).x0(step)
         expected = torch.where(after[:, None, None], then(step).x0(step), first(step).x0(step))

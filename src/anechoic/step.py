@@ -62,6 +62,11 @@ class Record:
     passes: float = 2.0  # of each sample through the network: its two halves, and what was more
     notes: Mapping[str, Tensor] = field(default_factory=dict)  # what the method tells
 
+    @cached_property
+    def distances(self) -> list[float]:
+        """`distance` as plain numbers."""
+        return self.distance.tolist()
+
     def of(self, samples: Tensor) -> Record:
         """The record of some samples of the batch, by their rows [n]."""
         return replace(

@@ -20,7 +20,7 @@ from anechoic.bench.judges import COPY, Descriptor
 from anechoic.bench.subject import MEMORIZED, BenchPrompt
 from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.guidance import ClassifierFree, Progress, TransitionPoint
-from anechoic.guidance.points import has_fallen, passed_minimum
+from anechoic.guidance.points import first_fall, first_minimum
 from anechoic.hf import fingerprint, guard
 from anechoic.hf.load import load_pipeline
 from anechoic.hf.pipelines import adapter_for, call_arguments, waveforms
@@ -222,37 +222,18 @@ def _courses(
     for guidance, heard in held.items():
         distance = torch.stack([record.distance for record in heard.records])
         norm = distance * distance.new_tensor([r.noise.ratio for r in heard.records])[:, None]
-        for row, prompt in enumerate(part):
+        courses = zip(distance.T.tolist(), norm.T.tolist(), strict=True)
+        for prompt, (distances, norms) in zip(part, courses, strict=True):
             yield Course(
                 prompt=prompt.id,
                 group=prompt.group,
                 seed=seed,
                 guidance=guidance,
-                distance=distance[:, row].tolist(),
-                norm=norm[:, row].tolist(),
-                minimum=first_minimum(distance[:, row]),
-                fall=first_fall(norm[:, row]),
+                distance=distances,
+                norm=norms,
+                minimum=first_minimum(distances),
+                fall=first_fall(norms, FALL),
             )
-
-
-def first_minimum(distance: Tensor) -> int | None:
-    """The evaluation at which the paper's dynamic transition is made: [n] -> k, None for none.
-
-    >>> first_minimum(torch.tensor([3.0, 2.0, 2.5, 1.0]))
-    2
-    """
-    ends = range(1, len(distance) + 1)
-    return next((k - 1 for k in ends if passed_minimum(distance[:k, None])), None)
-
-
-def first_fall(norm: Tensor, share: float = FALL) -> int | None:
-    """The first evaluation under a share of the maximum so far: [n] -> k, None for none.
-
-    >>> first_fall(torch.tensor([3.0, 4.0, 2.0, 1.9]))
-    3
-    """
-    ends = range(1, len(norm) + 1)
-    return next((k - 1 for k in ends if has_fallen(norm[:k, None], share)), None)
 
 
 # ----------------------------------------------------------------------------- any model as a scene

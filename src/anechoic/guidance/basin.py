@@ -96,7 +96,10 @@ class DynamicTransition:
 
     def __call__(self, step: Step) -> Guided:
         switched = BasinEdge(self.fall).reached(step)
-        return Guided(torch.where(switched, self.scale, self.before), notes={"switched": switched})
+        scales = [self.scale if over else self.before for over in switched]
+        return Guided(
+            torch.tensor(scales, dtype=torch.float64), notes={"switched": torch.tensor(switched)}
+        )
 
 
 def _check(scale: float, before: float) -> None:

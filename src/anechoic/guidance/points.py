@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from anechoic.errors import BadSetting
 from anechoic.step import Moment, Step
@@ -18,8 +18,8 @@ from anechoic.step import Moment, Step
 class Point(Protocol):
     """Something that a generation reaches once."""
 
-    def reached(self, step: Step, /) -> bool | Tensor:
-        """Whether it has been reached: of all samples, or of each, [b]."""
+    def reached(self, step: Step, /) -> bool | list[bool]:
+        """Whether it has been reached: of all samples, or of each."""
         ...
 
 
@@ -107,14 +107,17 @@ class BasinEdge:
         if self.fall is not None and not 0 < self.fall < 1:
             raise BadSetting(f"fall is a share between 0 and 1, got {self.fall}")
 
-    def reached(self, step: Step) -> Tensor:
-        now = step.distance
-        flat = torch.cat([*(record.distance for record in step.history), now.cpu()])
-        distances = flat.view(-1, len(now))  # on the CPU, where the history is
+    def reached(self, step: Step) -> list[bool]:
+        # plain numbers: to read 50 of them takes a fifth of what tensors of one element take
+        past = [*(record.distances for record in step.history), step.distance.tolist()]
         if self.fall is None:
-            return passed_minimum(distances).to(now.device)
+            return [first_minimum(course) is not None for course in zip(*past, strict=True)]
         ratios = [*(record.noise.ratio for record in step.history), step.noise.ratio]
-        return has_fallen(distances * torch.tensor(ratios)[:, None], self.fall).to(now.device)
+        norms = (
+            [d * ratio for d, ratio in zip(course, ratios, strict=True)]
+            for course in zip(*past, strict=True)
+        )
+        return [first_fall(norm, self.fall) is not None for norm in norms]
 
 
 def as_point(at: Point | float) -> Point:
@@ -122,23 +125,29 @@ def as_point(at: Point | float) -> Point:
     return Progress(float(at)) if isinstance(at, int | float) else at
 
 
-def passed_minimum(distances: Tensor) -> Tensor:
-    """Whether each sample has had a local minimum: [n, b] -> [b].
+def first_minimum(distances: Sequence[float]) -> int | None:
+    """The evaluation at which a sample's distance is seen to have had a local minimum; None: it
+    has had none.
 
-    >>> passed_minimum(torch.tensor([[3.0, 1.0], [2.0, 2.0], [2.5, 3.0]]))
-    tensor([ True, False])
+    >>> first_minimum([3.0, 2.0, 2.5, 1.0])
+    2
     """
-    if len(distances) < 3:
-        return torch.zeros(distances.shape[1], dtype=torch.bool, device=distances.device)
-    fell = distances[1:-1] < distances[:-2]
-    rose = distances[2:] > distances[1:-1]
-    return (fell & rose).any(0)
+    for k in range(2, len(distances)):
+        if distances[k - 1] < distances[k - 2] and distances[k] > distances[k - 1]:
+            return k
+    return None
 
 
-def has_fallen(distances: Tensor, share: float) -> Tensor:
-    """Whether each sample has ever been under `share` of its maximum so far: [n, b] -> [b].
+def first_fall(norms: Sequence[float], share: float) -> int | None:
+    """The first evaluation at which a sample's norm is under a share of its maximum so far; None:
+    there is none.
 
-    >>> has_fallen(torch.tensor([[4.0, 4.0], [1.9, 3.0], [5.0, 3.0]]), 0.5)
-    tensor([ True, False])
+    >>> first_fall([3.0, 4.0, 2.0, 1.9], 0.5)
+    3
     """
-    return (distances < share * distances.cummax(0).values).any(0)
+    most = -math.inf
+    for k, norm in enumerate(norms):
+        most = max(most, norm)
+        if norm < share * most:
+            return k
+    return None
