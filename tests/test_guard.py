@@ -15,7 +15,7 @@ from anechoic.guidance import (
     TransitionPoint,
 )
 from anechoic.hf import fingerprint
-from anechoic.hf.schedules import noise_level
+from anechoic.hf.schedules import Schedule
 from anechoic.step import Guided
 from anechoic.types import Neighbours
 
@@ -344,6 +344,6 @@ def test_the_fingerprint_is_the_same_in_every_number_format(pipe):
 def test_noise_levels_follow_the_schedule(pipe):
     pipe.scheduler.set_timesteps(6)
     pipe.scheduler._init_step_index(pipe.scheduler.timesteps[0])
-    level = noise_level(pipe.scheduler, pipe.scheduler.timesteps[0])
+    level = Schedule(pipe.scheduler).noise(pipe.scheduler.timesteps[0])
     assert level.ratio == pytest.approx(500.0, rel=1e-6)  # the scheduler keeps float32
     assert level.abar + level.sigma**2 == pytest.approx(1.0, abs=1e-12)

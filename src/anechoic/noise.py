@@ -94,6 +94,12 @@ class NoiseLevel:
             return (x0 - x) / self.sigma
         return (x - x0) / self.sigma
 
+    def eps_gain(self, kind: Prediction) -> float:
+        """By how much eps changes where the prediction does: d eps / d prediction, its size."""
+        if kind == "epsilon":
+            return 1.0
+        return 1.0 / self.ratio if kind == "sample" else self.alpha
+
     def x0_step(self, delta: Tensor, kind: Prediction) -> Tensor:
         """The change of the prediction that changes x0 by `delta`."""
         if kind == "epsilon":

@@ -67,6 +67,11 @@ class Record:
         """`distance` as plain numbers."""
         return self.distance.tolist()
 
+    @cached_property
+    def norms(self) -> list[float]:
+        """||c - u||_2 of each sample, in x0 space."""
+        return [distance * self.noise.ratio for distance in self.distances]
+
     def of(self, samples: Tensor) -> Record:
         """The record of some samples of the batch, by their rows [n]."""
         return replace(
@@ -122,6 +127,11 @@ class Step:
     sample_rate: int  # of decoded sound, in Hz; 0 of images
 
     @cached_property
+    def batch(self) -> int:
+        """How many samples there are."""
+        return len(self.x)
+
+    @cached_property
     def distance(self) -> Tensor:
         """d_t = ||eps_c - eps_u||_2 of each sample, [b] (Wen et al., 2024; Jain et al., 2025)."""
         of_each = tuple(range(1, self.cond.dim()))
@@ -164,14 +174,14 @@ class Guided:
     delta: Tensor | None = None  # a step in x0 space [b, *latent]; None: nothing to add
     notes: Mapping[str, Tensor] = field(default_factory=dict)  # [b] each, into the trace
 
-    def scales(self, batch: int) -> Tensor:
+    def scales(self, batch: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """The scale of each sample, [b]."""
         if isinstance(self.scale, Tensor):
-            return self.scale.double().expand(batch).clone()
-        return torch.full((batch,), self.scale, dtype=torch.float64)
+            return self.scale.to(dtype).expand(batch).clone()
+        return torch.full((batch,), self.scale, dtype=dtype)
 
     def x0(self, step: Step) -> Tensor:
         """The guided estimate itself, [b, *latent]."""
-        scale = step.per_sample(self.scales(len(step.x)))
+        scale = step.per_sample(self.scales(step.batch))
         guided = step.uncond + scale * (step.cond - step.uncond)
         return guided if self.delta is None else guided + self.delta

@@ -195,7 +195,7 @@ class _Probe:
                 progress=step.progress,
                 noise=step.noise,
                 distance=step.distance.cpu(),
-                scale=answer.scales(len(step.x)).float(),
+                scale=answer.scales(step.batch).float(),
                 notes={name: value.cpu() for name, value in answer.notes.items()},
             )
         )

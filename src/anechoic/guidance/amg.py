@@ -150,7 +150,7 @@ class AntiMemorization:
             delta = delta - acting.per_sample(s2) * (other - acting.uncond)
         if self.c3 > 0:
             delta = delta + self._away(acting, row, heard if acting is compared else None)
-        to, b = rows[opened], len(step.x)
+        to, b = rows[opened], step.batch
         scale = spread(self.scale - s1, to, b, self.scale)
         return Guided(scale, spread(delta, to, b, 0.0), notes)
 

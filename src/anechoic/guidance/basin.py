@@ -4,6 +4,7 @@ has left the basin in which it would be drawn to a training clip."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -50,9 +51,7 @@ class TransitionPoint:
         return "both" if self.both_halves or self._switched(moment) else alone(self.before)
 
     def __call__(self, step: Step) -> Guided:
-        switched = self._switched(step)
-        notes = {"switched": torch.full((len(step.x),), switched)}
-        return Guided(self.scale if switched else self.before, notes=notes)
+        return _guided(self, self._switched(step), step)
 
     def _switched(self, moment: Moment) -> bool:
         assert not isinstance(self.at, float)  # __post_init__ made it a Progress
@@ -94,12 +93,24 @@ class DynamicTransition:
         _check(self.scale, self.before)
         BasinEdge(self.fall)
 
+    @cached_property
+    def _edge(self) -> BasinEdge:
+        return BasinEdge(self.fall)
+
     def __call__(self, step: Step) -> Guided:
-        switched = BasinEdge(self.fall).reached(step)
+        switched = self._edge.reached(step)
+        if len(set(switched)) == 1:  # one number for all costs half
+            return _guided(self, switched[0], step)
         scales = [self.scale if over else self.before for over in switched]
         return Guided(
             torch.tensor(scales, dtype=torch.float64), notes={"switched": torch.tensor(switched)}
         )
+
+
+def _guided(method: TransitionPoint | DynamicTransition, switched: bool, step: Step) -> Guided:
+    """Samples that are all on one side of the transition."""
+    notes = {"switched": torch.full((step.batch,), switched)}
+    return Guided(method.scale if switched else method.before, notes=notes)
 
 
 def _check(scale: float, before: float) -> None:

@@ -27,7 +27,7 @@ def due(step: Step, since: Since, every: int) -> Tensor:
         since: the first point at which anything is compared; None: from the start.
         every: of how many evaluations one is compared while a gate is shut.
     """
-    b, device = len(step.x), step.x.device
+    b, device = step.batch, step.x.device
     if since is not None and not as_point(since).reached(step):
         return torch.empty(0, dtype=torch.long, device=device)
     lately = step.history[len(step.history) - every + 1 :] if every > 1 else ()
@@ -40,7 +40,7 @@ def due(step: Step, since: Since, every: int) -> Tensor:
 
 def was_open(step: Step) -> Tensor:
     """Whose gate was open at the evaluation before, [b], on the CPU."""
-    shut = torch.zeros(len(step.x), dtype=torch.bool)
+    shut = torch.zeros(step.batch, dtype=torch.bool)
     return step.history[-1].notes.get("gate", shut) if step.history else shut
 
 
@@ -49,7 +49,7 @@ def noted(
 ) -> Mapping[str, Tensor]:
     """The notes of an evaluation, [b] each, of the rows that were compared: the others have a
     similarity of NaN, -1 for a neighbour and a shut gate."""
-    b = len(step.x)
+    b = step.batch
     if nearest is None:
         sim, neighbour = torch.full((b,), torch.nan), torch.full((b,), -1)
     else:

@@ -62,7 +62,7 @@ class Sequence:
 
     def __call__(self, step: Step) -> Guided:
         reached = as_point(self.at).reached(step)
-        after = torch.as_tensor(reached, device=step.x.device).expand(len(step.x)).clone()
+        after = torch.as_tensor(reached, device=step.x.device).expand(step.batch).clone()
         guided = chosen(step, after, self.then, self.first)
         return Guided(guided.scale, guided.delta, {**guided.notes, "switched": after})
 
@@ -113,7 +113,7 @@ class During:
     def __call__(self, step: Step) -> Guided:
         def at(point: Point) -> Tensor:
             reached = torch.as_tensor(point.reached(step), device=step.x.device)
-            return reached.expand(len(step.x))
+            return reached.expand(step.batch)
 
         inside = at(as_point(self.since)) & ~at(as_point(self.until))
         return chosen(step, inside, self.guidance, self.outside or (lambda step: Guided(1.0)))

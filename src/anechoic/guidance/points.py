@@ -109,15 +109,12 @@ class BasinEdge:
 
     def reached(self, step: Step) -> list[bool]:
         # plain numbers: to read 50 of them takes a fifth of what tensors of one element take
-        past = [*(record.distances for record in step.history), step.distance.tolist()]
+        now = step.distance.tolist()
         if self.fall is None:
+            past = [*(record.distances for record in step.history), now]
             return [first_minimum(course) is not None for course in zip(*past, strict=True)]
-        ratios = [*(record.noise.ratio for record in step.history), step.noise.ratio]
-        norms = (
-            [d * ratio for d, ratio in zip(course, ratios, strict=True)]
-            for course in zip(*past, strict=True)
-        )
-        return [first_fall(norm, self.fall) is not None for norm in norms]
+        past = [*(record.norms for record in step.history), [d * step.noise.ratio for d in now]]
+        return [first_fall(course, self.fall) is not None for course in zip(*past, strict=True)]
 
 
 def as_point(at: Point | float) -> Point:
@@ -147,7 +144,8 @@ def first_fall(norms: Sequence[float], share: float) -> int | None:
     """
     most = -math.inf
     for k, norm in enumerate(norms):
-        most = max(most, norm)
-        if norm < share * most:
+        if norm > most:
+            most = norm
+        elif norm < share * most:
             return k
     return None

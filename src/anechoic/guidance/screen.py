@@ -73,7 +73,7 @@ class Screened:
         return "both"
 
     def __call__(self, step: Step) -> Guided:
-        b = len(step.x)
+        b = step.batch
         if not self._reached(step):
             return Guided(self.scale, notes={"suspected": torch.zeros(b, dtype=torch.bool)})
         suspected = self._suspected(step)

@@ -99,7 +99,7 @@ class GramVolume:
             lambda emb: log_volume(emb, others), acting, heard if acting is compared else None
         )
         factor = self.strength * step.noise.sigma**2 / step.noise.alpha
-        delta = spread(factor * gradient, rows[opened], len(step.x), 0.0)
+        delta = spread(factor * gradient, rows[opened], step.batch, 0.0)
         return Guided(self.scale, delta, notes)
 
     def _like(self) -> Likeness:

@@ -39,7 +39,7 @@ def combined(
     if uncond is not None and cond is not None:
         scale = _common(answer.scale)
         if isinstance(scale, Tensor):
-            scale = step.per_sample(scale.expand(len(step.x))).to(cond.device, cond.dtype)
+            scale = step.per_sample(scale.expand(step.batch)).to(cond.device, cond.dtype)
         guided = combine(uncond, cond, scale)
     if answer.delta is None:
         return guided
@@ -72,11 +72,12 @@ def check_alone(answer: Guided | Tensor, half: Needs, batch: int) -> None:
 def recorded(answer: Guided | Tensor, step: Step, passes: float, guided: bool = True) -> Record:
     """What is remembered of an evaluation; `guided`: it has an unconditional half."""
     plain = Guided(float("nan")) if isinstance(answer, Tensor) else answer
+    batch = step.batch
     return Record(
         progress=step.progress,
         noise=step.noise,
         distance=_told(step.distance),
-        scale=_told(plain.scales(len(step.x)).float()) if guided else torch.ones(len(step.x)),
+        scale=_told(plain.scales(batch, torch.float32)) if guided else torch.ones(batch),
         passes=passes,
         notes={name: _told(value) for name, value in plain.notes.items()},
     )

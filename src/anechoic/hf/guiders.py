@@ -20,7 +20,7 @@ from anechoic.errors import BadSetting, GuardError
 from anechoic.hf.adapters.adapter import by_name, classifier_free
 from anechoic.hf.combine import combined, recorded
 from anechoic.hf.guard import Trace
-from anechoic.hf.schedules import check_scheduler, noise_level, prediction_kind, progress
+from anechoic.hf.schedules import Schedule, check_scheduler
 from anechoic.step import Step
 from anechoic.types import Conditioning, Guidance
 
@@ -56,7 +56,7 @@ class Guider(BaseGuidance):
         check_scheduler(scheduler)
         self.register_to_config(guidance=repr(guidance))
         self.guidance = guidance
-        self.scheduler = scheduler
+        self.schedule = Schedule(scheduler)
         self.trace = Trace()
         self._x: Tensor | None = None  # what the network is fed
         self._handle: Any = None
@@ -99,15 +99,15 @@ class Guider(BaseGuidance):
     def forward(self, pred_cond: Tensor, pred_uncond: Tensor) -> GuiderOutput:
         """The guided prediction."""
         assert self._x is not None  # the network was called
-        x, kind = self._x.float(), prediction_kind(self.scheduler)
-        noise = noise_level(self.scheduler, self._timestep)
+        x, kind = self._x.float(), self.schedule.kind
+        noise = self.schedule.noise(self._timestep)
         records = self.trace.runs[-1]
         step = Step(
             x=x,
             noise=noise,
             cond=noise.to_x0(x, pred_cond.float(), kind),
             uncond=noise.to_x0(x, pred_uncond.float(), kind),
-            progress=progress(self.scheduler, len(records)),
+            progress=self.schedule.progress(len(records)),
             history=tuple(records),
             denoise=partial(_refused, "evaluate the network again"),
             decode=partial(_refused, "decode the estimate"),

@@ -43,8 +43,11 @@ def check_known(adapter: Adapter, arguments: Mapping[str, Any]) -> None:
     Raises:
         GuardError: it is such a call.
     """
-    strange = {name: arguments[name] for name in arguments.keys() - adapter.tensors}
-    unknown = sorted({name for name, _ in _tensors(strange)} - adapter.tensors)
+    strange = {
+        name: value for name, value in arguments.items()
+        if name not in adapter.tensors and isinstance(value, Tensor | Mapping | list | tuple)
+    }  # fmt: skip
+    unknown = strange and sorted({name for name, _ in _tensors(strange)} - adapter.tensors)
     if unknown:
         raise GuardError(
             f"the network was given {', '.join(unknown)}, which a guard of this pipeline does not "
@@ -53,17 +56,22 @@ def check_known(adapter: Adapter, arguments: Mapping[str, Any]) -> None:
         )
 
 
-def parted(adapter: Adapter, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The conditional and the unconditional half of a tensor of both.
+def halved(rows: int) -> int:
+    """The samples of a call with both halves.
 
     Raises:
         GuardError: there are no two.
     """
-    if len(rows) % 2:
+    if rows % 2:
         raise GuardError(
             "a network that is called with both halves of classifier-free guidance was expected, "
-            f"got {len(rows)} rows; call the pipeline, not its network"
+            f"got {rows} rows; call the pipeline, not its network"
         )
+    return rows // 2
+
+
+def parted(adapter: Adapter, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The conditional and the unconditional half of a tensor of both."""
     half = dict(zip(adapter.order, rows.chunk(2), strict=True))
     return half["cond"], half["uncond"]
 

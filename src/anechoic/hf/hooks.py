@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from hashlib import sha256
 from typing import Any, cast
 
@@ -18,10 +18,20 @@ from anechoic.hf import prompts
 from anechoic.hf.adapters.adapter import Combine, classifier_free
 from anechoic.hf.combine import check_alone, combined, recorded
 from anechoic.hf.connection import Connection
-from anechoic.hf.halves import Half, check_known, join, level, only, parted, put, split
-from anechoic.hf.schedules import noise_level, prediction_kind, progress
-from anechoic.noise import NoiseLevel
-from anechoic.step import Condition, Needs, Prompt, Record, Step
+from anechoic.hf.evaluation import Evaluation
+from anechoic.hf.halves import (
+    Half,
+    check_known,
+    halved,
+    join,
+    level,
+    only,
+    parted,
+    put,
+    split,
+)
+from anechoic.hf.schedules import Schedule
+from anechoic.step import Condition, Needs, Prompt, Record
 from anechoic.types import Conditioning, Guidance, Sparing
 
 
@@ -29,37 +39,15 @@ from anechoic.types import Conditioning, Guidance, Sparing
 class Run:
     """The generation that is running."""
 
-    texts: list[str] | None = None  # None: the pipeline was given encoded prompts
-    guided: bool = True  # whether it has an unconditional half
-    combine: Combine = classifier_free
+    schedule: Schedule
+    combine: Combine
+    texts: list[str] | None  # None: the pipeline was given encoded prompts
+    guided: bool  # whether it has an unconditional half
     seeds: tuple[int, ...] = ()
     first: Tensor | None = None  # the encoded prompt its first evaluation was given
     rows: int = 0  # that went through the network besides the two halves
     waiting: tuple[Half, Tensor] | None = None  # a conditional call whose other has yet to come
     called: tuple[Evaluation, Needs] | None = None  # what the network is being called with
-
-
-@dataclass
-class Evaluation:
-    """One evaluation of the network: where in the schedule, and the arguments of its halves."""
-
-    x: Tensor  # [b, *latent]
-    noise: NoiseLevel
-    progress: float
-    take_apart: Callable[[], tuple[Half, Half | None]]
-
-    @cached_property
-    def halves(self) -> tuple[Half, Half | None]:
-        """The arguments with the prompt and without; most evaluations need neither."""
-        return self.take_apart()
-
-    @property
-    def cond(self) -> Half:
-        return self.halves[0]
-
-    @property
-    def uncond(self) -> Half | None:
-        return self.halves[1]
 
 
 @dataclass
@@ -69,7 +57,7 @@ class Hooks:
     connection: Connection
     guidance: Guidance
     runs: list[list[Record]]
-    run: Run = field(default_factory=Run)
+    run: Run = field(init=False)  # since `begin`
 
     def __post_init__(self) -> None:
         # asked once: a check of a protocol at each evaluation is a tenth of what a guard costs
@@ -91,7 +79,8 @@ class Hooks:
                 "AntiMemorization(c1=0, c2=0) alone"
             )
         self.runs.append([])
-        self.run = Run(texts, guided, self.connection.adapter.combine())
+        schedule = Schedule(self.connection.pipe.scheduler)
+        self.run = Run(schedule, self.connection.adapter.combine(), texts, guided)
 
     # ------------------------------------------------------------------------------- the hooks
 
@@ -152,18 +141,18 @@ class Hooks:
         if run.called is not None:
             (now, half), run.called = run.called, None
             order = self.connection.adapter.order if half == "both" else (half,)
-            guided = self._guide(now, prediction.unflatten(0, (len(order), -1)), order)
+            guided = self._guide(now, dict(zip(order, prediction.chunk(len(order)), strict=True)))
             return _with(output, torch.cat([guided, guided]))
         arguments = self.connection.arguments(args, kwargs)
         if not run.guided:
             now = self._evaluation(arguments, arguments)
-            return _with(output, self._guide(now, prediction[None], ("cond",)))
+            return _with(output, self._guide(now, {"cond": prediction}))
         if run.waiting is None:  # the first of two calls
             run.waiting = arguments, prediction.clone()
             return _with(output, run.waiting[1])
         (conditional, first), run.waiting = run.waiting, None
         now = self._evaluation(conditional, conditional, arguments)
-        guided = self._guide(now, torch.stack([first, prediction]), self.connection.adapter.order)
+        guided = self._guide(now, {"cond": first.clone(), "uncond": prediction})
         first.copy_(guided)  # which the pipeline holds as its conditional prediction
         return _with(output, guided)
 
@@ -190,18 +179,19 @@ class Hooks:
         self, cond: Half | None, arguments: Half, uncond: Half | None = None
     ) -> Evaluation:
         """Of the arguments of one half, or of both, or of a call with both in one batch."""
-        adapter, scheduler = self.connection.adapter, self.connection.pipe.scheduler
+        adapter, schedule = self.connection.adapter, self.run.schedule
         x = arguments[adapter.x]
         return Evaluation(
-            (parted(adapter, x)[0] if cond is None else cond[adapter.x]).float(),
-            noise_level(scheduler, arguments["timestep"]),
-            progress(scheduler, len(self.runs[-1])),
+            halved(len(x)) if cond is None else len(x),
+            schedule.noise(arguments["timestep"]),
+            schedule.progress(len(self.runs[-1])),
+            (lambda: parted(adapter, x)[0]) if cond is None else lambda: cond[adapter.x],
             partial(split, adapter, arguments) if cond is None else lambda: (cond, uncond),
         )
 
     def _each(self, now: Evaluation) -> int:
         """Samples of one prompt."""
-        return len(now.x) // len(self.run.texts) if self.run.texts else 1
+        return now.batch // len(self.run.texts) if self.run.texts else 1
 
     def _changed(self, now: Evaluation) -> Tensor:
         """The encoded prompt as the guidance wants it, [b, s, d]."""
@@ -233,30 +223,21 @@ class Hooks:
             run.first = changed
         return changed
 
-    def _guide(self, now: Evaluation, halves: Tensor, names: Sequence[Condition]) -> Tensor:
+    def _guide(self, now: Evaluation, predictions: dict[Condition, Tensor]) -> Tensor:
         """The guided prediction [b, *latent]; it is recorded.
 
         Args:
             now: the evaluation.
-            halves: the network's predictions, [n, b, *latent].
-            names: which ones these are.
+            predictions: the network's, of the halves that were computed.
 
         Raises:
             GuardError: it cannot be made, or is not finite.
         """
-        kind = prediction_kind(self.connection.pipe.scheduler)
-        made = dict(zip(names, halves, strict=True))
-        cond, uncond = made.get("cond"), made.get("uncond")
-        x0 = dict(zip(names, now.noise.to_x0(now.x, halves.float(), kind), strict=True))
-        for name in ("cond", "uncond"):
-            if name not in x0:  # what is made of NaN cannot pass for guidance
-                x0[name] = torch.full_like(now.x, torch.nan)
-        step = Step(
-            x=now.x,
-            noise=now.noise,
-            cond=x0["cond"],
-            uncond=x0["uncond"],
-            progress=now.progress,
+        kind = self.run.schedule.kind
+        cond, uncond = predictions.get("cond"), predictions.get("uncond")
+        step = now.step(
+            predictions,
+            kind,
             history=tuple(self.runs[-1]),
             denoise=partial(self._denoise, now),
             decode=self.connection.decode,
@@ -264,10 +245,10 @@ class Hooks:
         )
         answer = self.guidance(step)
         if self.run.guided and (cond is None or uncond is None):
-            check_alone(answer, "uncond" if cond is None else "cond", len(now.x))
+            check_alone(answer, "uncond" if cond is None else "cond", now.batch)
         guided = combined(answer, step, uncond, cond, kind, self.run.combine)
         if not _finite(guided):
-            if not _finite(halves):
+            if not all(_finite(prediction) for prediction in predictions.values()):
                 raise GuardError(
                     "the network returned NaN or infinity, so there is nothing sound to guide; "
                     "check the weights and the latents, and run in fp32 or bf16 rather than fp16"
@@ -276,7 +257,7 @@ class Hooks:
                 f"the guidance returned NaN or infinity at log-SNR {now.noise.log_snr:.2f}; lower "
                 "its strength"
             )
-        passes = len(names) + self.run.rows / len(now.x)
+        passes = len(predictions) + self.run.rows / now.batch
         self.runs[-1].append(recorded(answer, step, passes, self.run.guided))
         self.run.rows = 0
         return guided
@@ -290,7 +271,7 @@ class Hooks:
     ) -> Tensor:
         """`Step.denoise`."""
         adapter = self.connection.adapter
-        among = list(range(len(now.x))) if rows is None else rows.tolist()
+        among = list(range(now.batch)) if rows is None else rows.tolist()
         if isinstance(condition, str) and condition == "uncond":
             return self._predicted(now, x, self._of(self._unconditional(now), among))
         half = self._of(now.cond, among)
@@ -341,7 +322,7 @@ class Hooks:
         adapter = self.connection.adapter
         self.run.rows += len(x)
         given = put(half, adapter.x, x.to(half[adapter.x].dtype))
-        kind = prediction_kind(self.connection.pipe.scheduler)
+        kind = self.run.schedule.kind
         return now.noise.to_x0(x, self.connection.predict(given).float(), kind)
 
 

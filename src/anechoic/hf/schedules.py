@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -57,30 +58,46 @@ def check_scheduler(scheduler: Any) -> None:
         )
 
 
-def prediction_kind(scheduler: Any) -> Prediction:
-    """What the network predicts."""
-    if type(scheduler).__name__ in FLOW:
-        return "reverse_flow" if scheduler.config.get("invert_sigmas") else "flow"
-    return scheduler.config.prediction_type
+class Schedule:
+    """A scheduler, as one generation goes through it: what does not change is read once."""
 
+    def __init__(self, scheduler: Any):
+        self.scheduler = scheduler
+        self._name = type(scheduler).__name__
+        self._sigmas: tuple[Tensor | None, list[float]] = None, []
 
-def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel:
-    """The level of the input that the network is being called with, at this timestep, or at one of
-    each row."""
-    name = type(scheduler).__name__
-    if name in BY_ABAR:
-        first = timestep.flatten()[0] if isinstance(timestep, Tensor) else timestep
-        abar = float(scheduler.alphas_cumprod[int(first)])
-        return NoiseLevel(abar**0.5, (1 - abar) ** 0.5)
-    index = scheduler.step_index
-    if index is None:  # schedulers that scale nothing set it in their first step
-        index = scheduler.begin_index or 0
-    sigma = float(scheduler.sigmas[index])
-    if name in FLOW:
-        return NoiseLevel.flow(1.0 - sigma if scheduler.config.get("invert_sigmas") else sigma)
-    return NoiseLevel.from_ratio(sigma)
+    @cached_property
+    def kind(self) -> Prediction:
+        """What the network predicts."""
+        if self._name in FLOW:
+            return "reverse_flow" if self._inverted else "flow"
+        return self.scheduler.config.prediction_type
 
+    @cached_property
+    def _inverted(self) -> bool:
+        return bool(self.scheduler.config.get("invert_sigmas"))
 
-def progress(scheduler: Any, done: int) -> float:
-    """The share of the schedule's evaluations that `done` of them are, in [0, 1)."""
-    return done / max(len(scheduler.timesteps), done + 1)
+    def noise(self, timestep: Any) -> NoiseLevel:
+        """The level of the input that the network is being called with, at this timestep, or at
+        one of each row."""
+        if self._name in BY_ABAR:
+            first = timestep.flatten()[0] if isinstance(timestep, Tensor) else timestep
+            abar = float(self.scheduler.alphas_cumprod[int(first)])
+            return NoiseLevel(abar**0.5, (1 - abar) ** 0.5)
+        index = self.scheduler.step_index
+        if index is None:  # schedulers that scale nothing set it in their first step
+            index = self.scheduler.begin_index or 0
+        sigma = self._numbers(self.scheduler.sigmas)[index]
+        if self._name in FLOW:
+            return NoiseLevel.flow(1.0 - sigma if self._inverted else sigma)
+        return NoiseLevel.from_ratio(sigma)
+
+    def _numbers(self, sigmas: Tensor) -> list[float]:
+        """The same as plain numbers; `set_timesteps` makes a new tensor."""
+        if sigmas is not self._sigmas[0]:
+            self._sigmas = sigmas, sigmas.tolist()
+        return self._sigmas[1]
+
+    def progress(self, done: int) -> float:
+        """The share of the schedule's evaluations that `done` of them are, in [0, 1)."""
+        return done / max(len(self.scheduler.timesteps), done + 1)
