@@ -166,7 +166,11 @@ class Connection:
     def predict(self, half: Half) -> Tensor:
         """The network's prediction. `forward` as a method bypasses hooks, the guard's too."""
         forward = self._compiled or self.network.forward
-        return forward(**half)[0]
+        return self.kept(forward(**half)[0])
+
+    def kept(self, prediction: Tensor) -> Tensor:
+        """A prediction that stays: CUDA graphs write the next one over it."""
+        return prediction.clone() if self.compiled else prediction
 
 
 def is_compiled(part: nn.Module) -> bool:

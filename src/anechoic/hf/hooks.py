@@ -137,7 +137,7 @@ class Hooks:
         The pipeline computes u + w*(c - u), or the like, of what it is given; given g for both, it
         gets g + w*(g - g) = g, for any w.
         """
-        run, prediction = self.run, output[0]
+        run, prediction = self.run, self.connection.kept(output[0])
         if run.called is not None:
             (now, half), run.called = run.called, None
             order = self.connection.adapter.order if half == "both" else (half,)
