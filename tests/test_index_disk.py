@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -177,7 +178,7 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(
         if (folder / manifest.NAME).exists() and not (folder / "building").exists():
             break
     assert kills > 3
-    if not (folder / manifest.NAME).exists():
+    if not (folder / manifest.NAME).exists() or (folder / "building").exists():
         build(Source(), work(folder), ABOUT)
     assert files(folder) == files(built)
 
@@ -280,6 +281,29 @@ def test_a_replacement_stopped_before_its_end_is_finished(
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_build_stopped_when_its_manifest_was_written_is_finished(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    folder = tmp_path / "index"
+    if replaced:
+        build(Source((3,)), work(folder), ABOUT)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Place, "remove", _never)
+        with pytest.raises(AssertionError):
+            build(Source(), work(folder), ABOUT, overwrite=replaced)
+    build(Source(), work(folder), ABOUT, overwrite=replaced, run=_never)
+    assert files(folder) == files(built)
+
+
+def test_a_build_with_a_manifest_is_not_replaced_by_another(built: Path, tmp_path: Path) -> None:
+    folder = copy(built, tmp_path)
+    (folder / "building").mkdir()
+    with pytest.raises(OutputExists):
+        build(Source((3,)), work(folder), ABOUT)
+    assert files(folder) == files(built)
+
+
 def _never(*_: object) -> None:
     raise AssertionError("something was computed again")
 
@@ -288,8 +312,6 @@ def _never(*_: object) -> None:
 
 
 def copy(built: Path, tmp_path: Path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(built, tmp_path / "index"))
 
 

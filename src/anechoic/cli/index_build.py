@@ -114,8 +114,8 @@ def build(
     Example: `anechoic index build clips --captions captions.csv -o clips.index`
     """
     from anechoic.index.build import build as build_index
-    from anechoic.index.build import require_free
     from anechoic.index.embedding import Windows
+    from anechoic.index.ending import require_free
     from anechoic.index.place import Place
     from anechoic.index.sources import open_source
 

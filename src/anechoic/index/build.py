@@ -11,15 +11,15 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import count, groupby, islice
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from anechoic.errors import BadSetting, IndexMismatch, OutputExists
+from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index import manifest, shards
 from anechoic.index.clips import Clip
 from anechoic.index.embedding import Windows, embed
+from anechoic.index.ending import NOTES, put_in_place, require_free, settled, tidied, tidy
 from anechoic.index.manifest import About, Manifest
 from anechoic.index.place import Place
 from anechoic.index.shards import Shard
@@ -27,7 +27,6 @@ from anechoic.index.sources.protocol import Source, Unit, VectorUnit
 from anechoic.index.vectors import NO_DIRECTION
 from anechoic.types import Embedder
 
-NOTES = "building"
 PLAN = "plan.json"
 CLIPS = 1024  # a shard; as many are embedded again after a build was stopped, at most
 VECTORS = 65_536  # a shard of embeddings that were made elsewhere
@@ -102,7 +101,10 @@ def build(
     place = Place(work.folder)
     units = source.units()
     plan = _plan(source, work, about)
-    if overwrite and (built := _settled(place, _hash(plan, units))):
+    made, built = _hash(plan, units), tidied(place)
+    if built and built.plan == made:
+        return built
+    if overwrite and (built := settled(place, made)):
         return built
     require_free(place, overwrite)
     if place.exists(manifest.NAME):
@@ -122,28 +124,6 @@ def build(
 
         (run or one_after_the_other)(units, work, told)
         return _finish(place, units, plan, about)
-
-
-def require_free(place: Place, overwrite: bool = False) -> None:
-    """Refuse to build where something is that may not be replaced.
-
-    Raises:
-        OutputExists: the place is in use, and `overwrite` is off or it is no index.
-    """
-    if not place.exists() or place.exists(NOTES):
-        return
-    if place.exists(manifest.NAME):
-        if not overwrite:
-            raise OutputExists(
-                f"'{place.name}' exists already; name another output or overwrite it"
-            )
-        if place.local is None:
-            raise OutputExists(
-                f"'{place.name}' is not on this machine, where alone an index can be replaced as "
-                "a whole; remove it first, or name another output"
-            )
-    elif place.local is None or any(f.name[0] != "." for f in place.local.iterdir()):
-        raise OutputExists(f"'{place.name}' is no index and is not replaced; name another output")
 
 
 def one_after_the_other(
@@ -314,17 +294,8 @@ def _finish(
         _hash(plan, units),
     )
     built.write(place)
-    place.remove(NOTES)
-    forget(place, built)
+    tidy(place, built)
     return built
-
-
-def forget(place: Place, built: Manifest) -> None:
-    """Remove the shards that a manifest does not name."""
-    wanted = {f"{shard.name}.parquet" for shard in built.shards}
-    for name in place.names(shards.FOLDER):
-        if name not in wanted:
-            place.remove(f"{shards.FOLDER}/{name}")
 
 
 def _hash(plan: dict[str, Any], units: Sequence[Unit | VectorUnit]) -> str:
@@ -354,30 +325,3 @@ def require_unique(place: Place, made: Sequence[Shard]) -> None:
                 if name in found:
                     raise BadSetting(f"two clips have the id '{name}'; give each its own")
                 found.add(name)
-
-
-# --------------------------------------------------------------------------------- replacement
-
-
-def put_in_place(new: Place, place: Place) -> None:
-    """Rename a finished index on this machine, over the one that is there, if there is one."""
-    with place.writing():
-        old = Place(f"{place.root}.old")
-        old.remove("")
-        if place.exists():
-            Path(place.root).rename(old.root)
-        Path(new.root).rename(place.root)
-        old.remove("")
-
-
-def _settled(place: Place, plan: str) -> Manifest | None:
-    """Finish a replacement that was stopped after its last shard, if there is one."""
-    new = Place(f"{place.root}.new")
-    if place.local is None or not new.exists(manifest.NAME):
-        return None
-    built = manifest.read(new)
-    if built.plan != plan:
-        new.remove("")  # of another build, which was never put in place
-        return None
-    put_in_place(new, place)
-    return built

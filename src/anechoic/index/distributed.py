@@ -25,7 +25,8 @@ import torch
 from anechoic import cluster
 from anechoic.errors import AnechoicError, BadSetting, CannotWrite
 from anechoic.index import build, shards
-from anechoic.index.build import NOTES, PLAN, Run, Work, do_unit
+from anechoic.index.build import PLAN, Run, Work, do_unit
+from anechoic.index.ending import NOTES
 from anechoic.index.manifest import Manifest
 from anechoic.index.place import Place
 from anechoic.index.shards import Shard

@@ -13,8 +13,9 @@ from pathlib import Path
 from anechoic.errors import IndexMismatch
 from anechoic.index import manifest as manifests
 from anechoic.index import shards
-from anechoic.index.build import Progress, Run, Work, build, forget, require_free, require_unique
+from anechoic.index.build import Progress, Run, Work, build, require_unique
 from anechoic.index.clips import Clip
+from anechoic.index.ending import forget, require_free
 from anechoic.index.manifest import Manifest
 from anechoic.index.place import Place
 from anechoic.index.shards import Shard

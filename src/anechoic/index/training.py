@@ -19,9 +19,10 @@ from torch import Tensor
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch
 from anechoic.index import manifest as manifests
 from anechoic.index import search, shards
-from anechoic.index.build import VECTORS, Progress, put_in_place, require_free
+from anechoic.index.build import VECTORS, Progress
 from anechoic.index.clips import Clip, Sound
 from anechoic.index.embedding import Windows, embed
+from anechoic.index.ending import put_in_place, require_free
 from anechoic.index.manifest import About, Manifest
 from anechoic.index.place import Place
 from anechoic.index.sources.folder import FolderSource

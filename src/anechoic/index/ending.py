@@ -1,0 +1,82 @@
+"""What is left of a build once its last shard is written: to tidy up, and to replace an index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anechoic.errors import OutputExists
+from anechoic.index import manifest, shards
+from anechoic.index.manifest import Manifest
+from anechoic.index.place import Place
+
+NOTES = "building"  # the folder of what a build that is not finished has done
+
+
+def require_free(place: Place, overwrite: bool = False) -> None:
+    """Refuse to build where something is that may not be replaced.
+
+    Raises:
+        OutputExists: the place is in use, and `overwrite` is off or it is no index.
+    """
+    if not place.exists() or place.exists(NOTES):
+        return
+    if place.exists(manifest.NAME):
+        if not overwrite:
+            raise OutputExists(
+                f"'{place.name}' exists already; name another output or overwrite it"
+            )
+        if place.local is None:
+            raise OutputExists(
+                f"'{place.name}' is not on this machine, where alone an index can be replaced as "
+                "a whole; remove it first, or name another output"
+            )
+    elif place.local is None or any(f.name[0] != "." for f in place.local.iterdir()):
+        raise OutputExists(f"'{place.name}' is no index and is not replaced; name another output")
+
+
+def tidy(place: Place, built: Manifest) -> None:
+    """Remove what a build leaves beside what it made; the notes last, which tell that it did."""
+    forget(place, built)
+    place.remove(NOTES)
+
+
+def tidied(place: Place) -> Manifest | None:
+    """Tidy up after a build that was stopped when its manifest was written, if there is one."""
+    if not (place.exists(manifest.NAME) and place.exists(NOTES)):
+        return None
+    with place.alone():
+        built = manifest.read(place)
+        tidy(place, built)
+    return built
+
+
+def forget(place: Place, built: Manifest) -> None:
+    """Remove the shards that a manifest does not name."""
+    wanted = {f"{shard.name}.parquet" for shard in built.shards}
+    for name in place.names(shards.FOLDER):
+        if name not in wanted:
+            place.remove(f"{shards.FOLDER}/{name}")
+
+
+def put_in_place(new: Place, place: Place) -> None:
+    """Rename a finished index on this machine, over the one that is there, if there is one."""
+    with place.writing():
+        old = Place(f"{place.root}.old")
+        old.remove("")
+        if place.exists():
+            Path(place.root).rename(old.root)
+        Path(new.root).rename(place.root)
+        old.remove("")
+
+
+def settled(place: Place, plan: str) -> Manifest | None:
+    """Finish a replacement that was stopped after its last shard, if there is one."""
+    new = Place(f"{place.root}.new")
+    if place.local is None or not new.exists(manifest.NAME):
+        return None
+    built = tidied(new) or manifest.read(new)
+    if built.plan != plan:
+        new.remove("")  # of another build, which was never put in place
+        return None
+    put_in_place(new, place)
+    return built
