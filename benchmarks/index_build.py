@@ -31,7 +31,7 @@ from anechoic.embed.clap import Clap, Parts
 from anechoic.index.build import Work, build
 from anechoic.index.embedding import BATCH, Windows
 from anechoic.index.manifest import About
-from anechoic.index.sources import open_source
+from anechoic.index.sources.opening import open_source
 
 SHARE = 0.90  # of the bare embedder's rate
 STEP = 0.01  # of a guarded generation

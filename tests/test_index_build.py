@@ -63,7 +63,7 @@ def test_an_index_built_on_a_gpu_is_that_of_the_processor(folder: Path, tmp_path
     from anechoic.index.build import Work, build
     from anechoic.index.embedding import Windows
     from anechoic.index.manifest import About
-    from anechoic.index.sources import open_source
+    from anechoic.index.sources.opening import open_source
 
     made = embedder("magmel")
     for device in ("cpu", "cuda"):

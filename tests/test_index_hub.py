@@ -13,9 +13,11 @@ from index_clips import SOUNDS, clips_of, read_unit
 
 from anechoic import audio
 from anechoic.errors import BadAudio, BadCaptions, BadSetting
-from anechoic.index.sources import Columns, open_source, rows
+from anechoic.index.sources import rows
 from anechoic.index.sources import saved as saved_sets
 from anechoic.index.sources.hub import Stream, StreamSource
+from anechoic.index.sources.opening import open_source
+from anechoic.index.sources.protocol import Columns
 from anechoic.index.sources.saved import SavedSource
 
 datasets = pytest.importorskip("datasets")

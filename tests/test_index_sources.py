@@ -13,11 +13,12 @@ from index_clips import MAKERS, RATE, SOUNDS, clips_of, pack, parquet_of, read_u
 
 from anechoic import audio
 from anechoic.errors import BadAudio, BadCaptions, BadSetting
-from anechoic.index.sources import Columns, open_source
 from anechoic.index.sources import folder as folders
 from anechoic.index.sources import vectors as parquet
 from anechoic.index.sources.amg import AmgSource
 from anechoic.index.sources.folder import FolderSource
+from anechoic.index.sources.opening import open_source
+from anechoic.index.sources.protocol import Columns
 from anechoic.index.sources.vectors import VectorSource
 from anechoic.index.sources.webdataset import TarSource
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from index_clips import amg, embeddings, entry, fixed, parquet_of, table
 
 from anechoic.errors import BadCaptions, IndexMismatch
-from anechoic.index.sources import Columns, open_source
 from anechoic.index.sources.amg import AmgSource
+from anechoic.index.sources.opening import open_source
+from anechoic.index.sources.protocol import Columns
 from anechoic.index.sources.vectors import VectorSource
 
 

@@ -11,6 +11,7 @@ import typer
 from anechoic.cli.index import EmbedderName, Json, describe, open_index, print_table
 from anechoic.cli.training import calibration_of, copy_rule
 from anechoic.errors import BadSetting
+from anechoic.lazy import uncollected
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,8 +50,9 @@ def check(
 
     Example: `anechoic check take1.wav take2.wav --index clips.index --threshold 0.9`
     """
-    from anechoic.detect import Finding
-    from anechoic.index import locate
+    with uncollected():
+        from anechoic.detect import Finding
+        from anechoic.index import locate
 
     store, embed = open_index(index, embedder_name)
     if threshold is not None and not -1 <= threshold <= 1:

@@ -16,7 +16,7 @@ from anechoic.cli.index import progress_bar
 if TYPE_CHECKING:
     from anechoic.index.build import Run, Work
     from anechoic.index.manifest import Manifest
-    from anechoic.index.sources import Source
+    from anechoic.index.sources.protocol import Source
 
 
 class Kind(StrEnum):
@@ -117,7 +117,7 @@ def build(
     from anechoic.index.embedding import Windows
     from anechoic.index.ending import require_free
     from anechoic.index.place import Place
-    from anechoic.index.sources import open_source
+    from anechoic.index.sources.opening import open_source
 
     windows = Windows(window, hop)
     require_free(Place(output), overwrite)
@@ -177,7 +177,7 @@ class Made:
         """The embedder that was asked for, or that the source tells."""
         from anechoic.embed import embedder
         from anechoic.errors import BadSetting
-        from anechoic.index.sources import VectorUnit
+        from anechoic.index.sources.protocol import VectorUnit
 
         ready = any(isinstance(unit, VectorUnit) for unit in source.units()[:1])
         if ready and (named := name or source.embedder_name):

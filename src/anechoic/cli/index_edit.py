@@ -49,7 +49,7 @@ def add(
     from anechoic.index import edit, manifest
     from anechoic.index.embedding import Windows
     from anechoic.index.place import Place
-    from anechoic.index.sources import open_source
+    from anechoic.index.sources.opening import open_source
 
     old = manifest.read(Place(index))
     source = open_source(clips, captions)

@@ -25,7 +25,6 @@ from anechoic.index.embedding import Windows, embed
 from anechoic.index.ending import put_in_place, require_free
 from anechoic.index.manifest import About, Manifest
 from anechoic.index.place import Place
-from anechoic.index.sources.folder import FolderSource
 from anechoic.index.sources.protocol import Item
 from anechoic.index.vectors import Mapped, Resident, Vectors, project, require_directions
 from anechoic.types import Embedder, Neighbours
@@ -143,6 +142,8 @@ class TrainingIndex:
         folder, total, done = None, None, count(1)
         windows = Windows(window_s, hop_s)
         if isinstance(clips, (str, Path)):
+            from anechoic.index.sources.folder import FolderSource
+
             source = FolderSource(clips, captions)
             folder, total = source.clips_folder, source.total
             items: Iterable[Item] = chain.from_iterable(unit.items() for unit in source.units())
