@@ -195,7 +195,7 @@ class _Probe:
                 progress=step.progress,
                 noise=step.noise,
                 distance=step.distance.cpu(),
-                scale=answer.scales(step.batch).float(),
+                scale=answer.scales(step.batch, torch.float32),
                 notes={name: value.cpu() for name, value in answer.notes.items()},
             )
         )
