@@ -108,7 +108,7 @@ class BasinEdge:
             raise BadSetting(f"fall is a share between 0 and 1, got {self.fall}")
 
     def reached(self, step: Step) -> list[bool]:
-        # plain numbers: to read 50 of them takes a fifth of what tensors of one element take
+        # plain numbers: to read 50 of them takes a third of what tensors of one element take
         now = step.distance.tolist()
         if self.fall is None:
             past = [*(record.distances for record in step.history), now]
