@@ -4,7 +4,8 @@
     python benchmarks/speed.py --subjects demo --batches 1 --pairs 7 --out docs/speed
 
 Plain and guarded generations alternate, in one process, with the same model, steps, batch and seed;
-the figure is the median of the ratios of pairs, its spread the quartiles. Beside it the fastest
+the figure is the median of the ratios of pairs, its spread the quartiles; where these do not yet
+tell on which side of the target it is, a small model is given more pairs. Beside it the fastest
 guarded generation over the fastest plain one, and the share of a plain generation that is spent in
 the guard's own hooks, with all that they call: noise reaches these least. On a CPU the clock is the
 processor time of the process on one thread, which other programs do not count in; on a GPU it is
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
@@ -187,13 +189,15 @@ def measure(
     without = row.without.off(subject) if row.without else nullcontext()
     with without, heard(clock) as spent:
         plain, ratios, seconds, trace = [last.get(prompts) or timed(False)[0]], [], [], None
-        for _ in range(pairs):
+        most = pairs if row.target is None else subject.most
+        while len(ratios) < pairs or (len(ratios) < most and undecided(ratios, row.target)):
             own, trace = timed(True)
             plain.append(timed(False)[0])
             ratios.append(own / statistics.mean(plain[-2:]))
             seconds.append(own)
     last.clear()
     last[prompts] = plain[-1]
+    pairs = len(ratios)
     gates = trace.column("gate") if "gate" in trace.records[0].notes else None
     quartiles = statistics.quantiles(ratios, n=4) if pairs > 1 else [ratios[0]] * 3
     return Figure(
@@ -204,6 +208,15 @@ def measure(
         sum(record.passes for record in trace.records),
         None if gates is None else gates.float().mean().item(),
     )  # fmt: skip
+
+
+def undecided(ratios: list[float], target: float) -> bool:
+    """Whether chance alone would put as many of them on one side of the target in more than one
+    case in twenty (the sign test)."""
+    count = len(ratios)
+    over = sum(ratio > target for ratio in ratios)
+    fewer = min(over, count - over)
+    return 2 * sum(math.comb(count, k) for k in range(fewer + 1)) / 2**count > 0.05
 
 
 def least(subject: Subject, batch: int, clock: Clock, plain: float) -> str:
@@ -240,13 +253,13 @@ def least(subject: Subject, batch: int, clock: Clock, plain: float) -> str:
 
 def table(figures: list[Figure]) -> str:
     """The figures as Markdown."""
-    head = ("guard", "prompt", "lever", "target", "x plain", "quartiles", "fastest", "hooks",
-            "s / clip", "passes", "gate open", "verdict")  # fmt: skip
+    head = ("guard", "prompt", "lever", "target", "x plain", "quartiles", "pairs", "fastest",
+            "hooks", "s / clip", "passes", "gate open", "verdict")  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for f in figures:
         cells = (
             f.guard, f.prompt, f.lever, "" if f.target is None else f"{f.target:.3g}",
-            f"{f.ratio:.2f}", f"{f.low:.2f} to {f.high:.2f}", f"{f.fastest:.2f}",
+            f"{f.ratio:.2f}", f"{f.low:.2f} to {f.high:.2f}", str(f.pairs), f"{f.fastest:.2f}",
             "" if f.hooks is None else f"{f.hooks:.1%}",
             f"{f.seconds:.2f}", f"{f.passes:g}",
             "" if f.open is None else f"{f.open:.0%}", f.verdict,

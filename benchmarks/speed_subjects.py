@@ -42,6 +42,7 @@ class Subject:
     rows: tuple[str, ...] = ("targets",)  # what is measured on it: "targets", "levers"
     batches: tuple[int, ...] = (1,)
     pairs: int = 3  # of generations, for each row
+    most: int = 0  # ... where these do not tell on which side of its target it is
 
     def of_steps(self, steps: int) -> Subject:
         """The same in another number of steps."""
@@ -96,6 +97,7 @@ def demo() -> Subject:
         rows=("targets", "levers"),
         batches=(1, 8),
         pairs=9,
+        most=61,
     )
 
 
