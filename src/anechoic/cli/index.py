@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anechoic.lazy import uncollected
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -56,8 +58,9 @@ def open_index(name: str, embedder_name: str | None = None) -> tuple[TrainingInd
         IndexMismatch: no index, or one that another embedder built.
         UnknownEmbedder: the embedder is not to be had.
     """
-    from anechoic.embed import embedder
-    from anechoic.index import TrainingIndex
+    with uncollected():
+        from anechoic.embed import embedder
+        from anechoic.index import TrainingIndex
 
     index = TrainingIndex.load(folder_of(name))
     made = embedder(embedder_name or index.embedder_name)

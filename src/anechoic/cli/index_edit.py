@@ -21,6 +21,7 @@ from anechoic.cli.index_build import (
     derive,
     run_of,
 )
+from anechoic.lazy import uncollected
 
 if TYPE_CHECKING:
     from anechoic.index.manifest import Manifest
@@ -199,8 +200,9 @@ def info(
 
     Example: `anechoic index info clips.index --check`
     """
-    from anechoic.index import manifest, search, shards
-    from anechoic.index.place import Place
+    with uncollected():
+        from anechoic.index import manifest, search, shards
+        from anechoic.index.place import Place
 
     place = Place(folder_of(index))
     built = manifest.read(place)
