@@ -56,7 +56,7 @@ class Guider(BaseGuidance):
         check_scheduler(scheduler)
         self.register_to_config(guidance=repr(guidance))
         self.guidance = guidance
-        self.schedule = Schedule(scheduler)
+        self.scheduler = scheduler
         self.trace = Trace()
         self._x: Tensor | None = None  # what the network is fed
         self._handle: Any = None
@@ -67,6 +67,7 @@ class Guider(BaseGuidance):
         super().set_state(step, num_inference_steps, timestep)
         if step == 0:
             self.trace.runs.append([])
+            self._schedule = Schedule(self.scheduler)
 
     def prepare_models(self, denoiser: nn.Module) -> None:
         super().prepare_models(denoiser)
@@ -99,15 +100,15 @@ class Guider(BaseGuidance):
     def forward(self, pred_cond: Tensor, pred_uncond: Tensor) -> GuiderOutput:
         """The guided prediction."""
         assert self._x is not None  # the network was called
-        x, kind = self._x.float(), self.schedule.kind
-        noise = self.schedule.noise(self._timestep)
+        x, kind = self._x.float(), self._schedule.kind
+        noise = self._schedule.noise(self._timestep)
         records = self.trace.runs[-1]
         step = Step(
             x=x,
             noise=noise,
             cond=noise.to_x0(x, pred_cond.float(), kind),
             uncond=noise.to_x0(x, pred_uncond.float(), kind),
-            progress=self.schedule.progress(len(records)),
+            progress=self._schedule.progress(len(records)),
             history=tuple(records),
             denoise=partial(_refused, "evaluate the network again"),
             decode=partial(_refused, "decode the estimate"),
