@@ -220,17 +220,16 @@ def _courses(
     part: Sequence[BenchPrompt], seed: int, held: Mapping[float, Heard]
 ) -> Iterator[Course]:
     for guidance, heard in held.items():
-        distance = torch.stack([record.distance for record in heard.records])
-        norm = distance * distance.new_tensor([r.noise.ratio for r in heard.records])[:, None]
-        courses = zip(distance.T.tolist(), norm.T.tolist(), strict=True)
-        for prompt, (distances, norms) in zip(part, courses, strict=True):
+        distance = zip(*(record.distances for record in heard.records), strict=True)
+        norm = zip(*(record.norms for record in heard.records), strict=True)
+        for prompt, distances, norms in zip(part, distance, norm, strict=True):
             yield Course(
                 prompt=prompt.id,
                 group=prompt.group,
                 seed=seed,
                 guidance=guidance,
-                distance=distances,
-                norm=norms,
+                distance=list(distances),
+                norm=list(norms),
                 minimum=first_minimum(distances),
                 fall=first_fall(norms, FALL),
             )
