@@ -19,8 +19,8 @@ from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index import manifest, shards
 from anechoic.index.clips import Clip
 from anechoic.index.embedding import Windows, embed
-from anechoic.index.ending import NOTES, put_in_place, require_free, settled, tidied, tidy
-from anechoic.index.manifest import About, Manifest
+from anechoic.index.ending import put_in_place, require_free, settled, tidied, tidy
+from anechoic.index.manifest import NOTES, About, Manifest
 from anechoic.index.place import Place
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Source, Unit, VectorUnit

@@ -26,8 +26,7 @@ from anechoic import cluster
 from anechoic.errors import AnechoicError, BadSetting, CannotWrite
 from anechoic.index import build, shards
 from anechoic.index.build import PLAN, Run, Work, do_unit
-from anechoic.index.ending import NOTES
-from anechoic.index.manifest import Manifest
+from anechoic.index.manifest import NOTES, Manifest
 from anechoic.index.place import Place
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Unit, VectorUnit

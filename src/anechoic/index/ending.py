@@ -6,10 +6,8 @@ from pathlib import Path
 
 from anechoic.errors import OutputExists
 from anechoic.index import manifest, shards
-from anechoic.index.manifest import Manifest
+from anechoic.index.manifest import NOTES, Manifest
 from anechoic.index.place import Place
-
-NOTES = "building"  # the folder of what a build that is not finished has done
 
 
 def require_free(place: Place, overwrite: bool = False) -> None:

@@ -17,6 +17,7 @@ from anechoic.index.shards import Shard, damaged
 
 FORMAT = 2
 NAME = "manifest.json"
+NOTES = "building"  # the folder of what a build that is not finished has done
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def read(place: Place) -> Manifest:
     try:
         told = json.loads(place.read(NAME))
     except (FileNotFoundError, NotADirectoryError):
-        begun = place.exists("building")
+        begun = place.exists(NOTES)
         raise IndexMismatch(
             f"index '{place.name}' is not finished: its build was stopped; run the same "
             "'anechoic index build' again, which goes on where it was"
