@@ -321,14 +321,15 @@ def main() -> int:
             )
             continue
         subject = MAKERS[name]()
+        if asked.pairs:
+            subject = replace(subject, pairs=asked.pairs, most=asked.pairs)
         clock = Clock(subject.pipe, asked.clock)
         for batch in asked.batches or subject.batches:
             generate(subject.of_steps(3), MEMORIZED, batch, amg(subject, MEMORIZED))
             own: list[Figure] = []
             last: dict[str, float] = {}
-            pairs = asked.pairs or subject.pairs
             for row in chosen(subject, asked):
-                own.append(measure(subject, row, batch, min(pairs, row.most), clock, last))
+                own.append(measure(subject, row, batch, min(subject.pairs, row.most), clock, last))
                 print(name, batch, table([own[-1]]).splitlines()[-1], file=sys.stderr, flush=True)
             figures += own
             plain = batch * statistics.median(f.seconds / f.ratio for f in own)
