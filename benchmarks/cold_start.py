@@ -19,9 +19,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from anechoic_lab.demo import assets
+
 from anechoic import audio
-from anechoic.bench.machine import machine
-from anechoic.demo import assets
+from anechoic.environment import machine
 
 MAIN = "from anechoic.cli import main; main()"
 

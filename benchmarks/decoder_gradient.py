@@ -22,9 +22,9 @@ from diffusers import AutoencoderOobleck
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from anechoic.bench.machine import machine
-from anechoic.hf.footprint import PeakMemory
-from anechoic.hf.lean import Part, keeping_less, lean
+from anechoic.diffusers.footprint import PeakMemory
+from anechoic.diffusers.memory_efficient import Part, keeping_less, lean
+from anechoic.environment import machine
 
 CHANNELS, LATENTS = 12, 85
 

@@ -26,8 +26,8 @@ from typing import Any
 import torch
 
 from anechoic import audio, guard
-from anechoic.embed import embedder
-from anechoic.embed.clap import Clap, Parts
+from anechoic.embedders import embedder
+from anechoic.embedders.clap import Clap, Parts
 from anechoic.index.build import Work, build
 from anechoic.index.embedding import BATCH, Windows
 from anechoic.index.manifest import About
@@ -61,7 +61,7 @@ def main() -> int:
             print(f"| build from files over bare embedder, {name} | {found} | {told} | {verdict} |")
     for how, settings, target in (
         ("as the demo guards", {}, STEP),
-        ("compared at every step", {"since": None, "every": 1}, None),
+        ("compared at every step", {"start": None, "every": 1}, None),
     ):
         share, searches, search = _search_in_a_generation(settings)
         met = target is None or share <= target
@@ -129,9 +129,10 @@ def _embed_all(made: Any, ready: list[torch.Tensor]) -> None:
 def _search_in_a_generation(settings: dict[str, Any]) -> tuple[float, int, float]:
     """The share of a generation's processor time that goes to searches, how many there are and
     the median of one; over memorized and ordinary prompts."""
-    from anechoic.demo import assets
-    from anechoic.demo.methods import METHODS
-    from anechoic.demo.show import prompts_to_tune
+    from anechoic_lab.demo import assets
+    from anechoic_lab.demo.methods import METHODS
+    from anechoic_lab.demo.show import prompts_to_tune
+
     from anechoic.guidance import AntiMemorization
     from anechoic.index import TrainingIndex
 

@@ -28,7 +28,7 @@ CLIPS = 8  # a batch of the bench
 
 def generate(ready: Barrier, told: Queue[dict[str, tuple[float, float]]]) -> None:
     """One process: wall and processor time in seconds for the clips of each method."""
-    from anechoic.bench import Plan, Source, open_subject
+    from anechoic_lab.bench import Plan, Source, open_subject
 
     subject = open_subject(Source.of("demo"))
     scenario, plan = subject.scenarios[0], Plan.load("methods").only(METHODS)
@@ -58,10 +58,11 @@ def measured(jobs: int) -> list[dict[str, tuple[float, float]]]:
 
 def audited(jobs: int) -> float:
     """Sounds a second that an audit of the demo model makes and examines."""
+    from anechoic_lab.demo import assets
+
     from anechoic.audit import audit
     from anechoic.audit.pipeline import Guarded, Pipeline
     from anechoic.cli.training import open_training
-    from anechoic.demo import assets
     from anechoic.processes import processes
 
     training, embed = open_training("demo", None)

@@ -25,16 +25,16 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from anechoic_lab.demo.model import make_tokenizer
 from torch import nn
 
 from anechoic import TrainingIndex
-from anechoic.bench.machine import processor
-from anechoic.demo.model import make_tokenizer
-from anechoic.embed.clap import Clap, Parts
+from anechoic.diffusers.footprint import Reach, footprint
+from anechoic.diffusers.latency import Pace, measure_pace
+from anechoic.embedders.clap import Clap, Parts
+from anechoic.environment import processor
 from anechoic.guidance import BasinEdge, Progress, registry
-from anechoic.hf.footprint import Reach, footprint
-from anechoic.hf.pace import Pace, measure_pace
-from anechoic.types import Guidance
+from anechoic.guidance.base import Guidance
 
 PROMPT = "a solo violin in a large hall"
 STEPS = 100  # of the generation that a pace is worked out for
@@ -157,7 +157,7 @@ def make_methods(size: Size) -> dict[str, Callable[[], Guidance | None]]:
         "static": ("static", {"at": 0.5}),
         "static, opposite": ("static", {"at": 0.5, "before": -2.0}),
         "dynamic": ("dynamic", {}),
-        "interval": ("interval", {"since": Progress(0.2), "until": Progress(0.8)}),
+        "interval": ("interval", {"start": Progress(0.2), "stop": Progress(0.8)}),
         "optimize": ("optimize", {}),
         "perturb": ("perturb", {}),
         "noise": ("noise", {}),
@@ -166,7 +166,7 @@ def make_methods(size: Size) -> dict[str, Callable[[], Guidance | None]]:
                                   "then": {"guard": "amg", **AMG, "gradient": "x0"},
                                   "at": BasinEdge(0.5)}),
         "during": ("during", {"guidance": {"guard": "amg", **AMG, "gradient": "x0"},
-                              "since": 0.2, "until": 0.8}),
+                              "start": 0.2, "stop": 0.8}),
         "prompted": ("prompted", {"prompt": {"guard": "noise"}, "guidance": {"guard": "static"}}),
     }  # fmt: skip
 

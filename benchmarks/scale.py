@@ -28,11 +28,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from anechoic import audio
-from anechoic.embed import embedder
-from anechoic.embed.clap import Clap, Parts
+from anechoic.embedders import embedder
+from anechoic.embedders.clap import Clap, Parts
 from anechoic.index import shards, structure
 from anechoic.index.clips import Clip
-from anechoic.index.place import Place
+from anechoic.index.place import Storage
 from anechoic.index.plan import plan as plan_of
 
 RATE, SECONDS, WINDOW_S, HOP_S, DIM = 44_100, 30, 10, 5, 512
@@ -163,7 +163,7 @@ def embedding() -> tuple[Rates, dict[str, float]]:
 
 def storing(scratch: Path) -> Rates:
     """A shard of float16, 512-d."""
-    place, rng = Place(scratch / "parquet"), np.random.default_rng(0)
+    place, rng = Storage(scratch / "parquet"), np.random.default_rng(0)
     emb = rng.standard_normal((ROWS, DIM), np.float32).astype(np.float16)
     clips = [Clip(f"clip-{i // 10}", f"a caption of usual length, number {i // 10}",
                   f"folder/{i // 10}.mp3", 5.0 * (i % 10), 10.0) for i in range(ROWS)]  # fmt: skip
@@ -265,7 +265,7 @@ def estimate(rates: dict[str, float], flops: dict[str, float], train_s: float) -
 
 
 def processor() -> str:
-    from anechoic.bench.machine import processor as name
+    from anechoic.environment import processor as name
 
     return name()
 

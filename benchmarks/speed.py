@@ -37,9 +37,9 @@ from speed_memory import memory
 from speed_memory import table as memory_table
 from speed_subjects import MAKERS, MEMORIZED, ORDINARY, Published, Subject, amg, generate
 
-from anechoic.bench.machine import machine
+from anechoic.diffusers.hooks import Hooks
+from anechoic.environment import machine
 from anechoic.guidance import ClassifierFree, DynamicTransition, Screened, TransitionPoint
-from anechoic.hf.hooks import Hooks
 
 TAU = 0.5  # share of the schedule before the static transition
 STATIC, FULL = "static transition, scale 0 before tau = 0.5", "full AMG, gradient stopped at x0"
@@ -91,10 +91,10 @@ def levers() -> Iterator[Row]:
     yield Row(STATIC, ORDINARY, lambda s: both(s.scale), lever="without: both halves computed")
     for prompt in (ORDINARY, MEMORIZED):
         made = partial(amg, kind=prompt)
-        always = partial(made, since=None, every=1)
+        always = partial(made, start=None, every=1)
         yield Row(FULL, prompt, screened, lever="with the screen, gate as it falls", trained=True)
         yield Row(FULL, prompt, partial(made, every=1), lever="without `every`")
-        yield Row(FULL, prompt, partial(made, since=None), lever="without `since`")
+        yield Row(FULL, prompt, partial(made, start=None), lever="without `start`")
         yield Row(FULL, prompt, always, lever="without both")
         yield Row(FULL, prompt, made, lever="without the cheaper decode", without=CHEAPER)
         yield Row(FULL, prompt, always, lever="without all three", without=CHEAPER)

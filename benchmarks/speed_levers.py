@@ -13,9 +13,9 @@ from unittest.mock import patch
 from speed_subjects import Subject
 from torch import nn
 
-from anechoic.guidance.likeness import Likeness
-from anechoic.hf import connection
-from anechoic.hf.adapters import stable_audio
+from anechoic.diffusers import connection
+from anechoic.diffusers.adapters import stable_audio
+from anechoic.guidance.similarity import SimilarityGradient
 
 Off = Callable[[Subject], AbstractContextManager[Any]]
 
@@ -62,17 +62,17 @@ def _captions_anew(subject: Subject) -> AbstractContextManager[Any]:
 
 def _decoded_again(subject: Subject) -> AbstractContextManager[Any]:
     """What was decoded to compare does not serve for the gradient."""
-    hear = Likeness.hear
-    gradient_of = Likeness.gradient_of
+    hear = SimilarityGradient.hear
+    gradient_of = SimilarityGradient.gradient_of
 
-    def compare(self: Likeness, step: Any, keep: bool = False) -> Any:
+    def compare(self: SimilarityGradient, step: Any, keep: bool = False) -> Any:
         return hear(self, step, False)
 
-    def gradient(self: Likeness, measure: Any, step: Any, heard: Any = None) -> Any:
-        with patch.object(Likeness, "hear", hear):
+    def gradient(self: SimilarityGradient, measure: Any, step: Any, heard: Any = None) -> Any:
+        with patch.object(SimilarityGradient, "hear", hear):
             return gradient_of(self, measure, step)
 
-    return patch.multiple(Likeness, hear=compare, gradient_of=gradient)
+    return patch.multiple(SimilarityGradient, hear=compare, gradient_of=gradient)
 
 
 def _all_decoded(subject: Subject) -> AbstractContextManager[Any]:
@@ -91,7 +91,7 @@ def _weights_too(subject: Subject) -> Iterator[None]:
     parts = [part for part in subject.pipe.components.values() if isinstance(part, nn.Module)]
     weights = [w for part in parts for w in part.parameters() if w.is_floating_point()]
     changed = [weight for weight in weights if not weight.requires_grad]
-    with patch.object(import_module("anechoic.hf.guard"), "_frozen", nullcontext):
+    with patch.object(import_module("anechoic.diffusers.guard"), "_frozen", nullcontext):
         for weight in changed:
             weight.requires_grad_(True)
         try:

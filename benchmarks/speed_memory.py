@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from speed_subjects import MAKERS, MEMORIZED, amg, generate
 
-from anechoic.hf import connection
+from anechoic.diffusers import connection
 
 TARGET = 1.3
 WAYS = ("plain", "guarded", "kept")  # without a guard, with one, with all that autograd keeps

@@ -9,15 +9,15 @@ from functools import partial
 from typing import Any
 
 import torch
+from anechoic_lab.demo import assets
+from anechoic_lab.demo.model import make_tokenizer
 from torch import Tensor
 
 from anechoic import guard
-from anechoic.demo import assets
-from anechoic.demo.model import make_tokenizer
-from anechoic.embed import embedder
+from anechoic.embedders import embedder
 from anechoic.guidance import AntiMemorization, LogSNR
+from anechoic.guidance.step import Guided, Needs, Step
 from anechoic.index import TrainingIndex
-from anechoic.step import Guided, Needs, Step
 
 MEMORIZED, ORDINARY = "memorized", "ordinary"
 CAPTIONS = ["a solo violin in a hall", "rain on a tin roof", "a dog barks twice"]
@@ -76,8 +76,8 @@ class Published:
 
 def demo() -> Subject:
     """The demo model, with its own settings, on the prompts that these were chosen on."""
-    from anechoic.demo.methods import METHODS
-    from anechoic.demo.show import prompts_to_tune
+    from anechoic_lab.demo.methods import METHODS
+    from anechoic_lab.demo.show import prompts_to_tune
 
     memorized, ordinary = prompts_to_tune(assets.training_set()[0])
     index = assets.index()
@@ -179,7 +179,7 @@ def _clap(device: str) -> Any:
     """CLAP of the real size, with random weights."""
     from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
-    from anechoic.embed.clap import Clap, Parts
+    from anechoic.embedders.clap import Clap, Parts
 
     torch.manual_seed(0)
     extractor = ClapFeatureExtractor(truncation="rand_trunc", padding="repeatpad", frequency_min=50)
@@ -190,7 +190,7 @@ def _clap(device: str) -> Any:
 def _random(pipe: Any, name: str, about: str, steps: int, seconds: float, embed: Any) -> Subject:
     """A pipeline with random weights, and an index of random clips.
 
-    What it generates is noise, so the gate is held shut, or open from `since` to the end: the most
+    What it generates is noise, so the gate is held shut, or open from `start` to the end: the most
     that a memorized prompt can cost.
     """
     generator = torch.Generator().manual_seed(0)
@@ -202,7 +202,7 @@ def _random(pipe: Any, name: str, about: str, steps: int, seconds: float, embed:
         sample_rate=embed.sample_rate,
         revision=getattr(embed, "revision", None),
     )
-    common = {"c1": 4.0, "c2": 3.0, "c3": 1e-3, "gradient": "x0", "since": LogSNR(-2.0), "every": 5}
+    common = {"c1": 4.0, "c2": 3.0, "c3": 1e-3, "gradient": "x0", "start": LogSNR(-2.0), "every": 5}
     prompts = [CAPTIONS[0]] * 8
     return Subject(
         name,

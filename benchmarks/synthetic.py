@@ -174,10 +174,11 @@ def describe(rows: np.ndarray) -> dict[str, list[float]]:
 
 def main() -> None:
     """Print the demo's embeddings and synthetic recordings beside each other."""
-    import anechoic.demo
+    import anechoic_lab.demo
+
     from anechoic.index import TrainingIndex
 
-    shipped = TrainingIndex.load(Path(anechoic.demo.__file__).parent / "data/index")
+    shipped = TrainingIndex.load(Path(anechoic_lab.demo.__file__).parent / "data/index")
     every = shipped.vectors(torch.arange(len(shipped))).double().numpy()
     reduced = _unit(every @ np.linalg.svd(every, full_matrices=False)[2][:DIM].T)
     rng = np.random.default_rng(0)

@@ -16,9 +16,9 @@ from pathlib import Path
 from anechoic import embedder
 from anechoic.audit import audit, write_report
 from anechoic.audit.pipeline import Guarded, Pipeline
+from anechoic.diffusers.loading import load_pipeline
 from anechoic.guidance import LogSNR, registry
 from anechoic.guidance.presets import PRESETS
-from anechoic.hf.load import load_pipeline
 from anechoic.index import TrainingIndex
 
 OPEN = "stabilityai/stable-audio-open-1.0"
@@ -52,8 +52,8 @@ def main() -> None:
     settings, scale, steps = dict(preset.settings), 7.0, asked.steps or preset.steps
     edge = LogSNR(-2.0)  # where guidance starts: published for images alone, so a place to start
     if model == "demo":  # strengths and thresholds belong to a model
-        from anechoic.demo import assets
-        from anechoic.demo.methods import METHODS
+        from anechoic_lab.demo import assets
+        from anechoic_lab.demo.methods import METHODS
 
         model, place = str(assets.model_folder()), str(assets.index_folder())
         settings, scale = dict(METHODS["amg"].settings), assets.CFG_SCALE

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 import torch
-from tiny import make_pipe
+from support.tiny import make_pipe
 
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(2)

@@ -11,37 +11,35 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src/anechoic"
 FILES = sorted(SRC.rglob("*.py"))
-LEAVES = {"types", "noise", "step", "errors"}
+LEAVES = {"types", "errors"}
 ROOMS = {path.relative_to(SRC).parts[0].removesuffix(".py") for path in FILES}
 MAY_IMPORT = {
     "__init__": {"lazy"},
     "errors": set(),
     "lazy": set(),
-    "noise": set(),
-    "step": {"noise"},
-    "types": {"step"},
+    "types": set(),
     "audio": {"errors"},
     "cluster": {"errors"},
     "processes": {"errors"},
-    "report": {"errors"},
+    "environment": {"processes"},
     "index": LEAVES | {"audio", "cluster", "processes"},
-    "doctor": LEAVES | {"embed", "guidance", "hf", "index"},
-    **dict.fromkeys(("guidance", "embed", "detect", "metrics", "hf"), LEAVES),
-    **dict.fromkeys(("audit", "bench"), ROOMS - {"cli", "demo", "web"}),
-    **dict.fromkeys(("demo", "cli", "web"), ROOMS - {"cli", "web"}),
+    "doctor": LEAVES | {"diffusers", "embedders", "guidance", "index"},
+    **dict.fromkeys(("guidance", "embedders", "metrics"), LEAVES),
+    **dict.fromkeys(("detectors", "diffusers"), LEAVES | {"guidance"}),
+    "audit": ROOMS - {"cli"},
+    "cli": ROOMS,
 }
 HOMES = {
     "datasets": {"index"},
-    "diffusers": {"hf", "demo"},
+    "diffusers": {"diffusers"},
     "faiss": {"index"},
-    "filelock": {"audit", "bench", "index"},
+    "filelock": {"audit", "index"},
     "fsspec": {"index"},
     "ijson": {"index"},
-    "jinja2": {"report"},
-    "matplotlib": {"bench"},
-    "pyarrow": {"audit", "bench", "demo", "index"},
+    "jinja2": {"audit"},
+    "matplotlib": set(),
+    "pyarrow": {"audit", "index"},
     "ray": {"cluster", "index"},
-    "skimage": {"demo"},
     "typer": {"cli"},
 }
 

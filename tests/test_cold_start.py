@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from embed_models import save_clap
-from tiny import make_pipe
+from support.embedder_models import save_clap
+from support.tiny import make_pipe
 
 import anechoic
 import anechoic.audit

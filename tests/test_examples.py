@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from anechoic_lab.demo import assets
 
 from anechoic import cli
-from anechoic.demo import assets
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples/stable_audio_open.py"

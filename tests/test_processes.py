@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from audit_sounds import Model, dies, folder_of, told, training_set, tune
+from support.audit_sounds import Model, dies, folder_of, told, training_set, tune
 
 from anechoic import embedder
 from anechoic.audit import audit
-from anechoic.audit.pace import Pace
+from anechoic.audit.progress import Pace
 from anechoic.errors import AnechoicError, BadSetting
 from anechoic.processes import Processes, processes
 

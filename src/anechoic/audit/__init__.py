@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from anechoic.lazy import on_first_use
 
 if TYPE_CHECKING:
+    from anechoic.audit.caveats import cautions
     from anechoic.audit.content import document, schema
-    from anechoic.audit.doubts import cautions
-    from anechoic.audit.pace import Progress
-    from anechoic.audit.report import Background, Examined, Report
+    from anechoic.audit.progress import Progress
+    from anechoic.audit.result import Background, Examined, Report
     from anechoic.audit.run import Calibrated, HeldOut, audit, calibrate
-    from anechoic.audit.takes import Take, Unexamined
+    from anechoic.audit.samples import Sample, Unexamined
     from anechoic.audit.training import NearestStretch, TrainingSet
     from anechoic.audit.verdict import Rule
     from anechoic.audit.write import write_report
@@ -31,7 +31,7 @@ __all__ = [
     "Progress",
     "Report",
     "Rule",
-    "Take",
+    "Sample",
     "TrainingSet",
     "Unexamined",
     "audit",
@@ -45,20 +45,20 @@ __all__ = [
 __getattr__, __dir__ = on_first_use(
     __name__,
     {
-        "Background": "anechoic.audit.report",
+        "Background": "anechoic.audit.result",
         "Calibrated": "anechoic.audit.run",
-        "Examined": "anechoic.audit.report",
+        "Examined": "anechoic.audit.result",
         "HeldOut": "anechoic.audit.run",
         "NearestStretch": "anechoic.audit.training",
-        "Progress": "anechoic.audit.pace",
-        "Report": "anechoic.audit.report",
+        "Progress": "anechoic.audit.progress",
+        "Report": "anechoic.audit.result",
         "Rule": "anechoic.audit.verdict",
-        "Take": "anechoic.audit.takes",
+        "Sample": "anechoic.audit.samples",
         "TrainingSet": "anechoic.audit.training",
-        "Unexamined": "anechoic.audit.takes",
+        "Unexamined": "anechoic.audit.samples",
         "audit": "anechoic.audit.run",
         "calibrate": "anechoic.audit.run",
-        "cautions": "anechoic.audit.doubts",
+        "cautions": "anechoic.audit.caveats",
         "document": "anechoic.audit.content",
         "schema": "anechoic.audit.content",
         "write_report": "anechoic.audit.write",

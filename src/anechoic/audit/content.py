@@ -14,12 +14,12 @@ import numpy as np
 
 from anechoic import __version__
 from anechoic.audit import verdict
-from anechoic.audit.doubts import cautions
-from anechoic.audit.report import Background, DetectorInfo, Examined, Group, Report
-from anechoic.audit.show import Shown
-from anechoic.audit.takes import Take, readable
+from anechoic.audit.caveats import cautions
+from anechoic.audit.excerpts import Shown
+from anechoic.audit.result import Background, DetectorInfo, Examined, Group, Report
+from anechoic.audit.samples import Sample, readable
 from anechoic.audit.verdict import FALSE_DISCOVERY_RATE
-from anechoic.detect import Calibration, Finding
+from anechoic.detectors import Calibration, Finding
 from anechoic.metrics import Similarity, top1_summary
 
 FORMAT = 1
@@ -141,7 +141,7 @@ def _shown(shown: Shown) -> dict[str, Any]:
     return {**asdict(shown), "missing": clean(shown.missing)}
 
 
-def _take(take: Take) -> dict[str, Any]:
+def _take(take: Sample) -> dict[str, Any]:
     return {
         "name": clean(take.name),
         "prompt": clean(take.prompt),

@@ -8,15 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anechoic.audit.examine import Examination, Witness
+from anechoic.audit.examine import SampleResult, Scorer
 from anechoic.audit.matrix import similarity_matrix
-from anechoic.audit.report import DetectorInfo
-from anechoic.audit.takes import Generate, Plan, Take
+from anechoic.audit.result import DetectorInfo
+from anechoic.audit.samples import Generate, Plan, Sample
 from anechoic.audit.training import TrainingSet
 from anechoic.audit.verdict import Rule, q_values
-from anechoic.bench.cells import versions
-from anechoic.bench.machine import machine
-from anechoic.detect import Calibration, Detector
+from anechoic.detectors import Calibration, Detector
+from anechoic.environment import machine, versions
 from anechoic.types import Embedder
 
 __all__ = ["about", "citations", "detectors", "source_of", "versions"]
@@ -34,17 +33,17 @@ def source_of(thing: Any) -> str:
 
 def detectors(
     searching: Sequence[Detector],
-    witnesses: Sequence[Witness],
-    rows: Sequence[tuple[Take, str, Examination]],
+    scorers: Sequence[Scorer],
+    rows: Sequence[tuple[Sample, str, SampleResult]],
     calibrations: Mapping[str, Calibration],
 ) -> list[DetectorInfo]:
-    """The detectors of an audit, the deciding one first; witnesses where they were heard."""
+    """The detectors of an audit, the deciding one first; scorers where they were heard."""
     heard = dict.fromkeys(name for _, _, found in rows for name in found.findings)
     own: dict[str, Any] = {detector.name: type(detector) for detector in searching}
     for name in heard:
-        for witness in witnesses:
-            if name not in own and name.startswith(witness.starts):
-                own[name] = witness.kind
+        for scorer in scorers:
+            if name not in own and name.startswith(scorer.starts):
+                own[name] = scorer.kind
     return [
         DetectorInfo(
             name=name,
@@ -94,13 +93,13 @@ def about(
 
 def citations(
     searching: Sequence[Detector],
-    witnesses: Sequence[Witness],
+    scorers: Sequence[Scorer],
     generators: Mapping[str, Generate],
     rule: Rule,
 ) -> list[str]:
     """The works whose methods were computed, each once."""
     things: list[Any] = [type(detector) for detector in searching]
-    things += [witness.kind for witness in witnesses]
+    things += [scorer.kind for scorer in scorers]
     things += [TrainingSet.among_themselves, similarity_matrix]
     things += [] if rule.calibration is None else [Calibration, q_values]
     found = [source_of(thing) for thing in things]

@@ -9,14 +9,14 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from anechoic.audit.show import Keep, Shown, show
+from anechoic.audit.excerpts import Keep, Shown, show
 from anechoic.audit.training import TrainingSet
-from anechoic.detect import NOTHING, Correlation, Detector, Finding, Landmarks, TrainingSound
+from anechoic.detectors import NOTHING, Correlation, Detector, Finding, Landmarks, TrainingSound
 from anechoic.errors import AnechoicError
 from anechoic.index import Sound
 
 CONVINCING = 0.7  # of a copy under other sound as loud; it tells the lag better than an embedding
-OWN = 16  # clips of the prompt's own caption that witnesses compare with
+OWN = 16  # clips of the prompt's own caption that scorers compare with
 MATCHED, PROMPTED = "the matched clip", "the prompt's own clips"
 
 
@@ -27,7 +27,7 @@ class Fitted(Protocol):
 
 
 @dataclass(frozen=True)
-class Witness:
+class Scorer:
     """A kind of detector that compares with few clips alone: the matched one, which the deciding
     detector named, and those of the prompt's own caption.
 
@@ -39,11 +39,11 @@ class Witness:
     kind: Fitted
 
 
-WITNESSES = (Witness("correlation", Correlation), Witness("landmarks", Landmarks))
+SCORERS = (Scorer("correlation", Correlation), Scorer("landmarks", Landmarks))
 
 
 @dataclass(frozen=True)
-class Examination:
+class SampleResult:
     """What was found of one sound, before anything is decided."""
 
     seconds: float
@@ -65,16 +65,16 @@ class _Told(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Examiner:
-    """Detectors that search the whole training set, of which the first decides, and witnesses."""
+    """Detectors that search the whole training set, of which the first decides, and scorers."""
 
     training: TrainingSet
     detectors: Sequence[Detector]
-    witnesses: Sequence[Witness]
+    scorers: Sequence[Scorer]
     keep: Keep
 
     def __call__(
         self, wav: Tensor, sample_rate: int, prompt: str = "", pictures: bool = True
-    ) -> Examination:
+    ) -> SampleResult:
         """Examine a sound [c, t].
 
         Raises:
@@ -90,7 +90,7 @@ class Examiner:
             told += self._testimony(wav, sample_rate, own, PROMPTED)
         aligned_by, match = _alignment(told, clip)
         sound = "no training clip was named" if clip is None else self.training.sound(clip)
-        return Examination(
+        return SampleResult(
             seconds=wav.shape[-1] / sample_rate,
             sample_rate=sample_rate,
             channels=len(wav),
@@ -118,10 +118,10 @@ class Examiner:
     def _testimony(
         self, wav: Tensor, sample_rate: int, numbers: Sequence[int], whose: str
     ) -> Iterator[_Told]:
-        """What the witnesses find among some clips; nothing where their sound is not here."""
+        """What the scorers find among some clips; nothing where their sound is not here."""
         heard = [(n, got) for n in numbers if isinstance(got := self.training.sound(n), Sound)]
-        for witness in self.witnesses:
-            fitted, rows = _fitted(witness.kind, heard)
+        for scorer in self.scorers:
+            fitted, rows = _fitted(scorer.kind, heard)
             if fitted is None:
                 continue
             (finding,) = fitted(wav[None], sample_rate)

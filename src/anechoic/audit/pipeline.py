@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anechoic.diffusers import fingerprint, guard
+from anechoic.diffusers.pipelines import adapter_for, call_arguments, sound_seconds, waveforms
 from anechoic.errors import BadSetting, IndexMismatch
-from anechoic.hf import fingerprint, guard
-from anechoic.hf.pipelines import adapter_for, call_arguments, sound_seconds, waveforms
+from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
-from anechoic.types import Guidance
 
 ANY_SCALE = 2.0  # what the pipeline is called with: inside a guard the guidance owns the scale
 INDEXED = ("index", "embedder")  # fields of a guidance that the report tells by itself

@@ -12,16 +12,16 @@ from pathlib import Path
 from statistics import median
 
 from anechoic import audio, cluster, processes
-from anechoic.audit import describe, takes, verdict
-from anechoic.audit.examine import WITNESSES, Examination, Examiner, Witness
-from anechoic.audit.kept import Kept, identity
-from anechoic.audit.pace import Pace, Progress
-from anechoic.audit.report import Background, Report, examined
+from anechoic.audit import describe, samples, verdict
+from anechoic.audit.cache import ResultCache, identity
+from anechoic.audit.examine import SCORERS, Examiner, SampleResult, Scorer
+from anechoic.audit.progress import Pace, Progress
+from anechoic.audit.result import Background, Report, examined
+from anechoic.audit.samples import PLAIN, Generate, Plan, Sample, Unexamined
 from anechoic.audit.sounds import generated, read_sound, reason, sha256_of
-from anechoic.audit.takes import PLAIN, Generate, Plan, Take, Unexamined
 from anechoic.audit.training import NearestStretch, TrainingSet
 from anechoic.cluster import Tasks
-from anechoic.detect import Calibration, Detector
+from anechoic.detectors import Calibration, Detector
 from anechoic.errors import AnechoicError, BadAudio, BadSetting
 from anechoic.index import TrainingIndex
 from anechoic.processes import Processes
@@ -60,7 +60,7 @@ def audit(
     seeds: Sequence[int] = (0,),
     model: str = "",
     detectors: Sequence[Detector] = (),
-    witnesses: Sequence[Witness] = WITNESSES,
+    scorers: Sequence[Scorer] = SCORERS,
     calibrations: Mapping[str, Calibration] | None = None,
     held_out: HeldOut | None = None,
     threshold: float | None = None,
@@ -87,8 +87,8 @@ def audit(
             the model; a generator with an `identity` of its own needs none.
         detectors: that search the training set; the first decides. By default the nearest stretch
             by the embedder.
-        witnesses: that compare with the clips that the detectors name, and the prompt's own.
-        calibrations: by the names of detectors, as `anechoic.detect.calibration.read` gives them.
+        scorers: that compare with the clips that the detectors name, and the prompt's own.
+        calibrations: by the names of detectors, as `detectors.calibration.read` gives them.
         held_out: calibrate all detectors on this sound.
         threshold, false_positive_rate: instead of a calibration.
         longest_s: longer sound is listed as not examined.
@@ -108,7 +108,7 @@ def audit(
     training = index if isinstance(index, TrainingSet) else TrainingSet(index)
     chosen = list(detectors) or [NearestStretch(training, embedder)]
     plan, generators = _plan(source, prompts, seeds, model)
-    run = _Run.over(training, chosen, witnesses, Path(work), longest_s, generators, model, pool)
+    run = _Run.over(training, chosen, scorers, Path(work), longest_s, generators, model, pool)
     known = dict(calibrations or {})
     told = dict(about or {})
     if held_out is None:  # refused before anything is generated
@@ -135,12 +135,12 @@ def audit(
         examined=examined(rows, rule, known),
         unexamined=[*plan.refused, *refused],
         rule=rule,
-        detectors=describe.detectors(chosen, witnesses, rows, known),
+        detectors=describe.detectors(chosen, scorers, rows, known),
         background=_background(training, chosen[0], rule),
         training=training,
         about=describe.about(training, embedder, plan, generators, model, told),
         notes=notes,
-        citations=describe.citations(chosen, witnesses, generators, rule),
+        citations=describe.citations(chosen, scorers, generators, rule),
         media=run.kept.folder / "media",
         noun="generation" if generators else "file",
         guards=list(dict.fromkeys(take.guard for take in plan.takes)),
@@ -153,12 +153,12 @@ def calibrate(
     embedder: Embedder,
     *,
     detectors: Sequence[Detector] = (),
-    witnesses: Sequence[Witness] = WITNESSES,
+    scorers: Sequence[Scorer] = SCORERS,
     longest_s: float = LONGEST_S,
     work: str | Path = WORK,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Calibrated:
-    """Calibrate detectors on held-out sound once, for `anechoic.detect.calibration.write` to store.
+    """Calibrate detectors on held-out sound once; `detectors.calibration.write` stores the result.
 
     Args:
         held_out: the sound and the rate; the other arguments are those of `audit`, whose detectors
@@ -171,7 +171,7 @@ def calibrate(
     """
     training = index if isinstance(index, TrainingSet) else TrainingSet(index)
     chosen = list(detectors) or [NearestStretch(training, embedder)]
-    run = _Run.over(training, chosen, witnesses, Path(work), longest_s)
+    run = _Run.over(training, chosen, scorers, Path(work), longest_s)
     null = _held_out(held_out)
     with run.kept.alone():
         pace = Pace([run.kinds(take) for take in null.takes], progress)
@@ -180,7 +180,7 @@ def calibrate(
 
 def _held_out(held_out: HeldOut) -> Plan:
     """The held-out sounds, if there are enough for the rate."""
-    plan = takes.recorded(held_out.folder)
+    plan = samples.recorded(held_out.folder)
     Calibration("the deciding detector", (0.0,) * len(plan.takes), held_out.false_positive_rate)
     return plan
 
@@ -192,22 +192,22 @@ def _plan(
     if isinstance(source, (str, Path)):
         if prompts and not isinstance(prompts, (str, Path)):
             raise BadSetting("the prompts of a folder stand in a caption file; name the file")
-        return takes.recorded(source, prompts or None), {}  # type: ignore[arg-type]
+        return samples.recorded(source, prompts or None), {}  # type: ignore[arg-type]
     generators = dict(source) if isinstance(source, Mapping) else {PLAIN: source}
-    asked = takes.read_prompts(prompts) if isinstance(prompts, (str, Path)) else prompts
+    asked = samples.read_prompts(prompts) if isinstance(prompts, (str, Path)) else prompts
     if not model and not all(hasattr(made, "identity") for made in generators.values()):
         raise BadSetting(
             "sounds are kept under the name of the model that made them, and it has none; give "
             "model='NAME', another one for each model"
         )
-    return takes.generated(generators, asked, seeds), generators
+    return samples.generated(generators, asked, seeds), generators
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
     """One audit at work."""
 
-    kept: Kept
+    kept: ResultCache
     examiner: Examiner
     generators: Mapping[str, Generate]
     model: str
@@ -220,7 +220,7 @@ class _Run:
         cls,
         training: TrainingSet,
         detectors: Sequence[Detector],
-        witnesses: Sequence[Witness],
+        scorers: Sequence[Scorer],
         work: Path,
         longest_s: float,
         generators: Mapping[str, Generate] | None = None,
@@ -228,24 +228,24 @@ class _Run:
         pool: Pool | None = None,
     ) -> _Run:
         """A run over a training set, that keeps what is finished in `work`."""
-        kept = Kept(work)
+        kept = ResultCache(work)
         setting = identity(
             training.fingerprint,
             [detector.name for detector in detectors],
-            [witness.starts for witness in witnesses],
+            [scorer.starts for scorer in scorers],
             describe.versions(),
         )
-        examiner = Examiner(training, detectors, witnesses, kept.put)
+        examiner = Examiner(training, detectors, scorers, kept.put)
         return cls(kept, examiner, generators or {}, model, longest_s, setting, pool)
 
-    def kinds(self, take: Take) -> list[str]:
+    def kinds(self, take: Sample) -> list[str]:
         """What may have to be done for a sound, by kinds of work that take different times."""
         made = take.file is not None or self.kept.sound(self._identity(take)).exists()
         return ["examine"] if made else [f"make {take.guard}", "examine"]
 
     def examine(
-        self, todo: Sequence[Take], pace: Pace, pictures: bool = True
-    ) -> tuple[list[tuple[Take, str, Examination]], list[Unexamined]]:
+        self, todo: Sequence[Sample], pace: Pace, pictures: bool = True
+    ) -> tuple[list[tuple[Sample, str, SampleResult]], list[Unexamined]]:
         """Every sound, made if it is not there."""
         rows, refused = [], []
         for take, find in zip(todo, self._each(todo, pace, pictures), strict=True):
@@ -291,8 +291,8 @@ class _Run:
     # ------------------------------------------------------------------------------ one sound
 
     def _each(
-        self, todo: Sequence[Take], pace: Pace, pictures: bool
-    ) -> Iterator[Callable[[], tuple[str, Examination]]]:
+        self, todo: Sequence[Sample], pace: Pace, pictures: bool
+    ) -> Iterator[Callable[[], tuple[str, SampleResult]]]:
         """For each sound what makes and examines it, or waits for the worker that does."""
         if self.pool is None:
             return (partial(self._one, take, pace, pictures) for take in todo)
@@ -300,7 +300,7 @@ class _Run:
         futures = [self.pool.submit(_elsewhere, run, take, pictures) for take in todo]
         return (partial(_answer, future, pace) for future in futures)
 
-    def _one(self, take: Take, pace: Pace, pictures: bool) -> tuple[str, Examination]:
+    def _one(self, take: Sample, pace: Pace, pictures: bool) -> tuple[str, SampleResult]:
         """The hash of a sound's file, and what is found of it."""
         file = take.file or self._made(take, pace)
         sha256 = sha256_of(file)
@@ -318,7 +318,7 @@ class _Run:
             )
         return sha256, found
 
-    def _made(self, take: Take, pace: Pace) -> Path:
+    def _made(self, take: Sample, pace: Pace) -> Path:
         """The file of a generated sound, made if it is not there or damaged."""
         path = self.kept.sound(self._identity(take))
         if path.exists():
@@ -334,20 +334,22 @@ class _Run:
             audio.write(path, wav, sample_rate)
         return path
 
-    def _identity(self, take: Take) -> str:
+    def _identity(self, take: Sample) -> str:
         generator = self.generators[take.guard]
         own = getattr(generator, "identity", None) or [self.model, take.guard]
         return identity(own, take.prompt, take.seed)
 
 
 def _elsewhere(
-    run: cluster.Shared | processes.Shared, take: Take, pictures: bool
-) -> tuple[str, Examination, Times]:
+    run: cluster.Shared | processes.Shared, take: Sample, pictures: bool
+) -> tuple[str, SampleResult, Times]:
     pace = Pace([], lambda progress: None)
     return *run.value._one(take, pace, pictures), pace.times
 
 
-def _answer(future: Future[tuple[str, Examination, Times]], pace: Pace) -> tuple[str, Examination]:
+def _answer(
+    future: Future[tuple[str, SampleResult, Times]], pace: Pace
+) -> tuple[str, SampleResult]:
     """What a worker found of a sound."""
     sha256, found, times = future.result()
     pace.add(times)

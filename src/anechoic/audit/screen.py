@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anechoic.detect import Angle, Calibration, Magnitude, RunDetector, Watched
+from anechoic.detectors import Angle, Calibration, Magnitude, RunDetector, Watched
+from anechoic.diffusers import guard
 from anechoic.errors import BadSetting, UnsupportedPipeline
 from anechoic.guidance import ClassifierFree
-from anechoic.hf import guard
-from anechoic.step import Guided, Record, Step
+from anechoic.guidance.step import Guided, Record, Step
 
 BATCH = 8  # prompts shown to the network at once
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anechoic import audio
 from anechoic.audit.examine import torch_sound
-from anechoic.audit.takes import Generate
+from anechoic.audit.samples import Generate
 from anechoic.errors import AnechoicError, BadAudio
 
 SHORTEST_S = 0.1  # under it everything sounds alike

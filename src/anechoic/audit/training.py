@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from anechoic import audio
-from anechoic.detect import NOTHING, Finding
-from anechoic.detect.sound import is_silent, mono
+from anechoic.detectors import NOTHING, Finding
+from anechoic.detectors.sound import is_silent, mono
 from anechoic.errors import AnechoicError
 from anechoic.index import Clip, Sound, TrainingIndex, locate
 from anechoic.types import Embedder

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anechoic.audit.takes import PLAIN
-from anechoic.detect import Calibration, Finding
+from anechoic.audit.samples import PLAIN
+from anechoic.detectors import Calibration, Finding
 from anechoic.errors import BadSetting
 from anechoic.index import TrainingIndex
 

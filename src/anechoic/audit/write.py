@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from anechoic.audit.content import document, rows
-from anechoic.audit.report import Report
+from anechoic.audit.html.report import BUDGET, render_audit
+from anechoic.audit.result import Report
 from anechoic.errors import OutputExists
-from anechoic.report.audit import BUDGET, render_audit
 
 PAGE, DATA, ROWS, MEDIA = "report.html", "report.json", "report.parquet", "report-media"
 

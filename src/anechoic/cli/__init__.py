@@ -1,5 +1,8 @@
 """The command line: thin, one file a command.
 
+A package adds a command through the entry point group "anechoic.commands": its name, and a
+function that adds it to the typer application it is given. `anechoic-lab` adds three this way.
+
 Exit codes: 0 done; 1 a check that found copies; 2 input that cannot be used, with one sentence
 on stderr; 130 interrupted. Nothing heavy is imported before a command needs it.
 """
@@ -9,6 +12,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from typing import Annotated
 
 import typer
@@ -16,9 +20,8 @@ import typer
 from anechoic import __version__
 from anechoic.errors import AnechoicError
 
-COMMANDS = (
-    "demo", "doctor", "generate", "index", "check", "calibrate", "screen", "audit", "bench", "basin"
-)  # fmt: skip
+COMMANDS = ("doctor", "generate", "index", "check", "calibrate", "screen", "audit")
+GROUP = "anechoic.commands"
 
 
 def _version(wanted: bool) -> None:
@@ -36,8 +39,8 @@ def anechoic(
     """Keep text-to-audio generations from replicating training data, and prove it."""
 
 
-def application(commands: Sequence[str] = COMMANDS) -> typer.Typer:
-    """The command line, or some of its commands: to build them all takes a tenth of a second."""
+def application(commands: Sequence[str] | None = None) -> typer.Typer:
+    """The command line, or only some of its commands: building all takes a tenth of a second."""
     app = typer.Typer(
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -45,8 +48,16 @@ def application(commands: Sequence[str] = COMMANDS) -> typer.Typer:
         rich_markup_mode="markdown",
     )
     app.callback()(anechoic)
+    if commands is None:
+        added = {point.name: point for point in entry_points(group=GROUP)}
+        commands = (*COMMANDS, *(name for name in added if name not in COMMANDS))
+    else:
+        added = {}
     for name in commands:
-        importlib.import_module(f"{__name__}.{name}").register(app)
+        if name in COMMANDS:
+            importlib.import_module(f"{__name__}.{name}").register(app)
+        else:
+            added[name].load()(app)
     return app
 
 
@@ -57,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
         SystemExit: always, with the exit code.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    asked = given[:1] if given and given[0] in COMMANDS else COMMANDS
+    asked = given[:1] if given and given[0] in COMMANDS else None
     try:
         application(asked)(args=given)
     except AnechoicError as error:

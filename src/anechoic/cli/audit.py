@@ -19,7 +19,8 @@ from anechoic.errors import BadSetting
 if TYPE_CHECKING:
     from anechoic.audit import Report, TrainingSet
     from anechoic.audit.pipeline import Guarded
-    from anechoic.types import Embedder, Guidance
+    from anechoic.guidance.base import Guidance
+    from anechoic.types import Embedder
 
 WORST = 10  # cases that are printed
 
@@ -226,7 +227,7 @@ def _require_source(
 
 
 def _prompts(file: Path | None, training: TrainingSet, limit: int | None) -> list[str]:
-    from anechoic.audit.takes import read_prompts
+    from anechoic.audit.samples import read_prompts
 
     found = list(training.of_caption) if file is None else read_prompts(file)
     if limit is None or limit >= len(found):
@@ -247,11 +248,11 @@ def _generators(
 ) -> tuple[dict[str, Guarded], dict[str, str]]:
     """A generator for each guard, and what the report tells of the model."""
     from anechoic.audit.pipeline import Guarded, Pipeline
-    from anechoic.hf.load import load_pipeline
+    from anechoic.diffusers.loading import load_pipeline
 
     own_scale, folder = 7.0, model
     if model == "demo":
-        from anechoic.demo import assets
+        from anechoic_lab.demo import assets
 
         folder = str(assets.model_folder())
         own_scale, steps = assets.CFG_SCALE, steps or assets.STEPS
@@ -277,7 +278,7 @@ def _guidance(
         return None
     given = {"index": training.index, "embedder": embed, "scale": scale}
     if model == "demo":
-        from anechoic.demo.methods import METHODS
+        from anechoic_lab.demo.methods import METHODS
 
         if (known := METHODS.get(name)) and known.guard:
             return registry.build(known.guard, {**known.settings, **settings}, given)
@@ -291,7 +292,7 @@ def _rate(index: str) -> float | None:
     """The false-positive rate of the index's own threshold, where it is known."""
     if index != "demo":
         return None
-    from anechoic.demo import assets
+    from anechoic_lab.demo import assets
 
     quantile = assets.calibration().get("copy is the quantile of the nearest of all")
     return None if quantile is None else round(1 - quantile, 6)

@@ -15,7 +15,7 @@ from anechoic.cli.training import fitted, open_training, progress_of_audit
 from anechoic.errors import OutputExists
 
 if TYPE_CHECKING:
-    from anechoic.detect import Calibration
+    from anechoic.detectors import Calibration
 
 
 def register(app: typer.Typer) -> None:
@@ -59,10 +59,10 @@ def calibrate(
     """
     from anechoic.audit import HeldOut
     from anechoic.audit import calibrate as run
-    from anechoic.detect import calibration
-    from anechoic.index.place import Place
+    from anechoic.detectors import calibration
+    from anechoic.index.place import Storage
 
-    place = Place(folder_of(index))
+    place = Storage(folder_of(index))
     path = place.path(calibration.FILE)
     if place.exists(calibration.FILE) and not overwrite:
         raise OutputExists(f"'{path}' exists already; replace it with '--overwrite', or keep it")

@@ -51,7 +51,7 @@ def check(
     Example: `anechoic check take1.wav take2.wav --index clips.index --threshold 0.9`
     """
     with uncollected():
-        from anechoic.detect import Finding
+        from anechoic.detectors import Finding
         from anechoic.index import locate
 
     store, embed = open_index(index, embedder_name)
@@ -107,7 +107,7 @@ def _heard(file: Path) -> tuple[Tensor, int]:
         BadAudio: it is no usable sound.
     """
     from anechoic import audio
-    from anechoic.detect.sound import is_silent, mono
+    from anechoic.detectors.sound import is_silent, mono
     from anechoic.errors import BadAudio
 
     wav, sample_rate = audio.read(file)

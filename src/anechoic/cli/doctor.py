@@ -13,8 +13,9 @@ from anechoic.cli.index import EmbedderName, Json, folder_of, print_table
 
 if TYPE_CHECKING:
     from anechoic.doctor import Examination
+    from anechoic.guidance.base import Guidance
     from anechoic.index import TrainingIndex
-    from anechoic.types import Embedder, Guidance
+    from anechoic.types import Embedder
 
 
 def register(app: typer.Typer) -> None:

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from torch import Tensor
 
+    from anechoic.guidance.base import Guidance
+    from anechoic.guidance.step import Record
     from anechoic.index import Match, TrainingIndex
-    from anechoic.step import Record
-    from anechoic.types import Embedder, Guidance
+    from anechoic.types import Embedder
 
 ANY_SCALE = 2.0  # what the pipeline is called with: inside a guard the guidance owns the scale
 
@@ -134,8 +135,8 @@ def generate(
     Example: `anechoic generate "low cello note" --model demo --index demo -o out.wav`
     """
     from anechoic import audio
-    from anechoic.hf.load import load_pipeline
-    from anechoic.hf.pipelines import call_arguments
+    from anechoic.diffusers.loading import load_pipeline
+    from anechoic.diffusers.pipelines import call_arguments
 
     files = _outputs(output, len(prompts), overwrite)
     store, embed = _training_set(index, embedder_name)
@@ -213,8 +214,8 @@ def known_model(name: str) -> Model:
     """A model by the name that a command was given, as 'demo', with what it comes with."""
     if name != "demo":
         return Model(name)
-    from anechoic.demo import assets
-    from anechoic.demo.methods import METHODS
+    from anechoic_lab.demo import assets
+    from anechoic_lab.demo.methods import METHODS
 
     folder = str(assets.model_folder())
     guards = {key: method for key, method in METHODS.items() if method.guard}  # "none" has none
@@ -256,8 +257,8 @@ def _check(pipe: Any, seconds: float | None, store: TrainingIndex | None) -> int
         UnsupportedPipeline: it makes images.
         IndexMismatch: the index is of another model's training set.
     """
-    from anechoic.hf import fingerprint
-    from anechoic.hf.pipelines import adapter_for, sound_seconds
+    from anechoic.diffusers import fingerprint
+    from anechoic.diffusers.pipelines import adapter_for, sound_seconds
 
     sound_seconds(pipe, seconds)
     # the guard looks after its own index; here it is for the verdict, under whatever guard
@@ -278,8 +279,8 @@ def _sounds(
     """The sound [c, t] of each prompt, and what the guard recorded along the way."""
     import torch
 
-    from anechoic.hf import guard
-    from anechoic.hf.pipelines import waveforms
+    from anechoic.diffusers import guard
+    from anechoic.diffusers.pipelines import waveforms
 
     with guard(pipe, method) as trace, warnings.catch_warnings(), progress_bar() as bar:
         warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding, at each start

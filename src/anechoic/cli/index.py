@@ -42,7 +42,7 @@ def folder_of(name: str) -> str:
     """The folder of an index: its name, but for the "demo" that ships with the package."""
     if name != "demo":
         return name
-    from anechoic.demo import assets
+    from anechoic_lab.demo import assets
 
     return str(assets.index_folder())
 
@@ -59,7 +59,7 @@ def open_index(name: str, embedder_name: str | None = None) -> tuple[TrainingInd
         UnknownEmbedder: the embedder is not to be had.
     """
     with uncollected():
-        from anechoic.embed import embedder
+        from anechoic.embedders import embedder
         from anechoic.index import TrainingIndex
 
     index = TrainingIndex.load(folder_of(name))

@@ -93,7 +93,7 @@ def build(
         str | None, typer.Option(help="Name of the model whose training set this is.")
     ] = None,
     half: Annotated[
-        bool, typer.Option("--half", help="Store 16-bit embeddings: half the disk, 1e-3 off.")
+        bool, typer.Option("--half", help="VectorIndex 16-bit embeddings: half the disk, 1e-3 off.")
     ] = False,
     shard: Annotated[
         int | None, typer.Option(help="Clips in a shard; so many are done again after a stop.")
@@ -116,11 +116,11 @@ def build(
     from anechoic.index.build import build as build_index
     from anechoic.index.embedding import Windows
     from anechoic.index.ending import require_free
-    from anechoic.index.place import Place
+    from anechoic.index.place import Storage
     from anechoic.index.sources.opening import open_source
 
     windows = Windows(window, hop)
-    require_free(Place(output), overwrite)
+    require_free(Storage(output), overwrite)
     source = open_source(clips, captions)
     made = Made.of(source, embedder_name)
     about = made.about(source, windows, centre, model)
@@ -153,9 +153,9 @@ def optimise(
     Example: `anechoic index optimise clips.index --search ivfpq --memory 0.5`
     """
     from anechoic.index import manifest
-    from anechoic.index.place import Place
+    from anechoic.index.place import Storage
 
-    built = manifest.read(Place(index))
+    built = manifest.read(Storage(index))
     print(f"{index}: {derive(index, built, search, memory, engine)}")
 
 
@@ -175,7 +175,7 @@ class Made:
     @classmethod
     def of(cls, source: Source, name: str | None) -> Made:
         """The embedder that was asked for, or that the source tells."""
-        from anechoic.embed import embedder
+        from anechoic.embedders import embedder
         from anechoic.errors import BadSetting
         from anechoic.index.sources.protocol import VectorUnit
 
@@ -220,7 +220,7 @@ class Made:
 def run_of(engine: Engine, workers: int | None, cpus: int = 1, device: str = "cpu") -> Run | None:
     """What does the units."""
     if engine is Engine.local:
-        from anechoic.hf.load import usable_device
+        from anechoic.diffusers.loading import usable_device
 
         usable_device(device)
         return None
@@ -238,11 +238,11 @@ def derive(
 ) -> str:
     """Make the search of an index that lies on this machine; the answer tells how it searches."""
     from anechoic.index import structure
-    from anechoic.index.place import Place
+    from anechoic.index.place import Storage
     from anechoic.index.search import derive as derive_search
     from anechoic.index.search import told as told_of
 
-    local = Place(folder).local
+    local = Storage(folder).local
     memory = None if memory_gib is None else round(memory_gib * 2**30)
     plan = structure.plan(built.rows, built.dim, memory, search.value)
     if local is None:

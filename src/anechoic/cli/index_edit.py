@@ -49,10 +49,10 @@ def add(
     from anechoic.errors import IndexMismatch
     from anechoic.index import edit, manifest
     from anechoic.index.embedding import Windows
-    from anechoic.index.place import Place
+    from anechoic.index.place import Storage
     from anechoic.index.sources.opening import open_source
 
-    old = manifest.read(Place(index))
+    old = manifest.read(Storage(index))
     source = open_source(clips, captions)
     made = Made.of(source, old.about.embedder_name)
     if made.dim_known and made.revision != old.about.revision:
@@ -136,9 +136,9 @@ def _count(number: int, noun: str) -> str:
 def _derive_again(folder: str, built: Manifest) -> None:
     """Make the search again of an index that had one, in the structure that was trained."""
     from anechoic.index import search
-    from anechoic.index.place import Place
+    from anechoic.index.place import Storage
 
-    local = Place(folder).local
+    local = Storage(folder).local
     if local is not None and (plan := search.plan_of(local)):
         search.derive(local, built, plan)
     else:
@@ -202,9 +202,9 @@ def info(
     """
     with uncollected():
         from anechoic.index import manifest, search, shards
-        from anechoic.index.place import Place
+        from anechoic.index.place import Storage
 
-    place = Place(folder_of(index))
+    place = Storage(folder_of(index))
     built = manifest.read(place)
     if check:
         with progress_bar() as bar:

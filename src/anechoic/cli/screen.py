@@ -76,7 +76,7 @@ def screen(
     Example: `anechoic screen prompts.txt --model demo --ordinary ordinary.txt`
     """
     from anechoic.audit.screen import LOOKS, screen
-    from anechoic.hf.load import load_pipeline
+    from anechoic.diffusers.loading import load_pipeline
 
     if by not in LOOKS:
         raise BadSetting(f"'--by' is one of {', '.join(LOOKS)}, got {by!r}")
@@ -135,7 +135,7 @@ def _model(name: str) -> tuple[str, float, int | None]:
     """Where a model is, its guidance scale and its steps."""
     if name != "demo":
         return name, 7.0, None
-    from anechoic.demo import assets
+    from anechoic_lab.demo import assets
 
     return str(assets.model_folder()), assets.CFG_SCALE, assets.STEPS
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from anechoic.audit import Progress, Rule, TrainingSet
-    from anechoic.detect import Calibration, Detector
+    from anechoic.detectors import Calibration, Detector
     from anechoic.index import Clip, TrainingIndex
     from anechoic.types import Embedder
 
@@ -32,7 +32,7 @@ def open_training(name: str, embedder_name: str | None) -> tuple[TrainingSet, Em
 
 
 def _demo_sound(clip: Clip) -> tuple[Tensor, int]:
-    from anechoic.demo.corpus import SAMPLE_RATE
+    from anechoic_lab.demo.corpus import SAMPLE_RATE
 
     sound, number = _demo_clips()
     return sound[number[clip.id]][None], SAMPLE_RATE
@@ -41,7 +41,7 @@ def _demo_sound(clip: Clip) -> tuple[Tensor, int]:
 @cache
 def _demo_clips() -> tuple[Tensor, dict[str, int]]:
     """The sound of the demo's clips, and the row of each by its id."""
-    from anechoic.demo import assets
+    from anechoic_lab.demo import assets
 
     clips, sound = assets.training_set()
     return sound, {clip.id: i for i, clip in enumerate(clips)}
@@ -54,7 +54,7 @@ def fitted(name: str, training: TrainingSet, embed: Embedder) -> Detector:
         BadSetting: no such detector, or the sound of a training clip that it needs is not here.
     """
     from anechoic.audit import NearestStretch
-    from anechoic.detect import registry
+    from anechoic.detectors import registry
 
     if name == "nearest":
         return NearestStretch(training, embed)
@@ -89,10 +89,10 @@ def calibrations(index: str, needed: bool = True) -> dict[str, Calibration]:
     Raises:
         IndexMismatch: they are needed, and are damaged or of an index that was changed since.
     """
-    from anechoic.detect import calibration
-    from anechoic.index.place import Place
+    from anechoic.detectors import calibration
+    from anechoic.index.place import Storage
 
-    place = Place(folder_of(index))
+    place = Storage(folder_of(index))
     if not place.exists(calibration.FILE):
         return {}
     path, manifest = place.path(calibration.FILE), place.read(calibration.MANIFEST)

@@ -9,23 +9,24 @@ from typing import Any
 
 import torch
 
-from anechoic.doctor.memory import binary, estimate, reach_of, require_enough
-from anechoic.doctor.record import Examination, Wanted
-from anechoic.embed import embedder as make_embedder
-from anechoic.errors import BadSetting, IndexMismatch, UnsupportedPipeline
-from anechoic.guidance import ClassifierFree
-from anechoic.hf.blueprint import (
+from anechoic.diffusers.blueprint import (
     Blueprint,
     download_bytes,
     fingerprint_of_files,
     read_blueprint,
 )
-from anechoic.hf.load import load_pipeline, usable_device, usable_dtype
-from anechoic.hf.pace import default_steps, gates, measure_pace
-from anechoic.hf.pipelines import adapter_for, sound_seconds
-from anechoic.hf.schedules import check_scheduler
+from anechoic.diffusers.latency import default_steps, gates, measure_pace
+from anechoic.diffusers.loading import load_pipeline, usable_device, usable_dtype
+from anechoic.diffusers.pipelines import adapter_for, sound_seconds
+from anechoic.diffusers.schedules import check_scheduler
+from anechoic.doctor.memory import binary, estimate, reach_of, require_enough
+from anechoic.doctor.record import Examination, Wanted
+from anechoic.embedders import embedder as make_embedder
+from anechoic.errors import BadSetting, IndexMismatch, UnsupportedPipeline
+from anechoic.guidance import ClassifierFree
+from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
-from anechoic.types import Embedder, Guidance
+from anechoic.types import Embedder
 
 PROMPT = "a solo violin"
 

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anechoic.diffusers.blueprint import Blueprint
+from anechoic.diffusers.footprint import Reach, footprint
+from anechoic.diffusers.loading import DTYPES
 from anechoic.doctor.record import Memory
 from anechoic.errors import BadSetting
-from anechoic.hf.blueprint import Blueprint
-from anechoic.hf.footprint import Reach, footprint
-from anechoic.hf.load import DTYPES
+from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
-from anechoic.types import Embedder, Guidance
+from anechoic.types import Embedder
 
 
 def estimate(

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from anechoic.diffusers.footprint import Footprint
+from anechoic.diffusers.latency import Pace
 from anechoic.errors import AnechoicError
-from anechoic.hf.footprint import Footprint
-from anechoic.hf.pace import Pace
+from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
-from anechoic.types import Embedder, Guidance
+from anechoic.types import Embedder
 
 Make = Callable[[TrainingIndex | None, Embedder | None], Guidance]
 

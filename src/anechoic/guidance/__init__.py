@@ -1,15 +1,15 @@
 """Guidance methods, one file each: a frozen dataclass with `__call__(step)`."""
 
 from anechoic.guidance.amg import AntiMemorization
-from anechoic.guidance.basin import DynamicTransition, TransitionPoint
 from anechoic.guidance.cads import CADS
 from anechoic.guidance.cfg import ClassifierFree
 from anechoic.guidance.compose import During, Prompted, Sequence
 from anechoic.guidance.interval import Interval
 from anechoic.guidance.optimize import PromptOptimization
 from anechoic.guidance.perturb import EmbeddingNoise, PromptPerturbation
-from anechoic.guidance.points import BasinEdge, LogSNR, Progress, Timestep
 from anechoic.guidance.screen import Screened
+from anechoic.guidance.transition import DynamicTransition, TransitionPoint
+from anechoic.guidance.triggers import BasinEdge, LogSNR, Progress, Timestep
 from anechoic.guidance.volume import GramVolume
 
 __all__ = [

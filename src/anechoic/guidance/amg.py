@@ -12,10 +12,10 @@ from torch import Tensor
 from anechoic.errors import BadSetting
 from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.checks import check_due, due, noted, spread, was_open
-from anechoic.guidance.likeness import Estimate, Gradient, Heard, Likeness
-from anechoic.guidance.points import LogSNR, Progress, Timestep, training_timestep
-from anechoic.step import Guided, Moment, Needs, Step
-from anechoic.types import Embedder, Store
+from anechoic.guidance.similarity import EmbeddedEstimate, Estimate, Gradient, SimilarityGradient
+from anechoic.guidance.step import Guided, Needs, Step, StepInfo
+from anechoic.guidance.triggers import LogSNR, Progress, Timestep, training_timestep
+from anechoic.types import Embedder, VectorIndex
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class AntiMemorization:
     where n is the estimate under the nearest clip's caption. A constant of 0 switches its term
     off. While the gate is shut, the output is classifier-free guidance bit for bit, and neither
     the caption pass nor the gradient is computed. Both are computed only for the samples of a
-    batch whose own gate is open. `since` and `every` save comparisons, too: docs/speed.md says
+    batch whose own gate is open. `start` and `every` save comparisons, too: docs/speed.md says
     what they cost and what they miss.
 
     With the exact posterior mean the dissimilarity term is `-c3 * Cov(x0 | x) * grad_x0 sim`: the
@@ -60,7 +60,7 @@ class AntiMemorization:
             `lambda_min + (lambda_max - lambda_min) * exp(-t / 200)`, with t the training
             timestep of Stable Diffusion, 0..999, that has the same noise level. It stays low
             until late.
-        since: the first point at which anything is compared with the training set, such as
+        start: the first point at which anything is compared with the training set, such as
             `LogSNR(-3.0)`; before it the gate is shut. None, as in the papers: from the start.
         every: while a sample's gate is shut, one of so many evaluations is compared; while it is
             open, each. The papers compare at each.
@@ -74,7 +74,7 @@ class AntiMemorization:
     Source: Chen, Liu and Xu, 2024 (arXiv:2404.00922); Messina et al., 2025 (arXiv:2509.14934).
     """
 
-    index: Store
+    index: VectorIndex
     embedder: Embedder
     scale: float = 7.0
     c1: float = 4.0
@@ -86,7 +86,7 @@ class AntiMemorization:
     estimate: Estimate = "cond"
     gradient: Gradient = "denoiser"
     schedule: Literal["parabolic", "constant", "exponential"] = "parabolic"
-    since: LogSNR | Progress | Timestep | float | None = None
+    start: LogSNR | Progress | Timestep | float | None = None
     every: int = 1
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class AntiMemorization:
         ):
             if getattr(self, name) not in known:
                 raise BadSetting(f"{name} is one of {known}, got {getattr(self, name)!r}")
-        object.__setattr__(self, "since", check_due(self.since, self.every))
+        object.__setattr__(self, "start", check_due(self.start, self.every))
         self._like()  # refuses what cannot be compared
 
     @property
@@ -122,13 +122,13 @@ class AntiMemorization:
             risen = math.exp(-training_timestep(abar) / 200)
         return self.lambda_min + (self.lambda_max - self.lambda_min) * risen
 
-    def needs(self, moment: Moment) -> Needs:
+    def needs(self, moment: StepInfo) -> Needs:
         """Both halves, always; and no distance of earlier evaluations."""
         return "both"
 
     def __call__(self, step: Step) -> Guided:
         threshold = self.threshold(step.noise.abar)
-        rows = due(step, self.since, self.every)
+        rows = due(step, self.start, self.every)
         if len(rows) == 0:
             return Guided(self.scale, notes=noted(step, rows, None, threshold))
         compared = step.of(rows)
@@ -154,10 +154,12 @@ class AntiMemorization:
         scale = spread(self.scale - s1, to, b, self.scale)
         return Guided(scale, spread(delta, to, b, 0.0), notes)
 
-    def _like(self) -> Likeness:
-        return Likeness(self.index, self.embedder, self.scale, self.estimate, self.gradient)
+    def _like(self) -> SimilarityGradient:
+        return SimilarityGradient(
+            self.index, self.embedder, self.scale, self.estimate, self.gradient
+        )
 
-    def _away(self, step: Step, rows: Tensor, heard: Heard | None) -> Tensor:
+    def _away(self, step: Step, rows: Tensor, heard: EmbeddedEstimate | None) -> Tensor:
         """The dissimilarity step in x0 space, [b, *latent]; `rows` are those of the index."""
         alpha, sigma = step.noise.alpha, step.noise.sigma
         target = self.index.vectors(rows).to(step.x.device)

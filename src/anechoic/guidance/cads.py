@@ -10,7 +10,7 @@ from torch import Tensor
 from anechoic.errors import BadSetting
 from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.perturb import noise_like
-from anechoic.step import Guided, Prompt, Step
+from anechoic.guidance.step import Guided, Prompt, Step
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from anechoic.errors import BadSetting
-from anechoic.step import Guided, Moment, Needs, Step
+from anechoic.guidance.step import Guided, Needs, Step, StepInfo
 
 
 def check_scale(scale: float) -> None:
@@ -44,7 +44,7 @@ class ClassifierFree:
     def __post_init__(self) -> None:
         check_scale(self.scale)
 
-    def needs(self, moment: Moment) -> Needs:
+    def needs(self, moment: StepInfo) -> Needs:
         """Both halves, always; and no distance of earlier evaluations."""
         return "both"
 

@@ -8,27 +8,27 @@ import torch
 from torch import Tensor
 
 from anechoic.errors import BadSetting
-from anechoic.guidance.points import LogSNR, Point, Progress, Timestep, as_point
-from anechoic.step import Step
+from anechoic.guidance.step import Step
+from anechoic.guidance.triggers import LogSNR, Progress, Timestep, Trigger, as_point
 from anechoic.types import Neighbours
 
 Since = LogSNR | Progress | Timestep | float | None
 
 
-def due(step: Step, since: Since, every: int) -> Tensor:
+def due(step: Step, start: Since, every: int) -> Tensor:
     """Which samples are compared at this evaluation: their rows, on the device of the latents.
 
-    None before `since`. From then on a sample is compared as soon as none of its last `every - 1`
+    None before `start`. From then on a sample is compared as soon as none of its last `every - 1`
     evaluations was, or if its gate was open at the last one: a shut gate is looked at now and then,
     an open one each time. Each sample goes by its own history.
 
     Args:
         step: the evaluation.
-        since: the first point at which anything is compared; None: from the start.
+        start: the first point at which anything is compared; None: from the start.
         every: of how many evaluations one is compared while a gate is shut.
     """
     b, device = step.batch, step.x.device
-    if since is not None and not as_point(since).reached(step):
+    if start is not None and not as_point(start).reached(step):
         return torch.empty(0, dtype=torch.long, device=device)
     lately = step.history[len(step.history) - every + 1 :] if every > 1 else ()
     looked = torch.zeros(b, dtype=torch.bool)
@@ -76,12 +76,12 @@ def spread(values: Tensor, rows: Tensor, batch: int, rest: float) -> Tensor:
     return all_rows
 
 
-def check_due(since: Point | float | None, every: int) -> Point | None:
-    """`since` as a point.
+def check_due(start: Trigger | float | None, every: int) -> Trigger | None:
+    """`start` as a point.
 
     Raises:
-        BadSetting: `every` is below 1, or `since` no point.
+        BadSetting: `every` is below 1, or `start` no point.
     """
     if every < 1 or every != int(every):
         raise BadSetting(f"every is a number of evaluations of 1 or more, got {every}")
-    return None if since is None else as_point(since)
+    return None if start is None else as_point(start)

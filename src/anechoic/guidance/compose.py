@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from anechoic.errors import BadSetting
+from anechoic.guidance.base import Conditioning, Guidance, Sparing, needed
 from anechoic.guidance.interval import check_order
-from anechoic.guidance.points import BasinEdge, LogSNR, Point, Progress, Timestep, as_point
-from anechoic.step import Guided, Moment, Needs, Prompt, Step
-from anechoic.types import Conditioning, Guidance, Sparing, needed
+from anechoic.guidance.step import Guided, Needs, Prompt, Step, StepInfo
+from anechoic.guidance.triggers import BasinEdge, LogSNR, Progress, Timestep, Trigger, as_point
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Sequence:
         """The training set that one of them keeps away from, or None."""
         return _index(self.then) or _index(self.first)
 
-    def needs(self, moment: Moment) -> Needs:
+    def needs(self, moment: StepInfo) -> Needs:
         """Those of the method that is on; both, if one of them looks at earlier distances."""
         at = self.at
         if _looks_back(self) or isinstance(at, BasinEdge | float):
@@ -71,26 +71,26 @@ class Sequence:
 class During:
     """A method within an interval, another outside: by default the conditional estimate alone.
 
-    `During(ClassifierFree(scale), since, until)` is interval guidance.
+    `During(ClassifierFree(scale), start, stop)` is interval guidance.
 
     Args:
         guidance: the method inside.
-        since: the point it starts at; a plain number is a share of the schedule.
-        until: the point it ends at.
+        start: the point it starts at; a plain number is a share of the schedule.
+        stop: the point it ends at.
         outside: the method outside; None for scale 1, the conditional estimate alone.
 
     Source: after Kynkaanniemi et al., 2024 (arXiv:2404.07724).
     """
 
     guidance: Guidance
-    since: Progress | LogSNR | Timestep | BasinEdge | float = 0.0
-    until: Progress | LogSNR | Timestep | BasinEdge | float = 1.0
+    start: Progress | LogSNR | Timestep | BasinEdge | float = 0.0
+    stop: Progress | LogSNR | Timestep | BasinEdge | float = 1.0
     outside: Guidance | None = None
 
     def __post_init__(self) -> None:
-        for name in ("since", "until"):
+        for name in ("start", "stop"):
             object.__setattr__(self, name, as_point(getattr(self, name)))
-        check_order(self.since, self.until)
+        check_order(self.start, self.stop)
         _refuse_conditioning(self.guidance)
         _refuse_conditioning(self.outside)
 
@@ -99,23 +99,23 @@ class During:
         """The training set that one of them keeps away from, or None."""
         return _index(self.guidance) or _index(self.outside)
 
-    def needs(self, moment: Moment) -> Needs:
+    def needs(self, moment: StepInfo) -> Needs:
         """Those of the method that is on; both, if one of them looks at earlier distances."""
-        since, until = self.since, self.until
-        if _looks_back(self) or isinstance(since, BasinEdge | float):
+        start, stop = self.start, self.stop
+        if _looks_back(self) or isinstance(start, BasinEdge | float):
             return "both"
-        if isinstance(until, BasinEdge | float):
+        if isinstance(stop, BasinEdge | float):
             return "both"
-        if since.reached(moment) and not until.reached(moment):
+        if start.reached(moment) and not stop.reached(moment):
             return needed(self.guidance, moment)
         return "cond" if self.outside is None else needed(self.outside, moment)
 
     def __call__(self, step: Step) -> Guided:
-        def at(point: Point) -> Tensor:
+        def at(point: Trigger) -> Tensor:
             reached = torch.as_tensor(point.reached(step), device=step.x.device)
             return reached.expand(step.batch)
 
-        inside = at(as_point(self.since)) & ~at(as_point(self.until))
+        inside = at(as_point(self.start)) & ~at(as_point(self.stop))
         return chosen(step, inside, self.guidance, self.outside or (lambda step: Guided(1.0)))
 
 
@@ -154,7 +154,7 @@ class Prompted:
         assert isinstance(self.prompt, Conditioning)  # __post_init__ saw to it
         return self.prompt.condition(prompt)
 
-    def needs(self, moment: Moment) -> Needs:
+    def needs(self, moment: StepInfo) -> Needs:
         """Those of the method that guides."""
         return needed(self.guidance, moment)
 
@@ -197,7 +197,7 @@ def _guided(answer: Guided | Tensor, step: Step) -> Guided:
 
 def _looks_back(method: Guidance) -> bool:
     """Whether a method, or one inside it, may look at the distances of earlier evaluations."""
-    points = (getattr(method, name, None) for name in ("at", "since", "until"))
+    points = (getattr(method, name, None) for name in ("at", "start", "stop"))
     if not isinstance(method, Sparing) or any(isinstance(point, BasinEdge) for point in points):
         return True
     inner = (getattr(method, name, None) for name in ("first", "then", "guidance", "outside"))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from anechoic.errors import BadSetting
 from anechoic.guidance.cfg import check_scale
-from anechoic.guidance.points import LogSNR, Progress, Timestep, as_point
-from anechoic.step import Guided, Moment, Needs, Step
+from anechoic.guidance.step import Guided, Needs, Step, StepInfo
+from anechoic.guidance.triggers import LogSNR, Progress, Timestep, as_point
 
 
 @dataclass(frozen=True)
@@ -22,48 +22,48 @@ class Interval:
 
     Args:
         scale: guidance scale inside.
-        since: `LogSNR`, `Timestep` or `Progress` from which on it is guided; a plain number is a
+        start: `LogSNR`, `Timestep` or `Progress` from which on it is guided; a plain number is a
             share of the schedule.
-        until: the point at which guidance ends.
+        stop: the point at which guidance ends.
         both_halves: compute both outside, too, so that the trace has d_t everywhere.
 
     Source: Kynkaanniemi et al., 2024 (arXiv:2404.07724).
     """
 
     scale: float = 7.0
-    since: LogSNR | Progress | Timestep | float = LogSNR(-3.38)
-    until: LogSNR | Progress | Timestep | float = LogSNR(2.55)
+    start: LogSNR | Progress | Timestep | float = LogSNR(-3.38)
+    stop: LogSNR | Progress | Timestep | float = LogSNR(2.55)
     both_halves: bool = False
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
-        for name in ("since", "until"):
+        for name in ("start", "stop"):
             object.__setattr__(self, name, as_point(getattr(self, name)))
-        check_order(self.since, self.until)
+        check_order(self.start, self.stop)
 
-    def needs(self, moment: Moment) -> Needs:
+    def needs(self, moment: StepInfo) -> Needs:
         """The halves it needs: see `anechoic.types.Sparing`."""
         return "both" if self.both_halves or self._inside(moment) else "cond"
 
     def __call__(self, step: Step) -> Guided:
         return Guided(self.scale if self._inside(step) else 1.0)
 
-    def _inside(self, moment: Moment) -> bool:
-        since, until = self.since, self.until
-        assert not isinstance(since, float)  # __post_init__ made points of them
-        assert not isinstance(until, float)
-        return since.reached(moment) and not until.reached(moment)
+    def _inside(self, moment: StepInfo) -> bool:
+        start, stop = self.start, self.stop
+        assert not isinstance(start, float)  # __post_init__ made points of them
+        assert not isinstance(stop, float)
+        return start.reached(moment) and not stop.reached(moment)
 
 
-def check_order(since: object, until: object) -> None:
+def check_order(start: object, stop: object) -> None:
     """Refuse an interval that is empty.
 
     Raises:
         BadSetting: it ends where, or before, it starts.
     """
     for kind, of, sign in ((LogSNR, "value", 1), (Progress, "share", 1), (Timestep, "t", -1)):
-        if isinstance(since, kind) and isinstance(until, kind):
-            start, end = getattr(since, of), getattr(until, of)
-            if sign * start >= sign * end:
-                raise BadSetting(f"an interval that ends after it starts was expected, got {since} "
-                                 f"to {until}; swap them")  # fmt: skip
+        if isinstance(start, kind) and isinstance(stop, kind):
+            begin, end = getattr(start, of), getattr(stop, of)
+            if sign * begin >= sign * end:
+                raise BadSetting(f"an interval that ends after it starts was expected, got {start} "
+                                 f"to {stop}; swap them")  # fmt: skip

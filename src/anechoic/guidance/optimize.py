@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anechoic.errors import BadSetting, GuardError
 from anechoic.guidance.cfg import check_scale
-from anechoic.step import Guided, Prompt, Step
+from anechoic.guidance.step import Guided, Prompt, Step
 
 
 @dataclass(frozen=True)

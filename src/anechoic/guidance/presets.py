@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from anechoic.guidance.points import Timestep
+from anechoic.guidance.triggers import Timestep
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from anechoic.errors import BadSetting
+from anechoic.guidance.base import Conditioning, Guidance
 from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.checks import spread
-from anechoic.guidance.points import LogSNR, Progress, Timestep, as_point
-from anechoic.step import Guided, Moment, Needs, Step
-from anechoic.types import Conditioning, Guidance
+from anechoic.guidance.step import Guided, Needs, Step, StepInfo
+from anechoic.guidance.triggers import LogSNR, Progress, Timestep, as_point
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Screened:
         """The training set that the method inside keeps away from, or None."""
         return getattr(self.guidance, "index", None)
 
-    def needs(self, moment: Moment) -> Needs:
+    def needs(self, moment: StepInfo) -> Needs:
         """Both halves, always: the method inside may look at earlier distances."""
         return "both"
 
@@ -93,7 +93,7 @@ class Screened:
         delta = None if answer.delta is None else spread(answer.delta, rows, b, 0.0)
         return Guided(scale, delta, {**notes, "suspected": suspected})
 
-    def _reached(self, moment: Moment) -> bool:
+    def _reached(self, moment: StepInfo) -> bool:
         assert not isinstance(self.at, float)  # __post_init__ made a point of it
         return self.at.reached(moment)
 

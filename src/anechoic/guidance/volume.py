@@ -10,10 +10,10 @@ from torch import Tensor
 from anechoic.errors import BadSetting
 from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.checks import check_due, due, noted, spread, was_open
-from anechoic.guidance.likeness import Estimate, Gradient, Likeness
-from anechoic.guidance.points import LogSNR, Progress, Timestep
-from anechoic.step import Guided, Moment, Needs, Step
-from anechoic.types import Embedder, Store
+from anechoic.guidance.similarity import Estimate, Gradient, SimilarityGradient
+from anechoic.guidance.step import Guided, Needs, Step, StepInfo
+from anechoic.guidance.triggers import LogSNR, Progress, Timestep
+from anechoic.types import Embedder, VectorIndex
 
 RIDGE = 1e-4  # added to the Gram matrix, so that an exact copy has a volume and a direction
 
@@ -38,19 +38,19 @@ class GramVolume:
         strength: of the gradient, in the place of AMG's c3.
         k: neighbours that span the plane; as many as the index has, if it has fewer.
         threshold: cosine to the nearest clip over which the guidance acts.
-        estimate: see `Likeness`.
-        gradient: see `Likeness`.
+        estimate: see `SimilarityGradient`.
+        gradient: see `SimilarityGradient`.
         since, every: see `AntiMemorization`.
 
     Raises:
-        IndexMismatch, GuardError: see `Likeness`.
+        IndexMismatch, GuardError: see `SimilarityGradient`.
         BadSetting: a setting out of range.
 
     Source: no paper was found; a repository derived from that of Messina et al., 2025
     (arXiv:2509.14934), uses the measure. Gates and factors here are AMG's.
     """
 
-    index: Store
+    index: VectorIndex
     embedder: Embedder
     scale: float = 7.0
     strength: float = 10.0
@@ -58,7 +58,7 @@ class GramVolume:
     threshold: float = 0.5
     estimate: Estimate = "cond"
     gradient: Gradient = "denoiser"
-    since: LogSNR | Progress | Timestep | float | None = None
+    start: LogSNR | Progress | Timestep | float | None = None
     every: int = 1
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class GramVolume:
             raise BadSetting(f"k is a number of neighbours of 1 or more, got {self.k}")
         if not -1 <= self.threshold <= 1:
             raise BadSetting(f"threshold is a cosine in -1 to 1, got {self.threshold}")
-        object.__setattr__(self, "since", check_due(self.since, self.every))
+        object.__setattr__(self, "start", check_due(self.start, self.every))
         self._like()
 
     @property
@@ -77,12 +77,12 @@ class GramVolume:
         """Whether it acts through the unconditional estimate, too."""
         return self.estimate == "guided"
 
-    def needs(self, moment: Moment) -> Needs:
+    def needs(self, moment: StepInfo) -> Needs:
         """Both halves, always; and no distance of earlier evaluations."""
         return "both"
 
     def __call__(self, step: Step) -> Guided:
-        rows = due(step, self.since, self.every)
+        rows = due(step, self.start, self.every)
         if len(rows) == 0:
             return Guided(self.scale, notes=noted(step, rows, None, self.threshold))
         compared = step.of(rows)
@@ -102,8 +102,10 @@ class GramVolume:
         delta = spread(factor * gradient, rows[opened], step.batch, 0.0)
         return Guided(self.scale, delta, notes)
 
-    def _like(self) -> Likeness:
-        return Likeness(self.index, self.embedder, self.scale, self.estimate, self.gradient)
+    def _like(self) -> SimilarityGradient:
+        return SimilarityGradient(
+            self.index, self.embedder, self.scale, self.estimate, self.gradient
+        )
 
 
 def log_volume(emb: Tensor, others: Tensor, ridge: float = RIDGE) -> Tensor:

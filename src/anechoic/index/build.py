@@ -21,7 +21,7 @@ from anechoic.index.clips import Clip
 from anechoic.index.embedding import Windows, embed
 from anechoic.index.ending import put_in_place, require_free, settled, tidied, tidy
 from anechoic.index.manifest import NOTES, About, Manifest
-from anechoic.index.place import Place
+from anechoic.index.place import Storage
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Source, Unit, VectorUnit
 from anechoic.index.vectors import NO_DIRECTION
@@ -98,7 +98,7 @@ def build(
         IndexMismatch: no clips, or an embedding that has no direction.
         AnechoicError: as the source says of a clip that cannot be used.
     """
-    place = Place(work.folder)
+    place = Storage(work.folder)
     units = source.units()
     plan = _plan(source, work, about)
     made, built = _hash(plan, units), tidied(place)
@@ -110,7 +110,7 @@ def build(
     if place.exists(manifest.NAME):
         beside = replace(work, folder=f"{place.name}.new")
         built = build(source, beside, about, run=run, progress=progress)
-        put_in_place(Place(beside.folder), place)
+        put_in_place(Storage(beside.folder), place)
         return built
     with place.alone():
         _begin(place, plan)
@@ -145,7 +145,7 @@ def do_unit(unit: Unit | VectorUnit, work: Work, told: Callable[[int], None]) ->
     Raises:
         AnechoicError: as `build`.
     """
-    place = Place(work.folder)
+    place = Storage(work.folder)
     finished = list(_notes(place, unit))
     if finished and finished[-1].last:
         return
@@ -192,7 +192,7 @@ def _parts(
             return
 
 
-def _require_directions(place: Place, clips: Sequence[Clip], embeddings: np.ndarray) -> None:
+def _require_directions(place: Storage, clips: Sequence[Clip], embeddings: np.ndarray) -> None:
     norms = np.linalg.norm(embeddings, axis=1)
     bad = np.flatnonzero(~((norms > NO_DIRECTION) & np.isfinite(norms)))
     if len(bad):
@@ -216,12 +216,12 @@ class _Note:
     last: bool  # of its unit
 
 
-def clips_done(place: Place, unit: Unit | VectorUnit) -> int:
+def clips_done(place: Storage, unit: Unit | VectorUnit) -> int:
     """How many clips of a unit are in finished shards."""
     return sum(note.clips for note in _notes(place, unit))
 
 
-def _notes(place: Place, unit: Unit | VectorUnit) -> Iterator[_Note]:
+def _notes(place: Storage, unit: Unit | VectorUnit) -> Iterator[_Note]:
     """The finished shards of a unit, as far as it is what it was."""
     for number in count():
         try:
@@ -245,7 +245,7 @@ def _plan(source: Source, work: Work, about: About) -> dict[str, Any]:
     }
 
 
-def _begin(place: Place, plan: dict[str, Any]) -> None:
+def _begin(place: Storage, plan: dict[str, Any]) -> None:
     """Note what is being built; what was begun must be the same."""
     if not set(place.names(NOTES)) - {PLAN}:  # nothing is finished
         place.write(f"{NOTES}/{PLAN}", json.dumps(plan, indent=1).encode())
@@ -260,7 +260,7 @@ def _begin(place: Place, plan: dict[str, Any]) -> None:
 
 
 def _finish(
-    place: Place, units: Sequence[Unit | VectorUnit], plan: dict[str, Any], about: About
+    place: Storage, units: Sequence[Unit | VectorUnit], plan: dict[str, Any], about: About
 ) -> Manifest:
     """Write the manifest, and remove the notes."""
     noted = {unit.key: list(_notes(place, unit)) for unit in units}
@@ -302,7 +302,7 @@ def _hash(plan: dict[str, Any], units: Sequence[Unit | VectorUnit]) -> str:
     return manifest.hash_of([plan, [[unit.key, unit.identity] for unit in units]])
 
 
-def require_unique(place: Place, made: Sequence[Shard]) -> None:
+def require_unique(place: Storage, made: Sequence[Shard]) -> None:
     """Refuse two clips of one id, wherever they are; 8 bytes a clip are held.
 
     Raises:

@@ -27,7 +27,7 @@ from anechoic.errors import AnechoicError, BadSetting, CannotWrite
 from anechoic.index import build, shards
 from anechoic.index.build import PLAN, Run, Work, do_unit
 from anechoic.index.manifest import NOTES, Manifest
-from anechoic.index.place import Place
+from anechoic.index.place import Storage
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Unit, VectorUnit
 from anechoic.index.vectors import project
@@ -65,7 +65,7 @@ class _OverRay:
     def __call__(
         self, units: Sequence[Unit | VectorUnit], work: Work, told: Callable[[int], None]
     ) -> None:
-        place = Place(work.folder)
+        place = Storage(work.folder)
         begun = set(place.names(NOTES))
         done = [build.clips_done(place, unit) if f"{unit.key}-00000.json" in begun else 0
                 for unit in units]  # fmt: skip
@@ -90,7 +90,7 @@ class _OverRay:
                 f"no machine of the Ray cluster has {self.cpus:g} CPUs and {self.gpus:g} GPUs; ask "
                 "for less, or add one that has"
             )
-        plan = Place(work.folder).read(f"{NOTES}/{PLAN}")
+        plan = Storage(work.folder).read(f"{NOTES}/{PLAN}")
         items = [{"number": number, "unit": ray.cloudpickle.dumps(unit)}
                  for number, unit in enumerate(units)]  # fmt: skip
         made = data.from_items(items, override_num_blocks=min(len(items), BLOCKS)).map(
@@ -143,7 +143,7 @@ class _Builder:
         return replace(work, embedder=cache(work.embedder), device=device)
 
     def _do(self, number: int, unit: Unit | VectorUnit) -> int:
-        place = Place(self.work.folder)
+        place = Storage(self.work.folder)
         self._require_same(place)
         clips, last = build.clips_done(place, unit), time.monotonic()
         self._require_harmless(number, unit.key, clips)
@@ -173,7 +173,7 @@ class _Builder:
                 "the build again, with more CPUs for each worker or without that file"
             )
 
-    def _require_same(self, place: Place) -> None:
+    def _require_same(self, place: Storage) -> None:
         """Refuse a folder of that name which only this machine sees: its shards would be lost."""
         try:
             same = place.read(f"{NOTES}/{PLAN}") == self.plan
@@ -257,7 +257,7 @@ def _quiet(ray: Any) -> Iterator[None]:
 
 
 def encode(
-    place: Place, manifest: Manifest, trained: bytes, wanted: Sequence[Shard]
+    place: Storage, manifest: Manifest, trained: bytes, wanted: Sequence[Shard]
 ) -> Iterator[tuple[Shard, np.ndarray]]:
     """The codes of some shards, each encoded by a Ray task, in any order.
 
@@ -285,7 +285,7 @@ def encoded(name: str, shard: Shard, known: cluster.Shared) -> np.ndarray:
     from anechoic.index import structure
 
     trained, mean, dtype = known.value
-    table = shards.read_table(Place(name), shard)
+    table = shards.read_table(Storage(name), shard)
     centre = None if mean is None else torch.tensor(mean)
     rows = project(torch.from_numpy(shards.embeddings_of(table)), centre).numpy()
     # rounded as the vectors that one machine lays out and encodes

@@ -17,7 +17,7 @@ from anechoic.index.build import Progress, Run, Work, build, require_unique
 from anechoic.index.clips import Clip
 from anechoic.index.ending import forget, require_free
 from anechoic.index.manifest import Manifest
-from anechoic.index.place import Place
+from anechoic.index.place import Storage
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Source
 
@@ -46,7 +46,7 @@ def remove(
         IndexMismatch: nothing would be left, or the index is damaged.
         CannotWrite: the place is full, read-only, or in use.
     """
-    place = Place(folder)
+    place = Storage(folder)
     with place.alone():
         manifest = manifests.read(place)
         kept: list[Shard] = []
@@ -87,10 +87,10 @@ def add(
         IndexMismatch: embeddings of another length.
         AnechoicError: as `build`.
     """
-    place = Place(folder)
+    place = Storage(folder)
     with place.alone():
         manifest = manifests.read(place)
-        beside = Place(place.path(ADDED))
+        beside = Storage(place.path(ADDED))
         if beside.exists(manifests.NAME):
             beside.remove("")  # of a call that was stopped after it had moved the shards
         about = replace(manifest.about, centred=False)
@@ -116,7 +116,7 @@ def add(
 
 
 def _without(
-    place: Place, shard: Shard, unwanted: Callable[[Clip], bool]
+    place: Storage, shard: Shard, unwanted: Callable[[Clip], bool]
 ) -> tuple[Shard | None, list[str]]:
     """A shard without some clips, under another name; itself if it has none of them."""
     import pyarrow as pa
@@ -136,7 +136,7 @@ def _without(
     return shards.write(place, name, shards.clips_of(left), stored, count), withdrawn
 
 
-def _write(place: Place, manifest: Manifest, kept: Collection[Shard]) -> Manifest:
+def _write(place: Storage, manifest: Manifest, kept: Collection[Shard]) -> Manifest:
     """Write the new manifest, then remove the shards that it does not name."""
     written = replace(manifest, shards=tuple(kept))
     written.write(place)
@@ -166,7 +166,7 @@ def fetch(
         OutputExists: the folder holds something else.
         CannotWrite: it is full or read-only.
     """
-    place, copy = Place(where), Place(folder)
+    place, copy = Storage(where), Storage(folder)
     manifest = manifests.read(place)
     there = copy.names(shards.FOLDER)
     if not there:

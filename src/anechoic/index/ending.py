@@ -7,10 +7,10 @@ from pathlib import Path
 from anechoic.errors import OutputExists
 from anechoic.index import manifest, shards
 from anechoic.index.manifest import NOTES, Manifest
-from anechoic.index.place import Place
+from anechoic.index.place import Storage
 
 
-def require_free(place: Place, overwrite: bool = False) -> None:
+def require_free(place: Storage, overwrite: bool = False) -> None:
     """Refuse to build where something is that may not be replaced.
 
     Raises:
@@ -32,13 +32,13 @@ def require_free(place: Place, overwrite: bool = False) -> None:
         raise OutputExists(f"'{place.name}' is no index and is not replaced; name another output")
 
 
-def tidy(place: Place, built: Manifest) -> None:
+def tidy(place: Storage, built: Manifest) -> None:
     """Remove what a build leaves beside what it made; the notes last, which tell that it did."""
     forget(place, built)
     place.remove(NOTES)
 
 
-def tidied(place: Place) -> Manifest | None:
+def tidied(place: Storage) -> Manifest | None:
     """Tidy up after a build that was stopped when its manifest was written, if there is one."""
     if not (place.exists(manifest.NAME) and place.exists(NOTES)):
         return None
@@ -48,7 +48,7 @@ def tidied(place: Place) -> Manifest | None:
     return built
 
 
-def forget(place: Place, built: Manifest) -> None:
+def forget(place: Storage, built: Manifest) -> None:
     """Remove the shards that a manifest does not name."""
     wanted = {f"{shard.name}.parquet" for shard in built.shards}
     for name in place.names(shards.FOLDER):
@@ -56,10 +56,10 @@ def forget(place: Place, built: Manifest) -> None:
             place.remove(f"{shards.FOLDER}/{name}")
 
 
-def put_in_place(new: Place, place: Place) -> None:
+def put_in_place(new: Storage, place: Storage) -> None:
     """Rename a finished index on this machine, over the one that is there, if there is one."""
     with place.writing():
-        old = Place(f"{place.root}.old")
+        old = Storage(f"{place.root}.old")
         old.remove("")
         if place.exists():
             Path(place.root).rename(old.root)
@@ -67,9 +67,9 @@ def put_in_place(new: Place, place: Place) -> None:
         old.remove("")
 
 
-def settled(place: Place, plan: str) -> Manifest | None:
+def settled(place: Storage, plan: str) -> Manifest | None:
     """Finish a replacement that was stopped after its last shard, if there is one."""
-    new = Place(f"{place.root}.new")
+    new = Storage(f"{place.root}.new")
     if place.local is None or not new.exists(manifest.NAME):
         return None
     built = tidied(new) or manifest.read(new)

@@ -12,7 +12,7 @@ from typing import Any
 
 from anechoic import __version__
 from anechoic.errors import IndexMismatch
-from anechoic.index.place import Place
+from anechoic.index.place import Storage
 from anechoic.index.shards import Shard, damaged
 
 FORMAT = 2
@@ -60,7 +60,7 @@ class Manifest:
         """A hash of all rows, and of the mean that is taken off."""
         return hash_of([[shard.sha256 for shard in self.shards], self.mean])
 
-    def write(self, place: Place) -> None:
+    def write(self, place: Storage) -> None:
         """Write it: from now on the index is there.
 
         Raises:
@@ -77,7 +77,7 @@ class Manifest:
         place.write(NAME, (json.dumps(told, indent=1) + "\n").encode())
 
 
-def read(place: Place) -> Manifest:
+def read(place: Storage) -> Manifest:
     """The manifest of an index, which is checked against its own hash.
 
     Raises:

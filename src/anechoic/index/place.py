@@ -15,7 +15,7 @@ from anechoic.errors import CannotWrite
 BUILD_LOCK = ".lock"
 
 
-class Place:
+class Storage:
     """Files below one folder, by name; each is written whole or not at all.
 
     Args:

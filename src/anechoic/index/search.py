@@ -24,7 +24,7 @@ import torch
 from anechoic.errors import IndexMismatch
 from anechoic.index import shards, structure
 from anechoic.index.manifest import Manifest, hash_of
-from anechoic.index.place import Place
+from anechoic.index.place import Storage
 from anechoic.index.shards import Shard
 from anechoic.index.stored import StoredClips
 from anechoic.index.structure import Plan
@@ -35,7 +35,7 @@ RESIDENT = 2 * 2**30  # bytes of vectors that are searched in memory, where noth
 
 Progress = Callable[[str, int, int], None]  # what is being done, shards done, shards in all
 # codes of some shards, as they are made: elsewhere, with `distributed.encode`
-Encode = Callable[[Place, Manifest, bytes, Sequence[Shard]], Iterable[tuple[Shard, np.ndarray]]]
+Encode = Callable[[Storage, Manifest, bytes, Sequence[Shard]], Iterable[tuple[Shard, np.ndarray]]]
 
 
 def derive(
@@ -62,7 +62,7 @@ def derive(
         CannotWrite: the disk is full or read-only.
         IndexMismatch: the shards are damaged.
     """
-    place = Place(folder)
+    place = Storage(folder)
     place.remove(f"{FOLDER}/about.json")
     if plan.kind == "exact":
         place.remove(FOLDER)
@@ -129,7 +129,7 @@ def plan_of(folder: Path) -> Plan | None:
     return Plan(**about["plan"])
 
 
-def require_small(place: Place, manifest: Manifest) -> None:
+def require_small(place: Storage, manifest: Manifest) -> None:
     """Refuse to search in memory what is too large for it.
 
     Raises:
@@ -156,7 +156,7 @@ def stale(folder: Path, what: str) -> IndexMismatch:
     )
 
 
-def _lay_out(place: Place, manifest: Manifest, made: Path, progress: Progress) -> None:
+def _lay_out(place: Storage, manifest: Manifest, made: Path, progress: Progress) -> None:
     """Write the vectors and the clips of all shards, each as one file."""
     import pyarrow as pa
 
@@ -197,8 +197,8 @@ def _trained(made: Path, manifest: Manifest, plan: Plan, vectors: np.ndarray) ->
     note.unlink(missing_ok=True)
     rows = np.unique(np.linspace(0, len(vectors) - 1, plan.sample).round().astype(np.int64))
     trained = structure.train(vectors[rows].astype(np.float32), plan)
-    Place(made).write(file.name, trained)
-    Place(made).write(note.name, json.dumps(wanted).encode())
+    Storage(made).write(file.name, trained)
+    Storage(made).write(note.name, json.dumps(wanted).encode())
     shutil.rmtree(made / "codes")
     (made / "codes").mkdir()
     return trained
@@ -209,7 +209,12 @@ def _codes(made: Path, shard: Shard) -> Path:
 
 
 def _encode(
-    place: Place, made: Path, manifest: Manifest, trained: bytes, encode: Encode, progress: Progress
+    place: Storage,
+    made: Path,
+    manifest: Manifest,
+    trained: bytes,
+    encode: Encode,
+    progress: Progress,
 ) -> None:
     """Encode the shards whose codes are not there."""
     missing = [shard for shard in manifest.shards if not _codes(made, shard).exists()]
@@ -217,7 +222,7 @@ def _encode(
     for number, (shard, codes) in enumerate(encode(place, manifest, trained, missing), done + 1):
         buffer = io.BytesIO()
         np.save(buffer, codes)
-        Place(made / "codes").write(_codes(made, shard).name, buffer.getvalue())
+        Storage(made / "codes").write(_codes(made, shard).name, buffer.getvalue())
         progress("encoding", number, len(manifest.shards))
 
 
@@ -230,7 +235,7 @@ def _here(manifest: Manifest, vectors: np.ndarray) -> Encode:
     }
 
     def encode(
-        place: Place, manifest: Manifest, trained: bytes, wanted: Sequence[Shard]
+        place: Storage, manifest: Manifest, trained: bytes, wanted: Sequence[Shard]
     ) -> Iterable[tuple[Shard, np.ndarray]]:
         for shard in wanted:
             yield shard, structure.encode(trained, vectors[stretch[shard.name]].astype(np.float32))

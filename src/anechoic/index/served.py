@@ -19,7 +19,7 @@ from anechoic.errors import AnechoicError, BadSetting
 from anechoic.index import manifest as manifests
 from anechoic.index import shards
 from anechoic.index.clips import Clip
-from anechoic.index.place import Place
+from anechoic.index.place import Storage
 from anechoic.index.shards import Shard
 from anechoic.index.training import TrainingIndex
 from anechoic.index.vectors import Resident, project
@@ -50,7 +50,7 @@ def served(
         BadSetting: Ray is not installed, actors below 1 or more than shards, or no room for them.
         IndexMismatch: as `TrainingIndex.load`.
     """
-    place = Place(folder)
+    place = Storage(folder)
     manifest = manifests.read(place)
     stretches = split(manifest.shards, actors)
     with cluster.connected() as ray:
@@ -133,7 +133,7 @@ class Part:
         import pyarrow as pa
 
         cluster.enter(self.here)
-        place, start, tables = Place(self.name), 0, []
+        place, start, tables = Storage(self.name), 0, []
         mean = None if self.mean is None else torch.tensor(self.mean)
         vectors = torch.empty(_rows(self.stretch), self.dim)
         for shard in self.stretch:

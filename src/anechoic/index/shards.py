@@ -12,7 +12,7 @@ import numpy as np
 
 from anechoic.errors import IndexMismatch
 from anechoic.index.clips import Clip
-from anechoic.index.place import Place
+from anechoic.index.place import Storage
 
 FOLDER = "shards"
 DTYPES = ("float32", "float16")
@@ -31,7 +31,7 @@ class Shard:
 
 
 def write(
-    place: Place, name: str, clips: Sequence[Clip], embeddings: np.ndarray, count: int
+    place: Storage, name: str, clips: Sequence[Clip], embeddings: np.ndarray, count: int
 ) -> Shard:
     """Write rows as `shards/NAME.parquet`.
 
@@ -62,7 +62,7 @@ def write(
     return Shard(name, len(clips), count, len(data), hashlib.sha256(data).hexdigest())
 
 
-def read(place: Place, shard: Shard, *, check: bool = True) -> tuple[list[Clip], np.ndarray]:
+def read(place: Storage, shard: Shard, *, check: bool = True) -> tuple[list[Clip], np.ndarray]:
     """The rows of a shard, and their embeddings in float32 [n, d], unit norm.
 
     Args:
@@ -77,12 +77,12 @@ def read(place: Place, shard: Shard, *, check: bool = True) -> tuple[list[Clip],
     return clips_of(table), embeddings_of(table)
 
 
-def read_column(place: Place, shard: Shard, column: str) -> list[Any]:
+def read_column(place: Storage, shard: Shard, column: str) -> list[Any]:
     """One column of a shard, its hash unchecked: of a large one, little is read."""
     return _read(place, shard, [column], check=False).column(column).to_pylist()
 
 
-def read_table(place: Place, shard: Shard, *, check: bool = True) -> Any:
+def read_table(place: Storage, shard: Shard, *, check: bool = True) -> Any:
     """A shard as an Arrow table."""
     return _read(place, shard, None, check=check)
 
@@ -140,7 +140,7 @@ def _schema(dim: int, dtype: str) -> Any:
     )
 
 
-def read_bytes(place: Place, shard: Shard, *, check: bool = True) -> bytes:
+def read_bytes(place: Storage, shard: Shard, *, check: bool = True) -> bytes:
     """The file of a shard.
 
     Raises:
@@ -160,7 +160,7 @@ def read_bytes(place: Place, shard: Shard, *, check: bool = True) -> bytes:
     return data
 
 
-def _read(place: Place, shard: Shard, columns: list[str] | None, *, check: bool) -> Any:
+def _read(place: Storage, shard: Shard, columns: list[str] | None, *, check: bool) -> Any:
     import pyarrow.parquet as pq
     from pyarrow.lib import ArrowException
 
@@ -176,7 +176,7 @@ def _read(place: Place, shard: Shard, columns: list[str] | None, *, check: bool)
         raise damaged(place, f"{name} cannot be read: {error}") from error
 
 
-def damaged(place: Place, what: str) -> IndexMismatch:
+def damaged(place: Storage, what: str) -> IndexMismatch:
     """The error for files that are not what was written."""
     return IndexMismatch(
         f"index '{place.name}' is damaged or was edited ({what}); restore it, or rebuild it with "

@@ -24,7 +24,7 @@ from anechoic.index.clips import Clip, Sound
 from anechoic.index.embedding import Windows, embed
 from anechoic.index.ending import put_in_place, require_free
 from anechoic.index.manifest import About, Manifest
-from anechoic.index.place import Place
+from anechoic.index.place import Storage
 from anechoic.index.sources.protocol import Item
 from anechoic.index.vectors import Mapped, Resident, Vectors, project, require_directions
 from anechoic.types import Embedder, Neighbours
@@ -56,7 +56,7 @@ class TrainingIndex:
     mean: Tensor | None = None
     name: str = "in memory"
     _embeddings: Tensor | None = None  # as the embedder gave them; None: they are in the shards
-    _manifest: tuple[Place, Manifest] | None = None  # where it was read from
+    _manifest: tuple[Storage, Manifest] | None = None  # where it was read from
 
     def __post_init__(self) -> None:
         self.captions: Sequence[str] = getattr(self.clips, "captions", None) or [
@@ -343,9 +343,9 @@ class TrainingIndex:
         """
         if dtype not in shards.DTYPES:
             raise BadSetting(f"embeddings cannot be stored as '{dtype}'; use float32 or float16")
-        place = Place(folder)
+        place = Storage(folder)
         require_free(place, overwrite)
-        new = Place(f"{place.root}.new")
+        new = Storage(f"{place.root}.new")
         new.remove("")
         stored = self.embeddings.cpu().numpy().astype(dtype)
         made = []
@@ -373,7 +373,7 @@ class TrainingIndex:
             IndexMismatch: no index there, of another format, damaged or edited by hand, or of
                 another embedder.
         """
-        place = Place(folder)
+        place = Storage(folder)
         manifest = manifests.read(place)
         name = place.root.rsplit("/", 1)[-1]
         mean = None if manifest.mean is None else torch.tensor(manifest.mean)

@@ -1,0 +1,1 @@
+"""Where the attraction basin of memorized prompts ends: sweep, claims, page and figure."""

@@ -1,0 +1,139 @@
+"""A sweep for a reader, as a page in Markdown, and for a program, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from anechoic_lab.basin.claims import called, claims, curve, groups, sentence
+from anechoic_lab.basin.sweep import FALL, Judge, Scene, Sweep
+
+LEGEND = f"""\
+(a) and (b): similarity to the training set against the step at which classifier-free guidance
+starts. At step 0 it is plain guidance; at the last step it never starts. Before it starts, the
+prompt is not followed at all (zero CFG: the estimate without a prompt alone) or steered away from
+(opposite guidance). Where a start that late still returns the clip, the run was still inside the
+basin at that step; where similarity falls, the basin ends.
+
+(c) and (d): how far the estimates with and without the prompt are apart along a run, as
+d_t = ||eps_c - eps_u|| and as ||c - u|| of the x0 estimates. They are the same but for the factor
+alpha/sigma, which grows along the whole run. The short marks are the steps at which single runs
+make their transition: under {FALL:.0%} of the largest ||c - u|| so far in (a), (b) and (d), the
+paper's first local minimum of d_t in (c)."""
+
+
+def table(sweep: Sweep, judge: Judge) -> tuple[list[str], list[list[str]]]:
+    """Mean similarity at every sampled step, as columns and rows of text."""
+    kinds = [(before, group) for before in sweep.befores for group in groups(sweep)]
+    columns = ["step", "log-SNR", *(f"{called(before)}, {group}" for before, group in kinds)]
+    curves = [curve(sweep, judge.name, group, before) for before, group in kinds]
+    rows = [
+        [f"{step}", f"{sweep.log_snr[step]:.1f}" if step < len(sweep.log_snr) else "never starts",
+         *(f"{points[i].mean:.2f}" for points in curves)]
+        for i, step in enumerate(sweep.steps)
+    ]  # fmt: skip
+    return columns, rows
+
+
+def markdown(
+    sweep: Sweep, scene: Scene, figure: str, command: str, machine: Mapping[str, str]
+) -> str:
+    """The page: the figure, where the basin ends, the paper's claims, the circumstances.
+
+    Args:
+        sweep: what was measured.
+        scene: on what.
+        figure: where the figure is, as the page links to it.
+        command: that makes both.
+        machine: on which it was measured.
+    """
+    first = scene.judges[0]
+    lines = [
+        "# The attraction basin, on sound",
+        "",
+        "Jain et al. (2025, arXiv:2411.16738) explain replication by a basin: early in a run, "
+        "classifier-free guidance (CFG) draws memorized prompts to their training clip, and CFG "
+        "that starts after a transition point does not. Their figures 2 to 4, on sound. This page "
+        "and its figure are written by",
+        "",
+        "```sh",
+        command,
+        "```",
+        "",
+        f"![Similarity against the start of guidance, and c - u along the run]({figure})",
+        "",
+        LEGEND,
+        "",
+        "## Where the basin ends",
+        "",
+        *(f"- {sentence(sweep, first, before)}" for before in sweep.befores),
+        *_tables(sweep, scene.judges),
+        "",
+        "## What holds of the paper's claims",
+        *_claims(sweep, first),
+        "",
+        "## On what this was measured",
+        "",
+        *(f"- {key}: {value}" for key, value in {**about(sweep, scene), **machine}.items()),
+        "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def as_json(sweep: Sweep, scene: Scene) -> dict[str, Any]:
+    """Everything that was measured and said."""
+    return {
+        "about": about(sweep, scene),
+        "judges": [asdict(judge) for judge in scene.judges],
+        "sentences": [sentence(sweep, scene.judges[0], before) for before in sweep.befores],
+        "claims": [asdict(claim) for claim in claims(sweep, scene.judges[0])],
+        **asdict(sweep),
+    }
+
+
+def about(sweep: Sweep, scene: Scene) -> dict[str, str]:
+    """The circumstances that a figure depends on."""
+    captions = {
+        f"{group} prompts": "; ".join(p.caption for p in sweep.prompts if p.group == group)
+        for group in groups(sweep)
+    }
+    runs = len(sweep.prompts) * len(sweep.seeds) * (1 + len(sweep.befores) * (len(sweep.steps) - 1))
+    return {
+        **scene.about,
+        "guidance": f"CFG {sweep.scale:g}, after {' or '.join(map(called, sweep.befores))}",
+        "steps": f"{len(sweep.log_snr)} evaluations, {len(sweep.steps)} starts sampled",
+        "clips": f"{runs}, {scene.batch} at a time",
+        "seeds": ", ".join(map(str, sweep.seeds)),
+        **captions,
+        **{f"similarity {judge.name}": f"{judge.about}; {_copy(judge)}" for judge in scene.judges},
+        "intervals": "95 %, resampling prompts",
+    }
+
+
+def _tables(sweep: Sweep, judges: Sequence[Judge]) -> Iterator[str]:
+    for judge in judges:
+        columns, rows = table(sweep, judge)
+        yield from (
+            "",
+            f"Mean similarity by {judge.name}, CFG {sweep.scale:g} from that step on:",
+            "",
+        )
+        yield _row(columns)
+        yield "|" + "---|" * len(columns)
+        yield from map(_row, rows)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _claims(sweep: Sweep, judge: Judge) -> Iterator[str]:
+    for claim in claims(sweep, judge):
+        yield from ("", f"**{claim.text}** {claim.verdict[0].upper()}{claim.verdict[1:]}.", "")
+        yield from (f"- {text}" for text in claim.evidence)
+        yield f'- The verdict "reproduced" is given where {claim.rule}.'
+
+
+def _copy(judge: Judge) -> str:
+    return "no threshold" if judge.threshold is None else f"a copy from {judge.threshold:g}"

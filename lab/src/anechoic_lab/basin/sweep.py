@@ -1,0 +1,304 @@
+"""The attraction basin, measured: similarity against the step at which guidance starts.
+
+For each prompt and seed there is a run of plain classifier-free guidance, and for each weaker
+guidance (zero, opposite) runs that hold it until a step and follow classifier-free guidance from
+there on. Where similarity falls as that step moves on, the basin ends.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from anechoic import audio
+from anechoic.diffusers import fingerprint, guard
+from anechoic.diffusers.loading import load_pipeline
+from anechoic.diffusers.pipelines import adapter_for, call_arguments, waveforms
+from anechoic.errors import BadSetting, IndexMismatch
+from anechoic.guidance import ClassifierFree, Progress, TransitionPoint
+from anechoic.guidance.base import Guidance
+from anechoic.guidance.step import Record
+from anechoic.guidance.triggers import first_fall, first_minimum
+from anechoic_lab.bench.judges import COPY, Descriptor
+from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt
+
+ORDINARY = "ordinary"
+FALL = 0.5  # share of its maximum under which ||c - u|| is at the edge of the basin
+ANY_SCALE = 2.0  # what a pipeline is called with: inside a guard the guidance owns the scale
+
+
+# -------------------------------------------------------------------------------- what can be swept
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A batch that was generated and judged."""
+
+    scores: Sequence[Mapping[str, float]]  # of each clip, by judge
+    records: Sequence[Record]  # of each evaluation of the network
+
+
+class Generate(Protocol):
+    """Generate and judge one clip a prompt, each from a generator of its own at this seed."""
+
+    def __call__(self, captions: Sequence[str], seed: int, guidance: Guidance) -> Heard: ...
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A measure of how near a clip is to the training set; higher is nearer."""
+
+    name: str
+    about: str  # what is compared with what
+    threshold: float | None  # from which on a clip is a copy; None: not calibrated
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A model with its prompts and judges, ready to be swept."""
+
+    generate: Generate
+    judges: Sequence[Judge]  # `generate` scores by their names; the first is the one that tells
+    prompts: Sequence[BenchPrompt]  # of the groups "memorized" and "ordinary"
+    scale: float  # of classifier-free guidance
+    batch: int
+    about: Mapping[str, str]
+
+
+# ----------------------------------------------------------------------------------- what comes out
+
+
+@dataclass(frozen=True)
+class Take:
+    """One generation: guidance `before` until evaluation `step`, classifier-free from there on.
+
+    Step 0 is plain classifier-free guidance; the last step is `before` all along.
+    """
+
+    prompt: str  # the id of its `BenchPrompt`
+    group: str
+    seed: int
+    before: float
+    step: int
+    scores: Mapping[str, float]  # by judge
+
+
+@dataclass(frozen=True)
+class Course:
+    """How far the two halves of the network are apart along one run, and where that changes.
+
+    As eps = (x - alpha*x0)/sigma, d_t = ||eps_c - eps_u|| is ||c - u|| * alpha/sigma.
+    """
+
+    prompt: str
+    group: str
+    seed: int
+    guidance: float  # the scale that was held all along
+    distance: Sequence[float]  # d_t at each evaluation
+    norm: Sequence[float]  # ||c - u|| of the x0 estimates
+    minimum: int | None  # the paper's dynamic transition, first local minimum of d_t; None: none
+    fall: int | None  # first evaluation with ||c - u|| under `FALL` of its maximum so far
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All that a sweep measured."""
+
+    scale: float
+    befores: Sequence[float]
+    steps: Sequence[int]  # sampled ones, from 0 to the number of evaluations
+    log_snr: Sequence[float]  # at each evaluation
+    seeds: Sequence[int]
+    prompts: Sequence[BenchPrompt]
+    takes: Sequence[Take]  # of every prompt, seed, `before` and step
+    courses: Sequence[Course]  # of every prompt and seed, under `scale` and each of `befores`
+
+
+def sweep(
+    generate: Generate,
+    prompts: Sequence[BenchPrompt],
+    seeds: Sequence[int],
+    *,
+    scale: float,
+    befores: Sequence[float] = (0.0, -1.0),
+    points: int = 12,
+    batch: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Sweep:
+    """Generate and judge every prompt with guidance starting at every sampled step.
+
+    Args:
+        generate: makes and judges clips; its answers depend on its arguments alone.
+        prompts: of the groups "memorized" and "ordinary".
+        seeds: of the noise; every prompt under each.
+        scale: of classifier-free guidance, once it starts.
+        befores: the guidance until then; 0 is zero CFG, a negative one opposite guidance.
+        points: how many steps are sampled, evenly from 0 (plain guidance) to the last (guidance
+            never starts).
+        batch: clips that are generated at once.
+        progress: called with the number of clips that are done, and of all.
+
+    Raises:
+        BadSetting: no memorized prompt, no seed, or one of them twice; an unknown group; fewer than
+            two points; a guidance before the start that is not weaker than `scale`.
+
+    Source: Jain et al., 2025 (arXiv:2411.16738), figures 2 to 4.
+    """
+    require_prompts(prompts)
+    _require_distinct("seeds", seeds)
+    _require_distinct("guidances before the start", befores)
+    if not all(before < scale for before in befores):
+        raise BadSetting(f"guidance before the start is weaker than {scale:g}, got {befores}")
+    if points < 2 or batch < 1:
+        raise BadSetting(f"two points and a batch of one at least, got {points} and {batch}")
+    takes: list[Take] = []
+    courses: list[Course] = []
+    done = 0
+    for seed in seeds:
+        for part in (prompts[i : i + batch] for i in range(0, len(prompts), batch)):
+            captions = [prompt.caption for prompt in part]
+            plain = generate(captions, seed, ClassifierFree(scale))
+            log_snr = [record.noise.log_snr for record in plain.records]
+            steps = spaced(len(log_snr), points)
+            runs = {(before, step): plain for before in befores for step in steps}
+            total = len(prompts) * len(seeds) * (1 + len(befores) * (len(steps) - 1))
+            progress(done := done + len(part), total)
+            for before, step in runs:
+                if step:
+                    at = Progress(step / len(log_snr))
+                    transition = TransitionPoint(scale, before, at, both_halves=True)  # for d_t
+                    runs[before, step] = generate(captions, seed, transition)
+                    progress(done := done + len(part), total)
+            held = {scale: plain} | {before: runs[before, steps[-1]] for before in befores}
+            takes += _takes(part, seed, runs)
+            courses += _courses(part, seed, held)
+    return Sweep(scale, befores, steps, log_snr, list(seeds), prompts, takes, courses)
+
+
+def spaced(evaluations: int, points: int) -> list[int]:
+    """So many steps, as even as whole numbers are, from 0 to the number of evaluations.
+
+    >>> spaced(50, 6), spaced(3, 12)
+    ([0, 10, 20, 30, 40, 50], [0, 1, 2, 3])
+    """
+    return sorted({round(i * evaluations / (points - 1)) for i in range(points)})
+
+
+def require_prompts(prompts: Sequence[BenchPrompt]) -> None:
+    """Refuse prompts that cannot be swept.
+
+    Raises:
+        BadSetting: an unknown group, no memorized prompt, or one that is there twice.
+    """
+    strange = {prompt.group for prompt in prompts} - {MEMORIZED, ORDINARY}
+    if strange:
+        raise BadSetting(f"prompts are {MEMORIZED} or {ORDINARY}, got {', '.join(sorted(strange))}")
+    if MEMORIZED not in {prompt.group for prompt in prompts}:
+        raise BadSetting("a memorized prompt or more was expected, got none: name one")
+    _require_distinct("prompts", [prompt.id for prompt in prompts])
+
+
+def _require_distinct(name: str, values: Sequence[Any]) -> None:
+    if not values or len(set(values)) < len(values):
+        raise BadSetting(f"one or more {name} were expected, each once, got {list(values)}")
+
+
+def _takes(
+    part: Sequence[BenchPrompt], seed: int, runs: Mapping[tuple[float, int], Heard]
+) -> Iterator[Take]:
+    for (before, step), heard in runs.items():
+        for prompt, scores in zip(part, heard.scores, strict=True):
+            yield Take(prompt.id, prompt.group, seed, before, step, dict(scores))
+
+
+def _courses(
+    part: Sequence[BenchPrompt], seed: int, held: Mapping[float, Heard]
+) -> Iterator[Course]:
+    for guidance, heard in held.items():
+        distance = zip(*(record.distances for record in heard.records), strict=True)
+        norm = zip(*(record.norms for record in heard.records), strict=True)
+        for prompt, distances, norms in zip(part, distance, norm, strict=True):
+            yield Course(
+                prompt=prompt.id,
+                group=prompt.group,
+                seed=seed,
+                guidance=guidance,
+                distance=list(distances),
+                norm=list(norms),
+                minimum=first_minimum(distances),
+                fall=first_fall(norms, FALL),
+            )
+
+
+# ----------------------------------------------------------------------------- any model as a scene
+
+
+def open_scene(
+    model: str,
+    index: str,
+    prompts: Sequence[BenchPrompt],
+    *,
+    scale: float = 7.0,
+    steps: int | None = None,
+    seconds: float | None = None,
+    batch: int = 1,
+    device: str | None = None,
+    dtype: str = "float32",
+) -> Scene:
+    """Any pipeline, judged by the similarity of its index to the nearest training clip.
+
+    Args:
+        model: folder or hub id of a diffusers pipeline.
+        index: folder of the index of its training set.
+        prompts: of the groups "memorized" and "ordinary".
+        scale: of classifier-free guidance.
+        steps: of the sampler, by default the pipeline's own.
+        seconds: length of the sound, by default the model's longest.
+        batch: clips that are generated at once.
+        device, dtype: as `load_pipeline`.
+
+    Raises:
+        IndexMismatch: the index is of another model's training set.
+        AnechoicError: anything else of it that cannot be used.
+    """
+    require_prompts(prompts)
+    descriptor = Descriptor.load(index)
+    pipe = load_pipeline(model, device, dtype)
+    pipe.set_progress_bar_config(disable=True)
+    store, own = descriptor.index, fingerprint(pipe)
+    if store.model and store.model != own:
+        raise IndexMismatch(
+            f"index '{store.name}' holds the training clips of model '{store.model}', but this one "
+            f"is '{own}': similarity to the wrong clips says nothing; use this model's own index"
+        )
+    arguments = call_arguments(pipe, ANY_SCALE, steps, seconds)
+    sample_rate = adapter_for(pipe).sample_rate
+    judge = Judge(descriptor.embedder.name, f"nearest of {descriptor.about}",
+                  store.thresholds.get(COPY))  # fmt: skip
+
+    def generate(captions: Sequence[str], seed: int, guidance: Guidance) -> Heard:
+        with guard(pipe, guidance) as trace:
+            wavs = _call(pipe, captions, seed, arguments)
+        for wav, caption in zip(wavs, captions, strict=True):
+            audio.require_sound(wav, f"what was generated for '{caption}'")
+        scores = [{judge.name: descriptor.nearest(wav, sample_rate).score} for wav in wavs]
+        return Heard(scores, trace.records)
+
+    length = "the model's longest" if seconds is None else f"{seconds:g} s"
+    about = {"model": f"{model} ({own}), {dtype} on {pipe.device.type}, {length}"}
+    return Scene(generate, [judge], prompts, scale, batch, about)
+
+
+def _call(pipe: Any, captions: Sequence[str], seed: int, arguments: Mapping[str, Any]) -> Tensor:
+    """Sound [b, c, t] on the CPU; what stands beside a clip in the batch does not change it."""
+    # on the CPU, whose noise is the same for every device
+    generators = [torch.Generator().manual_seed(seed) for _ in captions]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding, at each start
+        made = pipe(list(captions), generator=generators, **arguments)
+    return waveforms(made).float().cpu()

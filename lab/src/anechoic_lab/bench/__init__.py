@@ -1,0 +1,18 @@
+"""Methods x scenarios x seeds on any model: a resumable run, one table, one plot."""
+
+from anechoic_lab.bench.plan import Method, Plan, presets
+from anechoic_lab.bench.run import Results, run
+from anechoic_lab.bench.subject import BenchPrompt, SampleScore, Source, Task, open_task
+
+__all__ = [
+    "BenchPrompt",
+    "Method",
+    "Plan",
+    "Results",
+    "SampleScore",
+    "Source",
+    "Task",
+    "open_task",
+    "presets",
+    "run",
+]

@@ -1,0 +1,328 @@
+"""Any diffusers pipeline as the subject of a bench: with an index, prompts, and judges by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anechoic import audio
+from anechoic.audit.prompts import PromptFile
+from anechoic.diffusers import fingerprint, guard
+from anechoic.diffusers.loading import load_pipeline
+from anechoic.diffusers.pipelines import adapter_for, call_arguments, waveforms
+from anechoic.embedders import embedder
+from anechoic.errors import BadAudio, IndexMismatch, UnknownEmbedder
+from anechoic.guidance import registry
+from anechoic.guidance.base import Guidance
+from anechoic.metrics import leave_one_out
+from anechoic.types import Embedder
+from anechoic_lab.bench.judges import Judges
+from anechoic_lab.bench.plan import Method
+from anechoic_lab.bench.subject import BenchPrompt, SampleScore
+from anechoic_lab.metrics import cosine_per_pair
+
+SCALE = 7.0
+WARM_UP_STEPS = 3  # before anything is timed
+
+
+def open_pipeline(
+    model: str,
+    index: str,
+    prompts: str,
+    *,
+    judges: tuple[str, ...] = (),
+    adherence: str | None = None,
+    quality: str | None = None,
+    reference: str | None = None,
+    threshold: float | None = None,
+    scale: float = SCALE,
+    seconds: float | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+) -> PipelineSubject:
+    """Open a pipeline with all that judges it.
+
+    Args:
+        model: folder or hub id of a diffusers pipeline.
+        index: folder of the index of its training set, by the descriptor that guides.
+        prompts: file of prompts (`PromptFile`).
+        judges: folders of indexes of the same clips by other embedders.
+        adherence: embedder of sound and text, such as "clap"; by default adherence is not
+            measured.
+        quality: embedder of FAD and KAD; by default that of the index.
+        reference: folder of real sound for FAD and KAD; by default the training set.
+        threshold: similarity from which on a clip is a copy; by default the index's own.
+        scale: guidance scale, of the plain pipeline and of methods that set none.
+        seconds: length of the sound; by default the model's longest.
+        device, dtype: as `load_pipeline`.
+
+    Raises:
+        AnechoicError: anything of it that cannot be used.
+    """
+    asked = PromptFile(prompts)
+    judged = Judges.load(index, judges, threshold)
+    guide = judged.guide.embedder
+    text = None if adherence is None else embedder(adherence)
+    if text is not None and not hasattr(text, "text"):
+        raise UnknownEmbedder(
+            f"adherence needs an embedder of sound and text, and '{adherence}' embeds sound alone; "
+            "take 'clap'"
+        )
+    pipe = load_pipeline(model, device, dtype)
+    pipe.set_progress_bar_config(disable=True)
+    _require_own(judged, pipe)
+    return PipelineSubject(
+        name=model,
+        pipe=pipe,
+        prompt_file=asked,
+        judges=judged,
+        adherence=text,
+        quality=guide if quality in (None, guide.name) else embedder(str(quality)),
+        reference_folder=None if reference is None else Path(reference),
+        scale=scale,
+        seconds=seconds,
+    )
+
+
+@dataclass(eq=False)
+class PipelineSubject:
+    """A pipeline to bench; `open_pipeline` makes one."""
+
+    name: str
+    pipe: Any
+    prompt_file: PromptFile
+    judges: Judges
+    adherence: Any  # an embedder with `text`, or None
+    quality: Embedder
+    reference_folder: Path | None
+    scale: float
+    seconds: float | None
+
+    def __post_init__(self) -> None:
+        self.scenarios = self.prompt_file.scenarios
+        self.sample_rate = adapter_for(self.pipe).sample_rate
+        self.waveforms = self.judges.hears_waveforms
+        self._warm = False
+        self._dtype = next(adapter_for(self.pipe).network.parameters()).dtype
+
+    def about(self) -> Mapping[str, str]:
+        text = self.adherence and f"cosine of prompt and sound by {_called(self.adherence)}"
+        length = "the model's longest" if self.seconds is None else f"{self.seconds:g} s"
+        return {
+            "model": f"{self.name} ({fingerprint(self.pipe)}), {self._dtype} on "
+            f"{self.pipe.device.type}, scale {self.scale:g}, {length}",
+            "similarity": f"nearest of {self.judges.guide.about}",
+            "copy": f"similarity of {self.judges.threshold:g} or more",
+            **{name: f"nearest of {judge.about}" for name, judge in self.judges.others.items()},
+            "waveform": "peak of the normalised cross-correlation with the nearest clips"
+            if self.waveforms else "not measured: the sounds of the index cannot be read",
+            "adherence": text or "not measured",
+            "quality": f"{_called(self.quality)} against {self._reference_name}",
+        }  # fmt: skip
+
+    def fingerprint(self, scenario: str) -> str:
+        """A hash of the weights of all parts, the index and the judges, and the settings."""
+        settings = {
+            "about": {k: v for k, v in self.about().items() if k not in ("model", "quality")},
+            "scheduler": dict(self.pipe.scheduler.config),
+            "device": self.pipe.device.type,
+            "threshold": self.judges.threshold,
+            "quality": _called(self.quality),
+            "scale": self.scale,
+            "seconds": self.seconds,
+        }
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+        digest.update(self._weights.encode())
+        for judge in (self.judges.guide, *self.judges.others.values()):
+            digest.update(judge.index.content.encode())
+        for file in self._reference_files:
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
+
+    def prompts(self, scenario: str, split: str) -> Sequence[BenchPrompt]:
+        return [
+            BenchPrompt(line["id"] or line["caption"], line["caption"], line["group"])
+            for line in self.prompt_file.of(scenario, split)
+        ]
+
+    def guidance(self, scenario: str, method: Method) -> Guidance | None:
+        guide = self.judges.guide
+        given = {"index": guide.index, "embedder": guide.embedder, "scale": self.scale}
+        return registry.build(method.guard, method.settings, given) if method.guard else None
+
+    def generate(
+        self,
+        scenario: str,
+        prompts: Sequence[BenchPrompt],
+        seed: int,
+        method: Method,
+        steps: int | None,
+    ) -> Sequence[SampleScore]:
+        captions = [prompt.caption for prompt in prompts]
+        made = self._make(captions, seed, self.guidance(scenario, method), steps)
+        with torch.no_grad():
+            return list(self._judged(prompts, seed, *made))
+
+    @torch.no_grad()
+    def reference(self, scenario: str) -> Sequence[Sequence[float]]:
+        index = self.judges.guide.index
+        if self._reference_files:
+            return [self._embed(*audio.read(file)) for file in self._reference_files]
+        if self.quality.name == index.embedder_name:
+            return index.embeddings.tolist()
+        if self.waveforms:
+            files = dict.fromkeys(index.file(row) for row in range(len(index)))
+            return [self._embed(*audio.read(file)) for file in files if file]
+        return ()
+
+    def baseline(self, scenario: str) -> Sequence[float]:
+        """Leave one out; windows of one clip are not compared with each other."""
+        index = self.judges.guide.index
+        vectors = index.vectors(torch.arange(len(index)))
+        return leave_one_out(vectors, groups=[clip.id for clip in index.clips]).tolist()
+
+    # ------------------------------------------------------------------------------- one batch
+
+    def _make(
+        self, captions: list[str], seed: int, guidance: Guidance | None, steps: int | None
+    ) -> tuple[Tensor, float, float]:
+        """Sound [b, c, t] on the CPU, and seconds and passes through the network a clip.
+
+        Every sample has a generator of its own, so that it does not matter what stands beside it.
+        """
+        if not self._warm:  # the first call of a process also loads kernels
+            self._warm = True
+            self._call(captions[:1], seed, WARM_UP_STEPS)
+        if guidance is None:
+            rows = 0
+
+            connection = adapter_for(self.pipe)
+
+            def count(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                nonlocal rows
+                rows += len(connection.arguments(args, kwargs)[connection.adapter.x])
+
+            handle = connection.network.register_forward_pre_hook(count, with_kwargs=True)
+            try:
+                wav, seconds = self._call(captions, seed, steps)
+            finally:
+                handle.remove()
+            return wav, seconds, rows / len(captions)
+        with guard(self.pipe, guidance) as trace:
+            wav, seconds = self._call(captions, seed, steps)
+        return wav, seconds, sum(record.passes for record in trace.records)
+
+    def _call(self, captions: list[str], seed: int, steps: int | None) -> tuple[Tensor, float]:
+        arguments = call_arguments(self.pipe, self.scale, steps, self.seconds)
+        generators = [torch.Generator().manual_seed(seed) for _ in captions]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding
+            start = time.perf_counter()
+            made = self.pipe(captions, generator=generators, **arguments)
+            wav = waveforms(made).float().cpu()  # waits for the device
+        return wav, (time.perf_counter() - start) / len(captions)
+
+    def _judged(
+        self,
+        prompts: Sequence[BenchPrompt],
+        seed: int,
+        wavs: Tensor,
+        seconds: float,
+        evaluations: float,
+    ) -> Iterator[SampleScore]:
+        wavs = wavs.to(self.pipe.device)  # where the judges are quick
+        kept = self._adherence([prompt.caption for prompt in prompts], wavs)
+        for prompt, wav, adherence in zip(prompts, wavs, kept, strict=True):
+            audio.require_sound(wav, f"what was generated for '{prompt.caption}'")
+            similarity, scores = self.judges(wav, self.sample_rate, prompt.caption, self.waveforms)
+            yield SampleScore(
+                prompt=prompt.id,
+                caption=prompt.caption,
+                group=prompt.group,
+                seed=seed,
+                similarity=similarity,
+                copied=similarity >= self.judges.threshold,
+                seconds=seconds,
+                evaluations=evaluations,
+                adherence=adherence,
+                scores=scores,
+                quality=self._embed(wav, self.sample_rate),
+            )
+
+    def _adherence(self, captions: list[str], wavs: Tensor) -> Sequence[float | None]:
+        if self.adherence is None:
+            return [None] * len(captions)
+        sound = self.adherence(wavs, self.sample_rate)
+        return cosine_per_pair(self.adherence.text(captions), sound).tolist()
+
+    def _embed(self, wav: Tensor, sample_rate: int) -> list[float]:
+        return self.quality(wav[None], sample_rate)[0].tolist()
+
+    # --------------------------------------------------------------------------- what it is made of
+
+    @cached_property
+    def _weights(self) -> str:
+        digest = hashlib.sha256()
+        for name, part in sorted(self.pipe.components.items()):
+            digest.update(f"{name} {type(part).__name__}".encode())
+            if isinstance(part, nn.Module):
+                for key, value in sorted(part.state_dict().items()):
+                    digest.update(f"{key} {value.dtype} {list(value.shape)}".encode())
+                    digest.update(_bytes(value))
+            elif hasattr(part, "get_vocab"):
+                digest.update(json.dumps(part.get_vocab(), sort_keys=True).encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def _reference_files(self) -> list[Path]:
+        if self.reference_folder is None:
+            return []
+        files = sorted(
+            file for file in self.reference_folder.rglob("*")
+            if file.suffix.lower() in audio.SUFFIXES
+        )  # fmt: skip
+        if len(files) < 2:
+            raise BadAudio(
+                "a reference of two sound files or more was expected, and "
+                f"'{self.reference_folder}' has {len(files)}; check the path"
+            )
+        return files
+
+    @property
+    def _reference_name(self) -> str:
+        if self.reference_folder is not None:
+            return f"{len(self._reference_files)} clips of {self.reference_folder}"
+        if self.waveforms or self.quality.name == self.judges.guide.index.embedder_name:
+            return "the training set"
+        return "nothing: not measured"
+
+
+def _require_own(judges: Judges, pipe: Any) -> None:
+    """Refuse an index of another model's training set."""
+    for judge in (judges.guide, *judges.others.values()):
+        if judge.index.model and judge.index.model != (own := fingerprint(pipe)):
+            raise IndexMismatch(
+                f"index '{judge.index.name}' holds the training clips of model "
+                f"'{judge.index.model}', but this one is '{own}': a verdict by the wrong clips "
+                "says nothing; use this model's own index"
+            )
+
+
+def _called(embedder: Embedder) -> str:
+    revision = getattr(embedder, "revision", None)
+    return f"{embedder.name} at {revision}" if revision else embedder.name
+
+
+def _bytes(value: Tensor) -> bytes:
+    """A tensor's own bytes, in any number format."""
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,273 @@
+"""Running a bench: the cells that are missing, over processes; what is finished is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from anechoic import cluster
+from anechoic.environment import machine
+from anechoic.errors import AnechoicError, BadSetting
+from anechoic.processes import processes, threads_each
+from anechoic_lab.bench import cells
+from anechoic_lab.bench.cells import Finished, Trial
+from anechoic_lab.bench.plan import Method, Plan
+from anechoic_lab.bench.subject import BenchPrompt, SampleScore, Source, Task, open_task
+
+KEPT = "what was finished is kept; start the bench again to go on from there"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a subject says before anything is generated."""
+
+    name: str
+    about: Mapping[str, str]
+    prompts: Mapping[str, Sequence[BenchPrompt]]  # by scenario
+    fingerprints: Mapping[str, str]  # by scenario
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that was measured, in the order of the plan."""
+
+    plan: Plan
+    layout: Layout
+    rows: Mapping[tuple[str, str], Sequence[SampleScore]]  # by scenario and method
+    reference: Mapping[str, Sequence[Sequence[float]]]  # by scenario, quality embeddings [m, d]
+    baseline: Mapping[str, Sequence[float]]  # by scenario
+    machines: Sequence[Mapping[str, str]]  # that computed the cells, each once
+    computed: int  # cells that were missing
+
+
+def run(
+    plan: Plan,
+    source: Source,
+    work: Path,
+    *,
+    jobs: int = 1,
+    engine: str = "local",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    note: Callable[[str], None] = lambda sentence: None,
+) -> Results:
+    """Run what is missing of a bench.
+
+    Every finished cell is a file in `work`; killed at any moment and started again, it goes on
+    from there. The results are the same in any number of processes, but for the seconds.
+
+    Worker processes import the caller's main module: in a script, call this under
+    `if __name__ == "__main__":`.
+
+    Args:
+        plan: what to run.
+        source: on what; each process opens it for itself.
+        work: folder of finished cells, made if it is not there. Plans may share it: a cell
+            belongs to whoever asks for the same.
+        jobs: processes, among which the threads are split.
+        engine: "local", or "ray": the processes are tasks on a Ray cluster, whose machines share
+            the work folder and what the source names; a task whose worker is killed runs again.
+        progress: told how many cells are done, of how many, at the start and after each.
+        note: told in a sentence of every file that is not trusted.
+
+    Raises:
+        BadSetting: jobs below 1, no such engine, a work folder that another bench is using, no
+            prompts, or what the subject refuses.
+        AnechoicError: a cell that failed, named; what was finished is kept.
+    """
+    cluster.require_engine(engine)
+    (work / "cells").mkdir(parents=True, exist_ok=True)
+    workers = cluster.tasks if engine == "ray" else processes
+    with _alone(work), workers(jobs) as pool:
+        if engine == "local" and not any((work / "cells").iterdir()):
+            # there is work for all: the others open the subject while one tells what there is
+            for _ in range(jobs - 1):
+                pool.submit(_open, source)
+        layout = _layout(plan, source, pool)
+        wanted = {cell.identity: cell for cell in _cells(plan, layout)}
+        finished = {name: found for name, cell in wanted.items()
+                    if (found := _trusted(work, cell, note))}  # fmt: skip
+        missing = [cell for name, cell in wanted.items() if name not in finished]
+        progress(len(finished), len(wanted))
+        how = f"{jobs} x {threads_each(jobs)} threads"
+        if isinstance(pool, cluster.Tasks):
+            how = f"{jobs} Ray tasks x {pool.share.cpus} threads"
+        for cell in _computed(pool, source, work, missing, how):
+            if (found := _trusted(work, cell, note)) is None:
+                raise AnechoicError(f"{cell}: its file is not what was written; check the disk")
+            finished[cell.identity] = found
+            progress(len(finished), len(wanted))
+    return _results(plan, layout, finished, len(missing))
+
+
+# ---------------------------------------------------------------------------- what there is to do
+
+
+def _layout(plan: Plan, source: Source, pool: Executor) -> Layout:
+    layout = _answer(pool.submit(_describe, source, plan), f"subject '{source.name}'")
+    for scenario, prompts in layout.prompts.items():
+        if not prompts:
+            raise BadSetting(f"scenario '{scenario}' has no prompts in the split '{plan.split}'")
+        ids = [prompt.id for prompt in prompts]
+        if twice := [name for name in ids if ids.count(name) > 1]:
+            raise BadSetting(f"scenario '{scenario}' has two prompts called '{twice[0]}'")
+    return layout
+
+
+def _cells(plan: Plan, layout: Layout) -> Iterator[Trial]:
+    """All cells, so ordered that what is there first compares all methods."""
+    for scenario, fingerprint in layout.fingerprints.items():
+        yield Trial("reference", scenario, fingerprint)
+        yield Trial("baseline", scenario, fingerprint)
+    for seed in plan.seeds:
+        for scenario, prompts in layout.prompts.items():
+            for batch in _batches(prompts, plan.batch):
+                for method in plan.methods:
+                    yield _cell(plan, layout, scenario, method, seed, batch)
+
+
+def _cell(
+    plan: Plan,
+    layout: Layout,
+    scenario: str,
+    method: Method,
+    seed: int,
+    prompts: Sequence[BenchPrompt],
+) -> Trial:
+    return Trial(
+        "rows", scenario, layout.fingerprints[scenario], method, seed, tuple(prompts), plan.steps
+    )
+
+
+def _batches(prompts: Sequence[BenchPrompt], size: int) -> Iterator[Sequence[BenchPrompt]]:
+    return (prompts[first : first + size] for first in range(0, len(prompts), size))
+
+
+def _trusted(work: Path, cell: Trial, note: Callable[[str], None]) -> Finished | None:
+    """What a cell's file holds, if it is there and can be trusted."""
+    found = cells.read(work, cell)
+    if isinstance(found, str):
+        note(f"'{cells.path_of(work, cell)}' is computed again: {found}")
+        return None
+    return found
+
+
+def _results(
+    plan: Plan, layout: Layout, finished: Mapping[str, Finished], computed: int
+) -> Results:
+    def values(kind: cells.Kind, scenario: str) -> Sequence[Sequence[float]]:
+        return finished[Trial(kind, scenario, layout.fingerprints[scenario]).identity].values
+
+    rows = {
+        (scenario, method.name): [
+            row
+            for seed in plan.seeds
+            for batch in _batches(prompts, plan.batch)
+            for row in finished[_cell(plan, layout, scenario, method, seed, batch).identity].rows
+        ]
+        for scenario, prompts in layout.prompts.items()
+        for method in plan.methods
+    }
+    machines = {tuple(cell.machine.items()): cell.machine for cell in finished.values()}
+    return Results(
+        plan,
+        layout,
+        rows,
+        reference={scenario: values("reference", scenario) for scenario in layout.prompts},
+        baseline={scenario: [value for (value,) in values("baseline", scenario)]
+                  for scenario in layout.prompts},
+        machines=[machines[key] for key in sorted(machines)],
+        computed=computed,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------- processes
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Hold the work folder; the lock ends with the process, however it ends."""
+    try:
+        with FileLock(work / "bench.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise BadSetting(
+            f"another bench is at work in '{work}'; wait for it, or name another '--work'"
+        ) from error
+
+
+def _computed(
+    pool: Executor, source: Source, work: Path, missing: Sequence[Trial], how: str
+) -> Iterator[Trial]:
+    """Compute cells and write their files; each as it is done."""
+    running = {pool.submit(_compute, source, work, cell, how): cell for cell in missing}
+    for future in as_completed(running):
+        _answer(future, str(running[future]))
+        yield running[future]
+
+
+def _answer(future: Future[Any], what: str) -> Any:
+    try:
+        return future.result()
+    except BrokenExecutor as error:
+        raise AnechoicError(
+            f"a worker process died, as one does that is killed or out of memory, at {what} or "
+            f"beside it; {KEPT}, with fewer '--jobs' if memory is short"
+        ) from error
+    except AnechoicError as error:
+        raise type(error)(f"{what}: {error}") from error
+    except Exception as error:  # of any library beneath a subject
+        raise AnechoicError(f"{what}: {type(error).__name__}: {error}; {KEPT}") from error
+
+
+# ------------------------------------------------------------------------------ inside a process
+
+
+@cache
+def _opened(source: Source) -> Task:
+    return open_task(source)
+
+
+def _open(source: Source) -> None:
+    _opened(source)
+
+
+def _describe(source: Source, plan: Plan) -> Layout:
+    subject = _opened(source)
+    scenarios = plan.scenarios or tuple(subject.scenarios)
+    if unknown := [name for name in scenarios if name not in subject.scenarios]:
+        raise BadSetting(
+            f"there is no scenario '{unknown[0]}', expected some of {', '.join(subject.scenarios)}"
+        )
+    for scenario in scenarios:
+        for method in plan.methods:
+            try:
+                subject.guidance(scenario, method)  # a bad setting costs nothing here
+            except AnechoicError as error:
+                raise type(error)(f"method '{method.name}': {error}") from error
+    return Layout(
+        subject.name,
+        dict(subject.about()),
+        {scenario: tuple(subject.prompts(scenario, plan.split)) for scenario in scenarios},
+        {scenario: subject.fingerprint(scenario) for scenario in scenarios},
+    )
+
+
+def _compute(source: Source, work: Path, cell: Trial, processes: str) -> None:
+    subject = _opened(source)
+    if cell.method is not None:
+        made = subject.generate(cell.scenario, cell.prompts, cell.seed, cell.method, cell.steps)
+        finished = Finished(rows=cells.require_rows(cell, made), machine=machine(processes))
+    elif cell.kind == "reference":
+        values = [list(map(float, row)) for row in subject.reference(cell.scenario)]
+        finished = Finished(values=values, machine=machine(processes))
+    else:
+        values = [[float(value)] for value in subject.baseline(cell.scenario)]
+        finished = Finished(values=values, machine=machine(processes))
+    cells.write(work, cell, finished)

@@ -1,0 +1,201 @@
+"""`anechoic basin`: where the attraction basin of memorized prompts ends, in a figure."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anechoic.cli.index import Json, print_table, progress_bar
+from anechoic.errors import BadSetting
+
+if TYPE_CHECKING:
+    from anechoic_lab.basin.sweep import Scene, Sweep
+
+DEMO = "demo"
+SCALE = 7.0  # of a pipeline
+
+
+def register(app: typer.Typer) -> None:
+    """Add `anechoic basin`."""
+    app.command()(basin)
+
+
+def basin(
+    model: Annotated[
+        str, typer.Option(help="demo, or the folder or hub id of a diffusers pipeline.")
+    ] = DEMO,
+    index: Annotated[
+        str | None,
+        typer.Option(help="Folder of the index of a pipeline's training set, or demo."),
+    ] = None,
+    memorized: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PROMPT", help="A prompt that returns a training clip; repeatable."),
+    ] = None,
+    ordinary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PROMPT", help="A prompt to compare with; repeatable."),
+    ] = None,
+    prompts: Annotated[
+        int, typer.Option(min=1, help="On the demo, how many of either kind if none are named.")
+    ] = 2,
+    scale: Annotated[
+        float | None, typer.Option(help="Guidance scale. By default 2 on the demo, else 7.")
+    ] = None,
+    opposite: Annotated[float, typer.Option(help="Scale of opposite guidance, under 0.")] = -1.0,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 2,
+    steps: Annotated[int, typer.Option(min=3, help="Denoising steps.")] = 50,
+    points: Annotated[
+        int, typer.Option(min=2, help="Steps sampled, from the first to the last.")
+    ] = 12,
+    seconds: Annotated[
+        float | None, typer.Option(help="Length of a pipeline's sound. By default its longest.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Clips at once. By default 8 on the demo, else 1.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Of a pipeline: cuda or cpu.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of a pipeline: float32, bfloat16 or float16.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The figure: .png or .svg.")
+    ] = Path("anechoic-basin.png"),
+    page: Annotated[
+        Path | None, typer.Option(help="Also a page in Markdown with tables and verdicts: .md.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the attraction basin: similarity against the step at which guidance starts.
+
+    Guidance is held at zero, or reversed, until a step that is moved along the run. What is drawn
+    to a training clip early stays near it until that step comes to the end of the basin. Also
+    drawn: the difference of the estimates with and without the prompt along the run.
+
+    On the demo it needs no arguments, and takes about two minutes on one core.
+
+    Example: `anechoic basin -o basin.svg`
+    """
+    from anechoic.environment import machine
+    from anechoic.processes import threads_each
+    from anechoic_lab.basin.page import as_json as to_json
+    from anechoic_lab.basin.page import markdown
+    from anechoic_lab.basin.plot import plot, require_figure
+    from anechoic_lab.basin.sweep import sweep
+    from anechoic_lab.bench.write import replace_whole, require_writable
+
+    require_figure(output, overwrite)
+    if page is not None:
+        require_writable([page], [".md"], overwrite)
+    if not opposite < 0:
+        raise BadSetting(f"opposite guidance has a scale under 0, got {opposite:g}")
+    with progress_bar() as bar:
+        task = bar.add_task("loading", total=None)
+        scene = _scene(
+            model, index, memorized or [], ordinary or [], prompts, scale, steps, seconds, batch,
+            device, dtype,
+        )  # fmt: skip
+        found = sweep(
+            scene.generate,
+            scene.prompts,
+            range(seeds),
+            scale=scene.scale,
+            befores=(0.0, opposite),
+            points=points,
+            batch=scene.batch,
+            progress=lambda done, total: bar.update(
+                task, description="clips", completed=done, total=total
+            ),
+        )
+    plot(output, found, scene.judges, overwrite=overwrite)
+    if page is not None:
+        figure = Path(os.path.relpath(output, page.parent)).as_posix()
+        command = shlex.join(["anechoic", *sys.argv[1:]])
+        measured_on = machine(f"1 x {threads_each(1)} threads")
+        replace_whole(page, markdown(found, scene, figure, command, measured_on).encode())
+    if as_json:
+        files = {"figure": str(output), "page": None if page is None else str(page)}
+        print(json.dumps(files | to_json(found, scene), indent=2))
+    else:
+        _print(found, scene, [output, *([page] if page else [])])
+
+
+def _scene(
+    model: str,
+    index: str | None,
+    memorized: Sequence[str],
+    ordinary: Sequence[str],
+    each: int,
+    scale: float | None,
+    steps: int,
+    seconds: float | None,
+    batch: int | None,
+    device: str | None,
+    dtype: str | None,
+) -> Scene:
+    if model == DEMO and index in (None, DEMO):
+        if (seconds, device, dtype) != (None, None, None):
+            raise BadSetting(
+                "the demo makes 1.024 s in float32 on the CPU; leave '--seconds', '--device' and "
+                "'--dtype' out"
+            )
+        from anechoic_lab.demo import assets
+        from anechoic_lab.demo.basin import open_demo
+
+        return open_demo(
+            memorized,
+            ordinary,
+            each=each,
+            scale=assets.CFG_SCALE if scale is None else scale,
+            steps=steps,
+            batch=batch or 8,
+        )
+    if index is None or not memorized or not ordinary:
+        raise BadSetting(
+            f"the pipeline '{model}' is judged by the index of its training set, on prompts that "
+            "you name: give '--index', '--memorized' and '--ordinary'"
+        )
+    from anechoic_lab.basin.sweep import ORDINARY, open_scene
+    from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt
+
+    asked = [(MEMORIZED, memorized), (ORDINARY, ordinary)]
+    return open_scene(
+        _folder(model, "model"),
+        _folder(index, "index"),
+        [BenchPrompt(text, text, group) for group, texts in asked for text in texts],
+        scale=SCALE if scale is None else scale,
+        steps=steps,
+        seconds=seconds,
+        batch=batch or 1,
+        device=device,
+        dtype=dtype or "float32",
+    )
+
+
+def _folder(name: str, part: str) -> str:
+    """A name, or where that part of the demo is."""
+    if name != DEMO:
+        return name
+    from anechoic_lab.demo import assets
+
+    return str(assets.SHIPPED / part)
+
+
+def _print(sweep: Sweep, scene: Scene, files: Sequence[Path]) -> None:
+    from anechoic_lab.basin.claims import sentence
+    from anechoic_lab.basin.page import table
+
+    first = scene.judges[0]
+    print(f"similarity by {first.name}: {first.about}")
+    print_table(*table(sweep, first))
+    for before in sweep.befores:
+        print(sentence(sweep, first, before))
+    print("written:", ", ".join(map(str, files)))

@@ -1,0 +1,238 @@
+"""`anechoic bench`: methods x scenarios x seeds on any model, as one table and one plot."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anechoic.cli.index import Json, print_table, progress_bar
+from anechoic.errors import BadSetting
+
+if TYPE_CHECKING:
+    from anechoic_lab.bench import Plan, Results, Source
+    from anechoic_lab.bench.table import Line, Table
+
+COLUMN = 16  # characters that a method takes up in a terminal
+
+
+def register(app: typer.Typer) -> None:
+    """Add `anechoic bench`."""
+    app.command()(bench)
+
+
+def bench(
+    plan: Annotated[
+        Path | None, typer.Argument(metavar="PLAN", help="A TOML file; by default a preset.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A plan that ships with anechoic; by default 'methods'.")
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="demo; the folder or hub id of a diffusers pipeline; a subject that a package "
+            "adds, or module:factory."
+        ),
+    ] = "demo",
+    index: Annotated[
+        str | None, typer.Option(help="Folder of the index of a pipeline's training set.")
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="CSV, JSONL or Parquet: caption, and id, group, scenario, split."),
+    ] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(help="Folder of an index of the same clips by another embedder; repeatable."),
+    ] = None,
+    adherence: Annotated[
+        str | None, typer.Option(help="Embedder of sound and text that tells adherence: clap.")
+    ] = None,
+    quality: Annotated[
+        str | None, typer.Option(help="Embedder of FAD and KAD. By default the index's.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Folder of real sound for FAD and KAD.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Similarity of a copy. By default the index's own.")
+    ] = None,
+    scale: Annotated[float | None, typer.Option(help="Guidance scale of a pipeline.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of its sound.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    device: Annotated[str | None, typer.Option(help="cuda or cpu.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option", metavar="NAME=VALUE", help="Of a subject that is no pipeline; repeatable."
+        ),
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Only these methods or families.")
+    ] = None,
+    scenarios: Annotated[
+        str | None, typer.Option(metavar="A,B", help="These in place of the plan's.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="So many in place of the plan's.")
+    ] = None,
+    work: Annotated[
+        Path, typer.Option(help="Folder of finished cells, to go on from after a stop.")
+    ] = Path("bench-work"),
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: the processes are tasks on a Ray cluster.")
+    ] = "local",
+    outputs: Annotated[
+        list[Path] | None,
+        typer.Option("-o", "--output", help="Table: .md, .csv, .parquet or .json; repeatable."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Plot: .png or .svg.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List the presets, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare methods: similarity to the training set, copies, adherence, quality, time.
+
+    Killed at any moment and started again with the same WORK, it computes nothing again that was
+    finished. Every figure has a 95 % interval; methods whose strength is varied are ranked by the
+    area under their frontier of similarity against adherence.
+
+    The exit code is 0 when the table is made, 2 if something cannot be used or a cell fails.
+
+    Example: `anechoic bench --preset amg-ablation --jobs 2 -o ablation.md --plot ablation.png`
+    """
+    if listed:
+        _list()
+        return
+    from anechoic_lab.bench import write
+    from anechoic_lab.bench.table import tabulate
+
+    write.require_writable(outputs or [], write.FORMATS, overwrite)
+    if plot is not None:
+        from anechoic_lab.bench.plot import plot as draw
+        from anechoic_lab.bench.plot import require_plot
+
+        require_plot(plot, overwrite)
+    asked = _plan(plan, preset, steps, quality)
+    asked = asked.only(_names(methods), _names(scenarios), seeds)
+    told = {
+        "index": index, "prompts": prompts, "judges": tuple(judge) if judge else None,
+        "adherence": adherence, "quality": asked.quality, "reference": reference,
+        "threshold": threshold, "scale": scale, "seconds": seconds, "device": device,
+        "dtype": dtype, **_pairs(options or []),
+    }  # fmt: skip
+    results = _run(asked, _source(model, told), work, jobs, engine)
+    table = tabulate(results, shlex.join(["anechoic", *sys.argv[1:]]))
+    for output in outputs or []:
+        write.write(output, table, overwrite=overwrite)
+    if plot is not None:
+        draw(plot, table, overwrite=overwrite)
+    if as_json:
+        print(json.dumps(write.as_json(table), indent=2))
+    else:
+        _print(table)
+
+
+def _list() -> None:
+    from anechoic_lab.bench import Plan, presets
+
+    rows = []
+    for name in presets():
+        plan = Plan.load(name)
+        rows.append((name, f"{len(plan.methods)}", plan.about))
+    print_table(("preset", "methods", "what it compares"), rows)
+
+
+def _plan(path: Path | None, preset: str | None, steps: int | None, quality: str | None) -> Plan:
+    from anechoic_lab.bench import Plan
+    from anechoic_lab.bench.plan import DEFAULT
+
+    if path is not None and preset is not None:
+        raise BadSetting(f"both a plan '{path}' and the preset '{preset}' were given; give one")
+    if path is not None and path.suffix != ".toml":
+        raise BadSetting(f"plan '{path}' is no .toml file; for a preset, '--preset {path}'")
+    plan = Plan.load(path or preset or DEFAULT)
+    return replace(plan, steps=steps or plan.steps, quality=quality or plan.quality)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    for text, (name, separator, _) in zip(texts, pairs, strict=True):
+        if not (name and separator):
+            raise BadSetting(f"an option is written NAME=VALUE, got {text!r}")
+    return {name: value for name, _, value in pairs}
+
+
+def _source(model: str, told: Mapping[str, Any]) -> Source:
+    from anechoic_lab.bench.subject import PIPELINE, Source, is_task
+
+    if is_task(model):
+        return Source.of(model, **told)
+    if told["index"] is None or told["prompts"] is None:
+        raise BadSetting(
+            f"the pipeline '{model}' is judged by the index of its training set, on prompts: give "
+            "'--index' and '--prompts'"
+        )
+    return Source.of(PIPELINE, model=model, **told)
+
+
+def _run(plan: Plan, source: Source, work: Path, jobs: int, engine: str) -> Results:
+    from anechoic_lab.bench import run
+
+    with progress_bar() as bar:
+        task = bar.add_task("loading", total=None)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, description="cells", completed=done, total=total)
+
+        try:
+            return run(
+                plan, source, work, jobs=jobs, engine=engine,
+                progress=progress, note=bar.console.print,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            bar.console.print(f"stopped; what was finished is kept in '{work}', to go on from")
+            raise
+
+
+def _print(table: Table) -> None:
+    """The table on end, as many methods beside each other as there is room for; a scenario each."""
+    from rich.console import Console
+
+    from anechoic_lab.bench import write
+
+    room = max(Console().width // COLUMN - 1, 1)
+    for scenario in dict.fromkeys(line.scenario for line in table.lines):
+        print(f"{table.title}: {scenario}")
+        lines = [line for line in table.lines if line.scenario == scenario]
+        for first in range(0, len(lines), room):
+            _print_block(table, lines[first : first + room])
+    for text in write.sentences(table):
+        print(text)
+    for note in table.notes:
+        print(f"Note: {note}.")
+    for key, value in table.about.items():
+        print(f"{key}: {value}")
+
+
+def _print_block(table: Table, lines: Sequence[Line]) -> None:
+    from anechoic_lab.bench.write import shown
+
+    rows = [
+        (measure.label, *(shown(line, measure, "\n") for line in lines))
+        for measure in table.measures
+    ]
+    print_table(("", *(line.label for line in lines)), rows)

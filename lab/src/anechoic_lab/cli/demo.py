@@ -1,0 +1,251 @@
+"""`anechoic demo`: the whole story on a small model that memorizes, and how it was made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anechoic.cli.index import Json
+from anechoic_lab.cli import demo_images
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from anechoic.audit.html import Story
+
+commands = typer.Typer(invoke_without_command=True)
+demo_images.register(commands)
+Data = Annotated[
+    Path | None,
+    typer.Option(help="A folder made by `anechoic demo train`; by default the shipped one."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `anechoic demo`."""
+    app.add_typer(commands, name="demo")
+
+
+@commands.callback()
+def demo(
+    context: typer.Context,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Where the page is written.")
+    ] = Path("anechoic-demo.html"),
+    data: Data = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 2,
+    steps: Annotated[int | None, typer.Option(min=3, help="Denoising steps.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a page that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the same prompts and seeds unguarded and under each guard.
+
+    Needs no network. Prints a table and writes one self-contained page with players,
+    spectrograms and curves.
+
+    Example: `anechoic demo -o demo.html`
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from anechoic.audit.html import write_page
+    from anechoic.errors import OutputExists
+    from anechoic_lab.demo import assets
+    from anechoic_lab.demo.show import run, tell
+
+    if output.exists() and not overwrite:
+        raise OutputExists(f"'{output}' exists already; name another output or use --overwrite")
+    with _progress() as progress:
+        task = progress.add_task("loading the model", total=None)
+        show = run(
+            data or assets.SHIPPED,
+            tuple(range(seeds)),
+            steps=steps or assets.STEPS,
+            report=lambda what, done, total: progress.update(
+                task, description=what, completed=done, total=total
+            ),
+        )
+    story = tell(show)
+    write_page(output, story, overwrite=overwrite)
+    if as_json:
+        guards = {
+            row.name: {key: asdict(figure) for key, figure in row.figures.items()}
+            for row in story.methods
+        }
+        about = {"page": str(output), "seeds": list(show.seeds), "guards": guards}
+        print(json.dumps(about, indent=2))
+        return
+    _print(_table(story))
+    print(f"{story.sentence}\nThe page with sound and pictures: {output}")
+
+
+@commands.command()
+def clips(
+    output: Annotated[Path, typer.Option("-o", "--output", help="A new folder.")],
+    data: Data = None,
+) -> None:
+    """Write the demo's training clips as sound files with a metadata.csv.
+
+    Example: `anechoic demo clips -o clips`, then `anechoic index build clips -o clips.index`
+    """
+    from anechoic_lab.demo import assets
+
+    count = assets.write_training_set(output, data or assets.SHIPPED)
+    print(f"{output}: {count} clips, with captions and licences in metadata.csv")
+
+
+@commands.command()
+def train(
+    output: Annotated[Path, typer.Option("-o", "--output", help="A new folder.")],
+    work: Annotated[
+        Path, typer.Option(help="Where the Debian packages with the sounds are unpacked.")
+    ] = Path("demo-corpus"),
+    steps: Annotated[int | None, typer.Option(min=2, help="Train for less, to try it out.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the corpus and the training.")] = 0,
+) -> None:
+    """Rebuild the demo's model, index and judges from scratch.
+
+    Needs `pip install "anechoic[train]"` and Debian's libfluidsynth3.
+
+    Example: `anechoic demo train -o my-demo`, then `anechoic demo --data my-demo`
+    """
+    from anechoic_lab.demo.build import build
+    from anechoic_lab.demo.train import Recipe
+
+    recipe = Recipe(seed=seed)
+    if steps is not None:
+        recipe = recipe.shortened_to(steps)
+    with _progress() as progress:
+        task = progress.add_task("starting", total=None)
+        build(
+            output,
+            work,
+            recipe,
+            lambda what, done, total: progress.update(
+                task, description=what, completed=done, total=total
+            ),
+        )
+    print(f"written: {output}")
+
+
+@commands.command()
+def scenarios(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of all scenarios.")],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="A scenario; repeatable. By default all.")
+    ] = None,
+    data: Data = None,
+    steps: Annotated[int | None, typer.Option(min=2, help="Train for less, to try it out.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+) -> None:
+    """Fine-tune the demo model into the other scenarios of the bench.
+
+    A few minutes each; what is there already is kept.
+
+    Example: `anechoic demo scenarios -o scenarios`, then
+    `anechoic bench --option scenarios=scenarios`
+    """
+    from anechoic_lab.demo import assets
+    from anechoic_lab.demo.scenarios import SCENARIOS, train
+
+    with _progress() as progress:
+        task = progress.add_task("starting", total=None)
+        train(
+            output,
+            only or tuple(SCENARIOS),
+            data or assets.SHIPPED,
+            seed,
+            steps,
+            lambda what, done, total: progress.update(
+                task, description=what, completed=done, total=total
+            ),
+        )
+    print(f"trained: {output}")
+
+
+@commands.command()
+def evaluate(
+    data: Data = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 5,
+    ordinary: Annotated[int, typer.Option(min=1, help="Ordinary prompts, drawn.")] = 96,
+    as_json: Json = False,
+) -> None:
+    """Measure what the demo model is worth as an instrument, unguarded.
+
+    Exit code 1 if one of its targets is missed.
+
+    Example: `anechoic demo evaluate --seeds 5`
+    """
+    from anechoic_lab.demo import assets
+    from anechoic_lab.demo.evaluate import evaluate as measure
+
+    with _progress() as progress:
+        task = progress.add_task("generating", total=None)
+        lines, _, calibration = measure(
+            data or assets.SHIPPED,
+            range(seeds),
+            ordinary,
+            report=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if as_json:
+        about = {"seeds": seeds, "scale": assets.CFG_SCALE, "calibration": calibration}
+        print(json.dumps({**about, "lines": [asdict(line) for line in lines]}, indent=2))
+    else:
+        from rich.table import Table
+
+        table = Table("measured", "value", "95 % interval", "prompts x seeds", "target", "holds")
+        for line in lines:
+            spread = rf"\[{line.low:.3f}, {line.high:.3f}]"  # rich would read bare brackets
+            table.add_row(
+                line.what,
+                f"{line.value:.3f}",
+                spread,
+                f"{line.prompts} x {seeds}",
+                line.target,
+                "yes" if line.holds else "NO",
+            )
+        _print(table)
+    raise typer.Exit(int(not all(line.holds for line in lines)))
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(), console=Console(stderr=True),
+    )  # fmt: skip
+
+
+def _print(table: Table) -> None:
+    import sys
+
+    from rich.console import Console
+
+    # a pipe has no width of its own: give the table room rather than cut its figures
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+
+
+def _table(story: Story) -> Table:
+    from rich.table import Table
+
+    table = Table("guard", *(column.label for column in story.columns))
+    for row in story.methods:
+        cells = []
+        for column in story.columns:
+            figure = row.figures[column.key]
+            spread = figure.interval(column.format).replace("[", r"\[")
+            cells.append(f"{figure.value:{column.format}} {spread}".strip())
+        table.add_row(row.label, *cells)
+    return table

@@ -1,0 +1,177 @@
+"""What ships with the demo: the model, its training set's index and sounds, the judges.
+
+`anechoic demo train` makes such a folder from scratch; everything here reads one, by default
+the one inside the package.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from dataclasses import asdict, fields
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anechoic.errors import AnechoicError, OutputExists
+from anechoic.index import TrainingIndex
+from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
+
+if TYPE_CHECKING:  # the model, its classifier and judges bring diffusers
+    from anechoic_lab.demo.classifier import NoteClassifier
+    from anechoic_lab.demo.judge import Judge
+
+SHIPPED = Path(__file__).parent / "data"
+CLIPS, CALIBRATION, CLASSIFIER = "clips.parquet", "calibration.json", "classifier.safetensors"
+CFG_SCALE = 2.0  # the demo model's own classifier-free guidance scale
+STEPS = 50
+
+
+def model_folder(folder: Path = SHIPPED) -> Path:
+    """The diffusers pipeline."""
+    return require(folder) / "model"
+
+
+def index_folder(folder: Path = SHIPPED) -> Path:
+    """The index of the training set."""
+    return require(folder) / "index"
+
+
+def require(folder: Path) -> Path:
+    """The folder, if it holds a demo.
+
+    Raises:
+        AnechoicError: it does not.
+    """
+    missing = [name for name in ("model", "index", CLIPS, CALIBRATION, CLASSIFIER)
+               if not (folder / name).exists()]  # fmt: skip
+    if missing:
+        raise AnechoicError(
+            f"expected the demo's files in '{folder}', but {', '.join(missing)} are missing; "
+            "make them with 'anechoic demo train -o FOLDER', or reinstall anechoic"
+        )
+    return folder
+
+
+def pipeline(folder: Path = SHIPPED) -> Any:
+    """The demo model as a stock `StableAudioPipeline`, in float32 on the CPU."""
+    return load_model(model_folder(folder))
+
+
+def load_model(folder: Path) -> Any:
+    """A saved `StableAudioPipeline`, in float32 on the CPU."""
+    from anechoic.diffusers.loading import load_pipeline
+
+    pipe = load_pipeline(folder, "cpu")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def index(folder: Path = SHIPPED) -> TrainingIndex:
+    """The index of the demo model's training clips, by the descriptor that guides."""
+    return TrainingIndex.load(index_folder(folder))
+
+
+@cache
+def training_set(folder: Path = SHIPPED) -> tuple[list[Clip], Tensor]:
+    """The training clips and their sound, [n, t] at 16 kHz, in the order of the index."""
+    import pyarrow.parquet
+    import soundfile
+
+    rows = pyarrow.parquet.read_table(require(folder) / CLIPS).to_pylist()
+    names = [f.name for f in fields(Clip)]
+    clips = [Clip(**{name: row[name] for name in names}) for row in rows]
+    sound = [soundfile.read(io.BytesIO(row["audio"]), dtype="float32")[0] for row in rows]
+    return clips, torch.from_numpy(np.stack(sound))
+
+
+def write_training_set(out: Path, folder: Path = SHIPPED) -> int:
+    """Write the training clips as sound files with a metadata.csv, as in an audiofolder.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        OutputExists: `out` is there.
+    """
+    import csv
+
+    import pyarrow.parquet
+
+    refuse_existing(out)
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    rows = pyarrow.parquet.read_table(require(folder) / CLIPS).to_pylist()
+    told = ("caption", "id", "kind", "copies", "licence", "source", "url")
+    lines = []
+    for row in rows:
+        suffix = "flac" if row["audio"].startswith(b"fLaC") else "ogg"
+        file = part / f"{row['id']}.{suffix}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(row["audio"])
+        lines.append({"file_name": f"{row['id']}.{suffix}", **{name: row[name] for name in told}})
+    with (part / "metadata.csv").open("w", encoding="utf-8", newline="") as table:
+        writer = csv.DictWriter(table, ("file_name", *told))
+        writer.writeheader()
+        writer.writerows(lines)
+    part.rename(out)
+    return len(rows)
+
+
+def judges(folder: Path = SHIPPED) -> dict[str, Judge]:
+    """The descriptors that judge, over the training set."""
+    from anechoic_lab.demo.judge import Judge
+
+    _, sound = training_set(folder)
+    return {name: Judge.of(name, sound) for name in ("mel", "envelope")}
+
+
+def classifier(folder: Path = SHIPPED) -> NoteClassifier:
+    """The judge of prompt adherence."""
+    from anechoic_lab.demo.classifier import NoteClassifier
+
+    return NoteClassifier.load(require(folder) / CLASSIFIER)
+
+
+def calibration(folder: Path = SHIPPED) -> dict[str, Any]:
+    """Thresholds and the classifier's accuracy, measured on held-out real sound."""
+    return json.loads((require(folder) / CALIBRATION).read_text())
+
+
+def encode_sound(wav: np.ndarray, lossless: bool) -> bytes:
+    """FLAC for what is compared sample by sample, Vorbis for the rest."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    form, subtype = ("FLAC", "PCM_16") if lossless else ("OGG", "VORBIS")
+    soundfile.write(buffer, wav, SAMPLE_RATE, format=form, subtype=subtype)
+    return buffer.getvalue()
+
+
+def write_clips(folder: Path, clips: list[Clip], wavs: np.ndarray) -> None:
+    """The manifest of the training set, with source, licence and sound of every clip."""
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [
+        {**asdict(clip), "audio": encode_sound(wav, clip.copies > 1)}
+        for clip, wav in zip(clips, wavs, strict=True)
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / CLIPS)
+
+
+def refuse_existing(folder: Path) -> None:
+    """Refuse an output folder that is there.
+
+    Raises:
+        OutputExists: it is.
+    """
+    if folder.exists():
+        raise OutputExists(
+            f"'{folder}' is there already; name another output, or move the old one away"
+        )

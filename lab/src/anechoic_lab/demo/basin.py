@@ -1,0 +1,103 @@
+"""The demo model as a scene for the sweep of its attraction basins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from anechoic.diffusers import fingerprint
+from anechoic.errors import BadSetting
+from anechoic.guidance.base import Guidance
+from anechoic_lab.basin.sweep import ORDINARY, Heard, Judge, Scene
+from anechoic_lab.bench.judges import COPY
+from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt
+from anechoic_lab.demo import assets
+from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
+from anechoic_lab.demo.run import BATCH, Bench, generate
+from anechoic_lab.demo.show import prompts_to_report
+
+
+def open_demo(
+    memorized: Sequence[str] = (),
+    ordinary: Sequence[str] = (),
+    *,
+    each: int = 2,
+    scale: float = assets.CFG_SCALE,
+    steps: int = assets.STEPS,
+    batch: int = 8,
+    folder: Path = assets.SHIPPED,
+) -> Scene:
+    """The demo model, its prompts and its own judge.
+
+    Similarity is told by the centred log-mel correlation with the caption's own training clip,
+    which no guard of the demo follows; the guide's descriptor is scored beside it.
+
+    Args:
+        memorized, ordinary: captions; by default the first ones of the split that the demo reports
+            on, notes and recordings in turn.
+        each: how many of either group are taken by default.
+        scale: of classifier-free guidance.
+        steps: of the sampler.
+        batch: clips that are generated at once.
+        folder: made by `anechoic demo train`; by default the shipped one.
+
+    Raises:
+        BadSetting: a batch that is too large, or more prompts than there are.
+    """
+    if not 1 <= batch <= BATCH:
+        raise BadSetting(f"the demo generates 1 to {BATCH} clips at once, got a batch of {batch}")
+    pipe = assets.pipeline(folder)
+    bench = Bench.load(folder, pipe)
+    known = prompts_to_report(bench)
+    chosen = {
+        MEMORIZED: memorized or _first(known[0], each),
+        ORDINARY: ordinary or _first(known[1], each),
+    }
+    prompts = [BenchPrompt(text, text, group) for group, texts in chosen.items() for text in texts]
+    guide = bench.index.embedder_name
+
+    def judged(captions: Sequence[str], seed: int, guidance: Guidance) -> Heard:
+        made = generate(pipe, captions, seed, guidance, steps=steps)
+        own, near = _own(bench, made.wav, captions), _near(bench, made.wav)
+        scores = [{"mel": a, guide: b} for a, b in zip(own, near, strict=True)]
+        return Heard(scores, made.traces[0].records)
+
+    judges = [
+        Judge("mel", "centred log-mel correlation with the caption's own training clip, or with "
+              "the nearest of all for a caption that has none", bench.thresholds["mel"]),
+        Judge(guide, f"cosine to the nearest of {len(bench.index)} training clips by the guide's "
+              "descriptor, centred", bench.index.thresholds.get(COPY)),
+    ]  # fmt: skip
+    about = {"model": f"the demo model ({fingerprint(pipe)}), 1.024 s at {SAMPLE_RATE // 1000} kHz"}
+    return Scene(judged, judges, prompts, scale, batch, about)
+
+
+def _first(clips: Sequence[Clip], count: int) -> list[str]:
+    """The first captions, notes and recordings in turn."""
+    kinds = [[c.caption for c in clips if c.kind == kind] for kind in ("note", "recording")]
+    in_turn = [caption for caption in chain(*zip_longest(*kinds)) if caption]
+    if not 1 <= count <= len(in_turn):
+        raise BadSetting(f"1 to {len(in_turn)} of the demo's prompts were expected, got {count}")
+    return in_turn[:count]
+
+
+@torch.no_grad()
+def _own(bench: Bench, wav: Tensor, captions: Sequence[str]) -> list[float]:
+    """To the nearest clip of each caption, or of all for a caption that has none."""
+    scores = bench.judges["mel"](wav)
+    everything = list(range(len(bench.clips)))
+    rows = [
+        [row for row, clip in enumerate(bench.clips) if clip.caption == caption] or everything
+        for caption in captions
+    ]
+    return [scores[i, own].max().item() for i, own in enumerate(rows)]
+
+
+@torch.no_grad()
+def _near(bench: Bench, wav: Tensor) -> list[float]:
+    emb = bench.index.project(bench.embedder(wav[:, None], SAMPLE_RATE))
+    return bench.index.search(emb, 1).scores[:, 0].tolist()

@@ -1,0 +1,142 @@
+"""Does a generated note keep its prompt? A small network that tells instrument and register."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from anechoic_lab.demo.codec import mel_filters
+from anechoic_lab.demo.corpus import INSTRUMENTS, REGISTERS, SAMPLE_RATE
+
+NAMES = tuple(name for programs in INSTRUMENTS.values() for name in programs.values())
+FAMILIES = tuple(INSTRUMENTS)
+FAMILY_OF = tuple(
+    FAMILIES.index(family) for family, programs in INSTRUMENTS.items() for _ in programs
+)
+FRAMES = 64
+PITCH = 4  # bands of the 64 by which a view may be moved
+TILT = 0.3  # deviations by which it may be tilted, and levelled
+
+
+def _block(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, padding=1),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    )
+
+
+class NoteClassifier(nn.Module):
+    """Log mel to instrument and register; time is pooled away, so the take does not matter."""
+
+    mean: Tensor  # of the log mel it was trained on
+    std: Tensor
+    filters: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(_block(1, 16), _block(16, 32), _block(32, 64))
+        self.dropout = nn.Dropout(0.3)
+        self.out = nn.Linear(2 * 64 * 8, len(NAMES) + len(REGISTERS))
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+        filters = mel_filters(64, 513, SAMPLE_RATE, 40.0, 7600.0)
+        self.register_buffer("filters", filters, persistent=False)
+
+    def log_mel(self, wav: Tensor) -> Tensor:
+        """[b, t] at 16 kHz -> [b, 64, FRAMES]."""
+        wav = wav / wav.abs().amax(1, keepdim=True).clamp_min(1e-6)
+        window = torch.hann_window(1024)
+        spectrum = torch.stft(wav, 1024, 256, window=window, return_complex=True).abs()
+        return torch.log(self.filters @ spectrum[..., :FRAMES] + 1e-3)
+
+    def forward(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of instrument [b, names] and register [b, 3]."""
+        hidden = self.layers(((log_mel - self.mean) / self.std)[:, None])
+        pooled = torch.cat([hidden.mean(3), hidden.amax(3)], 1).flatten(1)
+        logits = self.out(self.dropout(pooled))
+        return logits[:, : len(NAMES)], logits[:, len(NAMES) :]
+
+    @torch.no_grad()
+    def predict(self, wav: Tensor) -> tuple[list[str], list[str]]:
+        """The most probable family and register of each note [b, t] at 16 kHz."""
+        self.eval()
+        names, registers = self(self.log_mel(wav))
+        to_family = F.one_hot(torch.tensor(FAMILY_OF), len(FAMILIES)).float()
+        families = (names.softmax(1) @ to_family).argmax(1)
+        return (
+            [FAMILIES[i] for i in families.tolist()],
+            [REGISTERS[i] for i in registers.argmax(1).tolist()],
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the weights."""
+        from safetensors.torch import save_file
+
+        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> NoteClassifier:
+        """Read what `save` wrote."""
+        from safetensors.torch import load_file
+
+        made = cls()
+        made.load_state_dict(load_file(path), strict=True)
+        return made.eval()
+
+
+def fit(
+    wav: Tensor, instruments: list[str], registers: list[str], seed: int = 0, epochs: int = 40
+) -> NoteClassifier:
+    """Train on real notes [n, t] after a round trip through the codec, in changed views."""
+    torch.manual_seed(seed)  # the layers take their first weights from the global generator
+    generator = torch.Generator().manual_seed(seed)
+    model = NoteClassifier()
+    with torch.no_grad():
+        mel = torch.cat([model.log_mel(part) for part in wav.split(256)])
+    model.mean, model.std = mel.mean(), mel.std()
+    name = torch.tensor([NAMES.index(x) for x in instruments])
+    register = torch.tensor([REGISTERS.index(x) for x in registers])
+    batch = min(64, len(mel))
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.05)
+    total = epochs * (len(mel) // batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=total)
+    model.train()
+    for _ in range(epochs):
+        order = torch.randperm(len(mel), generator=generator)
+        for rows in order[: len(mel) // batch * batch].split(batch):
+            moved = int(torch.randint(-PITCH, PITCH + 1, (1,), generator=generator))
+            moved *= int(torch.randint(0, 2, (1,), generator=generator))
+            names, registers_ = model(_viewed(mel[rows], moved, model.std, generator))
+            loss = F.cross_entropy(names, name[rows], label_smoothing=0.1)
+            if not moved:  # by a few semitones a note may come into another register
+                loss = loss + 2 * F.cross_entropy(registers_, register[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+def _viewed(mel: Tensor, moved: int, std: Tensor, generator: torch.Generator) -> Tensor:
+    """Views of log mels [b, 64, frames]: what does not make it another instrument.
+
+    They are moved along the frequency axis by `moved` bands, so that an instrument is known at a
+    pitch it was not heard at, and in time; tilted and levelled; half of them blurred in time;
+    all veiled in faint noise.
+    """
+    shift = int(torch.randint(-8, 9, (1,), generator=generator))
+    view = torch.roll(mel, (moved, shift), (1, 2))
+    if moved > 0:
+        view[:, :moved] = view[:, moved : moved + 1]
+    elif moved < 0:
+        view[:, moved:] = view[:, moved - 1 : moved]
+    level, slope = (2 * torch.rand(2, len(mel), 1, 1, generator=generator) - 1) * TILT * std
+    view = view + level + slope * torch.linspace(-1, 1, view.shape[1])[:, None]
+    if torch.rand((), generator=generator) < 0.5:
+        view = F.avg_pool1d(F.pad(view, (1, 1), mode="replicate"), 3, 1)
+    return view + 0.05 * std * torch.randn(view.shape, generator=generator)

@@ -1,0 +1,79 @@
+"""How the demo judges a generation: descriptors that no guard optimises, and the waveform.
+
+Guides and judges are kept apart: a gradient can fool the descriptor it follows while the ear
+hears the same clip. The guards of the demo follow "magmel"; here judge
+
+- `mel`: centred log-mel correlation, the measure by which a copy of a clip is told;
+- `envelope`: centred energy envelopes of eight bands every 8 ms: hardly any pitch in it, but
+  twice as fine in time; it tells the takes of one note apart by their rhythm and touch;
+- `waveform`: the peak of the normalised cross-correlation over all lags.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from anechoic_lab.demo.codec import mel_filters
+from anechoic_lab.demo.corpus import SAMPLE_RATE
+
+COPY = 0.9  # centred mel correlation above which a generation is its training clip
+
+
+def _magnitude(wav: Tensor, frame: int, hop: int) -> Tensor:
+    window = torch.hann_window(frame, device=wav.device)
+    return torch.stft(wav, frame, hop, window=window, return_complex=True).abs()
+
+
+def _level(wav: Tensor) -> Tensor:
+    return wav / wav.abs().amax(1, keepdim=True).clamp_min(1e-6)
+
+
+def mel(wav: Tensor) -> Tensor:
+    """Log mel, 30 dB deep: [b, t] at 16 kHz -> [b, d]."""
+    bands = mel_filters(64, 513, SAMPLE_RATE, 40.0, 7600.0) @ _magnitude(_level(wav), 1024, 256)
+    return torch.log(bands / bands.amax((1, 2), keepdim=True).clamp_min(1e-6) + 0.03).flatten(1)
+
+
+def envelope(wav: Tensor) -> Tensor:
+    """Compressed energy of eight bands every 8 ms: [b, t] at 16 kHz -> [b, d]."""
+    power = _magnitude(_level(wav), 512, 128).square()
+    edges = (1, 6, 12, 22, 38, 64, 102, 160, 257)  # bins of 31.25 Hz
+    bands = torch.stack([power[:, low:high].sum(1) for low, high in pairwise(edges)], 1)
+    bands = torch.nn.functional.avg_pool1d(bands, 3, stride=1, padding=1)
+    level = bands.amax((1, 2), keepdim=True).clamp_min(1e-9)
+    return (bands / level).pow(0.3).flatten(1)
+
+
+def waveform(a: Tensor, b: Tensor) -> Tensor:
+    """Peak of the normalised cross-correlation over all lags, [b, t] x [b, t] -> [b]."""
+    n = 2 * a.shape[1]
+    cross = torch.fft.irfft(torch.fft.rfft(a, n) * torch.fft.rfft(b, n).conj(), n)
+    return cross.abs().amax(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-9)
+
+
+DESCRIPTORS = {"mel": mel, "envelope": envelope}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """One descriptor of the training set, centred on its mean."""
+
+    name: str
+    centre: Tensor  # [d]
+    training: Tensor  # unit norm, [n, d]
+
+    @classmethod
+    def of(cls, name: str, training: Tensor) -> Judge:
+        """Describe the training clips, [n, t]."""
+        raw = torch.cat([DESCRIPTORS[name](part) for part in training.split(256)])
+        centre = raw.mean(0)
+        return cls(name, centre, torch.nn.functional.normalize(raw - centre, dim=1))
+
+    def __call__(self, wav: Tensor) -> Tensor:
+        """Correlation of each clip [b, t] with each training clip: [b, n]."""
+        raw = torch.cat([DESCRIPTORS[self.name](part) for part in wav.split(256)])
+        return torch.nn.functional.normalize(raw - self.centre, dim=1) @ self.training.T

@@ -1,0 +1,68 @@
+"""The demo's guards at their shipped settings.
+
+Tuned on the duplicated prompts of even rows and reported on those of odd rows
+(docs/demo-model.md has the sweep, docs/speed.md what `start` and `every` save).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from anechoic.guidance import LogSNR, registry
+from anechoic.guidance.base import Guidance
+from anechoic.types import Embedder, VectorIndex
+from anechoic_lab.demo.assets import CFG_SCALE
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to generate."""
+
+    label: str
+    description: str
+    guard: str  # its entry point, "" for the plain pipeline
+    settings: Mapping[str, Any]
+
+
+METHODS: dict[str, Method] = {
+    "none": Method("unguarded", "The plain pipeline.", "", {}),
+    "amg": Method(
+        "full AMG",
+        "Steps away from the nearest training clip while the estimate is close to it: weaker "
+        "guidance, away from that clip's caption, away from its sound.",
+        "amg",
+        {"c1": 4.0, "c2": 3.0, "c3": 600.0, "lambda_min": 0.5, "lambda_max": 0.6,
+         "gradient": "x0", "start": LogSNR(-2.0), "every": 5},
+    ),
+    "static": Method(
+        "static transition",
+        "No guidance until a fixed noise level.",
+        "static",
+        {"before": 0.0, "at": LogSNR(1.5)},
+    ),
+    "dynamic": Method(
+        "dynamic transition",
+        "No guidance until each sample has left the basin.",
+        "dynamic",
+        {"before": 0.0, "fall": 0.15},
+    ),
+    "opposite": Method(
+        "opposite guidance",
+        "Reversed guidance until a fixed noise level.",
+        "static",
+        {"before": -1.0, "at": LogSNR(-1.0)},
+    ),
+}  # fmt: skip
+
+
+def guidance(
+    name: str, index: VectorIndex, embedder: Embedder, scale: float = CFG_SCALE
+) -> Guidance | None:
+    """The guard of a name, or None for the plain pipeline."""
+    chosen = METHODS[name]
+    if not chosen.guard:
+        return None
+    given = {"index": index, "embedder": embedder, "scale": scale}
+    return registry.build(chosen.guard, chosen.settings, given)

@@ -1,0 +1,210 @@
+"""Generate with the demo model under a guard, and judge what came out."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anechoic.diffusers import Trace, guard
+from anechoic.embedders import embedder
+from anechoic.guidance.base import Guidance
+from anechoic.index import TrainingIndex
+from anechoic.types import Embedder
+from anechoic_lab.demo import assets
+from anechoic_lab.demo.assets import CFG_SCALE, STEPS
+from anechoic_lab.demo.classifier import NoteClassifier
+from anechoic_lab.demo.codec import MelCodec
+from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
+from anechoic_lab.demo.judge import COPY, Judge, waveform
+
+BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What one guard made of some prompts, each under one seed."""
+
+    wav: Tensor  # [n, t] at 16 kHz
+    traces: list[Trace]  # one for each batch; empty for the plain pipeline
+    seconds: float  # for each clip
+    passes: float  # of each clip through the network
+
+
+def generate(
+    pipe: Any,
+    prompts: Sequence[str],
+    seed: int,
+    guidance: Guidance | None = None,
+    scale: float = CFG_SCALE,
+    steps: int = STEPS,
+) -> Made:
+    """Generate one clip a prompt, all under the same seed.
+
+    Each sample has its own generator, so it does not matter what stands beside it in the batch.
+    """
+    # torchsde warns of times that differ by float rounding at both ends of the schedule
+    warnings.filterwarnings("ignore", category=UserWarning, module="torchsde")
+    wavs, traces, rows = [], [], 0
+
+    def count(network: nn.Module, args: tuple[Any, ...]) -> None:
+        nonlocal rows
+        rows += len(args[0])
+
+    start = time.perf_counter()
+    for first in range(0, len(prompts), BATCH):
+        batch = list(prompts[first : first + BATCH])
+        arguments = {
+            "num_inference_steps": steps,
+            "guidance_scale": scale,
+            "generator": [torch.Generator().manual_seed(seed) for _ in batch],
+        }
+        if guidance is None:
+            handle = pipe.transformer.register_forward_pre_hook(count)
+            made = pipe(batch, **arguments).audios
+            handle.remove()
+        else:
+            with guard(pipe, guidance) as trace:
+                made = pipe(batch, **arguments).audios
+            traces.append(trace)
+            rows += sum(round(record.passes * len(batch)) for record in trace.records)
+        wavs.append(made[:, 0])
+    seconds = (time.perf_counter() - start) / len(prompts)
+    return Made(torch.cat(wavs), traces, seconds, rows / len(prompts))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one generation was judged."""
+
+    caption: str
+    seed: int
+    mel: float  # to the nearest training clip of its own caption, or of all if there is none
+    envelope: float  # to the same clip
+    waveform: float  # to the same clip as the codec gives it back, which loses its phase
+    own: int  # that clip's row
+    similarity: float  # by the guide, to the nearest clip of all
+    nearest: int  # that clip's row
+    copied: bool  # mel over the threshold
+    confirmed: bool  # ... and envelope over its own
+    family: bool | None  # the instrument's family is right; None: not a note
+    register: bool | None
+
+    @property
+    def kept(self) -> float | None:
+        """Share of the prompt that was kept: family and register."""
+        if self.family is None or self.register is None:
+            return None
+        return (self.family + self.register) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Everything that judges."""
+
+    clips: list[Clip]
+    sound: Tensor  # of the training clips, [n, t]
+    judges: dict[str, Judge]
+    classifier: NoteClassifier
+    index: TrainingIndex
+    embedder: Embedder
+    codec: MelCodec
+    thresholds: dict[str, float]
+
+    @classmethod
+    def load(cls, folder: Path, pipe: Any) -> Bench:
+        """The judges of a demo folder."""
+        clips, sound = assets.training_set(folder)
+        index = assets.index(folder)
+        return cls(
+            clips=clips,
+            sound=sound,
+            judges=assets.judges(folder),
+            classifier=assets.classifier(folder),
+            index=index,
+            embedder=embedder(index.embedder_name),
+            codec=pipe.vae,
+            thresholds=assets.calibration(folder)["thresholds"],
+        )
+
+    @torch.no_grad()
+    def judge(self, wav: Tensor, prompts: Sequence[Clip], seed: int) -> list[Verdict]:
+        """Judge one generation [n, t] for each prompt, told by a clip that carries it."""
+        scores = {name: judge(wav) for name, judge in self.judges.items()}
+        emb = self.index.project(self.embedder(wav[:, None], SAMPLE_RATE))
+        nearest = self.index.search(emb, 1)
+        families, registers = self.classifier.predict(wav)
+        own = [self._own(prompt, row) for prompt, row in zip(prompts, scores["mel"], strict=True)]
+        rows = torch.arange(len(wav))
+        mel, envelope = (scores[name][rows, own] for name in ("mel", "envelope"))
+        sound = self.codec.encode(self.sound[own][:, None]).latent_dist.mean
+        wave = waveform(wav, self.codec.decode(sound).sample[:, 0])
+        copied = mel > COPY
+        confirmed = copied & (envelope > self.thresholds["envelope"])
+        return [
+            Verdict(
+                caption=prompt.caption,
+                seed=seed,
+                mel=mel[i].item(),
+                envelope=envelope[i].item(),
+                waveform=wave[i].item(),
+                own=own[i],
+                similarity=nearest.scores[i, 0].item(),
+                nearest=int(nearest.rows[i, 0]),
+                copied=bool(copied[i]),
+                confirmed=bool(confirmed[i]),
+                family=families[i] == prompt.family if prompt.kind == "note" else None,
+                register=registers[i] == prompt.register if prompt.kind == "note" else None,
+            )
+            for i, prompt in enumerate(prompts)
+        ]
+
+    def _own(self, prompt: Clip, scores: Tensor) -> int:
+        """The row of the prompt's caption that the generation comes nearest to; for a caption
+        that was never trained on, the nearest of all."""
+        rows = [row for row, clip in enumerate(self.clips) if clip.caption == prompt.caption]
+        candidates = rows or list(range(len(self.clips)))
+        return candidates[int(scores[candidates].argmax())]
+
+
+def generate_and_judge(
+    pipe: Any,
+    bench: Bench,
+    prompts: Sequence[Clip],
+    seeds: Sequence[int],
+    guidance: Guidance | None = None,
+    scale: float = CFG_SCALE,
+    steps: int = STEPS,
+    report: Callable[[], None] = lambda: None,
+) -> tuple[list[list[Verdict]], float]:
+    """Every prompt under every seed: the verdicts, prompts by seeds, and the seconds a clip.
+
+    `report` is called after each seed.
+    """
+    columns, seconds = [], []
+    for seed in seeds:
+        made = generate(pipe, [c.caption for c in prompts], seed, guidance, scale, steps)
+        columns.append(bench.judge(made.wav, prompts, seed))
+        seconds.append(made.seconds)
+        report()
+    return [list(row) for row in zip(*columns, strict=True)], float(np.mean(seconds))
+
+
+def interval(values: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, float, float]:
+    """Mean and its 95 % bootstrap interval, resampling prompts: rows are prompts, columns seeds.
+
+    >>> interval([[1.0, 1.0], [1.0, 1.0]])
+    (1.0, 1.0, 1.0)
+    """
+    means = np.array([np.mean(row) for row in values])
+    rng = np.random.default_rng(seed)
+    drawn = means[rng.integers(0, len(means), (2000, len(means)))].mean(1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(means.mean()), float(low), float(high)

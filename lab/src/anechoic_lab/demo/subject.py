@@ -1,0 +1,224 @@
+"""The demo model as what a bench runs on: its scenarios, prompts, guards and judges."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from anechoic.diffusers import fingerprint
+from anechoic.embedders import embedder
+from anechoic.errors import BadSetting
+from anechoic.guidance import registry
+from anechoic.guidance.base import Guidance
+from anechoic.index import TrainingIndex
+from anechoic.metrics import leave_one_out
+from anechoic_lab.bench.plan import Method
+from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt, SampleScore
+from anechoic_lab.demo import assets, scenarios
+from anechoic_lab.demo.build import round_trip
+from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
+from anechoic_lab.demo.evaluate import unique_prompts
+from anechoic_lab.demo.run import Bench, generate
+from anechoic_lab.demo.show import prompts_to_tune
+
+ORDINARY = 12  # ordinary notes of each split
+REFERENCE = 256  # training clips through the codec, drawn, that FAD and KAD compare with
+SPLITS = ("tune", "report")
+
+
+def open_demo(
+    folder: str | None = None, scenarios: str | None = None, quality: str = "aisfx"
+) -> DemoSubject:
+    """Open the demo model with all that judges it.
+
+    Args:
+        folder: made by `anechoic demo train`; by default the shipped one.
+        scenarios: folder made by `anechoic demo scenarios`; without it there is one scenario,
+            the shipped model.
+        quality: embedder of FAD and KAD.
+    """
+    return DemoSubject(
+        Path(folder) if folder else assets.SHIPPED, Path(scenarios) if scenarios else None, quality
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One scenario, ready to generate and judge."""
+
+    pipe: Any
+    bench: Bench
+    memorized: list[Clip]  # one for each caption that the model has seen far more often
+
+
+class DemoSubject:
+    """See `anechoic_lab.bench.Task`."""
+
+    name = "demo"
+
+    def __init__(self, folder: Path, trained: Path | None, quality: str):
+        self.folder, self.trained = folder, trained
+        self.quality = embedder(quality)
+        self.scenarios: list[str] = [scenarios.SHIPPED]
+        if trained is not None:
+            self.scenarios += [name for name in scenarios.SCENARIOS if (trained / name).is_dir()]
+            if len(self.scenarios) == 1:
+                raise BadSetting(
+                    f"there is no trained scenario in '{trained}'; train them with "
+                    f"'anechoic demo scenarios -o {trained}'"
+                )
+        self._stage = cache(self._open)
+        self._warm: set[str] = set()
+
+    def about(self) -> Mapping[str, str]:
+        told = {
+            "model": f"the demo model, {fingerprint(self._stage(scenarios.SHIPPED).pipe)}, "
+            f"scale {assets.CFG_SCALE:g}, {assets.STEPS} steps if the plan names none, 1.024 s at "
+            "16 kHz",
+            "similarity": "cosine to the nearest training clip by the guide's magmel, centred",
+            "mel": "centred log-mel correlation with the caption's own training clip",
+            "envelope": "centred correlation of the energy of eight bands every 8 ms with it",
+            "waveform": "peak of the normalised cross-correlation with it, as the codec gives it "
+            "back, which loses its phase",
+            "copy": f"mel over {self._stage(scenarios.SHIPPED).bench.thresholds['mel']:g}",
+            "adherence": "family and register of a note, each right or wrong, by a classifier "
+            "trained on real notes; recordings have none",
+            "quality": f"{self.quality.name} against {REFERENCE} training clips through the codec",
+        }
+        for name in self.scenarios[1:]:
+            told[f"scenario {name}"] = scenarios.SCENARIOS[name].about
+        return told
+
+    def fingerprint(self, scenario: str) -> str:
+        stage = self._stage(scenario)
+        digest = hashlib.sha256(json.dumps([asdict(c) for c in stage.bench.clips]).encode())
+        for part in (stage.pipe.transformer, stage.pipe.text_encoder, stage.pipe.projection_model):
+            assert isinstance(part, nn.Module)
+            for name, value in sorted(part.state_dict().items()):
+                digest.update(name.encode() + value.numpy().tobytes())
+        digest.update(stage.bench.index.content.encode())
+        digest.update((self.folder / assets.CLASSIFIER).read_bytes())
+        digest.update(json.dumps([stage.bench.thresholds, self.quality.name]).encode())
+        return digest.hexdigest()
+
+    def prompts(self, scenario: str, split: str) -> Sequence[BenchPrompt]:
+        """Memorized captions of even places in one split and of odd ones in the other, and
+        ordinary notes that differ between the splits."""
+        if split not in SPLITS:
+            raise BadSetting(f"the demo has the splits {' and '.join(SPLITS)}, got '{split}'")
+        stage = self._stage(scenario)
+        offset = SPLITS.index(split)
+        memorized = stage.memorized[offset::2]
+        taken = {clip.caption for clip in stage.memorized}
+        ordinary = [clip for clip in self._ordinary[split] if clip.caption not in taken]
+        return [BenchPrompt(clip.id, clip.caption, MEMORIZED) for clip in memorized] + [
+            BenchPrompt(clip.id, clip.caption, "ordinary") for clip in ordinary[:ORDINARY]
+        ]
+
+    def guidance(self, scenario: str, method: Method) -> Guidance | None:
+        if not method.guard:
+            return None
+        bench = self._stage(scenario).bench
+        given = {"index": bench.index, "embedder": bench.embedder, "scale": assets.CFG_SCALE}
+        return registry.build(method.guard, method.settings, given)
+
+    def generate(
+        self,
+        scenario: str,
+        prompts: Sequence[BenchPrompt],
+        seed: int,
+        method: Method,
+        steps: int | None,
+    ) -> Sequence[SampleScore]:
+        stage = self._stage(scenario)
+        captions = [prompt.caption for prompt in prompts]
+        guide = self.guidance(scenario, method)
+        if scenario not in self._warm:  # the first call of a process is slower
+            generate(stage.pipe, captions[:1], seed, None, steps=3)
+            self._warm.add(scenario)
+        made = generate(stage.pipe, captions, seed, guide, steps=steps or assets.STEPS)
+        by_id = {clip.id: clip for clip in assets.training_set(self.folder)[0]}
+        by_caption = {clip.caption: clip for clip in stage.memorized}
+        clips = [by_caption.get(prompt.caption, by_id[prompt.id]) for prompt in prompts]
+        with torch.no_grad():
+            quality = self.quality(made.wav[:, None], SAMPLE_RATE).tolist()
+        return [
+            SampleScore(
+                prompt=prompt.id,
+                caption=prompt.caption,
+                group=prompt.group,
+                seed=seed,
+                similarity=verdict.similarity,
+                copied=verdict.copied,
+                seconds=made.seconds,
+                evaluations=made.passes,
+                adherence=verdict.kept,
+                scores={
+                    "mel": verdict.mel,
+                    "envelope": verdict.envelope,
+                    "waveform": verdict.waveform,
+                },
+                quality=emb,
+            )
+            for prompt, verdict, emb in zip(
+                prompts, stage.bench.judge(made.wav, clips, seed), quality, strict=True
+            )
+        ]
+
+    @torch.no_grad()
+    def reference(self, scenario: str) -> Sequence[Sequence[float]]:
+        stage = self._stage(scenario)
+        _, sound = assets.training_set(self.folder)
+        generator = torch.Generator().manual_seed(0)
+        chosen = torch.randperm(len(sound), generator=generator)[:REFERENCE]
+        heard = round_trip(stage.bench.codec, sound[chosen])
+        return self.quality(heard[:, None], SAMPLE_RATE).tolist()
+
+    def baseline(self, scenario: str) -> Sequence[float]:
+        index = self._stage(scenario).bench.index
+        return leave_one_out(index.vectors(torch.arange(len(index)))).tolist()
+
+    @cached_property
+    def _ordinary(self) -> Mapping[str, list[Clip]]:
+        """Ordinary notes of each split; none of those that the demo was tuned on is in
+        the report's."""
+        clips = assets.training_set(self.folder)[0]
+        notes = [c for c in unique_prompts(clips) if c.kind == "note" and c.copies == 1]
+        tuned = {clip.caption for clip in prompts_to_tune(clips)[1]}
+        drawn = [notes[i] for i in np.random.default_rng(2).permutation(len(notes))]
+        rest = [clip for clip in drawn if clip.caption not in tuned]
+        return {"tune": rest[1::2], "report": rest[::2]}
+
+    def _open(self, scenario: str) -> Stage:
+        if scenario == scenarios.SHIPPED:
+            pipe = assets.pipeline(self.folder)
+            bench = Bench.load(self.folder, pipe)
+            return Stage(pipe, bench, [c for c in unique_prompts(bench.clips) if c.copies > 1])
+        assert self.trained is not None  # there is no such scenario otherwise
+        pipe, rows, kept = scenarios.load(self.trained / scenario, self.folder)
+        bench = Bench.load(self.folder, pipe)
+        changed = dict(zip(rows, kept, strict=True))
+        clips = [
+            # what the fine-tuning left out is still compared with, under its old caption
+            changed.get(row, replace(clip, copies=1))
+            for row, clip in enumerate(bench.clips)
+        ]
+        bench = replace(bench, clips=clips, index=_of_model(bench.index, clips, pipe))
+        return Stage(pipe, bench, [c for c in unique_prompts(clips) if c.copies > 1])
+
+
+def _of_model(index: TrainingIndex, clips: Sequence[Clip], pipe: Any) -> TrainingIndex:
+    """The index as that of a fine-tuned model, with the captions it was tuned on."""
+    captioned = [
+        replace(row, caption=clip.caption) for row, clip in zip(index.clips, clips, strict=True)
+    ]
+    return replace(index, clips=captioned, about=replace(index.about, model=fingerprint(pipe)))

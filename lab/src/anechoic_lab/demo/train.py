@@ -1,0 +1,261 @@
+"""Train the demo model from scratch: seeded, on two cores, within the hour."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from diffusers import StableAudioPipeline
+from diffusers.models.embeddings import get_1d_rotary_pos_embed
+from torch import Tensor, nn
+
+from anechoic_lab.demo.codec import MelCodec
+from anechoic_lab.demo.corpus import Clip
+from anechoic_lab.demo.model import Conditioner, build_pipeline
+
+Report = Callable[[int, float, StableAudioPipeline], None]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training: warm up, hold, fall linearly in the second half."""
+
+    steps: int
+    learning_rate: float
+    # Views of a clip that is not duplicated can be made to differ, as they do for a clip that is
+    # seen once among millions. Without it every clip of so small a set is memorized in the end.
+    shift: int = 0  # later by up to so many frames of 16 ms
+    tilt: float = 0.0  # spectral tilt and half as much level, in deviations of the latent
+    shortened: float = 0.0  # share of notes whose caption leaves out register, pitch or both
+    bare: bool = False  # it leaves out both, always
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the shipped model was trained with."""
+
+    phases: tuple[Phase, ...] = (
+        Phase(20_000, 1e-3),
+        Phase(4_000, 5e-4, shift=10, tilt=0.1, shortened=0.25, bare=True),
+        Phase(4_000, 5e-4, shift=10, tilt=0.05, shortened=0.15, bare=True),
+        Phase(10_500, 7e-4, shift=10, tilt=0.05, shortened=0.35),
+    )
+    batch: int = 16
+    weight_decay: float = 0.01
+    dropout: float = 0.1  # of the condition
+    ema: float = 0.999
+    # Stable Audio Open's sampler visits t = 2/pi * atan(sigma) for sigma from 500 to 0.3
+    t_low: float = 0.17
+    t_high: float = 0.9995
+    layers: int = 4
+    heads: int = 6
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def shortened_to(self, steps: int) -> Recipe:
+        """The same recipe in about so many steps, each phase in proportion."""
+        share = steps / self.steps
+        phases = (replace(p, steps=max(1, round(p.steps * share))) for p in self.phases)
+        return replace(self, phases=tuple(phases))
+
+
+def fit_codec(wavs: Tensor) -> MelCodec:
+    """A codec whose latents of these clips [n, t] have zero mean and unit deviation."""
+    raw = MelCodec()
+    with torch.no_grad():
+        mel = torch.cat([raw.mel(part) for part in wavs.split(256)])
+    return MelCodec(mean=mel.mean().item(), std=mel.std().item())
+
+
+class Trainable(nn.Module):
+    """The parts of the pipeline that learn together."""
+
+    def __init__(self, pipe: StableAudioPipeline):
+        super().__init__()
+        self.transformer = pipe.transformer
+        self.text_encoder = pipe.text_encoder
+        self.projection_model = pipe.projection_model
+
+
+def train(
+    clips: list[Clip],
+    wavs: np.ndarray,
+    recipe: Recipe,
+    report: Report = lambda step, loss, pipe: None,
+) -> StableAudioPipeline:
+    """Train on the clips whose split is "train"; returns the pipeline with averaged weights.
+
+    Args:
+        clips: the corpus.
+        wavs: their sound, [n, LENGTH].
+        recipe: settings.
+        report: called after every step with the step, its loss and the pipeline of the averaged
+            weights.
+    """
+    chosen = [i for i, clip in enumerate(clips) if clip.split == "train"]
+    clips = [clips[i] for i in chosen]
+    sound = torch.from_numpy(wavs[chosen])
+    captions = [clip.caption for clip in clips]
+    codec = fit_codec(sound)
+    with torch.no_grad():
+        latents = torch.cat([codec.encode(x[:, None]).latent_dist.mean for x in sound.split(256)])
+    pipe = build_pipeline(captions, codec, recipe.seed, recipe.layers, recipe.heads)
+    done = 0
+    for number, phase in enumerate(recipe.phases):
+
+        def report_all(step: int, loss: float, averaged: StableAudioPipeline) -> None:
+            report(done + step, loss, averaged)  # noqa: B023  (used while `done` is this one)
+
+        seed = recipe.seed + number
+        pipe = _run(phase, pipe, clips, latents, recipe, seed, report_all)
+        done += phase.steps
+    return pipe
+
+
+def fine_tune(
+    pipe: StableAudioPipeline,
+    clips: list[Clip],
+    sound: Tensor,
+    phase: Phase,
+    recipe: Recipe,
+    report: Report = lambda step, loss, pipe: None,
+) -> StableAudioPipeline:
+    """Train a pipeline on with one phase; returns the one with averaged weights.
+
+    Args:
+        pipe: a demo model in float32.
+        clips: what to train on, each drawn as often as its `copies` say.
+        sound: theirs, [n, t].
+        phase: settings.
+        recipe: settings.
+        report: as `train`.
+    """
+    with torch.no_grad():
+        latents = torch.cat(
+            [pipe.vae.encode(x[:, None]).latent_dist.mean for x in sound.split(256)]
+        )
+    for module in (pipe.transformer, pipe.text_encoder, pipe.projection_model):
+        module.requires_grad_(True)
+    return _run(phase, pipe, clips, latents, recipe, recipe.seed, report)
+
+
+def _run(
+    phase: Phase,
+    pipe: StableAudioPipeline,
+    clips: list[Clip],
+    latents: Tensor,
+    recipe: Recipe,
+    seed: int,
+    report: Report,
+) -> StableAudioPipeline:
+    """One phase; returns the averaged pipeline."""
+    averaged = copy.deepcopy(pipe)
+    live, slow = Trainable(pipe).train(), Trainable(averaged).requires_grad_(False).eval()
+    forms = [_short_forms(clip) for clip in clips]
+    condition = Conditioner(pipe, [form[i] for i in range(len(forms[0])) for form in forms])
+    optimizer = torch.optim.AdamW(
+        [p for p in live.parameters() if p.requires_grad],
+        phase.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+    copies = np.array([clip.copies for clip in clips], dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
+    rotary = get_1d_rotary_pos_embed(
+        pipe.rotary_embed_dim, latents.shape[2] + 1, use_real=True, repeat_interleave_real=False
+    )
+    for step in range(phase.steps):
+        left = 1 - step / phase.steps
+        rate = phase.learning_rate * min(1.0, (step + 1) / 100) * max(0.02, min(1.0, 2 * left))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rows = torch.from_numpy(rng.choice(len(clips), recipe.batch, p=copies / copies.sum()))
+        x0 = latents[rows]
+        once = torch.from_numpy(copies)[rows] == 1
+        if (phase.shift or phase.tilt) and bool(once.any()):
+            x0 = _varied(x0, once, pipe.vae, phase, generator)
+        if phase.shortened:
+            short = once & (torch.rand(len(rows), generator=generator) < phase.shortened)
+            first = len(forms[0]) - 1 if phase.bare else 1
+            form = torch.randint(first, len(forms[0]), (len(rows),), generator=generator)
+            rows = rows + len(clips) * form * short
+        loss = _loss(pipe, condition, x0, rows, rotary, recipe, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(live.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            decay = min(recipe.ema, (1 + step) / (10 + step))
+            torch._foreach_lerp_(list(slow.parameters()), list(live.parameters()), 1 - decay)
+        report(step + 1, loss.item(), averaged)
+    slow.requires_grad_(True)  # the next phase trains what this one averaged
+    return averaged
+
+
+def _short_forms(clip: Clip) -> tuple[str, str, str, str]:
+    """The caption; of a note also without its register, without its pitch, and without both.
+
+    Words that never stand alone are learned as a whole phrase, and a new phrase means nothing.
+    """
+    if not clip.instrument:
+        return (clip.caption,) * 4
+    pitch = clip.caption.removeprefix(f"{clip.register} {clip.instrument} note")
+    note = f"{clip.instrument} note"
+    return clip.caption, note + pitch, f"{clip.register} {note}", note
+
+
+def _varied(
+    x0: Tensor, once: Tensor, codec: MelCodec, phase: Phase, generator: torch.Generator
+) -> Tensor:
+    """Views of latents [b, c, t]: those of clips drawn `once` [b] are moved and filtered."""
+    config = codec.config
+    mel = (codec.log_mel(x0) - config.mean) / config.std
+    b, bands, frames = mel.shape
+    silence = (math.log(config.floor) - config.mean) / config.std
+    delay = torch.randint(0, phase.shift + 1, (b, 1), generator=generator)
+    source = torch.arange(frames) - delay
+    moved = mel.gather(2, source.clamp_min(0)[:, None].expand(-1, bands, -1))
+    moved = torch.where(source[:, None] < 0, silence, moved)
+    level, slope = (2 * torch.rand(2, b, 1, 1, generator=generator) - 1) * phase.tilt
+    moved = moved + level / 2 + slope * torch.linspace(-1, 1, bands)[:, None]
+    moved = moved.clamp_min(silence)
+    return torch.where(once[:, None, None], codec.pack(moved), x0)
+
+
+def _loss(
+    pipe: StableAudioPipeline,
+    condition: Conditioner,
+    x0: Tensor,
+    rows: Tensor,
+    rotary: tuple[Tensor, Tensor],
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> Tensor:
+    """Mean squared error of v = cos*eps - sin*x0 at stratified t, uniform in t."""
+    b = len(x0)
+    strata = (torch.arange(b) + torch.rand(b, generator=generator)) / b
+    t = recipe.t_low + (recipe.t_high - recipe.t_low) * strata
+    cos = torch.cos(t * math.pi / 2)[:, None, None]
+    sin = torch.sin(t * math.pi / 2)[:, None, None]
+    eps = torch.randn(x0.shape, generator=generator)
+    dropped = torch.rand(b, generator=generator) < recipe.dropout
+    cross, globals_ = condition(rows, dropped)
+    v = pipe.transformer(
+        cos * x0 + sin * eps,
+        t,
+        encoder_hidden_states=cross,
+        global_hidden_states=globals_,
+        rotary_embedding=rotary,
+        return_dict=False,
+    )[0]
+    return (v - (cos * eps - sin * x0)).square().mean()

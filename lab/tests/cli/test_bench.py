@@ -1,0 +1,369 @@
+"""`anechoic bench`, from the command to the table: on a tiny real pipeline, and on numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anechoic_lab.bench import BenchPrompt, Method
+from anechoic_lab.bench.judges import correlation_peak
+from anechoic_lab.bench.pipeline import open_pipeline
+from support.tiny import CAPTIONS, make_pipe
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
+
+from anechoic import TrainingIndex, audio, cli, embedder, guard
+from anechoic.errors import AnechoicError
+from anechoic.guidance import ClassifierFree
+from anechoic.index.clips import Sound
+
+RATE = 16_000
+COPY = 0.9995  # of 64 samples, all sounds are alike
+NUMBERS = "support.bench_subject:make"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline, its training clips, two indexes of them, prompts, and a tiny CLAP."""
+    folder = tmp_path_factory.mktemp("shared")
+    pipe = make_pipe()
+    pipe.vae.register_to_config(sampling_rate=RATE)  # 64 samples: a click, but audible
+    pipe.save_pretrained(folder / "model")
+    noise = torch.Generator().manual_seed(0)
+    clips = [0.3 * torch.randn(2, 64, generator=noise) for _ in CAPTIONS]
+    # the second is what the model itself makes of the first prompt: a copy, and it is found
+    clips[1] = generated(pipe, CAPTIONS[0], 0)
+    lines = ["file_name,caption"]
+    for i, (clip, caption) in enumerate(zip(clips, CAPTIONS, strict=True)):
+        audio.write(folder / f"clips/{i}.flac", clip / clip.abs().max(), RATE)
+        lines.append(f"{i}.flac,{caption}")
+    (folder / "captions.csv").write_text("\n".join(lines))
+    for name, source in (("i", "magmel"), ("j", "magmel:seconds=2.0")):
+        TrainingIndex.build(
+            folder / "clips",
+            embedder(source),
+            captions=folder / "captions.csv",
+            thresholds={"copy": COPY},
+        ).save(folder / name)
+    (folder / "prompts.csv").write_text(
+        "caption,group,split\n"
+        f"{CAPTIONS[0]},memorized,report\n{CAPTIONS[1]},memorized,report\n"
+        f"{CAPTIONS[2]},ordinary,report\n{CAPTIONS[3]},ordinary,tune\n"
+    )
+    save_clap(folder / "clap")
+    return folder
+
+
+def generated(pipe, caption: str, seed: int, scale: float = 7.0) -> torch.Tensor:
+    """What the pipeline itself makes in three steps, [c, t]."""
+    generator = torch.Generator().manual_seed(seed)
+    arguments = {"num_inference_steps": 3, "guidance_scale": scale, "generator": generator}
+    return pipe(caption, **arguments).audios[0]
+
+
+def save_clap(folder: Path) -> None:
+    torch.manual_seed(0)
+    text = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16}
+    text |= {"num_attention_heads": 2, "max_position_embeddings": 40}
+    heard = {"patch_embeds_hidden_size": 8, "hidden_size": 64, "depths": [1, 1, 1, 1]}
+    heard |= {"num_attention_heads": [1, 1, 2, 2], "initializer_factor": 10.0}
+    config = ClapConfig(text_config=text, audio_config=heard, projection_dim=16)
+    ClapModel(config).save_pretrained(folder)
+    ClapFeatureExtractor(truncation="rand_trunc", padding="repeatpad").save_pretrained(folder)
+    symbols = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(ByteLevel.alphabet())]
+    vocabulary = {symbol: i for i, symbol in enumerate(symbols)}
+    RobertaTokenizer(vocab=vocabulary, merges=[], model_max_length=38).save_pretrained(folder)
+
+
+@pytest.fixture
+def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `anechoic bench` in a folder of its own: its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "150")
+
+    def command(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            cli.main(["bench", *words])
+        out, err = capfd.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def subject(shared: Path):
+    return open_pipeline(
+        str(shared / "model"), str(shared / "i"), str(shared / "prompts.csv"),
+        judges=(str(shared / "j"),), adherence=f"clap:{shared / 'clap'}",
+    )  # fmt: skip
+
+
+PLAN = """
+seeds = 2
+batch = 2
+steps = 3
+[[methods]]
+name = "none"
+label = "unguarded"
+[[methods]]
+name = "amg"
+guard = "amg"
+settings = { c1 = 4.0, c2 = 3.0, c3 = 0.0, lambda_min = -1.0, lambda_max = -1.0, gradient = "x0" }
+[[methods]]
+name = "static"
+guard = "static"
+settings = { at = 0.5 }
+"""
+
+
+# ------------------------------------------------------------------------------------ a pipeline
+
+
+def test_a_pipeline_is_benched_from_the_command_line(shared: Path, run: Run) -> None:
+    Path("plan.toml").write_text(PLAN)
+    code, out, err = run(
+        "plan.toml", "--model", str(shared / "model"), "--index", str(shared / "i"),
+        "--prompts", str(shared / "prompts.csv"), "--device", "cpu", "-o", "t.json",
+    )  # fmt: skip
+    assert (code, "14/14" in err) == (0, True)  # 3 methods, 2 seeds, 2 batches, and 2
+    table = json.loads(Path("t.json").read_text())
+    lines = {line["method"]: line["figures"] for line in table["lines"]}
+    assert set(lines) == {"none", "amg", "static", "training set"}
+    evaluations = {name: lines[name]["evaluations"]["value"] for name in ("none", "amg", "static")}
+    # an open gate asks the network once more, under the nearest clip's caption
+    assert evaluations == {"none": 6, "amg": 9, "static": 4}  # two of four before it are one half
+    assert lines["none"]["similarity"]["clips"] == 4
+    assert "adherence_memorized" not in lines["none"]
+    assert table["about"]["prompts"] == "all: 2 memorized, 1 ordinary"
+    for fact in (
+        "adherence, memorized",
+        "not measured",
+        "unguarded",
+        "similarity of 0.9995 or more",
+    ):
+        assert fact in out
+
+
+def test_the_plain_pipeline_is_benched_as_it_is(shared: Path, subject) -> None:
+    prompts = subject.prompts("all", "report")
+    assert prompts[0] == BenchPrompt(CAPTIONS[0], CAPTIONS[0], "memorized")
+    rows = subject.generate("all", prompts, 0, Method("none", "n"), 3)
+    again = subject.generate("all", prompts[1:2], 0, Method("none", "n"), 3)
+    first = rows[0]
+    # its own clip is in the training set, under another caption
+    assert first.similarity == pytest.approx(1.0, abs=1e-3)
+    assert first.copied
+    assert first.scores == {"magmel": pytest.approx(1.0, abs=1e-3),
+                            "waveform": pytest.approx(1.0, abs=1e-3)}  # fmt: skip
+    assert not rows[1].copied
+    assert rows[1].scores["waveform"] < first.scores["waveform"]
+    assert first.evaluations == 6  # two halves, three steps
+    assert again[0].similarity == pytest.approx(rows[1].similarity, abs=1e-5)
+    wav = generated(make_pipe_at_rate(), CAPTIONS[1], 0)[None]
+    clap = embedder(f"clap:{shared / 'clap'}")
+    kept = float((clap(wav, RATE) * clap.text([CAPTIONS[1]])).sum())
+    assert rows[1].adherence == pytest.approx(kept, abs=1e-5)
+    assert rows[1].quality == pytest.approx(embedder("magmel")(wav, RATE)[0].tolist(), abs=1e-5)
+
+
+def make_pipe_at_rate():
+    pipe = make_pipe()
+    pipe.vae.register_to_config(sampling_rate=RATE)
+    return pipe
+
+
+def test_a_method_without_settings_gets_the_scale_of_the_pipeline(shared: Path, subject) -> None:
+    assert subject.guidance("all", Method("c", "c", "cfg")) == ClassifierFree(7.0)
+    plain, guarded = (
+        subject.generate("all", subject.prompts("all", "report")[:1], 1, method, 3)[0]
+        for method in (Method("none", "n"), Method("c", "c", "cfg"))
+    )
+    assert guarded.quality == plain.quality
+    assert guarded.evaluations == plain.evaluations
+
+
+def test_passes_of_the_guard_are_those_its_trace_tells(shared: Path, subject) -> None:
+    method = Method("a", "a", "amg", {"lambda_min": -1, "lambda_max": -1, "c3": 0})
+    prompts = subject.prompts("all", "report")[:2]
+    row = subject.generate("all", prompts, 0, method, 3)[0]
+    guidance = subject.guidance("all", method)
+    with guard(subject.pipe, guidance) as trace:
+        generated(subject.pipe, CAPTIONS[0], 0)
+    assert row.evaluations == sum(record.passes for record in trace.records)
+
+
+def test_the_reference_is_the_training_set_or_a_folder(shared: Path, subject) -> None:
+    assert np.shape(subject.reference("all")) == (4, 2048)
+    held = open_pipeline(
+        str(shared / "model"), str(shared / "i"), str(shared / "prompts.csv"),
+        reference=str(shared / "clips"), quality=f"clap:{shared / 'clap'}",
+    )  # fmt: skip
+    assert np.shape(held.reference("all")) == (4, 16)
+    assert held.fingerprint("all") != subject.fingerprint("all")
+
+
+def test_the_background_compares_training_clips(shared: Path, subject) -> None:
+    index = TrainingIndex.load(shared / "i")
+    cosines = index.vectors(torch.arange(4)) @ index.vectors(torch.arange(4)).T
+    cosines.fill_diagonal_(-1)
+    assert subject.baseline("all") == pytest.approx(cosines.amax(1).tolist(), abs=1e-5)
+
+
+def test_another_weight_or_threshold_is_another_subject(shared: Path, subject) -> None:
+    given = [str(shared / name) for name in ("model", "i", "prompts.csv")]
+    own = open_pipeline(*given).fingerprint("all")
+    assert open_pipeline(*given).fingerprint("all") == own
+    assert open_pipeline(*given, threshold=0.5).fingerprint("all") != own
+    assert subject.fingerprint("all") != own
+    trained = open_pipeline(*given)
+    with torch.no_grad():
+        next(trained.pipe.vae.parameters()).view(-1)[0] += 1e-3
+    assert trained.fingerprint("all") != own
+
+
+def test_the_correlation_peak_is_one_wherever_a_clip_stands() -> None:
+    rng = torch.Generator().manual_seed(0)
+    clip = torch.randn(2, 400, generator=rng)
+    longer = torch.cat([torch.zeros(2, 300), -0.01 * clip, torch.zeros(2, 500)], 1)
+    assert correlation_peak(clip, longer) == pytest.approx(1.0, abs=1e-9)
+    assert correlation_peak(longer, clip) == pytest.approx(1.0, abs=1e-9)
+    other = torch.randn(2, 400, generator=rng)
+    assert correlation_peak(clip, other) < 0.3
+    assert correlation_peak(clip, clip + other) == pytest.approx(math.sqrt(0.5), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"judges": ("i",)}, "which guides or judges already"),
+        ({"judges": ("other",)}, "holds other clips than"),
+        ({"index": "bare"}, "has no calibrated threshold for copies"),
+        ({"index": "foreign"}, "holds the training clips of model 'another'"),
+        ({"adherence": "magmel"}, "'magmel' embeds sound alone"),
+        ({"reference": "model"}, "a reference of two sound files or more was expected"),
+        ({"prompts": "absent.csv"}, "there is no file of prompts"),
+        ({"prompts": "captions.txt"}, "have to be a .csv, .jsonl or .parquet file"),
+        ({"prompts": "empty.csv"}, "cannot be read (Empty CSV file"),
+        ({"prompts": "nameless.csv"}, "expected a caption in each line, but none in line 1"),
+        ({"prompts": "broken.jsonl"}, "cannot be read"),
+    ],
+)
+def test_what_a_pipeline_cannot_be_judged_by_is_refused(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change, sentence
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("model", "i", "prompts.csv"):
+        Path(name).symlink_to(shared / name)
+    sound = [Sound(str(i), "x", torch.randn(1, 64), RATE) for i in range(2)]
+    TrainingIndex.build(sound, embedder("magmel:seconds=2.0")).save("other")
+    TrainingIndex.build(sound, embedder("magmel")).save("bare")
+    TrainingIndex.build(sound, embedder("magmel"), model="another", thresholds={"copy": 0.9}).save(
+        "foreign"
+    )
+    Path("captions.txt").write_text("caption\na")
+    Path("empty.csv").write_text("")
+    Path("nameless.csv").write_text("text\na")
+    Path("broken.jsonl").write_text("{")
+    given = {"model": "model", "index": "i", "prompts": "prompts.csv", **change}
+    with pytest.raises(AnechoicError) as error:
+        open_pipeline(**given).about()
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_prompts_are_read_in_each_format(tmp_path: Path, suffix: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    from anechoic.audit.prompts import PromptFile
+
+    rows = [
+        {"caption": 'rain, "loud"', "group": "memorized", "split": "tune", "extra": 1},
+        {"caption": "42", "id": "x", "scenario": "short", "group": None},
+    ]
+    path = tmp_path / f"p{suffix}"
+    if suffix == ".csv":
+        path.write_text('\ufeffcaption,group,split,id,scenario,extra\n"rain, ""loud""",memorized,'
+                        'tune,,,1\n42,,,x,short,\n', "utf-8")  # fmt: skip
+    elif suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        whole = [dict.fromkeys(("id", "scenario", "split")) | row for row in rows]
+        pa.parquet.write_table(pa.Table.from_pylist(whole), path)
+    read = PromptFile(path)
+    assert read.scenarios == ["all", "short"]
+    (rain,) = read.of("all", "tune")
+    assert (rain["caption"], rain["group"], read.of("all", "report")) == (
+        'rain, "loud"', "memorized", []
+    )  # fmt: skip
+    (number,) = read.of("short", "report")
+    assert (number["id"], number["caption"], number["group"]) == ("x", "42", "")
+
+
+# --------------------------------------------------------------------------------------- numbers
+
+
+def test_the_table_and_the_plot_are_written_and_printed(run: Run) -> None:
+    Path("p.toml").write_text(
+        'seeds = 2\n[[methods]]\nname = "none"\n'
+        '[[methods]]\nname = "push"\nguard = "push"\nvary = { strength = [0.5, 1.0] }\n'
+    )
+    code, out, err = run(
+        "p.toml", "--model", NUMBERS, "--scenarios", "large", "--jobs", "2", "-o", "t.md",
+        "-o", "t.csv", "--plot", "p.png",
+    )  # fmt: skip
+    assert (code, err.count("\n")) == (0, 1)  # nothing but the bar
+    assert "1. push: area 0." in out
+    assert ", processes 2 x " in out
+    assert Path("t.md").read_text().count("| push, strength") == 2
+    assert Path("p.png").stat().st_size > 10_000
+    assert Path("t.csv").exists()
+
+
+def test_presets_are_listed(run: Run) -> None:
+    code, out, _ = run("--list")
+    assert code == 0
+    assert "amg-ablation" in out
+    assert "each pair" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--preset", "absent"], "there is no preset 'absent'"),
+        (["absent.toml"], "there is no plan 'absent.toml'"),
+        (["methods"], "for a preset, '--preset methods'"),
+        (["p.toml", "--preset", "methods"], "give one"),
+        (["--methods", "absent"], "has no method 'absent'"),
+        (["-o", "here.md"], "'here.md' exists already"),
+        (["-o", "t.txt"], "ends in no known format"),
+        (["--plot", "p.pdf"], "ends in no known format"),
+        (["--model", "folder"], "give '--index' and '--prompts'"),
+        (["--option", "log"], "an option is written NAME=VALUE, got 'log'"),
+        (["--option", "color=red"], "do not fit (got an unexpected keyword argument 'color')"),
+        (["--index", "i"], "do not fit (got an unexpected keyword argument 'index')"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_any_cell(
+    run: Run, words: list[str], sentence: str
+) -> None:
+    Path("here.md").write_text("mine")
+    code, _, err = run("--model", NUMBERS, *words)
+    assert (code, sentence in err) == (2, True), err
+    assert Path("here.md").read_text() == "mine"
+    assert not list(Path("bench-work").glob("cells/*"))
+
+
+def test_a_failed_cell_ends_with_two_and_keeps_the_others(run: Run) -> None:
+    Path("p.toml").write_text(
+        '[[methods]]\nname = "none"\n[[methods]]\nname = "bad"\nguard = "fail"\n'
+    )
+    code, _, err = run("p.toml", "--model", NUMBERS, "--option", "delay_s=0.01")
+    assert (code, "error: method 'bad', scenario 'plain', seed 0" in err) == (2, True)
+    assert list(Path("bench-work/cells").glob("*.parquet"))

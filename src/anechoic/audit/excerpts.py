@@ -1,0 +1,108 @@
+"""The excerpts and pictures that show a sound beside the training clip it comes nearest to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from anechoic.audit.html.media import FLOOR_DB, flac, shaded_png, spectrogram_db
+from anechoic.audit.matrix import similarity_matrix
+from anechoic.detectors import Finding
+from anechoic.detectors.sound import mono
+from anechoic.index import Sound
+
+Keep = Callable[[bytes, str], str]  # content, suffix -> the key to find it by
+CONTEXT_S = 5.0  # shown before and after a match in long sound
+LONGEST_S = 30.0  # of an excerpt
+HIGHEST_HZ = 16_000.0  # shown; above it there is little, and many codecs leave nothing
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An excerpt of a sound, as the report shows it."""
+
+    sound: str  # key of the FLAC
+    spectrogram: str  # key of the PNG
+    start_s: float  # of the excerpt, in the sound
+    seconds: float  # of the excerpt
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the report shows of one sound."""
+
+    made: Picture
+    training: Picture | None
+    matrix: str | None  # key of the PNG
+    missing: str  # why the training clip's sound is not shown
+
+    @property
+    def keys(self) -> list[str]:
+        """Of all sounds and pictures."""
+        pictures = [self.made, *([self.training] if self.training else [])]
+        keys = [key for picture in pictures for key in (picture.sound, picture.spectrogram)]
+        return [*keys, *([self.matrix] if self.matrix else [])]
+
+
+def show(wav: Tensor, sample_rate: int, match: Finding, clip: Sound | str, keep: Keep) -> Shown:
+    """Excerpts and pictures of a sound and its training clip, in the same stretch of time.
+
+    Args:
+        wav: the sound [c, t].
+        sample_rate: in Hz.
+        match: where the two are alike.
+        clip: the training clip, or why its sound cannot be had.
+        keep: stores them.
+    """
+    seconds = wav.shape[-1] / sample_rate
+    if isinstance(clip, str):
+        first, last = window(match, seconds, 0.0)
+        made, _ = _picture(wav, sample_rate, first, last, sample_rate / 2, keep)
+        return Shown(made, None, None, clip)
+    first, last = window(match, seconds, clip.wav.shape[-1] / clip.sample_rate)
+    lag = (match.start_s or 0.0) - (match.match_start_s or 0.0)
+    highest = min(sample_rate, clip.sample_rate) / 2
+    made, a = _picture(wav, sample_rate, first, last, highest, keep)
+    other, b = _picture(clip.wav, clip.sample_rate, first - lag, last - lag, highest, keep)
+    matrix = similarity_matrix(a, b, (made.seconds, other.seconds))
+    return Shown(made, other, keep(shaded_png(matrix), ".png"), "")
+
+
+def _picture(
+    wav: Tensor, sample_rate: int, first_s: float, last_s: float, highest_hz: float, keep: Keep
+) -> tuple[Picture, np.ndarray]:
+    """The excerpt between two times, and its spectrogram in dB."""
+    start = min(max(round(first_s * sample_rate), 0), wav.shape[-1] - 1)
+    stop = max(min(round(last_s * sample_rate), wav.shape[-1]), start + 1)
+    excerpt = wav[:, start:stop].detach().float().cpu()
+    middle = mono(excerpt[None], sample_rate)
+    heard = excerpt if len(excerpt) <= 2 else middle
+    db = spectrogram_db(middle[0].numpy(), sample_rate, min(highest_hz, HIGHEST_HZ))
+    picture = Picture(
+        keep(flac(heard.T.numpy(), sample_rate), ".flac"),
+        keep(shaded_png(1 + db / FLOOR_DB), ".png"),
+        start / sample_rate,
+        (stop - start) / sample_rate,
+    )
+    return picture, db
+
+
+def window(match: Finding, seconds: float, other: float) -> tuple[float, float]:
+    """What is shown of two sounds that are laid over each other: from when to when, in the first's
+    time. All of both where that is short, or what is around the match.
+
+    >>> window(Finding(1.0, 0, 4.0, 1.0, 2.0), seconds=10.0, other=5.0)
+    (0.0, 10.0)
+    >>> window(Finding(1.0, 0, 400.0, 1.0, 2.0), seconds=1000.0, other=5.0)
+    (395.0, 407.0)
+    """
+    start, length = match.start_s or 0.0, match.length_s or 0.0
+    lag = start - (match.match_start_s or 0.0)
+    first, last = min(0.0, lag), max(seconds, lag + other)
+    if last - first <= LONGEST_S:
+        return first, last
+    near = max(first, start - CONTEXT_S)
+    return near, min(last, start + length + CONTEXT_S, near + LONGEST_S)

@@ -1,0 +1,297 @@
+"""An audit as one HTML page, from its own JSON document and the sounds and pictures beside it.
+
+Cases are worst first. The first few stand in the page as they are, so that it can be read without
+scripts; the others wait in templates, and their sound and pictures are decoded when a case is
+opened. What is over a size budget is left in files beside the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anechoic.audit.html.audit_chart import chart_svg
+from anechoic.audit.html.media import data_uri
+from anechoic.audit.html.page import environment, together
+
+PLAIN_CASES = 10  # that stand in the page as they are
+MOST_PROMPTS = 40  # that are told one by one
+BUDGET = 12_000_000  # bytes of sound and pictures in the page itself
+KINDS = {".flac": "audio/flac", ".png": "image/png"}
+Medium = Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a time axis, in percent of it."""
+
+    left: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """Where two sounds run along each other in their similarity matrix, in percent."""
+
+    x1: float  # training clip
+    y1: float  # generation
+    x2: float
+    y2: float
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Two sounds laid over each other in time."""
+
+    first_s: float  # of the common time axis, in the generation's time
+    last_s: float
+    made: Span
+    training: Span | None
+    match: Span | None
+    line: Line | None
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Places of the time axis in percent, and their labels in seconds of the generation."""
+        length = self.last_s - self.first_s
+        step = next(s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 1e9) if length / s <= 6)
+        found, at = [], -(-self.first_s // step) * step
+        while at <= self.last_s + 1e-9:
+            label = f"{at:.1f}" if step < 1 else f"{at:.0f}"
+            found.append((100 * (at - self.first_s) / length, label.replace("-0.0", "0.0")))
+            at += step
+        return found
+
+
+@dataclass(frozen=True)
+class Case:
+    """One examined sound, ready to be drawn."""
+
+    row: Mapping[str, Any]  # of the document
+    data: Mapping[str, str]  # what the page's script sorts, filters and plays by
+    time: Timeline | None  # None: its sound and pictures were left out
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page, and what has to lie beside it."""
+
+    text: str
+    beside: Sequence[str]  # keys of sounds and pictures
+
+
+def render_audit(
+    content: Mapping[str, Any], medium: Medium, folder: str = "media", budget: int = BUDGET
+) -> Page:
+    """The page of an audit's document.
+
+    Args:
+        content: as `anechoic.audit.document` makes it.
+        medium: the bytes of a sound or picture by its key.
+        folder: what the folder beside the page is called, for what is over the budget.
+        budget: bytes of sound and pictures in the page itself.
+    """
+    rows = content["examined"]
+    inside = _inside(rows, medium, budget)
+    plain = rows[:PLAIN_CASES]
+    shared = {key for row in rows[PLAIN_CASES:] for key in _keys(row)} & inside
+
+    def uri(key: str) -> str:
+        return data_uri(KINDS[key[key.rindex(".") :]], medium(key))
+
+    guards = [group["guard"] for group in content["guards"]]
+    others = [one["name"] for one in content["detectors"] if not one["decides"]]
+    charts = [chart_svg(content, group) for group in content["guards"]] if rows else []
+    text = (
+        environment()
+        .get_template("audit.html")
+        .render(
+            audit=content,
+            cases=[_case(row, guards, others) for row in rows],
+            guards=guards,
+            label={group["guard"]: group["label"] for group in content["guards"]},
+            prompts=_prompts(rows),
+            most_prompts=MOST_PROMPTS,
+            plain=len(plain),
+            inside=inside,
+            folder=folder,
+            uri=uri,
+            store=[(key, base64.b64encode(medium(key)).decode()) for key in sorted(shared)],
+            charts=charts,
+            others=others,
+            decides=next(one["name"] for one in content["detectors"] if one["decides"]),
+            percent=percent,
+            number=number,
+            clock=clock,
+            lag=lag,
+            short=short,
+            calls=_calls(rows),
+            kinds=KINDS,
+        )
+    )
+    beside = sorted({key for row in rows for key in _keys(row)} - inside)
+    return Page(text, beside)
+
+
+def _keys(row: Mapping[str, Any]) -> Iterator[str]:
+    if (shown := row["shown"]) is None:
+        return
+    for picture in (shown["made"], shown["training"]):
+        if picture:
+            yield picture["sound"]
+            yield picture["spectrogram"]
+    if shown["matrix"]:
+        yield shown["matrix"]
+
+
+def _inside(rows: Sequence[Mapping[str, Any]], medium: Medium, budget: int) -> set[str]:
+    """The keys that go into the page: all of the worst cases, as long as there is room."""
+    inside: set[str] = set()
+    used = 0
+    for row in rows:
+        new = set(_keys(row)) - inside
+        used += sum(len(medium(key)) for key in new)
+        if used > budget:
+            break
+        inside |= new
+    return inside
+
+
+def _case(row: Mapping[str, Any], guards: Sequence[str], others: Sequence[str]) -> Case:
+    data = _sorted_by(row, guards, others)
+    if row["shown"] is None:
+        return Case(row, data, None)
+    made, training, match = row["shown"]["made"], row["shown"]["training"], row["match"]
+    lag = match["lag_s"] if match else 0.0
+    starts, ends = [made["start_s"]], [made["start_s"] + made["seconds"]]
+    if training:
+        starts.append(training["start_s"] + lag)
+        ends.append(starts[-1] + training["seconds"])
+    first, last = min(starts), max(max(ends), min(starts) + 1e-3)
+
+    def span(start_s: float, length_s: float) -> Span:
+        left, right = (min(max(t, first), last) for t in (start_s, start_s + length_s))
+        return Span(100 * (left - first) / (last - first), 100 * (right - left) / (last - first))
+
+    alike = bool(match and match["length_s"])
+    times = {"first": first, "last": last, "made": starts[0]}
+    times |= {"training": starts[1]} if training else {}
+    times |= {"start": match["start_s"]} if match else {}
+    time = Timeline(
+        first_s=first,
+        last_s=last,
+        made=span(starts[0], made["seconds"]),
+        training=span(starts[1], training["seconds"]) if training else None,
+        match=span(match["start_s"], match["length_s"]) if alike else None,
+        line=_line(made, training, match) if alike and training else None,
+    )
+    return Case(row, {**data, **{f"data-{key}": f"{at:.6f}" for key, at in times.items()}}, time)
+
+
+def _calls(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+    """How many sounds each calibrated detector calls a copy, of how many."""
+    found: dict[str, tuple[int, int]] = {}
+    for one in (finding for row in rows for finding in row["findings"]):
+        if one["copy"] is not None:
+            hits, all_ = found.get(one["detector"], (0, 0))
+            found[one["detector"]] = (hits + one["copy"], all_ + 1)
+    return found
+
+
+def _prompts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, tuple[int, int]]]]:
+    """The prompts that replicate, the worst first: under each guard how many of how many."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for row in rows:
+        own = found.setdefault(row["prompt"], {})
+        hits, all_ = own.get(row["guard"], (0, 0))
+        own[row["guard"]] = (hits + row["replicates"], all_ + 1)
+    total = {prompt: sum(hits for hits, _ in own.values()) for prompt, own in found.items()}
+    hit = [prompt for prompt in found if prompt and total[prompt]]
+    return [(prompt, found[prompt]) for prompt in sorted(hit, key=lambda p: (-total[p], p))]
+
+
+def _sorted_by(
+    row: Mapping[str, Any], guards: Sequence[str], others: Sequence[str]
+) -> dict[str, str]:
+    clip, scores = row["training"], {one["detector"]: one["score"] for one in row["findings"]}
+    elsewhere = not row["replicates"] and any(one["copy"] for one in row["findings"])
+    words = [row["name"], row["prompt"], *([clip["caption"], clip["id"]] if clip else [])]
+    known = {f"data-s{n}": scores.get(name) for n, name in enumerate(others)}
+    return {
+        "data-rank": str(row["rank"]),
+        "data-verdict": "copy" if row["replicates"] else "elsewhere" if elsewhere else "clear",
+        "data-guard": str(guards.index(row["guard"])),
+        "data-prompt": row["prompt"] or row["name"],
+        "data-text": " ".join(words).lower(),
+        **{name: str(score) for name, score in known.items() if score is not None},
+    }
+
+
+def _line(made: Mapping[str, Any], training: Mapping[str, Any], match: Mapping[str, Any]) -> Line:
+    def share(at_s: float, of: Mapping[str, Any]) -> float:
+        return min(max(100 * (at_s - of["start_s"]) / of["seconds"], 0.0), 100.0)
+
+    start, other, length = match["start_s"], match["match_start_s"], match["length_s"]
+    return Line(
+        share(other, training),
+        share(start, made),
+        share(other + length, training),
+        share(start + length, made),
+    )
+
+
+def percent(share: float) -> str:
+    """A share in words.
+
+    >>> percent(0.1849), percent(0.001), percent(0.0)
+    ('18\xa0%', '0.1\xa0%', '0\xa0%')
+    """
+    text = f"{100 * share:.0f} %" if share == 0 or share >= 0.01 else f"{100 * share:.1g} %"
+    return together(text)
+
+
+def number(value: float | None) -> str:
+    """A score, or a dash where nothing could be compared.
+
+    >>> number(0.98765), number(None), number(1e-5), number(-0.25)
+    ('0.988', '\u2013', '1e-05', '\u22120.250')
+    """
+    if value is None:
+        return "\N{EN DASH}"
+    text = f"{value:.1g}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
+    return text.replace("-", "\N{MINUS SIGN}", 1) if value < 0 else text
+
+
+def short(detector: str) -> str:
+    """A detector's name without its settings.
+
+    >>> short("correlation (8000 Hz, window 0.5 s), the matched clip")
+    'correlation, the matched clip'
+    """
+    return re.sub(r" \([^()]*\)", "", detector)
+
+
+def lag(seconds: float) -> str:
+    """How much later something sounds.
+
+    >>> lag(0.25), lag(-0.0131), lag(-1e-9)
+    ('+0.250 s', '\u22120.013 s', '0.000 s')
+    """
+    text = f"{seconds:+.3f} s"
+    return text[1:] if text[1:] == "0.000 s" else text.replace("-", "\N{MINUS SIGN}")
+
+
+def clock(seconds: float) -> str:
+    """A time in a sound.
+
+    >>> clock(1.024), clock(75.5), clock(7200)
+    ('1.02 s', '1:15.5', '2:00:00.0')
+    """
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"

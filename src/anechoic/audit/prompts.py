@@ -1,0 +1,78 @@
+"""A file of prompts: what to ask a model for, and what is known of each prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from anechoic.errors import BadCaptions
+
+COLUMNS = ("caption", "id", "group", "scenario", "split")
+ALL = "all"  # the scenario of a file that names none
+
+
+class PromptFile:
+    """Prompts by scenario and split.
+
+    CSV (with a header), JSON lines or Parquet, told apart by the suffix; UTF-8. The column
+    `caption` is needed; `id` (by default the caption), `group` ("memorized", "ordinary"),
+    `scenario` and `split` are not, and other columns are passed over. A file without the column
+    `split` holds the prompts of whatever split is asked for.
+
+    Raises:
+        BadCaptions: no such file, another format, no captions, or a line without one.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.lines = _read(self.path)
+        without = [i for i, line in enumerate(self.lines, 1) if not line["caption"]]
+        if not self.lines or without:
+            where = f"none in line {without[0]} of the data" if without else "it has no lines"
+            raise BadCaptions(f"prompts '{path}': expected a caption in each line, but {where}")
+
+    @property
+    def scenarios(self) -> list[str]:
+        """The scenarios that it names, in its order."""
+        return list(dict.fromkeys(line["scenario"] or ALL for line in self.lines))
+
+    def of(self, scenario: str, split: str) -> list[Mapping[str, str]]:
+        """The lines of a scenario and split."""
+        return [
+            line
+            for line in self.lines
+            if (line["scenario"] or ALL) == scenario and line["split"] in ("", split)
+        ]
+
+
+def _read(path: Path) -> Sequence[Mapping[str, str]]:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.json
+    import pyarrow.parquet
+
+    schema = pa.schema([(name, pa.string()) for name in COLUMNS])
+    try:
+        match path.suffix.lower():
+            case ".csv":
+                options = pa.csv.ConvertOptions(
+                    column_types=schema, include_columns=COLUMNS, include_missing_columns=True
+                )
+                table = pa.csv.read_csv(path, convert_options=options)
+            case ".jsonl" | ".ndjson":
+                told = pa.json.ParseOptions(schema, unexpected_field_behavior="ignore")
+                table = pa.json.read_json(path, parse_options=told)
+            case ".parquet":
+                table = pa.parquet.read_table(path)
+                table = table.select([name for name in COLUMNS if name in table.column_names])
+            case _:
+                raise BadCaptions(f"prompts '{path}' have to be a .csv, .jsonl or .parquet file")
+    except FileNotFoundError as error:
+        raise BadCaptions(f"there is no file of prompts '{path}'; check the path") from error
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise BadCaptions(
+            f"prompts '{path}' cannot be read ({reason}); correct the file"
+        ) from error
+    rows = table.to_pylist()
+    return [{name: str(row.get(name) or "").strip() for name in COLUMNS} for row in rows]

@@ -1,0 +1,211 @@
+"""What an audit found, as frozen records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from anechoic.audit import verdict
+from anechoic.audit.examine import SampleResult
+from anechoic.audit.samples import Sample, Unexamined
+from anechoic.audit.training import TrainingSet
+from anechoic.audit.verdict import FALSE_DISCOVERY_RATE, Count, Rule
+from anechoic.detectors import Calibration, Finding
+from anechoic.errors import BadSetting
+from anechoic.metrics import Similarity, share_interval, top1_summary
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One sound that was examined, and what is made of it."""
+
+    take: Sample
+    sha256: str  # of the file that was examined
+    examination: SampleResult
+    finding: Finding  # of the detector that decides
+    replicates: bool
+    p_value: float | None  # None: the detector is not calibrated
+    q_value: float | None  # over all of its guard
+    copies: Mapping[str, bool]  # by each calibrated detector that could compare
+
+
+@dataclass(frozen=True)
+class DetectorInfo:
+    """A detector of the audit."""
+
+    name: str
+    decides: bool
+    about: str  # what it does, in a sentence
+    source: str  # of the method; empty: not told
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True)
+class Background:
+    """Scores of the deciding detector on sound that is no generation."""
+
+    label: str
+    scores: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The sounds of one guard."""
+
+    guard: str
+    examined: int
+    replications: int
+    share: tuple[float, float, float] | None  # with its 95 % interval over prompts
+    expected: float | None  # replications by chance
+    by_chance: int | None  # that many or fewer in 95 of 100 such audits
+    discoveries: int | None  # that stand where the false-discovery rate is held
+    similarity: Similarity  # the distribution of the scores
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Everything that an audit found; `anechoic.audit.write_report` makes it a page."""
+
+    examined: Sequence[Examined]  # worst first
+    unexamined: Sequence[Unexamined]
+    rule: Rule
+    detectors: Sequence[DetectorInfo]  # the deciding one first
+    background: Sequence[Background]
+    training: TrainingSet
+    about: Mapping[str, str]  # all that is needed to repeat it
+    notes: Sequence[str]
+    citations: Sequence[str]
+    media: Path  # folder of the sounds and pictures
+    noun: str  # what the sounds are called: "generation" or "file"
+    guards: Sequence[str] = ()  # in the order in which they were asked for
+
+    @cached_property
+    def count(self) -> Count:
+        """How many replicate."""
+        prompts = {one.take.prompt for one in self.examined if one.take.prompt}
+        hit = {one.take.prompt for one in self.examined if one.take.prompt and one.replicates}
+        expected, most = verdict.expected_by_chance(
+            len(self.examined), self.rule.false_positive_rate
+        )
+        known = self.rule.calibration
+        held_out = None if known is None else len(known.null)
+        needed = [verdict.held_out_needed(g.replications, g.examined) for g in self.groups]
+        least = min((n for n in needed if n is not None), default=0)
+        others = [
+            one.calibration.false_positive_rate
+            for one in self.detectors
+            if one.calibration is not None and not one.decides
+        ]
+        clear = sum(not one.replicates for one in self.examined)
+        return Count(
+            replications=sum(one.replicates for one in self.examined),
+            examined=len(self.examined),
+            unexamined=len(self.unexamined),
+            prompts=len(prompts),
+            prompts_replicating=len(hit),
+            expected=expected,
+            by_chance=most,
+            discoveries=sum(_stands(one.q_value) for one in self.examined) if known else None,
+            only_elsewhere=sum(
+                any(one.copies.values()) and not one.replicates for one in self.examined
+            ),
+            expected_elsewhere=clear * sum(others),
+            held_out=held_out,
+            held_out_needed=least if held_out is not None and least > held_out else None,
+        )
+
+    @property
+    def sentences(self) -> list[str]:
+        """The verdict, and what it is worth; what was not examined stands first."""
+        guards = [(one.guard, one.replications, one.examined) for one in self.groups]
+        return verdict.sentences(self.count, self.noun, guards)
+
+    @property
+    def sentence(self) -> str:
+        """All of the verdict."""
+        return " ".join(self.sentences)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The guards side by side, the plain generator first."""
+        there = {one.take.guard for one in self.examined}
+        asked = dict.fromkeys([*self.guards, *sorted(there)])
+        names = [name for name in asked if name in there]
+        return [self._group(name) for name in sorted(names, key=_is_guarded)]
+
+    def _group(self, guard: str) -> Group:
+        rows = [one for one in self.examined if one.take.guard == guard]
+        over = [float(one.replicates) for one in rows]
+        clusters = [one.take.prompt or one.take.name for one in rows]
+        try:
+            found = share_interval(over, clusters)
+            share = (found.value, found.low, found.high)
+        except BadSetting:  # a single prompt
+            share = None
+        expected, most = verdict.expected_by_chance(len(rows), self.rule.false_positive_rate)
+        known = self.rule.calibration is not None
+        return Group(
+            guard=guard,
+            examined=len(rows),
+            replications=int(sum(over)),
+            share=share,
+            expected=expected,
+            by_chance=most,
+            discoveries=sum(_stands(one.q_value) for one in rows) if known else None,
+            similarity=top1_summary([one.finding.score for one in rows]),
+        )
+
+
+def _stands(q_value: float | None) -> bool:
+    return q_value is not None and q_value <= FALSE_DISCOVERY_RATE
+
+
+def _is_guarded(guard: str) -> bool:
+    return guard not in ("", "none")
+
+
+def examined(
+    rows: Sequence[tuple[Sample, str, SampleResult]],
+    rule: Rule,
+    calibrations: Mapping[str, Calibration],
+) -> list[Examined]:
+    """Weigh what was found of sounds that the deciding detector could compare, worst first.
+
+    The false-discovery rate is held within each guard: what is said of one must not depend on how
+    many others were audited beside it.
+    """
+    findings = [examination.findings[rule.detector] for _, _, examination in rows]
+    p_values = [rule.p_value(finding) for finding in findings]
+    q_values: list[float | None] = [None] * len(rows)
+    for guard in {take.guard for take, _, _ in rows} if rule.calibration is not None else ():
+        own = [i for i, (take, _, _) in enumerate(rows) if take.guard == guard]
+        found = verdict.q_values([p for i in own if (p := p_values[i]) is not None])
+        for i, q_value in zip(own, found, strict=True):
+            q_values[i] = q_value
+    made = [
+        Examined(
+            take=take,
+            sha256=sha256,
+            examination=examination,
+            finding=finding,
+            replicates=rule.replicates(finding),
+            p_value=p_value,
+            q_value=q_value,
+            copies=_copies(examination, calibrations),
+        )
+        for (take, sha256, examination), finding, p_value, q_value in zip(
+            rows, findings, p_values, q_values, strict=True
+        )
+    ]
+    return sorted(made, key=lambda one: (-one.finding.score, one.take.name))
+
+
+def _copies(examination: SampleResult, calibrations: Mapping[str, Calibration]) -> dict[str, bool]:
+    return {
+        name: finding.score > calibrations[name].threshold
+        for name, finding in examination.findings.items()
+        if name in calibrations and not math.isinf(finding.score)
+    }

@@ -1,0 +1,348 @@
+"""What a score is worth: thresholds, p-values and rates, from scores on held-out real sound.
+
+A threshold belongs to a calibration, not to a detector: the *null* is what a detector scores on
+real recordings that are not in the training set, but could have been.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from anechoic.detectors.protocol import Detector, Finding, TrainingSound
+from anechoic.errors import BadAudio, BadSetting, IndexMismatch, OutputExists
+
+FORMAT = 1
+FILE, MANIFEST = "calibration.json", "manifest.json"
+
+
+class Estimate(NamedTuple):
+    """A figure and its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A finding, weighed."""
+
+    finding: Finding
+    p_value: float  # how often held-out real sound scores as high, at most
+    copy: bool | None  # None: it could not be compared
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A detector's threshold at a chosen false-positive rate.
+
+    With n held-out scores the p-value of a score s is conformal, valid for any distribution:
+
+        p(s) = (1 + #{null >= s}) / (n + 1)
+
+    and a clip is called a copy where p <= the rate, which is where s is above the k-th largest
+    held-out score, k = floor(rate * (n + 1)).
+
+    Raises:
+        BadSetting: a rate or confidence outside (0, 1), a score that is not finite, or a rate that
+            so few held-out scores cannot resolve.
+
+    Source: Vovk, Gammerman and Shafer, Algorithmic learning in a random world, 2005.
+    """
+
+    detector: str  # its name, which tells all its settings
+    null: tuple[float, ...]  # scores on held-out real sound
+    false_positive_rate: float = 0.01
+    confidence: float = 0.95
+    seconds: float | None = None  # median length of the held-out sound; None: not known
+
+    def __post_init__(self) -> None:
+        for name in ("false_positive_rate", "confidence"):
+            if not 0 < getattr(self, name) < 1:
+                raise BadSetting(f"{name} is between 0 and 1, got {getattr(self, name)}")
+        object.__setattr__(self, "null", tuple(sorted(map(float, self.null))))
+        if not all(map(math.isfinite, self.null)):
+            raise BadSetting(
+                f"a held-out score of '{self.detector}' is NaN or infinite, as that of a clip that "
+                "could not be compared; hold out clips that sound, and are long enough"
+            )
+        if self._k < 1:
+            needed = math.ceil(1 / self.false_positive_rate - 1e-9) - 1
+            raise BadSetting(
+                f"a false-positive rate of {self.false_positive_rate:g} needs {needed} held-out "
+                f"scores or more, got {len(self.null)}; hold out more, or choose a rate of "
+                f"{1 / (len(self.null) + 1):.3g} or above"
+            )
+
+    @property
+    def _k(self) -> int:
+        return math.floor(self.false_positive_rate * (len(self.null) + 1) + 1e-9)
+
+    @property
+    def threshold(self) -> float:
+        """A copy scores above it."""
+        return self.null[-self._k]
+
+    @property
+    def threshold_interval(self) -> tuple[float, float]:
+        """An interval that holds the score with exactly that rate above it, by order statistics.
+
+        Infinite above where the held-out scores do not bound it.
+        """
+        from scipy.stats import binom
+
+        n, tail = len(self.null), (1 - self.confidence) / 2
+        low = int(binom.ppf(tail, n, 1 - self.false_positive_rate))
+        high = int(binom.ppf(1 - tail, n, 1 - self.false_positive_rate)) + 1
+        return (
+            self.null[low - 1] if low else -math.inf,
+            self.null[high - 1] if high <= n else math.inf,
+        )
+
+    @property
+    def false_positive_interval(self) -> tuple[float, float]:
+        """What the true rate of this threshold is: Beta(k, n + 1 - k) for any distribution."""
+        from scipy.stats import beta
+
+        tail, k, n = (1 - self.confidence) / 2, self._k, len(self.null)
+        low, high = beta.ppf([tail, 1 - tail], k, n + 1 - k)
+        return float(low), float(high)
+
+    def p_value(self, score: float) -> float:
+        """The share of held-out sound that scores as high, counting this clip among it.
+
+        >>> Calibration("d", tuple(range(99))).p_value(98.5)
+        0.01
+        """
+        if math.isnan(score):
+            raise BadSetting(f"a score of '{self.detector}' is NaN; score it again")
+        at_least = len(self.null) - int(np.searchsorted(self.null, score, side="left"))
+        return (1 + at_least) / (len(self.null) + 1)
+
+    def judge(self, finding: Finding) -> Verdict:
+        """Weigh a finding of this detector."""
+        copy = finding.score > self.threshold if finding.compared else None
+        return Verdict(finding, self.p_value(finding.score), copy)
+
+    def check_detector(self, name: str) -> None:
+        """Refuse another detector than the one that was calibrated, or other settings of it.
+
+        Raises:
+            IndexMismatch: it is another.
+        """
+        if name != self.detector:
+            raise IndexMismatch(
+                f"the calibration is of '{self.detector}', and '{name}' was given; calibrate it"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "detector": self.detector,
+            "false_positive_rate": self.false_positive_rate,
+            "confidence": self.confidence,
+            "threshold": self.threshold,
+            "seconds": self.seconds,
+            "null": list(self.null),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Calibration:
+        """What `to_dict` made; the threshold is taken again.
+
+        Raises:
+            IndexMismatch: it is nothing that `to_dict` made.
+        """
+        try:
+            return cls(
+                str(content["detector"]),
+                tuple(map(float, content["null"])),
+                float(content["false_positive_rate"]),
+                float(content["confidence"]),
+                None if content["seconds"] is None else float(content["seconds"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise IndexMismatch(f"a calibration is damaged ({error!r}); calibrate again") from error
+
+
+def calibrate(
+    detector: Detector, held_out: Iterable[TrainingSound], false_positive_rate: float = 0.01
+) -> Calibration:
+    """Calibrate a detector of sound on held-out recordings.
+
+    Args:
+        detector: fitted to the training set.
+        held_out: real sound of the kind that the training set holds, and that is not in it: an
+            `anechoic.index.Folder`, or `Sound`s. As long as what will be judged, for a longer clip
+            has more places in which to look like something.
+        false_positive_rate: the share of such sound that may be called a copy.
+
+    Raises:
+        BadAudio: a recording that is no usable sound, silent, or too short for the detector.
+        BadSetting: too few recordings for the rate.
+    """
+    scores, lengths = [], []
+    for number, sound in enumerate(held_out):
+        (finding,) = detector(sound.wav[None], sound.sample_rate)
+        if not finding.compared:
+            raise BadAudio(
+                f"held-out recording {number} is silent, or too short for '{detector.name}'; "
+                "leave it out"
+            )
+        scores.append(finding.score)
+        lengths.append(sound.wav.shape[-1] / sound.sample_rate)
+    seconds = median(lengths) if lengths else None
+    return Calibration(detector.name, tuple(scores), false_positive_rate, seconds=seconds)
+
+
+# ----------------------------------------------------------------------------- how good it is
+
+
+def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
+    """A share and its exact binomial interval.
+
+    Raises:
+        BadSetting: no trials, or more successes than trials.
+
+    Source: Clopper and Pearson, 1934.
+
+    >>> clopper_pearson(10, 10)
+    Estimate(value=1.0, low=0.6915028921812392, high=1.0)
+    """
+    from scipy.stats import beta
+
+    if not 0 <= successes <= trials or trials == 0:
+        raise BadSetting(f"{successes} of {trials} is no share; give at least one trial")
+    tail = (1 - confidence) / 2
+    low = beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
+    high = beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
+    return Estimate(successes / trials, float(low), float(high))
+
+
+def auc(positive: Sequence[float], null: Sequence[float], confidence: float = 0.95) -> Estimate:
+    """The chance that a copy scores above held-out sound, ties counting half (Mann-Whitney).
+
+    The interval inverts the score test with Hanley and McNeil's variance: unlike DeLong's or a
+    bootstrap's it does not shrink to a point where the two sets are apart.
+
+    Raises:
+        BadSetting: an empty set, or a score that is NaN.
+
+    Source: Newcombe, Confidence intervals for an effect size measure based on the Mann-Whitney
+    statistic, part 2, method 5, 2006.
+
+    >>> auc([2.0, 3.0, 4.0], [0.0, 1.0, 2.0]).value
+    0.9444444444444444
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import norm, rankdata
+
+    m, n = len(positive), len(null)
+    if not m or not n or any(map(math.isnan, [*positive, *null])):
+        raise BadSetting(f"scores were expected on both sides, none NaN; got {m} and {n}")
+    ranks = rankdata([*positive, *null])[:m].sum()
+    value = float((ranks - m * (m + 1) / 2) / (m * n))
+    z, weight = norm.ppf((1 + confidence) / 2), (m + n) / 2 - 1
+
+    def excess(theta: float) -> float:
+        spread = 1 + weight * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        return abs(theta - value) - z * math.sqrt(theta * (1 - theta) * spread / (m * n))
+
+    aside = 1e-12  # at 0 and 1 the spread is nothing, which is a root, but not the one
+    low = brentq(excess, 0.0, value - aside) if value > 0 else 0.0
+    high = brentq(excess, value + aside, 1.0) if value < 1 else 1.0
+    return Estimate(value, float(low), float(high))
+
+
+def true_positive_rate(positive: Sequence[float], calibration: Calibration) -> Estimate:
+    """The share of copies that score above the threshold, with its Clopper-Pearson interval.
+
+    The interval is for the threshold as it is; what rate that has of false positives is
+    `calibration.false_positive_interval`.
+    """
+    found = sum(score > calibration.threshold for score in positive)
+    return clopper_pearson(found, len(positive), calibration.confidence)
+
+
+# --------------------------------------------------------------------------- with the index
+
+
+def write(
+    folder: str | Path, calibrations: Sequence[Calibration], *, overwrite: bool = False
+) -> Path:
+    """VectorIndex calibrations beside the index that they belong to, in its folder.
+
+    Raises:
+        IndexMismatch: there is no index in the folder.
+        OutputExists: calibrations are there, and `overwrite` is off.
+    """
+    path = Path(folder, FILE)
+    content = dump(calibrations, _manifest(Path(folder)))
+    if path.exists() and not overwrite:
+        raise OutputExists(f"'{path}' exists already; overwrite it, or keep it")
+    part = path.with_suffix(".part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def read(folder: str | Path) -> dict[str, Calibration]:
+    """The calibrations of an index, by the names of their detectors; none if it has none.
+
+    Raises:
+        IndexMismatch: no index, calibrations that are damaged, of a newer format, or that were made
+            with another index.
+    """
+    path = Path(folder, FILE)
+    manifest = _manifest(Path(folder))
+    return parse(path.read_bytes(), manifest, str(path)) if path.exists() else {}
+
+
+def dump(calibrations: Sequence[Calibration], manifest: bytes) -> bytes:
+    """Calibrations as they are stored, beside the manifest of the index that they belong to."""
+    content = {
+        "format": FORMAT,
+        "index": hashlib.sha256(manifest).hexdigest(),
+        "calibrations": [calibration.to_dict() for calibration in calibrations],
+    }
+    return (json.dumps(content, allow_nan=False) + "\n").encode()
+
+
+def parse(content: bytes, manifest: bytes, name: str) -> dict[str, Calibration]:
+    """What `dump` made; `name` is what errors call it.
+
+    Raises:
+        IndexMismatch: damaged, of a newer format, or made with another index.
+    """
+    try:
+        told = json.loads(content)
+        version, index, rows = told["format"], told["index"], told["calibrations"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise IndexMismatch(f"'{name}' is damaged ({error!r}); calibrate again") from error
+    expected = hashlib.sha256(manifest).hexdigest()
+    if version != FORMAT or index != expected:
+        raise IndexMismatch(
+            f"'{name}' has format {version} and belongs to the index {str(index)[:8]}; format "
+            f"{FORMAT} and {expected[:8]} were expected: the index was changed since; calibrate "
+            "again, over it ('--overwrite')"
+        )
+    return {row["detector"]: Calibration.from_dict(row) for row in rows}
+
+
+def _manifest(folder: Path) -> bytes:
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise IndexMismatch(f"there is no index '{folder}' (no {MANIFEST}); build it first")
+    return manifest.read_bytes()

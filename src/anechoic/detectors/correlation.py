@@ -1,0 +1,276 @@
+"""The waveform itself: the peak of the normalised cross-correlation over all lags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from anechoic.detectors import storage
+from anechoic.detectors.protocol import NOTHING, Finding, TrainingSound
+from anechoic.detectors.sound import is_silent, mono, resample, training
+from anechoic.errors import BadSetting, IndexMismatch
+
+SHORTEST_S = 0.1  # of a training clip
+AUDIBLE = 1e-4  # a stretch 40 dB under the loudest of its sound is not compared
+CHUNK = 1 << 22  # samples correlated at once
+FRAME_S = 0.005  # in which the ends of a match are looked for
+
+
+class _Peak(NamedTuple):
+    score: float
+    row: int
+    start: int  # in the clip, in samples
+    match_start: int  # in the training clip
+    length: int
+
+    def ranks_over(self, other: _Peak) -> bool:
+        """Higher; of equals, the earlier training clip, then the earlier start."""
+        return (self.score, -self.row, -self.start) > (other.score, -other.row, -other.start)
+
+
+_Heard = dict[int, list[tuple[int, Tensor]]]  # number of a clip -> its windows and their starts
+
+
+@dataclass(frozen=True, eq=False)
+class Correlation:
+    """Peak of the normalised cross-correlation of stretches of a clip with training clips.
+
+        s = max_{w, j, lag} |<w, x_j[lag : lag + n]>| / (||w|| ||x_j[lag : lag + n]||)
+
+    where w are windows of the clip, n samples each and half a window apart, so that a fragment of
+    one and a half windows inside other sound holds a whole one. Mean and energy are those of the
+    stretch that is compared, on both sides, and the mean is taken off: neither level nor a constant
+    offset nor what stands around changes the score, nor does turning the wave over. A training
+    clip shorter than a window is slid, whole, over the clip.
+
+    Clips shorter than a window are not compared, and neither are stretches 40 dB under the
+    loudest. The ends of the match are where the two waves part, to some 10 ms.
+
+    Tones are alike: two notes of one pitch correlate highly over half a second whoever plays them.
+    Calibrate.
+
+    Source: Lewis, Fast normalized cross-correlation, 1995.
+    """
+
+    sound: Tensor  # the training clips end to end, peaks at 1, float16
+    ends: Tensor  # of each clip in `sound`, int64 [n]
+    sample_rate: int = 8_000  # at which waves are compared, in Hz
+    window_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        if len(self.ends) == 0:
+            raise IndexMismatch("waves need at least one training clip to be compared with")
+        if self.sample_rate <= 0 or self.window_s < SHORTEST_S:
+            raise BadSetting(
+                f"a rate above 0 and a window of {SHORTEST_S:g} s or more were expected, got "
+                f"{self.sample_rate} Hz and {self.window_s:g} s; change them"
+            )
+
+    @classmethod
+    def fit(
+        cls, sounds: Iterable[TrainingSound], sample_rate: int = 8_000, window_s: float = 0.5
+    ) -> Correlation:
+        """Keep the training clips, two bytes a sample.
+
+        Raises:
+            BadAudio: a clip that is not usable sound, or is shorter than 0.1 s.
+            IndexMismatch: no clips.
+            BadSetting: a rate or window that cannot be.
+        """
+        kept = [
+            training(sound.wav, sound.sample_rate, sample_rate, row, SHORTEST_S).half()
+            for row, sound in enumerate(sounds)
+        ]
+        ends = torch.tensor([len(wav) for wav in kept], dtype=torch.int64).cumsum(0)
+        return cls(torch.cat(kept) if kept else torch.zeros(0), ends, sample_rate, window_s)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the fitted detector as one file.
+
+        Raises:
+            OutputExists: the file is there, and `overwrite` is off.
+        """
+        settings = {"sample_rate": self.sample_rate, "window_s": self.window_s}
+        tensors = {"sound": self.sound, "ends": self.ends}
+        return storage.write(path, "correlation", tensors, settings, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Correlation:
+        """Read what `save` wrote.
+
+        Raises:
+            IndexMismatch: no such file, damaged, or of another detector.
+        """
+        tensors, settings = storage.read(path, "correlation")
+        return cls(tensors["sound"], tensors["ends"], **settings)
+
+    @property
+    def name(self) -> str:
+        return f"correlation ({self.sample_rate} Hz, window {self.window_s:g} s)"
+
+    def __call__(self, wav: Tensor, sample_rate: int) -> list[Finding]:
+        """One finding a clip [b, c, t].
+
+        Raises:
+            BadAudio: not usable sound.
+        """
+        clips = [resample(one, sample_rate, self.sample_rate) for one in mono(wav, sample_rate)]
+        length = round(self.window_s * self.sample_rate)
+        heard = {
+            i: _windows(clip, length)
+            for i, clip in enumerate(clips)
+            if len(clip) >= length and not is_silent(clip)
+        }
+        best: dict[int, _Peak] = {}
+        for i, peak in [*self._in_long_clips(heard, length), *self._short_clips_in(heard, clips)]:
+            if i not in best or peak.ranks_over(best[i]):
+                best[i] = peak
+        return [self._finding(clips[i], best[i]) if i in best else NOTHING for i in range(len(wav))]
+
+    # --------------------------------------------------------------------- the two ways round
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        return torch.diff(self.ends, prepend=torch.zeros(1, dtype=torch.int64)).tolist()
+
+    def _wave(self, row: int) -> Tensor:
+        """A training clip, [t] float32."""
+        end = int(self.ends[row])
+        return self.sound[end - self._lengths[row] : end].float()
+
+    def _chunks(self, rows: Iterable[int]) -> Iterator[list[int]]:
+        """Rows in groups of one FFT length and a bounded size, in a fixed order."""
+        sizes: dict[int, list[int]] = {}
+        for row in rows:
+            sizes.setdefault(_fft_length(self._lengths[row]), []).append(row)
+        for size, alike in sorted(sizes.items()):
+            count = max(CHUNK // size, 1)
+            yield from (alike[i : i + count] for i in range(0, len(alike), count))
+
+    def _in_long_clips(self, heard: _Heard, length: int) -> Iterator[tuple[int, _Peak]]:
+        """Each window's best place in the training clips that are long enough to hold it."""
+        if not heard:
+            return
+        for rows in self._chunks(r for r, n in enumerate(self._lengths) if n >= length):
+            padded = torch.zeros(len(rows), _fft_length(self._lengths[rows[0]]))
+            for i, row in enumerate(rows):
+                padded[i, : self._lengths[row]] = self._wave(row)
+            spectra, weight = torch.fft.rfft(padded), _stretch_weight(padded, length)
+            for i, row in enumerate(rows):  # past its last whole stretch
+                weight[i, self._lengths[row] - length + 1 :] = 0
+            # one window at a time: what stands beside it must not change a bit of its score
+            for clip, windows in heard.items():
+                for start, window in windows:
+                    top, lags = _correlate(spectra, window, weight, padded.shape[1]).max(1)
+                    i = int(top.argmax())
+                    yield clip, _Peak(float(top[i]), rows[i], start, int(lags[i]), length)
+
+    def _short_clips_in(self, heard: _Heard, clips: list[Tensor]) -> Iterator[tuple[int, _Peak]]:
+        """The best place in each clip of the training clips that are shorter than a window."""
+        length = round(self.window_s * self.sample_rate)
+        short = [row for row, n in enumerate(self._lengths) if n < length]
+        for clip in heard if short else ():
+            size = _fft_length(len(clips[clip]))
+            padded = torch.nn.functional.pad(clips[clip], (0, size - len(clips[clip])))[None]
+            spectrum = torch.fft.rfft(padded)
+            for row in short:
+                wave = self._wave(row)
+                weight = _stretch_weight(padded, len(wave))
+                scores = _correlate(spectrum, wave, weight, size)[0]
+                lag = int(scores.argmax())
+                yield clip, _Peak(float(scores[lag]), row, lag, 0, len(wave))
+
+    # ------------------------------------------------------------------------ where it ends
+
+    def _finding(self, clip: Tensor, peak: _Peak) -> Finding:
+        """Follow the two waves from the peak to where they part."""
+        wave = self._wave(peak.row)
+        lag = peak.start - peak.match_start
+        clip = clip - clip[peak.start : peak.start + peak.length].mean()
+        wave = wave - wave[peak.match_start : peak.match_start + peak.length].mean()
+        first = max(-lag, 0)  # what both hold, in the training clip's time
+        last = min(len(wave), len(clip) - lag)
+        frame = max(round(FRAME_S * self.sample_rate), 1)
+        here = slice(peak.match_start, peak.match_start + peak.length)
+        sign = (clip[peak.start : peak.start + peak.length] * wave[here]).sum().sign()
+        alike = sign * _likeness(clip[first + lag : last + lag], wave[first:last], frame)
+        alike = alike - peak.score / 2
+        left, right = (peak.match_start - first) // frame, peak.match_start - first + peak.length
+        right = min(-(-right // frame), len(alike))
+        begin = left - _reach(alike[:left].flip(0))
+        end = right + _reach(alike[right:])
+        start = min(first + begin * frame, peak.match_start)
+        stop = max(min(first + end * frame, last), peak.match_start + peak.length)
+        rate = self.sample_rate
+        return Finding(
+            score=min(peak.score, 1.0),
+            row=peak.row,
+            start_s=(start + lag) / rate,
+            match_start_s=start / rate,
+            length_s=(stop - start) / rate,
+        )
+
+
+def _windows(clip: Tensor, length: int) -> list[tuple[int, Tensor]]:
+    """Windows of a clip [t] that are heard, half a window apart, and their starts."""
+    last = len(clip) - length
+    starts = sorted({*range(0, last, max(length // 2, 1)), last})
+    windows = [(start, clip[start : start + length]) for start in starts]
+    energies = [(window.double() - window.double().mean()).square().sum() for _, window in windows]
+    loud = AUDIBLE * max(energies)
+    return [window for window, energy in zip(windows, energies, strict=True) if energy > loud]
+
+
+def _fft_length(samples: int) -> int:
+    return 1 << max(samples - 1, 1).bit_length()
+
+
+def _stretch_weight(waves: Tensor, length: int) -> Tensor:
+    """1 / the norm of each stretch of `length` samples around its mean, [n, t - length + 1].
+
+    Nothing where a stretch is hardly heard: then it correlates with nothing.
+    """
+    total, square = (
+        torch.nn.functional.pad(x.cumsum(1), (1, 0)) for x in (waves.double(), waves.double() ** 2)
+    )
+    mean = (total[:, length:] - total[:, :-length]) / length
+    energy = square[:, length:] - square[:, :-length] - length * mean**2
+    heard = energy > AUDIBLE * energy.amax(1, keepdim=True)
+    return torch.where(heard, energy.clamp_min(1e-30).rsqrt(), 0.0).float()
+
+
+def _correlate(spectra: Tensor, template: Tensor, weight: Tensor, size: int) -> Tensor:
+    """Normalised correlation of a template [n] at every lag, [m, lags].
+
+    The transform is as long as the waves: what wraps around is past the last whole lag.
+    """
+    template = template - template.mean()  # then the mean of a stretch does not matter
+    unit = torch.fft.rfft(template / template.norm(), size).conj()
+    return torch.fft.irfft(spectra * unit, size)[:, : weight.shape[1]].abs_() * weight
+
+
+def _likeness(a: Tensor, b: Tensor, frame: int) -> Tensor:
+    """Correlation of two aligned waves in frames, each with its neighbours: [t] -> [frames]."""
+    count = -(-len(a) // frame)
+
+    def framed(x: Tensor) -> Tensor:
+        padded = torch.nn.functional.pad(x.double(), (0, count * frame - len(x)))
+        return torch.nn.functional.avg_pool1d(padded.reshape(1, count, frame).sum(2), 3, 1, 1)[0]
+
+    energy = framed(a * a) * framed(b * b)
+    return torch.where(energy > 0, framed(a * b) / energy.clamp_min(1e-30).sqrt(), 0.0)
+
+
+def _reach(excess: Tensor) -> int:
+    """How many frames to go on: to where the summed excess is largest."""
+    if len(excess) == 0:
+        return 0
+    total = excess.cumsum(0)
+    furthest = int(total.argmax())
+    return furthest + 1 if total[furthest] > 0 else 0

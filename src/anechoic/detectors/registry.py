@@ -1,0 +1,38 @@
+"""Detectors by name: what a command line needs of them.
+
+A package adds a detector through the entry point group "anechoic.detectors": a name, and a class
+that makes an `anechoic.detectors.Detector` or `RunDetector`.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+from anechoic.errors import BadSetting
+
+GROUP = "anechoic.detectors"
+
+
+def names() -> list[str]:
+    """The detectors that are installed."""
+    return sorted(point.name for point in entry_points(group=GROUP))
+
+
+def detector(name: str) -> type[Any]:
+    """The class of a detector.
+
+    Args:
+        name: "cosine", "nearest-ratio", "segments", "correlation", "landmarks", "magnitude",
+            "angle", or one that an installed package adds.
+
+    Raises:
+        BadSetting: no such detector.
+    """
+    for point in entry_points(group=GROUP):
+        if point.name == name:
+            return point.load()
+    raise BadSetting(
+        f"expected a detector among {', '.join(names()) or 'none installed'}, got {name!r}; "
+        "correct the name, or install the package that brings it"
+    )

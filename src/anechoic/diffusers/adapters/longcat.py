@@ -1,0 +1,67 @@
+"""LongCat AudioDiT: flow matching; the network is called once for each half."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anechoic.diffusers.adapters.adapter import Adapter, CallRecorder, Sound, Text
+
+
+def guided(heard: CallRecorder) -> bool:
+    return heard.pipe.guidance_scale > 1.0
+
+
+def encode(heard: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
+    from diffusers.pipelines.longcat_audio_dit import pipeline_longcat_audio_dit as longcat
+
+    prompts = [longcat._normalize_text(text) for text in texts]  # as the pipeline does its own
+    encoded, lengths = heard.again("encode_prompt", ("device",), prompt=prompts)
+    return {
+        "encoder_hidden_states": encoded,
+        "encoder_attention_mask": longcat._lens_to_mask(lengths, length=encoded.shape[1]),
+    }
+
+
+def unconditional(heard: CallRecorder, cond: dict[str, Any]) -> dict[str, Any]:
+    """What the second call is given: zeros in the prompt's place, or the negative prompt."""
+    from diffusers.pipelines.longcat_audio_dit.pipeline_longcat_audio_dit import _lens_to_mask
+
+    negative, tokens = heard.calls["check_inputs"]["negative_prompt"], cond["encoder_hidden_states"]
+    if negative is None:
+        return {**cond, "encoder_hidden_states": torch.zeros_like(tokens)}
+    texts = [negative] * len(tokens) if isinstance(negative, str) else list(negative)
+    encoded, lengths = heard.again("encode_prompt", ("device",), prompt=texts)
+    mask = _lens_to_mask(lengths, length=encoded.shape[1])
+    return {**cond, "encoder_hidden_states": encoded, "encoder_attention_mask": mask}
+
+
+def decode(heard: CallRecorder, x0: Tensor) -> Tensor:
+    vae = heard.pipe.vae
+    return vae.decode(x0.to(vae.dtype).permute(0, 2, 1)).sample.float()
+
+
+def sample_rate(pipe: Any) -> int:
+    return pipe.sample_rate
+
+
+def longest_s(pipe: Any) -> float:
+    return pipe.max_wav_duration
+
+
+ADAPTER = Adapter(
+    network="transformer",
+    x="hidden_states",
+    halves="cond, then uncond",
+    text=(Text("encoder_hidden_states", mask="encoder_attention_mask"),),
+    rows=("timestep", "attention_mask", "latent_cond"),
+    shared=(),
+    guided=guided,
+    encode=encode,
+    decode=decode,
+    unconditional=unconditional,
+    sound=Sound(sample_rate, "audio_duration_s", longest_s),
+)

@@ -1,0 +1,55 @@
+"""Stable Diffusion 1 and 2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from anechoic.diffusers.adapters.adapter import (
+    Adapter,
+    CallRecorder,
+    Text,
+    as_image,
+    told_by_prompt,
+)
+
+
+def encode(heard: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
+    encoded, _ = heard.again(
+        "encode_prompt",
+        ("device", "lora_scale", "clip_skip"),
+        prompt=list(texts),
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=False,
+    )
+    return {"encoder_hidden_states": encoded}
+
+
+def decode(heard: CallRecorder, x0: Tensor) -> Tensor:
+    vae = heard.pipe.vae
+    return as_image(vae.decode(x0.to(vae.dtype) / vae.config.scaling_factor).sample)
+
+
+def refusal(heard: CallRecorder) -> str | None:
+    if heard.pipe.guidance_rescale > 0:
+        return (
+            f"guidance_rescale is {heard.pipe.guidance_rescale:g}, which the pipeline would apply "
+            "after the guidance and which a guard would undo; call the pipeline without it"
+        )
+    return None
+
+
+ADAPTER = Adapter(
+    network="unet",
+    x="sample",
+    halves="uncond, cond",
+    text=(Text("encoder_hidden_states"),),
+    rows=("timestep_cond",),
+    shared=("timestep",),
+    guided=told_by_prompt,
+    encode=encode,
+    decode=decode,
+    distilled=lambda pipe: pipe.unet.config.time_cond_proj_dim is not None,
+    refusal=refusal,
+)

@@ -1,0 +1,68 @@
+"""Stable Diffusion XL: tokens of two text encoders, and a pooled one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anechoic.diffusers.adapters.adapter import (
+    Adapter,
+    CallRecorder,
+    Text,
+    as_image,
+    told_by_prompt,
+)
+from anechoic.diffusers.adapters.stable_diffusion import refusal
+
+
+def encode(heard: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
+    tokens, _, pooled, _ = heard.again(
+        "encode_prompt",
+        ("device", "lora_scale", "clip_skip"),
+        prompt=list(texts),
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=False,
+    )
+    return {"encoder_hidden_states": tokens, "added_cond_kwargs.text_embeds": pooled}
+
+
+def decode(heard: CallRecorder, x0: Tensor) -> Tensor:
+    vae = _wide(heard)
+    mean, std = (
+        None if value is None else torch.tensor(value).view(1, -1, 1, 1).to(x0)
+        for value in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    x0 = x0 / vae.config.scaling_factor if mean is None or std is None else (
+        x0 * std / vae.config.scaling_factor + mean
+    )  # fmt: skip
+    return as_image(vae.decode(x0.to(vae.dtype)).sample)
+
+
+def _wide(heard: CallRecorder) -> Any:
+    """The decoder, in a number format in which it does not overflow: of fp16, a copy in fp32."""
+    vae = heard.pipe.vae
+    if vae.dtype != torch.float16 or not vae.config.force_upcast:
+        return vae
+    if "wide vae" not in heard.kept:
+        copy = type(vae).from_config(vae.config).requires_grad_(False).eval()
+        copy.load_state_dict(vae.state_dict())
+        heard.kept["wide vae"] = copy.to(heard.pipe._execution_device, torch.float32)
+    return heard.kept["wide vae"]
+
+
+ADAPTER = Adapter(
+    network="unet",
+    x="sample",
+    halves="uncond, cond",
+    text=(Text("encoder_hidden_states"), Text("added_cond_kwargs.text_embeds")),
+    rows=("added_cond_kwargs.time_ids", "timestep_cond"),
+    shared=("timestep",),
+    guided=told_by_prompt,
+    encode=encode,
+    decode=decode,
+    distilled=lambda pipe: pipe.unet.config.time_cond_proj_dim is not None,
+    refusal=refusal,
+)

@@ -1,0 +1,203 @@
+"""What the folder of a saved pipeline tells by its small files, and what may be wrong with it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import logging
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from anechoic.diffusers.original import original_checkpoint
+from anechoic.diffusers.pipelines import ADAPTERS, REFUSED, unsupported
+from anechoic.errors import UnsupportedPipeline
+
+MODEL_INDEX = "model_index.json"
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of a saved pipeline on this machine.
+
+    Returns:
+        None where there is no such path, and the name can be a hub id.
+
+    Raises:
+        UnsupportedPipeline: it is neither a folder nor a hub id, or no pipeline is in it.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        if not folder.exists() and HUB_ID.fullmatch(name):
+            return None
+        raise UnsupportedPipeline(
+            f"'{name}' is no folder; give the folder of a saved diffusers pipeline, or a hub id "
+            "such as 'stabilityai/stable-audio-open-1.0'"
+        )
+    if not (folder / MODEL_INDEX).is_file():
+        if sentence := original_checkpoint(folder):
+            raise UnsupportedPipeline(sentence)
+        raise UnsupportedPipeline(
+            f"'{name}' has no {MODEL_INDEX}, so it is no diffusers pipeline; give the folder that "
+            "'save_pretrained' of a whole pipeline wrote"
+        )
+    return folder
+
+
+def listed_parts(model_index: Path, name: str) -> dict[str, tuple[str, str]]:
+    """The parts that a pipeline is loaded from, and library and class of each.
+
+    Raises:
+        UnsupportedPipeline: it cannot be guarded, or its index is damaged.
+    """
+    try:
+        content = json.loads(model_index.read_text("utf-8"))
+        class_name, values = content["_class_name"], content.items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnsupportedPipeline(
+            f"'{name}' has a {MODEL_INDEX} that is damaged or names no pipeline; fetch or save it "
+            "again"
+        ) from error
+    if isinstance(class_name, str) and class_name in REFUSED:
+        raise UnsupportedPipeline(f"'{name}': {unsupported(class_name)}")
+    if not isinstance(class_name, str) or class_name not in ADAPTERS:
+        own = class_name if isinstance(class_name, str) else "pipeline that brings its own code"
+        raise UnsupportedPipeline(
+            f"one of the pipelines {', '.join(ADAPTERS)} was expected, but '{name}' is a {own}, "
+            "which cannot be guarded; use another model"
+        )
+    made = _made_by(class_of("diffusers", class_name))
+    # settings of the pipeline stand beside [library, class], and [None, None] is a part left out
+    lists = {part: value for part, value in values if isinstance(value, list)}
+    return {
+        part: (value[0], value[1])
+        for part, value in lists.items()
+        if value and value[0] and part not in made
+    }
+
+
+def _made_by(kind: Any) -> set[str]:
+    """Parts that a class of pipelines makes by itself, saves nowhere and loads from nowhere: those
+    with a default that are not said to be optional, as LongCat's scheduler."""
+    defaults = {
+        name
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.default is None
+    }
+    return defaults - set(kind._optional_components)
+
+
+def require_whole(folder: Path, parts: Iterable[str]) -> None:
+    """Refuse a folder in which a part is missing or a weights file is not whole.
+
+    Raises:
+        UnsupportedPipeline: it is such a folder.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for part in parts:
+        # without its folder a tokenizer loads all the same, and knows no words
+        if not (folder / part).is_dir():
+            raise UnsupportedPipeline(
+                f"'{folder}' has no folder '{part}', which its {MODEL_INDEX} names; fetch or save "
+                "the whole pipeline again"
+            )
+        for weights in sorted((folder / part).glob("*.safetensors")):
+            try:
+                with safe_open(weights, "pt"):  # reads the header, and compares the file's length
+                    pass
+            except SafetensorError as error:
+                raise UnsupportedPipeline(
+                    f"'{weights}' is damaged or cut off ({reason(error)}); fetch or save it again"
+                ) from error
+
+
+def class_of(library: str, name: str) -> Any:
+    """A class as a model index names it: of a library, or of a pipeline's own module."""
+    with quietly():
+        pipelines = importlib.import_module("diffusers.pipelines")
+        place = getattr(pipelines, library, None) or importlib.import_module(library)
+        return getattr(place, name)
+
+
+def hub_sentence(name: str, error: Exception) -> str:
+    """What keeps a pipeline on the hub from us, and the mend."""
+    from huggingface_hub import constants, errors
+
+    # diffusers wraps the error of its first question into an OSError
+    cause = error.__cause__ if type(error) is OSError and error.__cause__ else error
+    if isinstance(cause, errors.GatedRepoError):
+        return (
+            f"model '{name}' is gated; accept its terms at {constants.ENDPOINT}/{name} and log in "
+            "with 'hf auth login', or set HF_TOKEN"
+        )
+    status = cause.response.status_code if isinstance(cause, errors.HfHubHTTPError) else None
+    if status == 401 or isinstance(cause, errors.RepositoryNotFoundError):
+        return (
+            f"there is no folder '{name}' here, and no model '{name}' on the hub that you may see; "
+            "check the name, or log in with 'hf auth login' if it is private"
+        )
+    if isinstance(cause, errors.RemoteEntryNotFoundError):
+        return (
+            f"model '{name}' on the hub has no {MODEL_INDEX}, so it is no diffusers pipeline; use "
+            "another model"
+        )
+    if isinstance(cause, errors.HFValidationError):
+        return f"'{name}' is neither a folder here nor a valid hub id; check the name"
+    if constants.is_offline_mode():
+        return (
+            f"there is no folder '{name}' here, and no whole copy of a model '{name}' in the hub's "
+            "cache, and HF_HUB_OFFLINE is set; unset it, or give the folder of a saved pipeline"
+        )
+    return (
+        f"there is no folder '{name}' here, and model '{name}' cannot be fetched from the hub "
+        f"({reason(cause.__cause__ or cause)}); check the network and try again, or set "
+        "HF_HUB_OFFLINE=1 if it was fetched before"
+    )
+
+
+NOT_OURS = re.compile(
+    r"Expected types for .* got <class 'anechoic_lab\."  # surprise at the laboratory's codec
+    r"|`\w+` requires torchvision \(not installed\)"  # of processors that no guard calls
+)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without a bar for each part, the libraries' own deprecations, and what is no concern here."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return not NOT_OURS.match(record.getMessage())
+
+    loggers = (
+        diffusers_logging.get_logger("diffusers.pipelines.pipeline_utils"),
+        transformers_logging.get_logger("transformers.utils.import_utils"),
+    )
+    bars = [
+        log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()
+    ]
+    for log in bars:
+        log.disable_progress_bar()
+    for logger in loggers:
+        logger.addFilter(is_ours)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_ours)
+        for log in bars:
+            log.enable_progress_bar()
+
+
+def reason(error: BaseException) -> str:
+    """The first sentence of an error."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words.split(". ")[0].rstrip(".")

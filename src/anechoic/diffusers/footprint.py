@@ -1,0 +1,154 @@
+"""How much memory a generation needs, counted on the meta device: without weights, in a second.
+
+A guard that follows a gradient keeps some of what the decoder computed until it has gone back
+through it, and that can be more than the model itself: 17 GiB for the 47.6 s of Stable Audio Open
+in float32. Attention is counted as the meta device computes it, with the whole matrix of scores in
+float32, which a fused kernel never holds: what goes through the network is an upper bound.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from anechoic.diffusers.adapters.adapter import CallRecorder
+from anechoic.diffusers.adapters.stable_audio import ADAPTER
+from anechoic.diffusers.memory_efficient import keeping_less, lean
+
+Reach = Literal["none", "decoder", "network"]  # how far back a gradient goes
+FRAMES = 130  # of the text's encoding: T5's 128 tokens, where it starts and ends
+
+
+class PeakMemory(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made inside it, and the most there were at once.
+
+    Sizes and lifetimes are those of any device; an allocator's rounding and a kernel's workspace
+    come on top.
+
+    >>> with PeakMemory() as memory:
+    ...     _ = torch.ones(1000, device="meta") + 1
+    >>> memory.peak
+    8000
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in tree_leaves((args, kwargs)):  # what was there before is not counted
+            if isinstance(tensor, Tensor):
+                self._note(tensor.untyped_storage(), 0)
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self._note(storage, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return made
+
+    def _note(self, storage: torch.UntypedStorage, size: int) -> None:
+        key = storage._cdata
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.now += size
+        weakref.finalize(storage, self._freed, key, size)
+
+    def _freed(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that one sample needs beside the weights."""
+
+    network: int  # one evaluation of both halves
+    decoder: int  # latents to sound
+    guard: int  # the guard's gradient, with all that it goes back through; 0: it has none
+
+    @property
+    def peak(self) -> int:
+        return max(self.network, self.decoder, self.guard)
+
+
+def footprint(
+    pipe: Any, dtype: torch.dtype, reach: Reach = "none", seconds: float | None = None
+) -> Footprint | None:
+    """Count what one sample of a pipeline needs.
+
+    Args:
+        pipe: on the meta device: see `anechoic.diffusers.blueprint`.
+        dtype: that it would run in.
+        reach: how far back the guard's gradient goes: "none" without one, the "decoder" alone, or
+            the "network" too.
+
+    Returns:
+        None for a pipeline of which this is not known: all but Stable Audio with its own codec.
+    """
+    if [type(pipe).__name__, type(pipe.vae).__name__] != [
+        "StableAudioPipeline",
+        "AutoencoderOobleck",
+    ]:
+        return None
+    network, codec = pipe.transformer, pipe.vae
+    shape = (1, network.config.in_channels, int(network.config.sample_size))
+    kept = {module: module.dtype for module in (network, codec)}
+    for module in kept:
+        nn.Module.to(module, dtype).requires_grad_(False)  # diffusers' own warns of nothing here
+
+    def latents(batch: int = 1) -> Tensor:
+        return torch.empty(batch, *shape[1:], dtype=dtype, device="meta")
+
+    end_s = ADAPTER.sound.longest_s(pipe) if seconds is None and ADAPTER.sound else seconds
+    asked = {"audio_start_in_s": 0.0, "audio_end_in_s": end_s}
+    heard = CallRecorder(pipe, {}, {"check_inputs": asked})
+
+    def back(function: Callable[[Tensor], Tensor]) -> int:
+        x = latents().requires_grad_(True)
+        return _peak(lambda: torch.autograd.grad(function(x).sum(), x))
+
+    try:
+        with torch.no_grad():
+            forward = _peak(lambda: _evaluate(network, latents(2)))
+            decoded = _peak(lambda: codec.decode(latents()).sample)
+        guard = 0
+        with keeping_less(lean(codec.modules())):  # as a guard decodes for a gradient
+            if reach == "decoder":
+                guard = back(lambda x: ADAPTER.decode(heard, x))
+            elif reach == "network":
+                guard = back(lambda x: ADAPTER.decode(heard, _evaluate(network, x)))
+    finally:
+        for module, own in kept.items():
+            nn.Module.to(module, own)
+    return Footprint(forward, decoded, guard)
+
+
+def _peak(function: Callable[[], Any]) -> int:
+    with PeakMemory() as memory:
+        function()
+    return memory.peak
+
+
+def _evaluate(network: Any, x: Tensor) -> Tensor:
+    """Call Stable Audio's network with arguments of the right shapes."""
+    config = network.config
+    size = config.attention_head_dim // 2
+    rotary = torch.empty(x.shape[-1] + 1, size, device=x.device)
+    return network(
+        x,
+        torch.empty(1, device=x.device),
+        encoder_hidden_states=x.new_empty(len(x), FRAMES, config.cross_attention_input_dim),
+        global_hidden_states=x.new_empty(len(x), 1, config.global_states_input_dim),
+        rotary_embedding=(rotary, rotary),
+        return_dict=False,
+    )[0]

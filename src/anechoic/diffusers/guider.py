@@ -1,0 +1,138 @@
+"""A guidance as a guider of diffusers' modular pipelines.
+
+A guider is given the two predictions and nothing else, so this bridge is for the methods that act
+on them alone: plain guidance, transition points, intervals and what is composed of these. What
+changes the prompt, or decodes the estimate, needs `guard`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
+from torch import Tensor, nn
+
+from anechoic.diffusers.adapters.adapter import by_name, classifier_free
+from anechoic.diffusers.combine import combined, recorded
+from anechoic.diffusers.guard import Trace
+from anechoic.diffusers.schedules import Schedule, check_scheduler
+from anechoic.errors import BadSetting, GuardError
+from anechoic.guidance.base import Conditioning, Guidance
+from anechoic.guidance.step import Step
+
+
+class Guider(BaseGuidance):
+    """The computation of a guidance, where a modular pipeline computes its own.
+
+        guider = Guider(TransitionPoint(7.0, before=0.0), pipe.scheduler)
+        pipe.update_components(guider=guider)
+
+    What it did stands in its `trace`.
+
+    Args:
+        guidance: a method that acts on the predictions, or a function of a `Step`.
+        scheduler: the pipeline's.
+
+    Raises:
+        UnsupportedPipeline: a scheduler that is not known here.
+        BadSetting: a method that changes the prompt.
+        GuardError: while generating, a method that asks for more than predictions, or a guided
+            prediction that is not finite.
+    """
+
+    _input_predictions = ["pred_cond", "pred_uncond"]  # noqa: RUF012  # diffusers wants a list
+
+    def __init__(self, guidance: Guidance, scheduler: Any):
+        super().__init__()
+        if isinstance(guidance, Conditioning):
+            raise BadSetting(
+                f"{type(guidance).__name__} changes the prompt, and a guider is given the "
+                "predictions alone; use 'with guard(pipe, ...)' around a pipeline of the table"
+            )
+        check_scheduler(scheduler)
+        self.register_to_config(guidance=repr(guidance))
+        self.guidance = guidance
+        self.scheduler = scheduler
+        self.trace = Trace()
+        self._x: Tensor | None = None  # what the network is fed
+        self._handle: Any = None
+
+    # ------------------------------------------------------------------ what diffusers calls
+
+    def set_state(self, step: int, num_inference_steps: int, timestep: Any) -> None:
+        super().set_state(step, num_inference_steps, timestep)
+        if step == 0:
+            self.trace.runs.append([])
+            self._schedule = Schedule(self.scheduler)
+
+    def prepare_models(self, denoiser: nn.Module) -> None:
+        super().prepare_models(denoiser)
+        self._handle = denoiser.register_forward_pre_hook(self._called, with_kwargs=True)
+
+    def cleanup_models(self, denoiser: nn.Module) -> None:
+        self._handle.remove()
+
+    def prepare_inputs(self, data: Mapping[str, tuple[Tensor, Tensor]]) -> list[Any]:
+        names = enumerate(self._input_predictions)
+        return [self._prepare_batch(data, which, name) for which, name in names]
+
+    def prepare_inputs_from_block_state(
+        self, data: Any, input_fields: Mapping[str, str | tuple[str, str]]
+    ) -> list[Any]:
+        names = enumerate(self._input_predictions)
+        return [
+            self._prepare_batch_from_block_state(input_fields, data, which, name)
+            for which, name in names
+        ]
+
+    @property
+    def is_conditional(self) -> bool:
+        return self._count_prepared == 1
+
+    @property
+    def num_conditions(self) -> int:
+        return 2
+
+    def forward(self, pred_cond: Tensor, pred_uncond: Tensor) -> GuiderOutput:
+        """The guided prediction."""
+        assert self._x is not None  # the network was called
+        x, kind = self._x.float(), self._schedule.kind
+        noise = self._schedule.noise(self._timestep)
+        records = self.trace.runs[-1]
+        step = Step(
+            x=x,
+            noise=noise,
+            cond=noise.to_x0(x, pred_cond.float(), kind),
+            uncond=noise.to_x0(x, pred_uncond.float(), kind),
+            progress=self._schedule.progress(len(records)),
+            history=tuple(records),
+            denoise=partial(_refused, "evaluate the network again"),
+            decode=partial(_refused, "decode the estimate"),
+            sample_rate=0,
+        )
+        answer = self.guidance(step)
+        pred = combined(answer, step, pred_uncond, pred_cond, kind, classifier_free)
+        if not torch.isfinite(pred).all():
+            raise GuardError(
+                f"the guidance returned NaN or infinity at log-SNR {noise.log_snr:.2f}; lower its "
+                "strength"
+            )
+        records.append(recorded(answer, step, 2.0))
+        return GuiderOutput(pred=pred, pred_cond=pred_cond, pred_uncond=pred_uncond)
+
+    def _called(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        network: Any = getattr(denoiser, "_orig_mod", denoiser)  # of torch.compile
+        forward = type(network).forward
+        first = list(inspect.signature(forward).parameters)[1]  # after self: sample, hidden_states
+        self._x = by_name(forward, (None, *args), kwargs)[first]
+
+
+def _refused(what: str, *args: Any) -> Any:
+    raise GuardError(
+        f"the guidance wants to {what}, and a guider is given the predictions alone; use 'with "
+        "guard(pipe, ...)' around a pipeline of the table"
+    )

@@ -1,0 +1,117 @@
+"""Which pipelines can be guarded."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anechoic.diffusers.adapters import ADAPTERS
+from anechoic.diffusers.connection import Connection
+from anechoic.errors import BadSetting, UnsupportedPipeline
+
+__all__ = [
+    "ADAPTERS",
+    "adapter_for",
+    "call_arguments",
+    "fingerprint",
+    "sound_seconds",
+    "waveforms",
+]
+
+REFUSED = {  # pipelines that one would expect here, and why they are not
+    "MusicLDMPipeline": "it is deprecated in diffusers and cannot encode a prompt with "
+    "transformers 5, with a guard or without; use AudioLDM2Pipeline, which has a music model "
+    "('cvssp/audioldm2-music')",
+}
+
+
+def adapter_for(pipe: Any) -> Connection:
+    """The pipeline and its row of the table: its network, its sample rate.
+
+    Raises:
+        UnsupportedPipeline: its class is not in the table.
+    """
+    for cls in type(pipe).__mro__:
+        if cls.__name__ in ADAPTERS:
+            return Connection(pipe, ADAPTERS[cls.__name__])
+    raise UnsupportedPipeline(unsupported(type(pipe).__name__))
+
+
+def call_arguments(
+    pipe: Any, scale: float, steps: int | None = None, seconds: float | None = None
+) -> dict[str, Any]:
+    """What a pipeline of sound is called with besides its prompt, under its own names.
+
+    Args:
+        pipe: the pipeline.
+        scale: of classifier-free guidance; a distilled model is called with none.
+        steps: of its sampler; None: its own number.
+        seconds: of sound; None: its own length.
+    """
+    adapter = adapter_for(pipe).adapter
+    told: dict[str, Any] = {"output_type": "pt"}
+    if not adapter.distilled(pipe):
+        told["guidance_scale"] = scale
+    if steps is not None:
+        told["num_inference_steps"] = steps
+    if seconds is not None and adapter.sound is not None:
+        told[adapter.sound.seconds] = seconds
+    return told
+
+
+def sound_seconds(pipe: Any, seconds: float | None = None) -> float:
+    """The length of the sound that a pipeline makes when it is asked for so many seconds.
+
+    Args:
+        pipe: a pipeline of sound.
+        seconds: None: its longest.
+
+    Raises:
+        UnsupportedPipeline: it makes images.
+        BadSetting: longer sound than it makes, or none.
+    """
+    connection = adapter_for(pipe)
+    if (sound := connection.adapter.sound) is None:
+        raise UnsupportedPipeline(
+            f"a model that makes sound was expected, and {type(pipe).__name__} makes images; guard "
+            "it in Python: 'with guard(pipe, ...)'"
+        )
+    longest = sound.longest_s(pipe)
+    if seconds is not None and not 1 / connection.sample_rate <= seconds <= longest:
+        raise BadSetting(
+            f"this model makes up to {longest:g} s of sound, and {seconds:g} were asked for; "
+            "change '--seconds'"
+        )
+    return longest if seconds is None else seconds
+
+
+def waveforms(made: Any) -> Tensor:
+    """The sound [b, c, t] of a pipeline's output, called with output_type "pt"."""
+    audios = made.audios
+    return audios[:, None] if audios.dim() == 2 else audios
+
+
+def unsupported(name: str) -> str:
+    """Why a class of pipelines cannot be guarded, in a sentence."""
+    if name in REFUSED:
+        return f"{name} cannot be guarded: {REFUSED[name]}"
+    return f"one of the pipelines {', '.join(ADAPTERS)} was expected, got {name}"
+
+
+def fingerprint(pipe: Any) -> str:
+    """A short name of the network's weights, the same in every number format.
+
+    It is made of the signs of the weights, which casting keeps.
+
+    An index can carry the fingerprint of the model whose training set it is.
+    """
+    network = adapter_for(pipe).network
+    network = getattr(network, "_orig_mod", network)  # of torch.compile
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        signs = torch.signbit(value.flatten()[:1024]).cpu().numpy()
+        digest.update(f"{name}{tuple(value.shape)}".encode() + signs.tobytes())
+    return digest.hexdigest()[:16]

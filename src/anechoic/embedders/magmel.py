@@ -1,0 +1,93 @@
+"""MagMel: a spectral descriptor without weights that faint noise does not move."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from anechoic.embedders.frontend import mel_filters, power_spectrum, prepare
+from anechoic.errors import BadSetting, UnknownEmbedder
+
+BANDS, SIZE, HOP = 64, 1024, 256
+LOW_HZ, HIGH_HZ = 40.0, 7600.0
+SECONDS = 1.024
+# Energy below this is flat: it keeps the gradient of the square root finite, and stands 100 dB or
+# more under the energy of any sound at full scale.
+FLOOR = 1e-10
+
+
+class MagMel:
+    """The unit vector of sqrt(mel energy), blurred over three frames, every
+    other of them kept.
+
+        e = M |STFT(wav)|^2,    emb = unit(blur(sqrt(e)))
+
+    A logarithm lifts faint noise to the level of the sound, so a guard that is guided by log mel
+    can lower its similarity with a veil of noise while the copy stays. Under the square root the
+    loud parts decide, and only another sound is far away (ARCHITECTURE.md, FEASIBILITY.md: a copy
+    with noise at 20 dB keeps .999, against .63 for log mel).
+
+    A fixed window from the start of the sound: shorter sound is padded with silence, longer is
+    cut; whoever has long sound cuts the windows. Silence has an embedding too, the flat one.
+
+    Args:
+        source: the settings as text, "seconds=2.0", as they stand in a name.
+        seconds: length of the window.
+
+    Raises:
+        UnknownEmbedder: `source` is not of that form.
+        BadSetting: a window shorter than one frame of the spectrum, 0.064 s.
+
+    Source: own, by the measurements above; mel filters by Slaney, Auditory Toolbox, 1998.
+
+    >>> MagMel(seconds=2.0).name
+    'magmel:seconds=2.0'
+    """
+
+    sample_rate = 16_000
+
+    def __init__(self, source: str = "", *, seconds: float = SECONDS) -> None:
+        self.seconds = _parse(source) if source else float(seconds)
+        if not (math.isfinite(self.seconds) and self.seconds * self.sample_rate >= SIZE):
+            raise BadSetting(
+                f"expected a magmel window of {SIZE / self.sample_rate} s or more, got "
+                f"{self.seconds}; give a longer one, or leave it out for {SECONDS}"
+            )
+        self._samples = round(self.seconds * self.sample_rate)
+        self._frames = self._samples // HOP
+        self.dim = BANDS * ((self._frames + 1) // 2)
+        self.name = "magmel" if self.seconds == SECONDS else f"magmel:seconds={self.seconds}"
+
+    def __call__(self, wav: Tensor, sample_rate: int) -> Tensor:
+        """Embed clips [b, channels, t]: unit vectors [b, dim], bands by frames."""
+        mono = prepare(wav, sample_rate, self.sample_rate)
+        mono = F.pad(mono, (0, self._samples - mono.shape[-1]))  # a negative pad cuts
+        power = power_spectrum(mono, SIZE, HOP, "reflect")[..., : self._frames]
+        filters = mel_filters(
+            BANDS,
+            SIZE,
+            self.sample_rate,
+            LOW_HZ,
+            HIGH_HZ,
+            scale="slaney",
+            norm="slaney",
+            device=power.device,
+            dtype=power.dtype,
+        )
+        magnitude = (filters @ power).clamp_min(FLOOR).sqrt()
+        return F.normalize(F.avg_pool1d(magnitude, 3, stride=2, padding=1).flatten(1), dim=1)
+
+
+def _parse(source: str) -> float:
+    key, _, value = source.partition("=")
+    try:
+        if key == "seconds":
+            return float(value)
+    except ValueError:
+        pass
+    raise UnknownEmbedder(
+        f"expected 'magmel' or 'magmel:seconds=NUMBER', got 'magmel:{source}'; the length of the "
+        "window is all that can be set"
+    )

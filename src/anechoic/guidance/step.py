@@ -1,0 +1,187 @@
+"""What a guidance sees at one evaluation of the network, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from anechoic.guidance.noise import NoiseLevel
+
+Condition = Literal["cond", "uncond"]
+Needs = Literal["both", "cond", "uncond"]  # the halves of an evaluation that are looked at
+
+
+class Denoise(Protocol):
+    """Call the network again, at the same noise level."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        condition: Condition | Sequence[str] | Tensor,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """The x0 estimate [b, *latent] of `x` under the user's prompt ("cond"), under none
+        ("uncond"), under other captions, one for each sample, or under an encoded prompt
+        [b, s, d]. Differentiable in `x` and in the encoded prompt. `rows` [b] tells which samples
+        of the batch these are, if not all."""
+        ...
+
+
+class Decode(Protocol):
+    """Latents to sound or images."""
+
+    def __call__(self, x0: Tensor) -> Tensor:
+        """x0 [b, *latent] to sound [b, channels, t], cut to the requested seconds, or to images
+        [b, 3, h, w] in [0, 1]."""
+        ...
+
+
+class StepInfo(Protocol):
+    """Where in a run an evaluation stands: what is known of it before the network is called."""
+
+    @property
+    def noise(self) -> NoiseLevel: ...
+
+    @property
+    def progress(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is remembered of one evaluation; all tensors are [b], on the CPU."""
+
+    progress: float  # share of the schedule that was done before this evaluation, in [0, 1)
+    noise: NoiseLevel
+    distance: Tensor  # d_t = ||eps_c - eps_u||_2; NaN where only one half was computed
+    scale: Tensor  # the guidance scale that was applied
+    passes: float = 2.0  # of each sample through the network: its two halves, and what was more
+    notes: Mapping[str, Tensor] = field(default_factory=dict)  # what the method tells
+
+    @cached_property
+    def distances(self) -> list[float]:
+        """`distance` as plain numbers."""
+        return self.distance.tolist()
+
+    @cached_property
+    def norms(self) -> list[float]:
+        """||c - u||_2 of each sample, in x0 space."""
+        return [distance * self.noise.ratio for distance in self.distances]
+
+    def of(self, samples: Tensor) -> Record:
+        """The record of some samples of the batch, by their rows [n]."""
+        return replace(
+            self,
+            distance=self.distance[samples],
+            scale=self.scale[samples],
+            notes={name: value[samples] for name, value in self.notes.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The encoded prompt, before an evaluation of the network: what `condition` may change.
+
+    `seeds` holds a number for each sample, drawn from the latents it started from: noise made of
+    it is as reproducible as the generation, and the same in any batch.
+    """
+
+    encoded: Tensor  # of the user's prompt [b, s, d]; without what is not text, such as durations
+    mask: Tensor  # which of its tokens are text, [b, s], bool
+    texts: Sequence[str] | None  # the user's prompts; None: the pipeline was given encoded ones
+    x: Tensor  # what the network is about to be fed, [b, *latent]
+    noise: NoiseLevel
+    progress: float
+    seeds: Sequence[int]
+    first: Tensor | None  # the encoded prompt of the run's first evaluation; None: this is it
+    encode: Callable[[Sequence[str]], Tensor]  # texts to encoded prompts, [b, s, d]
+    words: Callable[[], Sequence[str]]  # that the pipeline's tokenizer has a token for
+    denoise: Denoise
+
+    def generators(self, salt: int = 0) -> list[torch.Generator]:
+        """A generator for each sample, on the CPU; another `salt` gives another stream."""
+        return [torch.Generator().manual_seed((seed + salt) % 2**63) for seed in self.seeds]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One evaluation of the network, seen in x0 space.
+
+    `cond` and `uncond` are the x0 estimates with and without the prompt, [b, *latent]; one that
+    the guidance said it does not need is NaN. The batch is a convenience: each sample is guided by
+    itself.
+    """
+
+    x: Tensor  # what the network was fed: alpha * x0 + sigma * eps
+    noise: NoiseLevel
+    cond: Tensor
+    uncond: Tensor
+    progress: float
+    history: Sequence[Record]
+    denoise: Denoise
+    decode: Decode
+    sample_rate: int  # of decoded sound, in Hz; 0 of images
+
+    @cached_property
+    def batch(self) -> int:
+        """How many samples there are."""
+        return len(self.x)
+
+    @cached_property
+    def distance(self) -> Tensor:
+        """d_t = ||eps_c - eps_u||_2 of each sample, [b] (Wen et al., 2024; Jain et al., 2025)."""
+        of_each = tuple(range(1, self.cond.dim()))
+        difference = (self.cond - self.uncond).float()
+        return torch.linalg.vector_norm(difference, dim=of_each) / self.noise.ratio
+
+    def per_sample(self, values: Tensor) -> Tensor:
+        """[b] broadcast against latents, [b, 1, ...]."""
+        return values.reshape(-1, *[1] * (self.x.dim() - 1)).to(self.x)
+
+    def of(self, samples: Tensor, keep_history: bool = False) -> Step:
+        """The step as some samples of the batch see it, by their rows [n]; of all of them it is
+        the step itself. Its history is empty, unless it is asked for."""
+        if len(samples) == len(self.x):
+            return self
+
+        def denoise(
+            x: Tensor,
+            condition: Condition | Sequence[str] | Tensor,
+            rows: Tensor | None = None,
+        ) -> Tensor:
+            return self.denoise(x, condition, samples if rows is None else samples[rows])
+
+        parts = {name: getattr(self, name)[samples] for name in ("x", "cond", "uncond")}
+        rows = samples.cpu()
+        history = tuple(record.of(rows) for record in self.history) if keep_history else ()
+        return replace(self, **parts, history=history, denoise=denoise)
+
+
+@dataclass(frozen=True)
+class Guided:
+    """A guided estimate, `uncond + scale * (cond - uncond) + delta`.
+
+    Kept as its parts, so that what is plain classifier-free guidance stays bit for bit what the
+    pipeline computes: the combination is made in the network's own space, and only `delta`
+    is converted.
+    """
+
+    scale: Tensor | float  # of each sample, [b], or of all
+    delta: Tensor | None = None  # a step in x0 space [b, *latent]; None: nothing to add
+    notes: Mapping[str, Tensor] = field(default_factory=dict)  # [b] each, into the trace
+
+    def scales(self, batch: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        """The scale of each sample, [b]."""
+        if isinstance(self.scale, Tensor):
+            return self.scale.to(dtype).expand(batch).clone()
+        return torch.full((batch,), self.scale, dtype=dtype)
+
+    def x0(self, step: Step) -> Tensor:
+        """The guided estimate itself, [b, *latent]."""
+        scale = step.per_sample(self.scales(step.batch))
+        guided = step.uncond + scale * (step.cond - step.uncond)
+        return guided if self.delta is None else guided + self.delta

@@ -1,0 +1,151 @@
+"""Points of a generation at which a method may change: after how much of it, or at what noise."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
+
+import torch
+
+from anechoic.errors import BadSetting
+from anechoic.guidance.step import Step, StepInfo
+
+
+class Trigger(Protocol):
+    """Something that a generation reaches once."""
+
+    def reached(self, step: Step, /) -> bool | list[bool]:
+        """Whether it has been reached: of all samples, or of each."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A point at a share of the schedule's evaluations, in [0, 1]."""
+
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise BadSetting(f"a share of the schedule in [0, 1] was expected, got {self.share}")
+
+    def reached(self, moment: StepInfo) -> bool:
+        return moment.progress >= self.share - 1e-9
+
+
+@dataclass(frozen=True)
+class LogSNR:
+    """A point at a noise level: log(alpha^2 / sigma^2), which rises along the run."""
+
+    value: float
+
+    def reached(self, moment: StepInfo) -> bool:
+        return moment.noise.log_snr >= self.value
+
+
+@dataclass(frozen=True)
+class Timestep:
+    """A point at a training timestep of Stable Diffusion, 999 (noise) to 0, as published.
+
+    Mapped to a noise level through that model's scaled-linear schedule, never through the raw
+    number: the timesteps of Stable Audio live in (0, 1).
+    """
+
+    t: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t < 1000:
+            raise BadSetting(f"a training timestep in 0..999 was expected, got {self.t}")
+
+    def reached(self, moment: StepInfo) -> bool:
+        abar = _scaled_linear()[self.t]
+        return moment.noise.log_snr >= math.log(abar / (1 - abar))
+
+
+@cache
+def _scaled_linear() -> list[float]:
+    """abar at the training timesteps of Stable Diffusion, falling."""
+    root = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64)
+    return torch.cumprod(1 - root**2, 0).tolist()
+
+
+def training_timestep(abar: float) -> float:
+    """The training timestep of Stable Diffusion at this noise level, between 0 and 999.
+
+    >>> round(training_timestep(0.5), 1)
+    353.9
+    """
+    table = _scaled_linear()
+    above = bisect_left(table, -abar, key=lambda value: -value)  # the first that is not above abar
+    if above in (0, len(table)):
+        return float(min(above, len(table) - 1))
+    high, low = table[above - 1], table[above]
+    return above - (abar - low) / (high - low)
+
+
+@dataclass(frozen=True)
+class BasinEdge:
+    """Where a sample leaves the attraction basin, told by the norm of c - u; for each its own.
+
+    Once reached, it stays so for the rest of the run.
+
+    Args:
+        fall: None for the paper's rule, the first local minimum of d_t = ||eps_c - eps_u||; that
+            is the first evaluation k with `d[k-1] < d[k-2]` and `d[k] > d[k-1]`. Or a share of the
+            running maximum of the norm in x0 space, ||c - u||, under which it has to fall.
+
+    Source: Jain et al., 2025 (arXiv:2411.16738), dynamic transition point; `fall` is our own.
+    """
+
+    fall: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.fall is not None and not 0 < self.fall < 1:
+            raise BadSetting(f"fall is a share between 0 and 1, got {self.fall}")
+
+    def reached(self, step: Step) -> list[bool]:
+        # plain numbers: to read 50 of them takes a third of what tensors of one element take
+        now = step.distance.tolist()
+        if self.fall is None:
+            past = [*(record.distances for record in step.history), now]
+            return [first_minimum(course) is not None for course in zip(*past, strict=True)]
+        past = [*(record.norms for record in step.history), [d * step.noise.ratio for d in now]]
+        return [first_fall(course, self.fall) is not None for course in zip(*past, strict=True)]
+
+
+def as_point(at: Trigger | float) -> Trigger:
+    """A plain number is a share of the schedule."""
+    return Progress(float(at)) if isinstance(at, int | float) else at
+
+
+def first_minimum(distances: Sequence[float]) -> int | None:
+    """The evaluation at which a sample's distance is seen to have had a local minimum; None: it
+    has had none.
+
+    >>> first_minimum([3.0, 2.0, 2.5, 1.0])
+    2
+    """
+    for k in range(2, len(distances)):
+        if distances[k - 1] < distances[k - 2] and distances[k] > distances[k - 1]:
+            return k
+    return None
+
+
+def first_fall(norms: Sequence[float], share: float) -> int | None:
+    """The first evaluation at which a sample's norm is under a share of its maximum so far; None:
+    there is none.
+
+    >>> first_fall([3.0, 4.0, 2.0, 1.9], 0.5)
+    3
+    """
+    most = -math.inf
+    for k, norm in enumerate(norms):
+        if norm > most:
+            most = norm
+        elif norm < share * most:
+            return k
+    return None

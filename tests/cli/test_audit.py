@@ -1,0 +1,314 @@
+"""`anechoic audit`, from the command to the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.audit_sounds import RATE, SECONDS, folder_of, training_set, tune
+from support.tiny import CAPTIONS, make_pipe
+
+from anechoic import TrainingIndex, audio, cli, embedder
+from anechoic.audit import schema
+from anechoic.diffusers import fingerprint
+from anechoic.index.clips import Sound
+
+LOW = 400  # the sample rate of the tiny pipeline: its 64 samples then last 0.16 s
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: an index "i" of five clips with their files, and sounds."""
+    monkeypatch.chdir(tmp_path)
+    lines = ["file_name,caption,licence"]
+    for i in range(5):
+        audio.write(tmp_path / f"clips/{i}.wav", tune(i), RATE)
+        lines.append(f"{i}.wav,tune [b] number {i},CC0")
+    Path("captions.csv").write_text("\n".join(lines))
+    index = TrainingIndex.build("clips", embedder("magmel"), captions="captions.csv")
+    index.thresholds["copy"] = 0.9
+    index.save("i")
+    folder_of(tmp_path / "sounds", copy=0.4 * tune(2), other=tune(70))
+    return tmp_path
+
+
+@pytest.fixture
+def run(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `anechoic audit` or another command: its exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str, command: tuple[str, ...] = ()) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            cli.main([*(command or ("audit", "--index", "i", "-o", "r")), *arguments])
+        out, err = capfd.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return run
+
+
+def words(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
+
+
+# ------------------------------------------------------------------------------------ a folder
+
+
+def test_a_copy_ends_with_1_and_a_report(run: Run) -> None:
+    code, out, err = run("--audio", "sounds")
+    assert code == 1
+    verdict, caution, header, first, second, where = words(out)
+    assert verdict == "1 of 2 files replicates a training clip."
+    assert caution.startswith("caution: How often sound that copies nothing is over this threshold")
+    assert header == "rank verdict score file nearest training clip"
+    assert first.startswith("1 REPLICATES ")
+    assert first.endswith(" copy.wav tune [b] number 2")
+    assert second.startswith("2 - 0.")
+    assert where == "report: r/report.html"
+    assert "2/2" in err
+    assert "0 s left" in err
+    assert sorted(path.name for path in Path("r").iterdir()) == [
+        "report.html",
+        "report.json",
+        "report.parquet",
+    ]
+
+
+def test_json_is_the_report_itself(run: Run) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="pip install jsonschema")
+    code, out, _ = run("--audio", "sounds", "--json")
+    assert code == 1
+    told = json.loads(out)
+    jsonschema.validate(told, schema())
+    assert told == json.loads(Path("r/report.json").read_text())
+    assert told["examined"][0]["training"]["licence"] == "CC0"
+    assert told["about"]["command"].startswith("anechoic")
+
+
+def test_nothing_found_ends_with_0_and_something_unexamined_with_2(run: Run) -> None:
+    Path("sounds/copy.wav").unlink()
+    assert run("--audio", "sounds")[0] == 0
+    Path("sounds/broken.wav").write_text("no sound")
+    code, out, _ = run("--audio", "sounds", "--overwrite")
+    assert code == 2
+    assert words(out)[0].startswith("1 of 2 files was not examined. None of the 1 examined")
+    assert "not examined: broken.wav: it cannot be read as sound" in out
+
+
+def test_held_out_sound_calibrates(run: Run, here: Path) -> None:
+    folder_of(here / "held", **{f"h{i}": tune(400 + i) for i in range(19)})
+    code, out, _ = run("--audio", "sounds", "--held-out", "held", "--fpr", "0.05")
+    assert code == 1
+    assert words(out)[0] == (
+        "1 of 2 files replicates a training clip; chance alone would flag about 0.1, and up to 1 "
+        "would be no surprise. 19 held-out sounds are too few to say how many of them stand if no "
+        "more than 5 % of those called so may be wrong; it takes 39."
+    )
+    assert "caution: 19 held-out sounds are few" in out
+    assert "(p 0.05)" in out
+
+
+def test_an_index_is_calibrated_once_for_check_and_audit(run: Run, here: Path) -> None:
+    folder_of(here / "held", **{f"h{i}": tune(400 + i) for i in range(19)})
+    Path("held/notes.txt").write_text("no sound")
+    calibrate = ("calibrate", "held", "--index", "i", "--fpr", "0.05")
+    code, out, _ = run(command=calibrate)
+    assert code == 0
+    header, nearest, *_ = words(out)
+    assert header == "detector sounds threshold its 95 % interval its true rate"
+    assert nearest.startswith("nearest stretch (magmel, whole clips) 19 0.")
+    assert "not used: notes.txt: it cannot be read as sound" in out
+    assert words(out)[-1].endswith("i/calibration.json")
+    code, _, err = run(command=calibrate)
+    assert (code, "exists already; replace it with '--overwrite'" in err) == (2, True)
+    code, out, _ = run("--audio", "sounds")
+    assert "chance alone would flag about 0.1" in out
+    assert "(p 0.05)" in out
+    code, out, _ = run("--audio", "sounds", "--fpr", "0.1", "--overwrite")
+    assert "chance alone would flag about 0.2" in out
+    told = json.loads(Path("r/report.json").read_text())
+    assert [one["calibration"]["held_out"] for one in told["detectors"]] == [19, 19, 19]
+    code, out, _ = run(command=("check", "sounds/copy.wav", "sounds/other.wav", "--index", "i"))
+    assert (code, words(out)[0].split()[:4]) == (1, ["file", "verdict", "score", "p"])
+    assert "sounds/copy.wav COPY 1.000 0.05" in " ".join(out.split())
+    limit = told["rule"]["threshold"]
+    code, out, _ = run(command=("check", "sounds/other.wav", "--index", "i", "--json"))
+    told = json.loads(out)
+    assert (code, told["held_out"], told["false_positive_rate"]) == (0, 19, 0.05)
+    assert told["threshold"] >= limit  # of half the rate
+    assert 0.05 < told["files"][0]["p_value"] <= 1
+    Path("i/calibration.json").write_text(
+        Path("i/calibration.json").read_text().replace('"index": "', '"index": "0')
+    )  # as of another index: refused, unless nothing hangs on it
+    stale = ("check", "sounds/copy.wav", "--index", "i")
+    code, _, err = run(command=stale)
+    assert (code, "the index was changed since; calibrate again" in err) == (2, True)
+    assert run(command=(*stale, "--threshold", "0.9"))[0] == 1
+
+
+def test_too_few_held_out_sounds_are_refused_before_any_is_heard(run: Run, here: Path) -> None:
+    folder_of(here / "held", a=tune(400))
+    code, _, err = run(command=("calibrate", "held", "--index", "i"))
+    assert code == 2
+    assert err.splitlines()[-1].startswith("error: a false-positive rate of 0.01 needs 99 held-out")
+    assert not Path("audit-work/examined").exists()
+
+
+@pytest.mark.parametrize("name", ["cosine", "correlation", "landmarks"])
+def test_any_detector_may_decide(run: Run, name: str) -> None:
+    from anechoic.detectors import registry
+
+    if name not in registry.names():
+        pytest.skip("the detectors are not installed as entry points")
+    code, out, _ = run("--audio", "sounds", "--detector", name, "--threshold", "0.8")
+    assert code == 1
+    assert words(out)[3].endswith(" copy.wav tune [b] number 2")
+
+
+def test_a_table_tells_the_prompts_of_a_folder(run: Run) -> None:
+    Path("p.csv").write_text("file_name,caption,seed\ncopy.wav,a prompt,3\n")
+    run("--audio", "sounds", "--prompts", "p.csv")
+    row = json.loads(Path("r/report.json").read_text())["examined"][0]
+    assert (row["prompt"], row["seed"]) == ("a prompt", 3)
+
+
+def test_the_page_may_be_named(run: Run) -> None:
+    run("--audio", "sounds", "-o", "deep/page.html")
+    assert Path("deep/page.html").is_file()
+    assert Path("deep/page.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either '--audio FOLDER' or '--model MODEL'"),
+        (["--audio", "sounds", "--model", "m"], "give either"),
+        (["--audio", "sounds", "--guard", "amg"], "nothing is generated, leave them out"),
+        (["--model", "m"], "'--prompts FILE' or by '--captions', one of them"),
+        (["--audio", "no"], "expected a folder of sounds, but 'no' is none"),
+        (["--audio", "sounds", "--threshold", "nan"], "threshold nan is no score"),
+        (["--audio", "sounds", "--detector", "ear"], "expected a detector among"),
+        (["--audio", "sounds", "--detector", "angle"], "judges runs, and an audit is of sounds"),
+        (["--audio", "sounds", "--fpr", "0.02"], "is not calibrated, so a false-positive rate of"),
+        (["--audio", "sounds", "--held-out", "held"], "expected a folder of sounds"),
+        (["--audio", "sounds", "-o", "i"], "holds 'manifest.json', which is no part of a report"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_a_sentence(
+    run: Run, arguments: list[str], message: str
+) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err.splitlines()[-1]
+    assert err.splitlines()[-1].startswith("error: ")
+
+
+def test_an_index_without_a_threshold_asks_for_one(run: Run, here: Path) -> None:
+    training_set(None).index.save("j")
+    code, _, err = run("--index", "j", "--audio", "sounds")
+    assert code == 2
+    assert "with '--held-out FOLDER', or a threshold with '--threshold'" in err
+    assert run("--index", "j", "--audio", "sounds", "--threshold", "0.9")[0] == 1
+
+
+# ------------------------------------------------------------------------------------- a model
+
+
+@pytest.fixture
+def model(here: Path) -> Path:
+    """A tiny, real pipeline in "model", and the index of what it was trained on in "k"."""
+    pipe = make_pipe()
+    pipe.vae.register_to_config(sampling_rate=LOW)
+    pipe.save_pretrained(here / "model")
+    noise = torch.Generator().manual_seed(0)
+    clips = [
+        Sound(f"{i}", caption, 0.3 * torch.randn(2, 64, generator=noise), LOW)
+        for i, caption in enumerate(CAPTIONS)
+    ]
+    index = TrainingIndex.build(
+        clips, embedder("magmel"), thresholds={"copy": 0.99}, model=fingerprint(pipe)
+    )
+    index.save(here / "k")
+    return here
+
+
+MODEL = ("--index", "k", "--model", "model", "--steps", "4", "--device", "cpu")
+
+
+def test_a_model_is_asked_for_its_captions_under_every_guard(run: Run, model: Path) -> None:
+    guards = ("--guard", "none", "--guard", "static before=-2 at=0.5")
+    code, out, err = run(*MODEL, "--captions", "--limit", "2", "--seeds", "2", *guards)
+    assert code == 0, err
+    assert words(out)[0] == (
+        "None of 8 generations replicates a training clip (unguarded: 0 of 4, static before=-2 "
+        "at=0.5: 0 of 4)."
+    )
+    told = json.loads(Path("r/report.json").read_text())
+    asked = {(row["prompt"], row["seed"], row["guard"]) for row in told["examined"]}
+    assert len(asked) == 8
+    assert {prompt for prompt, _, _ in asked} == {CAPTIONS[0], CAPTIONS[2]}
+    assert told["about"]["guard static before=-2 at=0.5"] == (
+        "TransitionPoint(scale=7.0, before=-2.0, at=Progress(share=0.5), both_halves=False)"
+    )
+    assert any("2411.16738" in work for work in told["citations"])
+
+
+def test_the_sounds_are_the_pipelines_own_and_are_not_made_twice(run: Run, model: Path) -> None:
+    Path("p.txt").write_text("low cello note\n")
+    assert run(*MODEL, "--prompts", "p.txt")[0] == 0
+    (made,) = Path("audit-work/sounds").iterdir()
+    pipe = make_pipe()
+    pipe.vae.register_to_config(sampling_rate=LOW)
+    generator = torch.Generator().manual_seed(0)
+    told = {"num_inference_steps": 4, "guidance_scale": 7.0, "generator": generator}
+    audio.write("plain.flac", pipe("low cello note", **told).audios[0], LOW)
+    assert made.read_bytes() == Path("plain.flac").read_bytes()
+    before = made.stat().st_mtime_ns
+    assert run(*MODEL, "--prompts", "p.txt", "--overwrite")[0] == 0
+    assert made.stat().st_mtime_ns == before
+    assert run(*MODEL, "--prompts", "p.txt", "--overwrite", "--scale", "3")[0] == 0
+    assert len(list(Path("audit-work/sounds").iterdir())) == 2
+
+
+def test_a_model_with_the_index_of_another_is_refused(run: Run, model: Path) -> None:
+    index = TrainingIndex.load("k")
+    index.about = replace(index.about, model="another")
+    index.save("l")
+    code, _, err = run(*MODEL, "--index", "l", "--captions")
+    assert code == 2
+    assert "a verdict by the wrong clips says nothing" in err
+
+
+def test_a_guard_that_is_none_costs_no_generation(run: Run, model: Path) -> None:
+    code, _, err = run(*MODEL, "--captions", "--guard", "unicorn")
+    assert code == 2
+    assert "expected a guard among" in err
+    code, _, err = run(*MODEL, "--captions", "--guard", "static", "--guard", "static")
+    assert "are not distinct" in err
+    code, _, err = run(*MODEL, "--captions", "--seconds", "99")
+    assert "this model makes up to 0.16 s of sound" in err
+    assert not Path("audit-work").exists()
+
+
+# -------------------------------------------------------------------------------------- the demo
+
+
+def test_the_demo_index_brings_sound_licences_and_its_rate(run: Run, here: Path) -> None:
+    from anechoic_lab.demo import assets
+
+    clips, sound = assets.training_set()
+    audio.write("takes/copy.wav", 0.5 * sound[0][None], RATE)
+    code, out, _ = run("--index", "demo", "--audio", "takes")
+    assert code == 1
+    assert "chance alone would flag about" in out
+    (row,) = json.loads(Path("r/report.json").read_text())["examined"]
+    assert row["training"]["caption"] == clips[0].caption
+    assert row["training"]["licence"] == clips[0].licence
+    assert row["training"]["url"] == clips[0].url
+    assert row["findings"][1]["score"] > 0.99
+    assert row["match"]["lag_s"] == pytest.approx(0.0, abs=1e-3)
+    assert row["seconds"] == SECONDS

@@ -1,0 +1,64 @@
+"""`anechoic generate` on other pipelines than Stable Audio: each under its own names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.tiny_pipelines import CASES, alive, make, make_stable_audio_3
+
+from anechoic import audio, cli
+from anechoic.diffusers.pipelines import adapter_for, call_arguments, waveforms
+
+SOUND = [name for name, case in CASES.items() if not case.images]
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_a_pipeline_is_called_under_its_own_names(name):
+    pipe = make(name)
+    seconds = {"AudioLDM2Pipeline": 0.004}.get(name, 2.0)
+    lyrics = {"lyrics": "a dog"} if name == "AceStepPipeline" else {}
+    made = pipe("a dog barks", generator=torch.Generator().manual_seed(0), **lyrics,
+                **call_arguments(pipe, 3.0, 2, seconds))  # fmt: skip
+    wav = waveforms(made)
+    assert wav.ndim == 3
+    assert wav.shape[-1] / adapter_for(pipe).sample_rate == pytest.approx(seconds, rel=0.01)
+    assert pipe.scheduler.timesteps.shape == (2,)
+
+
+def test_a_distilled_model_is_called_without_a_scale():
+    assert "guidance_scale" not in call_arguments(make_stable_audio_3(stochastic=True), 7.0)
+    assert call_arguments(make_stable_audio_3(), 7.0)["guidance_scale"] == 7.0
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["generate", "a dog barks", "--model", "model", "-o", "out.wav", *arguments])
+    return int(end.value.code or 0)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_generate_writes_the_sound_of_audioldm2(here):
+    make("AudioLDM2Pipeline").save_pretrained("model")
+    assert run("--guard", "static", "--steps", "3", "--seconds", "0.004") == 0
+    wav, sample_rate = audio.read(here / "out.wav")
+    assert (wav.shape, sample_rate) == ((1, 64), 16_000)
+
+
+def test_generate_on_a_distilled_model_says_what_it_cannot_be_given(here, capfd):
+    alive(make_stable_audio_3(stochastic=True)).save_pretrained("model")
+    assert run("--guard", "static", "--seconds", "2") == 2
+    assert "no unconditional half" in capfd.readouterr().err
+    assert run("--guard", "noise", "--seconds", "2") == 0
+
+
+def test_generate_refuses_a_model_of_images(here, capfd):
+    make("StableDiffusionPipeline").save_pretrained("model")
+    assert run("--guard", "static") == 2
+    assert "makes images; guard it in Python" in capfd.readouterr().err

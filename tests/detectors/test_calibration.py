@@ -1,0 +1,196 @@
+"""Thresholds, p-values and rates, against closed forms and simulations."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, kstest, mannwhitneyu, norm
+from support.detector_sounds import Sounding
+
+from anechoic.detectors import NOTHING, Calibration, Finding, auc, calibrate, true_positive_rate
+from anechoic.detectors.calibration import clopper_pearson, read, write
+from anechoic.errors import BadAudio, BadSetting, IndexMismatch, OutputExists
+
+
+def test_p_values_are_uniform_under_the_null() -> None:
+    """(n + 1) p is uniform on 1 .. n + 1, so p is uniform to 1 / (n + 1)."""
+    rng = np.random.default_rng(0)
+    n = 199
+    p = [
+        Calibration("d", tuple(rng.normal(size=n)), 0.05).p_value(rng.normal()) for _ in range(2000)
+    ]
+    assert kstest(p, "uniform").statistic < 1 / (n + 1) + 1.63 / math.sqrt(2000)  # 1 % level
+
+
+def test_the_rate_of_false_positives_is_what_was_asked_for() -> None:
+    """Its mean over calibrations is k / (n + 1) for any distribution, ties aside."""
+    rng = np.random.default_rng(1)
+    rates = []
+    for _ in range(400):
+        calibration = Calibration("d", tuple(rng.exponential(size=99)), 0.05)
+        rates.append(math.exp(-calibration.threshold))  # the share of exponentials above it
+    # Beta(5, 95): standard deviation 0.0217
+    assert np.mean(rates) == pytest.approx(5 / 100, abs=3 * 0.0217 / 20)
+
+
+def test_the_interval_of_the_rate_covers_it() -> None:
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(400):
+        calibration = Calibration("d", tuple(rng.exponential(size=150)), 0.05)
+        low, high = calibration.false_positive_interval
+        covered += low <= math.exp(-calibration.threshold) <= high
+    assert covered / 400 == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 400))
+
+
+def test_the_interval_of_the_threshold_covers_the_quantile() -> None:
+    rng = np.random.default_rng(3)
+    covered = 0
+    for _ in range(400):
+        calibration = Calibration("d", tuple(rng.normal(size=200)), 0.05)
+        low, high = calibration.threshold_interval
+        assert low <= calibration.threshold <= high
+        covered += low <= norm.ppf(0.95) <= high
+    assert covered / 400 >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 400)  # discrete: at least
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    null=st.lists(st.integers(0, 30), min_size=19, max_size=60),
+    score=st.integers(-1, 31),
+    rate=st.sampled_from([0.05, 0.1, 0.25]),
+)
+def test_a_copy_is_what_has_a_small_p_value(null: list[int], score: int, rate: float) -> None:
+    calibration = Calibration("d", tuple(map(float, null)), rate)
+    verdict = calibration.judge(Finding(float(score)))
+    assert verdict.p_value == (1 + sum(s >= score for s in null)) / (len(null) + 1)
+    assert verdict.copy == (verdict.p_value <= rate + 1e-12)
+
+
+def test_what_was_not_compared_is_no_copy_and_not_cleared() -> None:
+    verdict = Calibration("d", tuple(range(99))).judge(NOTHING)
+    assert (verdict.copy, verdict.p_value) == (None, 1.0)
+
+
+def test_a_rate_that_so_few_clips_cannot_resolve_is_refused_with_the_number_it_takes() -> None:
+    with pytest.raises(BadSetting, match=r"needs 99 held-out scores or more, got 98; .* 0\.0101"):
+        Calibration("d", tuple(range(98)), 0.01)
+    assert Calibration("d", tuple(range(99)), 0.01).threshold == 98
+
+
+@pytest.mark.parametrize("bad", [{"false_positive_rate": 0.0}, {"confidence": 1.0}])
+def test_a_rate_that_is_none_is_refused(bad) -> None:
+    with pytest.raises(BadSetting, match="between 0 and 1"):
+        Calibration("d", tuple(range(99)), **bad)
+
+
+def test_scores_that_are_none_are_refused_on_both_sides() -> None:
+    for score in (math.nan, NOTHING.score):
+        with pytest.raises(BadSetting, match="NaN"):
+            Calibration("d", (*range(99), score))
+    with pytest.raises(BadSetting, match="NaN"):
+        Calibration("d", tuple(range(99))).p_value(math.nan)
+
+
+@settings(max_examples=40, deadline=None)
+@given(trials=st.integers(1, 200), share=st.floats(0, 1), confidence=st.sampled_from([0.9, 0.95]))
+def test_clopper_pearson_is_scipys(trials: int, share: float, confidence: float) -> None:
+    successes = round(share * trials)
+    expected = binomtest(successes, trials).proportion_ci(confidence, "exact")
+    assert clopper_pearson(successes, trials, confidence)[1:] == pytest.approx(tuple(expected))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    positive=st.lists(st.integers(0, 9), min_size=1, max_size=30),
+    null=st.lists(st.integers(0, 9), min_size=1, max_size=30),
+)
+def test_auc_is_the_statistic_of_mann_and_whitney(positive: list[int], null: list[int]) -> None:
+    estimate = auc(positive, null)
+    expected = mannwhitneyu(positive, null).statistic / (len(positive) * len(null))
+    assert estimate.value == pytest.approx(expected)
+    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+    mirrored = auc(null, positive)
+    assert mirrored.low == pytest.approx(1 - estimate.high, abs=1e-6)
+
+
+def test_the_interval_of_the_auc_covers_it() -> None:
+    """Normals a deviation apart have an AUC of Phi(1 / sqrt 2)."""
+    rng, truth, covered = np.random.default_rng(4), norm.cdf(1 / math.sqrt(2)), 0
+    for _ in range(400):
+        estimate = auc(rng.normal(1, 1, 25).tolist(), rng.normal(0, 1, 60).tolist())
+        covered += estimate.low <= truth <= estimate.high
+    assert covered / 400 == pytest.approx(0.95, abs=0.035)
+
+
+def test_sets_that_are_apart_do_not_have_a_certain_auc() -> None:
+    few, many = (auc(range(10, 10 + n), range(-n, 0)) for n in (5, 50))
+    assert few.value == many.value == few.high == 1.0
+    assert few.low < many.low < 1.0
+
+
+def test_the_true_positive_rate_counts_what_is_above_the_threshold() -> None:
+    calibration = Calibration("d", tuple(range(99)), 0.1)  # k = 10: above 89
+    assert calibration.threshold == 89
+    estimate = true_positive_rate([89, 90, 91, 12], calibration)
+    assert estimate == clopper_pearson(2, 4)
+
+
+class Peak:
+    """A detector: the highest sample, of what lasts three samples or more."""
+
+    name = "peak"
+
+    def __call__(self, wav, sample_rate):
+        return [Finding(w.max().item()) if w.shape[-1] > 2 else NOTHING for w in wav]
+
+
+def test_a_detector_is_calibrated_on_the_sounds_that_are_held_out() -> None:
+    sounds = [Sounding(torch.full((1, 3 + i), float(i))) for i in range(19)]
+    calibration = calibrate(Peak(), sounds, 0.05)
+    assert (calibration.detector, calibration.null) == ("peak", tuple(range(19)))
+    with pytest.raises(BadAudio, match="recording 19 is silent, or too short for 'peak'"):
+        calibrate(Peak(), [*sounds, Sounding(torch.ones(1, 2))], 0.05)
+
+
+def test_a_calibration_comes_back_from_json_as_it_was() -> None:
+    calibration = Calibration("d", (-1e-17, *range(99)), 0.02, 0.9)
+    text = json.dumps(calibration.to_dict(), allow_nan=False)
+    assert Calibration.from_dict(json.loads(text)) == calibration
+
+
+def test_calibrations_are_stored_with_the_index_they_belong_to(tmp_path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    assert read(tmp_path) == {}
+    made = [Calibration("a", tuple(range(99))), Calibration("b", tuple(range(200)))]
+    write(tmp_path, made)
+    assert read(tmp_path) == {"a": made[0], "b": made[1]}
+    with pytest.raises(OutputExists):
+        write(tmp_path, made)
+    (tmp_path / "manifest.json").write_text('{"rebuilt": true}')
+    with pytest.raises(IndexMismatch, match="calibrate again"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", '{"format": 1}'])
+def test_damaged_calibrations_are_refused(tmp_path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "calibration.json").write_text(text)
+    with pytest.raises(IndexMismatch, match="damaged"):
+        read(tmp_path)
+
+
+def test_calibrations_without_an_index_are_refused(tmp_path) -> None:
+    with pytest.raises(IndexMismatch, match="there is no index"):
+        write(tmp_path, [])
+
+
+def test_another_detector_is_refused() -> None:
+    with pytest.raises(IndexMismatch, match="'b' was given"):
+        Calibration("a", tuple(range(99))).check_detector("b")

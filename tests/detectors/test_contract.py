@@ -1,0 +1,191 @@
+"""What every detector promises."""
+
+from __future__ import annotations
+
+import math
+from importlib.metadata import entry_points
+
+import pytest
+import torch
+from support.detector_sounds import RATE, Sounding, noise, tune
+
+from anechoic.detectors import (
+    NOTHING,
+    Correlation,
+    Detector,
+    Landmarks,
+    NearestRatio,
+    Segments,
+    TopCosine,
+)
+from anechoic.detectors.registry import GROUP, detector, names
+from anechoic.embedders.magmel import MagMel
+from anechoic.errors import BadAudio, BadSetting, IndexMismatch
+from anechoic.index import Sound, TrainingIndex
+
+SEEDS = range(8)
+TRAINING = [Sound(f"{i}", f"tune {i}", tune(i)[None], RATE) for i in SEEDS]
+
+
+def make(name: str) -> Detector:
+    if name == "segments":
+        part = MagMel(seconds=0.5)
+        return Segments(TrainingIndex.build(TRAINING, part, window_s=0.5, hop_s=0.125), part)
+    if name == "correlation":
+        return Correlation.fit(TRAINING)
+    if name == "landmarks":
+        return Landmarks.fit(TRAINING)
+    whole = MagMel(seconds=2.0)
+    index = TrainingIndex.build(TRAINING, whole)
+    return TopCosine(index, whole) if name == "cosine" else NearestRatio(index, whole, k=8)
+
+
+@pytest.fixture(
+    scope="module", params=["cosine", "nearest-ratio", "segments", "correlation", "landmarks"]
+)
+def judge(request: pytest.FixtureRequest) -> Detector:
+    return make(request.param)
+
+
+def test_it_is_a_detector_and_names_its_settings(judge: Detector) -> None:
+    assert isinstance(judge, Detector)
+    assert "(" in judge.name
+
+
+def test_a_training_clip_is_found_and_scores_above_any_other_sound(judge: Detector) -> None:
+    own = judge(torch.stack([clip.wav for clip in TRAINING]), RATE)
+    assert [finding.row for finding in own] == list(SEEDS)
+    others = judge(torch.stack([tune(100 + i)[None] for i in SEEDS]), RATE)
+    assert min(f.score for f in own) > max(f.score for f in others)
+
+
+def test_a_batch_of_two_is_two_batches_of_one(judge: Detector) -> None:
+    wav = torch.stack([tune(3)[None], tune(50)[None]])
+    assert judge(wav, RATE) == judge(wav[:1], RATE) + judge(wav[1:], RATE)
+
+
+def test_the_same_sound_gives_the_same_finding_whatever_was_asked_before(judge: Detector) -> None:
+    wav = tune(51)[None, None]
+    first = judge(wav, RATE)
+    judge(noise(0, 2.0)[None, None], RATE)
+    assert judge(wav, RATE) == first
+
+
+def test_the_level_does_not_matter(judge: Detector) -> None:
+    loud, soft = judge(torch.stack([tune(3), 0.001 * tune(3)])[:, None], RATE)
+    assert soft.row == loud.row == 3
+    assert soft.score == pytest.approx(loud.score, abs=2e-3)
+
+
+def test_a_constant_offset_is_no_sound(judge: Detector) -> None:
+    own, moved, nothing = judge(
+        torch.stack([tune(3), tune(3) + 0.5, torch.full_like(tune(3), 0.5)])[:, None], RATE
+    )
+    assert moved.row == 3
+    assert moved.score == pytest.approx(own.score, abs=0.02)
+    assert nothing == NOTHING
+
+
+def test_a_copy_with_one_channel_turned_over_is_a_copy(judge: Detector) -> None:
+    (mono,) = judge(tune(3)[None, None], RATE)
+    (stereo,) = judge(torch.stack([tune(3), -tune(3)])[None], RATE)
+    assert stereo == mono
+
+
+def test_a_copy_at_another_sample_rate_is_found(judge: Detector) -> None:
+    import soxr
+
+    wav = torch.from_numpy(soxr.resample(tune(3).numpy(), RATE, 44_100))
+    (finding,) = judge(wav[None, None], 44_100)
+    assert finding.row == 3
+    # a clip that ends while it still sounds rings at its end, whoever resamples it
+    assert finding.score > 0.9 * judge(tune(3)[None, None], RATE)[0].score
+
+
+def test_silence_is_not_compared(judge: Detector) -> None:
+    wav = torch.stack([torch.zeros(2 * RATE), torch.full((2 * RATE,), 1e-7), tune(3)])
+    findings = judge(wav[:, None], RATE)
+    assert findings[:2] == [NOTHING, NOTHING]
+    assert findings[0].score == -math.inf
+    assert [finding.compared for finding in findings] == [False, False, True]
+
+
+@pytest.mark.parametrize("samples", [1, 2, 100])
+def test_next_to_no_sound_is_not_compared_or_not_a_copy(judge: Detector, samples: int) -> None:
+    (finding,) = judge(torch.ones(1, 1, samples), RATE)
+    assert finding.score < judge(tune(3)[None, None], RATE)[0].score
+
+
+NAN = torch.full((1, 1, RATE), torch.nan)
+
+
+@pytest.mark.parametrize(
+    "wav", [torch.zeros(RATE), torch.zeros(1, RATE), torch.zeros(1, 1, 0), NAN]
+)
+def test_what_is_no_batch_of_sound_is_refused(judge: Detector, wav: torch.Tensor) -> None:
+    with pytest.raises(BadAudio, match=r"expected|NaN"):
+        judge(wav, RATE)
+
+
+@pytest.mark.parametrize("kind", [Correlation, Landmarks])
+def test_a_fitted_detector_is_the_same_from_disk(kind, tmp_path) -> None:
+    fitted = kind.fit(TRAINING)
+    fitted.save(tmp_path / "fitted")
+    wav = torch.stack([tune(3), tune(60)])[:, None]
+    assert kind.load(tmp_path / "fitted")(wav, RATE) == fitted(wav, RATE)
+
+
+def test_a_file_of_another_detector_or_none_is_refused(tmp_path) -> None:
+    Correlation.fit(TRAINING[:1]).save(tmp_path / "fitted")
+    (tmp_path / "text").write_text("no tensors")
+    for name in ("fitted", "text", "missing"):
+        with pytest.raises(IndexMismatch, match="fit it again"):
+            Landmarks.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", [Correlation, Landmarks])
+@pytest.mark.parametrize("wav", [torch.zeros(1, RATE), torch.ones(1, 40), torch.ones(RATE)])
+def test_a_training_clip_that_is_silent_too_short_or_misshapen_is_refused(kind, wav) -> None:
+    with pytest.raises(BadAudio, match="training clip 1"):
+        kind.fit([TRAINING[0], Sounding(wav)])
+
+
+@pytest.mark.parametrize("kind", [Correlation, Landmarks])
+def test_no_training_clips_are_refused(kind) -> None:
+    with pytest.raises(IndexMismatch, match="at least one training clip"):
+        kind.fit([])
+
+
+def test_clips_longer_than_an_embedder_hears_are_refused_not_cut() -> None:
+    whole = MagMel(seconds=2.0)
+    with pytest.raises(BadSetting, match="search by segments"):
+        TopCosine(TrainingIndex.build(TRAINING, whole), whole)(torch.ones(1, 1, 3 * RATE), RATE)
+
+
+def test_segments_of_whole_clips_and_an_index_of_another_embedder_are_refused() -> None:
+    whole = MagMel(seconds=2.0)
+    index = TrainingIndex.build(TRAINING, whole)
+    with pytest.raises(BadSetting, match="'--window' and '--hop'"):
+        Segments(index, whole)
+    for kind in (TopCosine, NearestRatio, Segments):
+        with pytest.raises(IndexMismatch):
+            kind(index, MagMel())
+
+
+def test_more_neighbours_than_the_index_has_are_refused() -> None:
+    whole = MagMel(seconds=2.0)
+    with pytest.raises(BadSetting, match="k from 2 to the 8 rows"):
+        NearestRatio(TrainingIndex.build(TRAINING, whole), whole, k=9)
+
+
+@pytest.mark.parametrize("point", entry_points(group=GROUP), ids=lambda point: point.name)
+def test_a_registered_detector_cites_its_source_and_is_one(point) -> None:
+    found = detector(point.name)
+    assert "Source: " in (found.__doc__ or "")
+    assert all(hasattr(found, name) for name in ("name", "__call__"))
+
+
+def test_an_unknown_detector_is_refused_in_one_sentence() -> None:
+    with pytest.raises(BadSetting, match=r"^expected a detector among .*, got 'nosuch'; "):
+        detector("nosuch")
+    assert names() == sorted(names())

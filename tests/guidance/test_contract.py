@@ -1,0 +1,110 @@
+"""What every registered guidance has to keep; a new method is held to it for free."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+import torch
+from support.amg_toy import REFERENCE, Toy
+
+from anechoic import guard
+from anechoic.guidance import ClassifierFree, EmbeddingNoise, TransitionPoint
+from anechoic.guidance.base import Conditioning
+from anechoic.guidance.step import Guided, Record
+
+METHODS = sorted(entry_points(group="anechoic.guidance"), key=lambda point: point.name)
+RATIOS = (500.0, 14.6, 1.0, 0.3)
+XS = torch.cat([torch.tensor(case["x"], dtype=torch.float64) for case in REFERENCE["cases"][:3]])
+
+
+INSIDE = {  # what a method of methods is made of
+    "sequence": {"first": ClassifierFree(), "then": TransitionPoint(), "at": 0.5},
+    "during": {"guidance": ClassifierFree(), "start": 0.25, "stop": 0.75},
+    "prompted": {"prompt": EmbeddingNoise(), "guidance": ClassifierFree()},
+    "screened": {"guidance": TransitionPoint(), "over": 0.0},
+}
+OFF = {  # the settings that leave plain classifier-free guidance
+    "cfg": {}, "amg": {"c1": 0.0, "c2": 0.0, "c3": 0.0}, "static": {"before": 7.0},
+    "dynamic": {"before": 7.0}, "interval": {"start": 0.0, "stop": 1.0},
+    "volume": {"strength": 0.0}, "optimize": {"target": 1e9}, "noise": {"std": 0.0},
+    "cads": {"noise_scale": 0.0}, "during": {"start": 0.0, "stop": 1.0},
+    "sequence": {"then": ClassifierFree()}, "prompted": {"prompt": EmbeddingNoise(std=0.0)},
+    "screened": {"over": 1e9},
+}  # fmt: skip
+
+
+def made(point, toy, **changes):
+    """The method with its defaults; one that compares gets the toy's store and an open gate."""
+    method = point.load()
+    known = {field.name for field in fields(method)}
+    given = INSIDE.get(point.name, {})
+    if "index" in known:
+        wide = {"lambda_min": -1.0, "lambda_max": -1.0, "threshold": -1.0}
+        given = {"index": toy, "embedder": toy} | {k: wide[k] for k in wide if k in known}
+    return method(**given | changes)
+
+
+def run(method, toy, xs):
+    """Guided estimates down the noise levels, [n, b, *latent]."""
+    history, estimates = (), []
+    for k, ratio in enumerate(RATIOS):
+        step = toy.step(xs * (1 + ratio), ratio)
+        step = replace(step, history=history, progress=k / len(RATIOS))
+        answer = method(step)
+        answer = answer if isinstance(answer, Guided) else Guided(1.0, answer - step.cond)
+        estimates.append(answer.x0(step))
+        history += (Record(step.progress, step.noise, step.distance, answer.scales(len(xs))),)
+    return torch.stack(estimates)
+
+
+@pytest.mark.parametrize("point", METHODS, ids=lambda point: point.name)
+class TestEveryGuidance:
+    def test_keeps_shape_and_type_and_is_finite_at_both_ends_of_the_schedule(self, point):
+        toy = Toy()
+        estimates = run(made(point, toy), toy, XS)
+        assert estimates.shape == (len(RATIOS), *XS.shape)
+        assert estimates.dtype == XS.dtype
+        assert torch.isfinite(estimates).all()
+
+    def test_guides_each_sample_of_a_batch_by_itself(self, point):
+        toy = Toy()
+        together = run(made(point, toy), toy, XS)
+        alone = torch.cat([run(made(point, toy), toy, x) for x in XS.split(1)], 1)
+        torch.testing.assert_close(together, alone)
+
+    def test_is_deterministic_and_keeps_no_hidden_state(self, point):
+        toy = Toy()
+        method = made(point, toy)
+        assert torch.equal(run(method, toy, XS), run(method, toy, XS))
+
+    def test_is_frozen(self, point):
+        method = made(point, Toy())
+        with pytest.raises(AttributeError):
+            method.scale = 3.0
+
+    def test_refuses_a_scale_that_guides_nothing(self, point):
+        if point.name in INSIDE:
+            pytest.skip("its methods have the scale")
+        with pytest.raises(Exception, match="scale above 1"):
+            made(point, Toy(), scale=1.0)
+
+    def test_switched_off_is_classifier_free_guidance(self, point, pipe, generate):
+        if point.name == "perturb":
+            pytest.skip("a prompt is perturbed or it is not")
+        toy = Toy()
+        plain, method = ClassifierFree(), made(point, toy, **OFF[point.name])
+        torch.testing.assert_close(run(method, toy, XS), run(plain, toy, XS))
+        if isinstance(method, Conditioning):  # the toy has no prompt to change
+            expected = generate(pipe)
+            with guard(pipe, method):
+                assert torch.equal(generate(pipe), expected)
+
+    def test_names_its_source(self, point):
+        assert "Source:" in point.load().__doc__
+
+    def test_is_listed_in_the_docs(self, point):
+        page = Path(__file__).parents[2] / "docs" / "methods.md"
+        assert f"`{point.name}`" in page.read_text()

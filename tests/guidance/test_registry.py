@@ -1,0 +1,93 @@
+"""Guidance methods by name, and their settings from text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from anechoic.errors import BadSetting
+from anechoic.guidance import LogSNR, Progress, Timestep, registry
+
+
+@pytest.mark.parametrize(
+    ("guard", "text", "value"),
+    [
+        ("amg", "c3=2e2", 200.0),
+        ("amg", "gradient=x0", "x0"),
+        ("dynamic", "fall=none", None),
+        ("dynamic", "fall=0.5", 0.5),
+        ("static", "at=0.8", 0.8),
+        ("static", "at=LogSNR:-2.5", LogSNR(-2.5)),
+        ("static", "at=timestep:500", Timestep(500)),
+        ("static", "at=Progress:.8", Progress(0.8)),
+    ],
+)
+def test_a_setting_is_read_by_the_type_of_its_field(guard: str, text: str, value: object) -> None:
+    cls = registry.method(guard)
+    assert registry.parse(cls, [text]) == {text.partition("=")[0]: value}
+
+
+@pytest.mark.parametrize(
+    ("guard", "text", "expected"),
+    [
+        ("amg", "c3=nan", "a number"),
+        ("amg", "index=i", "no setting 'index'"),
+        ("dynamic", "fall=half", "a number or none"),
+        ("static", "at=LogSNR:now", "Progress:VALUE or LogSNR:VALUE or Timestep:VALUE or a number"),
+        ("static", "at=Timestep:0.5", "Timestep:VALUE"),
+    ],
+)
+def test_a_setting_of_another_type_is_refused(guard: str, text: str, expected: str) -> None:
+    with pytest.raises(BadSetting, match=expected):
+        registry.parse(registry.method(guard), [text])
+
+
+OTHER = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from anechoic.types import VectorIndex
+
+@dataclass(frozen=True)
+class Late:
+    index: VectorIndex  # only a type checker can tell what this is
+    late: bool = False
+    rounds: int = 3
+
+    def __call__(self, step): ...
+
+def plain(step): ...
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another package with guards is installed."""
+    (tmp_path / "another.py").write_text(OTHER)
+    about = tmp_path / "another-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Name: another\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[anechoic.guidance]\nlate = another:Late\nplain = another:plain\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_a_guard_of_another_package_is_found_with_its_settings(other: None) -> None:
+    cls = registry.method("late")
+    assert (cls.__module__, registry.takes(cls, "index")) == ("another", True)
+    assert registry.parse(cls, ["late=True", "rounds=5"]) == {"late": True, "rounds": 5}
+    for text, expected in (("late=5", "true or false"), ("rounds=5.5", "a whole number")):
+        with pytest.raises(BadSetting, match=expected):
+            registry.parse(cls, [text])
+
+
+def test_a_guard_that_is_no_dataclass_is_refused(other: None) -> None:
+    with pytest.raises(BadSetting) as error:
+        registry.method("plain")
+    assert str(error.value) == (
+        "guard 'plain' (another:plain) is no dataclass, so its settings are not known; mend the "
+        "package that brings it"
+    )

@@ -1,0 +1,187 @@
+"""What every source of clips keeps to, folders, and how a source is told by its name."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.index_clips import MAKERS, RATE, SOUNDS, clips_of, pack, parquet_of, read_unit, tars_of
+
+from anechoic import audio
+from anechoic.errors import BadAudio, BadCaptions, BadSetting
+from anechoic.index.sources import folder as folders
+from anechoic.index.sources import vectors as parquet
+from anechoic.index.sources.amg import AmgSource
+from anechoic.index.sources.folder import FolderSource
+from anechoic.index.sources.opening import open_source
+from anechoic.index.sources.protocol import Columns
+from anechoic.index.sources.vectors import VectorSource
+from anechoic.index.sources.webdataset import TarSource
+
+
+@pytest.fixture(params=MAKERS)
+def where(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> Path:
+    """Some clips of each kind, cut into small units."""
+    monkeypatch.setattr(folders, "LINES", 4)
+    monkeypatch.setattr(parquet, "ROWS", 3)
+    return MAKERS[request.param](tmp_path)
+
+
+# --------------------------------------------------------------------- what all sources keep
+
+
+def test_a_unit_started_in_the_middle_gives_the_rest_of_it(where: Path) -> None:
+    for unit in open_source(where).units():
+        whole = read_unit(unit)
+        for start in range(len(whole) + 2):
+            assert read_unit(unit, start) == whole[start:]
+
+
+def test_a_unit_reads_the_same_in_another_process(where: Path) -> None:
+    for unit in open_source(where).units():
+        again = pickle.loads(pickle.dumps(unit))
+        assert again == unit
+        assert read_unit(again) == read_unit(unit)
+
+
+def test_the_keys_of_units_are_file_names_and_stand_from_run_to_run(where: Path) -> None:
+    keys = [unit.key for unit in open_source(where).units()]
+    assert len(set(keys)) == len(keys) > 0
+    assert keys == sorted(keys)
+    assert all(Path(key).name == key and not key.startswith(".") for key in keys)
+    assert keys == [unit.key for unit in open_source(where).units()]
+
+
+def test_units_hold_every_clip_once(where: Path) -> None:
+    source = open_source(where)
+    abouts = [row[0] for unit in source.units() for row in read_unit(unit)]
+    ids = [about[0] if isinstance(about, tuple) else about.id for about in abouts]
+    assert len(set(ids)) == len(ids)
+    assert source.total in (None, len(ids))
+
+
+def test_the_identity_stands_until_the_content_changes(where: Path) -> None:
+    before = open_source(where).identity
+    units = {unit.key: unit.identity for unit in open_source(where).units()}
+    assert open_source(where).identity == before
+    if (captions := where / "metadata.csv").exists():
+        captions.write_text(captions.read_text().replace("take 5", "another"))
+    elif (tar := where / "clips-1.tar").exists():
+        pack(tar, {"a.wav": SOUNDS[0], "a.txt": b"a"})
+    elif where.is_dir():
+        shutil.copy(where / "0.parquet", where / "1.parquet")
+    else:
+        where.write_text(where.read_text().replace("take 3", "another"))
+    source = open_source(where)
+    assert source.identity != before
+    other = [unit.key for unit in source.units() if units.get(unit.key) != unit.identity]
+    assert len(other) == 1 if len(units) == 2 else other  # the rest need not be done again
+
+
+# ------------------------------------------------------------------------------- folders
+
+
+def test_a_folder_gives_its_sounds_with_all_that_the_captions_tell(tmp_path: Path) -> None:
+    source = FolderSource(clips_of(tmp_path))
+    items = list(source.units()[0].items())
+    told = ("id5", "take 5", "deep/5.wav", {"licence": "MIT"})
+    assert (items[5].id, items[5].caption, items[5].path, items[5].info) == told
+    wav, rate = items[5].read()
+    assert rate == RATE
+    assert torch.equal(wav, audio.read(Path(source.clips_folder, "deep/5.wav"))[0])
+
+
+@pytest.mark.parametrize("road", ["./{}", "../clips/{}", "deep/../{}"])
+def test_captions_may_name_a_file_by_another_road(tmp_path: Path, road: str) -> None:
+    clips = clips_of(tmp_path)
+    path = clips / "metadata.csv"
+    path.write_text(path.read_text().replace("0.wav", road.format("0.wav")))
+    assert FolderSource(clips).total == 6
+
+
+def test_captions_may_name_a_linked_folder(tmp_path: Path) -> None:
+    clips = clips_of(tmp_path)
+    (clips / "link").symlink_to(clips / "deep")
+    path = clips / "metadata.csv"
+    path.write_text(path.read_text().replace("deep/", "link/"))
+    assert FolderSource(clips).total == 6
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("id3", "id2", "more than one line with the id 'id2'"),
+        ("3.wav", "2.wav", "more than one line for '2.wav'"),
+        ("3.wav", "9.wav", "no such file in .*'9.wav'"),
+        ("3.wav,take 3,id3,MIT\n", "", "no line for the clips '3.wav'"),
+        ("take 3", "caf\udce9", "not UTF-8 .byte 0xe9"),
+    ],
+)
+def test_captions_that_do_not_fit_a_folder_are_refused(
+    tmp_path: Path, old: str, new: str, complaint: str
+) -> None:
+    path = clips_of(tmp_path) / "metadata.csv"
+    path.write_bytes(path.read_text().replace(old, new).encode("utf-8", "surrogateescape"))
+    with pytest.raises(BadCaptions, match=complaint):
+        FolderSource(path.parent)
+
+
+# ------------------------------------------------------------------------ what is meant
+
+
+def test_the_kind_of_source_is_told_by_what_is_there(tmp_path: Path) -> None:
+    for make in MAKERS.values():
+        make(tmp_path)
+    captions = shutil.move(tmp_path / "clips/metadata.csv", tmp_path / "captions.csv")
+    kinds = {
+        tmp_path / "tars": TarSource,
+        f"{tmp_path}/tars/clips-{{0..1}}.tar": TarSource,
+        tmp_path / "tars/*.tar": TarSource,
+        tmp_path / "emb": VectorSource,
+        tmp_path / "emb/0.parquet": VectorSource,
+        tmp_path / "amg.json": AmgSource,
+    }
+    assert {where: type(open_source(where)) for where in kinds} == kinds
+    assert type(open_source(tmp_path / "clips", captions)) is FolderSource
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "complaint"),
+    [
+        ("nowhere", BadAudio, "expected a folder of clips"),
+        ("empty", BadAudio, "no sound files"),
+        ("clips.zip", BadSetting, "no source of clips; expected a folder"),
+        ("s3://bucket/clips", BadSetting, "no source of clips; expected a folder"),
+        ("tars/none-*.tar", BadSetting, "no .tar file"),
+        ("tars/{clips-0,clips-0}.tar", BadSetting, "names a file twice"),
+        ("none.parquet", BadSetting, "no .parquet file"),
+        ("none.json", BadSetting, "no file"),
+        ("tars/clips-?.*", BadSetting, "no source of clips"),
+        ("hf:", BadSetting, "expected 'hf:NAME:SPLIT'"),
+        ("hf:a/b:c:d:e", BadSetting, "expected 'hf:NAME:SPLIT'"),
+        ("mixed", BadSetting, r"holds sounds and \.tar files"),
+    ],
+)
+def test_what_is_no_source_is_refused(
+    tmp_path: Path, monkeypatch: Any, where: str, error: type[Exception], complaint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tars_of(tmp_path)
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(tmp_path / "tars", tmp_path / "mixed")
+    (tmp_path / "mixed/a.wav").write_bytes(SOUNDS[0])
+    with pytest.raises(error, match=complaint):
+        open_source(where)
+
+
+def test_captions_and_columns_are_refused_where_there_are_none_to_name(tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match="captions belong to a folder of sounds"):
+        open_source(tars_of(tmp_path) / "clips-0.tar", captions="x.csv")
+    with pytest.raises(BadSetting, match="only a dataset or Parquet has columns"):
+        open_source(clips_of(tmp_path), columns=Columns(caption="words"))
+    with pytest.raises(BadSetting, match="sound or its embeddings, not both"):
+        open_source(parquet_of(tmp_path), columns=Columns(audio="audio"))
