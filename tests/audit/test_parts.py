@@ -10,7 +10,7 @@ from anechoic.audit.excerpts import CONTEXT_S, LONGEST_S, window
 from anechoic.audit.html.media import spectrogram_db
 from anechoic.audit.matrix import similarity_matrix
 from anechoic.audit.progress import Pace, Progress
-from anechoic.detectors import Finding
+from anechoic.detectors import Match
 
 
 def test_the_time_left_is_what_each_kind_of_work_took(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_a_copy_is_a_diagonal_of_ones_wherever_it_starts() -> None:
 
 @pytest.mark.parametrize("at", [0.0, 3.0, 3_000.0, 7_190.0])
 def test_an_excerpt_holds_the_match_and_stays_short(at: float) -> None:
-    first, last = window(Finding(1.0, 0, at, 2.0, 4.0), 7_200.0, 10.0)
+    first, last = window(Match(1.0, 0, at, 2.0, 4.0), 7_200.0, 10.0)
     assert first <= at
     assert at + 4.0 <= last
     assert last - first <= LONGEST_S

@@ -12,10 +12,10 @@ from support.audit_sounds import RATE, SECONDS, Model, folder_of, training_set, 
 from torch import Tensor
 
 from anechoic import embedder
-from anechoic.audit import HeldOut, NearestStretch, Report, TrainingSet, audit
+from anechoic.audit import HeldOut, Report, TrainingSet, audit
 from anechoic.audit.progress import Progress
 from anechoic.audit.verdict import q_values
-from anechoic.detectors import Calibration, Finding
+from anechoic.detectors import Calibration, Match, NearestStretch
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch
 from anechoic.metrics import leave_one_out
 
@@ -80,8 +80,8 @@ def test_the_waveform_tells_of_a_copy_that_the_descriptor_was_led_away_from(
     class Fooled:
         name: str = "fooled"
 
-        def __call__(self, wav: Tensor, sample_rate: int) -> list[Finding]:
-            return [Finding(0.1, 0) for _ in wav]
+        def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
+            return [Match(0.1, 0) for _ in wav]
 
     report = audit(
         Model(),
@@ -118,7 +118,7 @@ def test_the_nearest_stretch_of_a_clip_as_long_as_the_rows_is_its_cosine(
     wav = torch.stack([tune(70), tune(3)])
     index = training.index
     expected = index.search(index.project(embed(wav, RATE)), 1)
-    found = NearestStretch(training, embed)(wav, RATE)
+    found = NearestStretch(training.index, embed)(wav, RATE)
     assert [f.row for f in found] == expected.rows[:, 0].tolist()
     assert [f.score for f in found] == pytest.approx(expected.scores[:, 0].tolist(), abs=1e-5)
 
@@ -139,7 +139,7 @@ def test_windows_of_one_clip_are_one_clip(embed) -> None:
     index = TrainingIndex.build(sounds, embed, window_s=SECONDS, hop_s=0.5)
     training = TrainingSet(index)
     assert [clip.id for clip in training.clips] == ["0", "1"]
-    (finding,) = NearestStretch(training, embed)(tune(1, 2.5)[None, :, 16_000:], RATE)
+    (finding,) = NearestStretch(training.index, embed)(tune(1, 2.5)[None, :, 16_000:], RATE)
     assert finding.row == 1
     assert finding.match_start_s - finding.start_s == pytest.approx(1.0, abs=0.02)
 
@@ -172,7 +172,7 @@ def test_held_out_sound_gives_p_values_and_what_chance_expects(
 def test_a_calibration_of_the_index_comes_before_its_threshold(
     training: TrainingSet, embed, work: Path, tmp_path: Path
 ) -> None:
-    name = NearestStretch(training, embed).name
+    name = NearestStretch(training.index, embed).name
     known = {name: Calibration(name, tuple(np.linspace(0, 0.5, 99)), 0.05)}
     sounds = folder_of(tmp_path / "s", other=tune(51))
     rule = audit(sounds, training, embed, calibrations=known, work=work).rule
@@ -256,11 +256,11 @@ def test_another_threshold_examines_nothing_again(training: TrainingSet, embed, 
         def name(self) -> str:
             return "counting"
 
-        def __call__(self, wav: Tensor, sample_rate: int) -> list[Finding]:
+        def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
             heard.append(len(wav))
             return self.nearest(wav, sample_rate)
 
-    detectors = [Counting(NearestStretch(training, embed))]
+    detectors = [Counting(NearestStretch(training.index, embed))]
     given = {"prompts": PROMPTS, "model": "m", "detectors": detectors, "work": work}
     found = [
         audit(Model(), training, embed, threshold=limit, **given).count.replications

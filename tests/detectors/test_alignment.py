@@ -9,7 +9,7 @@ from scipy.signal import correlate
 from support.detector_sounds import RATE, Sounding, hidden, noise, tune
 from torch import Tensor
 
-from anechoic.detectors import Correlation, Detector, Finding, Landmarks, Segments
+from anechoic.detectors import Correlation, Detector, Landmarks, Match, Segments
 from anechoic.detectors import alterations as alter
 from anechoic.embedders.magmel import MagMel
 from anechoic.errors import BadSetting
@@ -47,12 +47,12 @@ def landmarks() -> Detector:
     return make("landmarks")
 
 
-def one(judge: Detector, wav: Tensor | np.ndarray) -> Finding:
+def one(judge: Detector, wav: Tensor | np.ndarray) -> Match:
     (finding,) = judge(torch.as_tensor(np.asarray(wav))[None, None], RATE)
     return finding
 
 
-def lag_s(finding: Finding) -> float:
+def lag_s(finding: Match) -> float:
     assert finding.start_s is not None
     assert finding.match_start_s is not None
     return finding.start_s - finding.match_start_s

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, kstest, mannwhitneyu, norm
 from support.detector_sounds import Sounding
 
-from anechoic.detectors import NOTHING, Calibration, Finding, auc, calibrate, true_positive_rate
+from anechoic.detectors import NOTHING, Calibration, Match, auc, calibrate, true_positive_rate
 from anechoic.detectors.calibration import clopper_pearson, read, write
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch, OutputExists
 
@@ -68,7 +68,7 @@ def test_the_interval_of_the_threshold_covers_the_quantile() -> None:
 )
 def test_a_copy_is_what_has_a_small_p_value(null: list[int], score: int, rate: float) -> None:
     calibration = Calibration("d", tuple(map(float, null)), rate)
-    verdict = calibration.judge(Finding(float(score)))
+    verdict = calibration.judge(Match(float(score)))
     assert verdict.p_value == (1 + sum(s >= score for s in null)) / (len(null) + 1)
     assert verdict.copy == (verdict.p_value <= rate + 1e-12)
 
@@ -148,7 +148,7 @@ class Peak:
     name = "peak"
 
     def __call__(self, wav, sample_rate):
-        return [Finding(w.max().item()) if w.shape[-1] > 2 else NOTHING for w in wav]
+        return [Match(w.max().item()) if w.shape[-1] > 2 else NOTHING for w in wav]
 
 
 def test_a_detector_is_calibrated_on_the_sounds_that_are_held_out() -> None:

@@ -8,7 +8,7 @@ import torch
 from anechoic_lab.demo import assets, detection, pairs
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 
-from anechoic.detectors import Finding
+from anechoic.detectors import Match
 from anechoic.detectors.calibration import Calibration
 
 pytestmark = pytest.mark.skipif(
@@ -72,10 +72,10 @@ def test_a_fragment_stands_in_the_bed_at_its_lag(corpus, parts) -> None:
 def test_a_cell_counts_what_was_found() -> None:
     known = pairs.Known(torch.zeros(4, 8), rows=[0, 1, 2, 3], lags=[0.0, 0.5, 0.0, None])
     findings = [
-        Finding(9.0, 0, 1.004, 1.0, 1.0),
-        Finding(8.0, 1, 1.0, 0.498, 1.0),
-        Finding(0.0, 7, 3.0, 1.0, 1.0),  # another clip: its lag does not count
-        Finding(7.0, 3, 3.0, 1.0, 1.0),
+        Match(9.0, 0, 1.004, 1.0, 1.0),
+        Match(8.0, 1, 1.0, 0.498, 1.0),
+        Match(0.0, 7, 3.0, 1.0, 1.0),  # another clip: its lag does not count
+        Match(7.0, 3, 3.0, 1.0, 1.0),
     ]
     cell = detection.cell(findings, known, Calibration("d", tuple(np.linspace(0, 1, 99))))
     assert cell.right == 0.75

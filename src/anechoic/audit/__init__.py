@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anechoic.audit.result import Background, Examined, Report
     from anechoic.audit.run import Calibrated, HeldOut, audit, calibrate
     from anechoic.audit.samples import Sample, Unexamined
-    from anechoic.audit.training import NearestStretch, TrainingSet
+    from anechoic.audit.training import TrainingSet
     from anechoic.audit.verdict import Rule
     from anechoic.audit.write import write_report
 
@@ -27,7 +27,6 @@ __all__ = [
     "Calibrated",
     "Examined",
     "HeldOut",
-    "NearestStretch",
     "Progress",
     "Report",
     "Rule",
@@ -49,7 +48,6 @@ __getattr__, __dir__ = on_first_use(
         "Calibrated": "anechoic.audit.run",
         "Examined": "anechoic.audit.result",
         "HeldOut": "anechoic.audit.run",
-        "NearestStretch": "anechoic.audit.training",
         "Progress": "anechoic.audit.progress",
         "Report": "anechoic.audit.result",
         "Rule": "anechoic.audit.verdict",

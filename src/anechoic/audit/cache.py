@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from anechoic.audit.examine import SampleResult
 from anechoic.audit.excerpts import Picture, Shown
-from anechoic.detectors import Finding
+from anechoic.detectors import Match
 from anechoic.errors import BadSetting
 
 FORMAT = 1
@@ -120,7 +120,7 @@ def _dictionary(value: Any) -> Any:
 
 
 def _loaded(content: Mapping[str, Any]) -> SampleResult:
-    findings = {name: Finding(**told) for name, told in content["findings"].items()}
+    findings = {name: Match(**told) for name, told in content["findings"].items()}
     shown = None
     if content["shown"] is not None:
         pictures = {
@@ -129,5 +129,5 @@ def _loaded(content: Mapping[str, Any]) -> SampleResult:
             if name in ("made", "training")
         }
         shown = Shown(**{**content["shown"], **pictures})
-    match = Finding(**content["match"])
+    match = Match(**content["match"])
     return SampleResult(**{**content, "findings": findings, "match": match, "shown": shown})

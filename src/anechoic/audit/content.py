@@ -19,7 +19,7 @@ from anechoic.audit.excerpts import Shown
 from anechoic.audit.result import Background, DetectorInfo, Examined, Group, Report
 from anechoic.audit.samples import Sample, readable
 from anechoic.audit.verdict import FALSE_DISCOVERY_RATE
-from anechoic.detectors import Calibration, Finding
+from anechoic.detectors import Calibration, Match
 from anechoic.metrics import Similarity, top1_summary
 
 FORMAT = 1
@@ -167,7 +167,7 @@ def _clip(report: Report, number: int) -> dict[str, Any]:
     }
 
 
-def _match(match: Finding, told_by: str) -> dict[str, Any] | None:
+def _match(match: Match, told_by: str) -> dict[str, Any] | None:
     if match.start_s is None or match.match_start_s is None:
         return None
     return {
@@ -182,7 +182,7 @@ def _match(match: Finding, told_by: str) -> dict[str, Any] | None:
 def _finding(
     report: Report,
     name: str,
-    finding: Finding,
+    finding: Match,
     calibration: Calibration | None,
     copy: bool | None,
 ) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anechoic.audit.excerpts import Keep, Shown, show
 from anechoic.audit.training import TrainingSet
-from anechoic.detectors import NOTHING, Correlation, Detector, Finding, Landmarks, TrainingSound
+from anechoic.detectors import NOTHING, Correlation, Detector, Landmarks, Match, TrainingSound
 from anechoic.errors import AnechoicError
 from anechoic.index import Sound
 
@@ -49,9 +49,9 @@ class SampleResult:
     seconds: float
     sample_rate: int
     channels: int
-    findings: Mapping[str, Finding]  # by the name of the detector, the deciding one first
+    findings: Mapping[str, Match]  # by the name of the detector, the deciding one first
     clip: int | None  # number of the training clip that is shown beside it
-    match: Finding  # where the two are alike
+    match: Match  # where the two are alike
     aligned_by: str  # the detector that told where; empty: nobody did
     notes: Sequence[str]  # detectors that could not compare it, and why
     shown: Shown | None  # None: it is held-out sound, which the report does not show
@@ -59,7 +59,7 @@ class SampleResult:
 
 class _Told(NamedTuple):
     name: str
-    finding: Finding
+    finding: Match
     detector: Detector
 
 
@@ -129,7 +129,7 @@ class Examiner:
             yield _Told(f"{fitted.name}, {whose}", replace(finding, row=row), fitted)
 
 
-def _alignment(told: Sequence[_Told], clip: int | None) -> tuple[str, Finding]:
+def _alignment(told: Sequence[_Told], clip: int | None) -> tuple[str, Match]:
     """Where a sound and a clip are alike, and who says so: a waveform that correlates
     convincingly, which is exact, or else the first that tells it."""
     telling = [

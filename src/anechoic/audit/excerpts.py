@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anechoic.audit.html.media import FLOOR_DB, flac, shaded_png, spectrogram_db
 from anechoic.audit.matrix import similarity_matrix
-from anechoic.detectors import Finding
+from anechoic.detectors import Match
 from anechoic.detectors.sound import mono
 from anechoic.index import Sound
 
@@ -47,7 +47,7 @@ class Shown:
         return [*keys, *([self.matrix] if self.matrix else [])]
 
 
-def show(wav: Tensor, sample_rate: int, match: Finding, clip: Sound | str, keep: Keep) -> Shown:
+def show(wav: Tensor, sample_rate: int, match: Match, clip: Sound | str, keep: Keep) -> Shown:
     """Excerpts and pictures of a sound and its training clip, in the same stretch of time.
 
     Args:
@@ -90,13 +90,13 @@ def _picture(
     return picture, db
 
 
-def window(match: Finding, seconds: float, other: float) -> tuple[float, float]:
+def window(match: Match, seconds: float, other: float) -> tuple[float, float]:
     """What is shown of two sounds that are laid over each other: from when to when, in the first's
     time. All of both where that is short, or what is around the match.
 
-    >>> window(Finding(1.0, 0, 4.0, 1.0, 2.0), seconds=10.0, other=5.0)
+    >>> window(Match(1.0, 0, 4.0, 1.0, 2.0), seconds=10.0, other=5.0)
     (0.0, 10.0)
-    >>> window(Finding(1.0, 0, 400.0, 1.0, 2.0), seconds=1000.0, other=5.0)
+    >>> window(Match(1.0, 0, 400.0, 1.0, 2.0), seconds=1000.0, other=5.0)
     (395.0, 407.0)
     """
     start, length = match.start_s or 0.0, match.length_s or 0.0

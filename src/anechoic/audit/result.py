@@ -13,7 +13,7 @@ from anechoic.audit.examine import SampleResult
 from anechoic.audit.samples import Sample, Unexamined
 from anechoic.audit.training import TrainingSet
 from anechoic.audit.verdict import FALSE_DISCOVERY_RATE, Count, Rule
-from anechoic.detectors import Calibration, Finding
+from anechoic.detectors import Calibration, Match
 from anechoic.errors import BadSetting
 from anechoic.metrics import Similarity, share_interval, top1_summary
 
@@ -25,7 +25,7 @@ class Examined:
     take: Sample
     sha256: str  # of the file that was examined
     examination: SampleResult
-    finding: Finding  # of the detector that decides
+    finding: Match  # of the detector that decides
     replicates: bool
     p_value: float | None  # None: the detector is not calibrated
     q_value: float | None  # over all of its guard

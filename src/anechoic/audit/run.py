@@ -19,9 +19,9 @@ from anechoic.audit.progress import Pace, Progress
 from anechoic.audit.result import Background, Report, examined
 from anechoic.audit.samples import PLAIN, Generate, Plan, Sample, Unexamined
 from anechoic.audit.sounds import generated, read_sound, reason, sha256_of
-from anechoic.audit.training import NearestStretch, TrainingSet
+from anechoic.audit.training import TrainingSet
 from anechoic.cluster import Tasks
-from anechoic.detectors import Calibration, Detector
+from anechoic.detectors import Calibration, Detector, NearestStretch
 from anechoic.errors import AnechoicError, BadAudio, BadSetting
 from anechoic.index import TrainingIndex
 from anechoic.processes import Processes
@@ -106,7 +106,7 @@ def audit(
         IndexMismatch: another embedder built the index.
     """
     training = index if isinstance(index, TrainingSet) else TrainingSet(index)
-    chosen = list(detectors) or [NearestStretch(training, embedder)]
+    chosen = list(detectors) or [NearestStretch(training.index, embedder)]
     plan, generators = _plan(source, prompts, seeds, model)
     run = _Run.over(training, chosen, scorers, Path(work), longest_s, generators, model, pool)
     known = dict(calibrations or {})
@@ -170,7 +170,7 @@ def calibrate(
         IndexMismatch: another embedder built the index.
     """
     training = index if isinstance(index, TrainingSet) else TrainingSet(index)
-    chosen = list(detectors) or [NearestStretch(training, embedder)]
+    chosen = list(detectors) or [NearestStretch(training.index, embedder)]
     run = _Run.over(training, chosen, scorers, Path(work), longest_s)
     null = _held_out(held_out)
     with run.kept.alone():

@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 
 from anechoic import audio
-from anechoic.detectors import NOTHING, Finding
-from anechoic.detectors.sound import is_silent, mono
+from anechoic.detectors.nearest import clip_numbers
 from anechoic.errors import AnechoicError
-from anechoic.index import Clip, Sound, TrainingIndex, locate
-from anechoic.types import Embedder
+from anechoic.index import Clip, Sound, TrainingIndex
 
 SoundOf = Callable[[Clip], tuple[Tensor, int] | None]  # [c, t] and its rate; None: not here
 MOST = 2_000  # training clips whose nearest other one is looked for
@@ -47,8 +45,7 @@ class TrainingSet:
     @cached_property
     def numbers(self) -> list[int]:
         """The number of each row's clip."""
-        order = {clip.id: number for number, clip in enumerate(self.clips)}
-        return [order[row.id] for row in self.index.clips]
+        return clip_numbers(self.index)
 
     @cached_property
     def of_caption(self) -> dict[str, list[int]]:
@@ -125,53 +122,3 @@ class TrainingSet:
             nearest = near.scores.masked_fill(~other, -torch.inf).amax(1)
             found += nearest[other.any(1)].clamp(-1.0, 1.0).tolist()
         return found
-
-
-@dataclass(frozen=True, eq=False)
-class NearestStretch:
-    """Cosine of the stretch of a sound that comes nearest to a training clip (`index.locate`).
-
-        s = max_{start, j} <E(clip[start : start + length]), e_j>
-
-    with the length of the index's rows, so that a training clip is found inside longer sound. The
-    more stretches there are, the higher is their maximum by chance: calibrate on sound that is
-    as long.
-
-    Raises:
-        IndexMismatch: another embedder built the index.
-
-    Source: Somepalli et al., 2023 (arXiv:2212.03860).
-    """
-
-    training: TrainingSet
-    embedder: Embedder
-
-    def __post_init__(self) -> None:
-        self.training.index.check_embedder(self.embedder)
-
-    @property
-    def name(self) -> str:
-        window = self.training.index.window_s
-        rows = "whole clips" if window is None else f"windows of {window:g} s"
-        return f"nearest stretch ({self.embedder.name}, {rows})"
-
-    def __call__(self, wav: Tensor, sample_rate: int) -> list[Finding]:
-        """One finding a clip [b, c, t]; its row is the number of the training clip.
-
-        Raises:
-            BadAudio: not usable sound.
-        """
-        return [self._find(clip, sample_rate) for clip in mono(wav, sample_rate)]
-
-    def _find(self, clip: Tensor, sample_rate: int) -> Finding:
-        if is_silent(clip):
-            return NOTHING
-        index = self.training.index
-        match = locate(clip[None], sample_rate, index, self.embedder)[0]
-        return Finding(
-            score=match.score,
-            row=self.training.numbers[match.row],
-            start_s=match.start_s,
-            match_start_s=index.clips[match.row].start_s,
-            length_s=match.seconds,
-        )

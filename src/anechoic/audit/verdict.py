@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anechoic.audit.samples import PLAIN
-from anechoic.detectors import Calibration, Finding
+from anechoic.detectors import Calibration, Match
 from anechoic.errors import BadSetting
 from anechoic.index import TrainingIndex
 
@@ -27,13 +27,13 @@ class Rule:
     calibration: Calibration | None = None
     false_positive_rate: float | None = None  # None: not known
 
-    def replicates(self, finding: Finding) -> bool:
+    def replicates(self, finding: Match) -> bool:
         """Whether a finding is over the threshold: of a calibration above it, of others at it."""
         if self.calibration is not None:
             return self.calibration.judge(finding).copy is True
         return finding.score >= self.threshold
 
-    def p_value(self, finding: Finding) -> float | None:
+    def p_value(self, finding: Match) -> float | None:
         """How often held-out sound scores as high, at most; None without a calibration."""
         return None if self.calibration is None else self.calibration.p_value(finding.score)
 

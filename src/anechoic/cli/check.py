@@ -51,8 +51,7 @@ def check(
     Example: `anechoic check take1.wav take2.wav --index clips.index --threshold 0.9`
     """
     with uncollected():
-        from anechoic.detectors import Finding
-        from anechoic.index import locate
+        from anechoic.detectors import locate
 
     store, embed = open_index(index, embedder_name)
     if threshold is not None and not -1 <= threshold <= 1:
@@ -67,7 +66,7 @@ def check(
         )
     sounds = [_heard(file) for file in files]
     matches = [locate(wav, sample_rate, store, embed)[0] for wav, sample_rate in sounds]
-    copies = [rule.replicates(Finding(match.score)) for match in matches]
+    copies = [rule.replicates(match) for match in matches]
     p_values = [None if known is None else known.p_value(match.score) for match in matches]
     results = list(zip(files, matches, copies, p_values, strict=True))
     if as_json:
@@ -86,7 +85,7 @@ def check(
     else:
         rows = []
         for file, match, copy, p in results:
-            clip = store.clips[match.row]
+            clip = match.clip_in(store.clips)
             where = (f"{match.start_s:.2f}", f"{clip.start_s:.2f}")
             scores = (f"{match.score:.3f}", *([] if p is None else [f"{p:.3g}"]))
             verdict = "COPY" if copy else "no copy"

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from anechoic.guidance.base import Guidance
     from anechoic.guidance.step import Record
-    from anechoic.index import Match, TrainingIndex
-    from anechoic.types import Embedder
+    from anechoic.index import TrainingIndex
+    from anechoic.types import Embedder, Match
 
 ANY_SCALE = 2.0  # what the pipeline is called with: inside a guard the guidance owns the scale
 
@@ -308,7 +308,7 @@ def _judge(
     wav: Tensor, sample_rate: int, store: TrainingIndex | None, embed: Embedder | None
 ) -> tuple[Match | None, bool | None]:
     """The nearest training clip, and whether the sound is a copy of it."""
-    from anechoic.index import locate
+    from anechoic.detectors import locate
 
     if store is None or embed is None:
         return None, None
@@ -370,7 +370,7 @@ def _print(takes: Sequence[Take], store: TrainingIndex | None) -> None:
     rows = []
     for take in takes:
         assert take.match is not None  # there is an index
-        clip, score = store.clips[take.match.row], f"{take.match.score:.3f}"
+        clip, score = take.match.clip_in(store.clips), f"{take.match.score:.3f}"
         rows.append(
             (str(take.file), take.prompt, verdicts[take.copy], score, clip.caption, clip.id)
         )

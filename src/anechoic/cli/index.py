@@ -15,8 +15,8 @@ from anechoic.lazy import uncollected
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from anechoic.index import Match, TrainingIndex
-    from anechoic.types import Embedder
+    from anechoic.index import TrainingIndex
+    from anechoic.types import Embedder, Match
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 EmbedderName = Annotated[
@@ -93,12 +93,13 @@ def progress_bar() -> Progress:
 
 def describe(index: TrainingIndex, match: Match) -> dict[str, Any]:
     """A match as JSON tells it: times in seconds, the clip with all that is known of it."""
+    assert match.row is not None  # `locate` tells it
     clip = index.clips[match.row]
     file = index.file(match.row)
     return {
         "score": match.score,
         "start_s": match.start_s,
-        "seconds": match.seconds,
+        "seconds": match.length_s,
         "resolution_s": match.resolution_s,
         "clip": {**asdict(clip), "row": match.row, "path": None if file is None else str(file)},
     }
@@ -131,7 +132,7 @@ def search(
     Example: `anechoic index search clips.index take.wav -k 3`
     """
     from anechoic import audio
-    from anechoic.index import locate
+    from anechoic.detectors import locate
 
     wav, sample_rate = audio.read(file)
     store, embed = open_index(index, embedder_name)
@@ -141,7 +142,7 @@ def search(
         return
     rows = []
     for rank, match in enumerate(matches, 1):
-        clip = store.clips[match.row]
+        clip = match.clip_in(store.clips)
         where = (f"{match.start_s:.2f}", f"{clip.start_s:.2f}")
         rows.append(
             (f"{rank}", f"{match.score:.3f}", clip.caption, clip.id, clip.path or "", *where)

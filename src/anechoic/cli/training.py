@@ -53,11 +53,8 @@ def fitted(name: str, training: TrainingSet, embed: Embedder) -> Detector:
     Raises:
         BadSetting: no such detector, or the sound of a training clip that it needs is not here.
     """
-    from anechoic.audit import NearestStretch
     from anechoic.detectors import registry
 
-    if name == "nearest":
-        return NearestStretch(training, embed)
     kind = registry.detector(name)
     if "sample_rate" not in signature(kind.__call__).parameters:
         raise BadSetting(
@@ -108,9 +105,9 @@ def calibration_of(
     index: str, store: TrainingIndex, embed: Embedder, needed: bool = True
 ) -> Calibration | None:
     """What the nearest stretch of a sound is calibrated on, if it is; as `calibrations`."""
-    from anechoic.audit import NearestStretch, TrainingSet
+    from anechoic.detectors import NearestStretch
 
-    return calibrations(index, needed).get(NearestStretch(TrainingSet(store), embed).name)
+    return calibrations(index, needed).get(NearestStretch(store, embed).name)
 
 
 def copy_rule(

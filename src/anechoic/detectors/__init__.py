@@ -2,7 +2,7 @@
 
 Detectors of sound are fitted to training clips (`TopCosine`, `NearestRatio` and `Segments` to an
 index of their embeddings, `Correlation` and `Landmarks` to their sound) and answer with a
-`Finding` for each clip. Detectors of runs (`Magnitude`, `Angle`) need neither training clips nor
+`Match` for each clip. Detectors of runs (`Magnitude`, `Angle`) need neither training clips nor
 sound, only what a guard recorded. What a score is worth is told by its `Calibration`.
 """
 
@@ -18,11 +18,11 @@ from anechoic.detectors.calibration import (
     true_positive_rate,
 )
 from anechoic.detectors.correlation import Correlation
-from anechoic.detectors.cosine import NearestRatio, TopCosine
 from anechoic.detectors.landmarks import Landmarks
 from anechoic.detectors.magnitude import Magnitude, magnitudes
-from anechoic.detectors.protocol import NOTHING, Detector, Finding, RunDetector, TrainingSound
-from anechoic.detectors.segments import Segments
+from anechoic.detectors.nearest import NearestRatio, NearestStretch, Segments, TopCosine, locate
+from anechoic.detectors.protocol import NOTHING, Detector, RunDetector, TrainingSound
+from anechoic.types import Match
 
 __all__ = [
     "NOTHING",
@@ -31,10 +31,11 @@ __all__ = [
     "Correlation",
     "Detector",
     "Estimate",
-    "Finding",
     "Landmarks",
     "Magnitude",
+    "Match",
     "NearestRatio",
+    "NearestStretch",
     "RunDetector",
     "Segments",
     "TopCosine",
@@ -44,6 +45,7 @@ __all__ = [
     "alignment",
     "auc",
     "calibrate",
+    "locate",
     "magnitudes",
     "true_positive_rate",
 ]

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anechoic.detectors.magnitude import findings
-from anechoic.detectors.protocol import Finding
+from anechoic.detectors.magnitude import matches
 from anechoic.errors import BadSetting, GuardError
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.step import Guided, Record, Step
+from anechoic.types import Match
 
 Against = Literal["score", "estimate"]
 NOTES: dict[Against, str] = {"score": "alignment", "estimate": "estimate alignment"}
@@ -91,8 +91,8 @@ class Angle:
     def name(self) -> str:
         return f"angle ({self.against}, from log-SNR {self.since_log_snr:g})"
 
-    def __call__(self, records: Sequence[Record]) -> list[Finding]:
-        """One finding a sample.
+    def __call__(self, records: Sequence[Record]) -> list[Match]:
+        """One match a sample.
 
         Raises:
             GuardError: no evaluation at so low noise, or records without angles.
@@ -107,4 +107,4 @@ class Angle:
                 "its end under guard(pipe, Watched(guidance))"
             )
         mean = torch.stack([record.notes[note] for record in low]).mean(0)
-        return findings(mean if self.against == "score" else -mean)
+        return matches(mean if self.against == "score" else -mean)

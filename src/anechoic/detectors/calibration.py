@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anechoic.detectors.protocol import Detector, Finding, TrainingSound
+from anechoic.detectors.protocol import Detector, TrainingSound
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch, OutputExists
+from anechoic.types import Match
 
 FORMAT = 1
 FILE, MANIFEST = "calibration.json", "manifest.json"
@@ -36,7 +37,7 @@ class Estimate(NamedTuple):
 class Verdict:
     """A finding, weighed."""
 
-    finding: Finding
+    finding: Match
     p_value: float  # how often held-out real sound scores as high, at most
     copy: bool | None  # None: it could not be compared
 
@@ -128,7 +129,7 @@ class Calibration:
         at_least = len(self.null) - int(np.searchsorted(self.null, score, side="left"))
         return (1 + at_least) / (len(self.null) + 1)
 
-    def judge(self, finding: Finding) -> Verdict:
+    def judge(self, finding: Match) -> Verdict:
         """Weigh a finding of this detector."""
         copy = finding.score > self.threshold if finding.compared else None
         return Verdict(finding, self.p_value(finding.score), copy)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from anechoic.detectors import storage
-from anechoic.detectors.protocol import NOTHING, Finding, TrainingSound
+from anechoic.detectors.protocol import NOTHING, TrainingSound
 from anechoic.detectors.sound import is_silent, mono, resample, training
 from anechoic.errors import BadSetting, IndexMismatch
+from anechoic.types import Match
 
 SHORTEST_S = 0.1  # of a training clip
 AUDIBLE = 1e-4  # a stretch 40 dB under the loudest of its sound is not compared
@@ -114,8 +115,8 @@ class Correlation:
     def name(self) -> str:
         return f"correlation ({self.sample_rate} Hz, window {self.window_s:g} s)"
 
-    def __call__(self, wav: Tensor, sample_rate: int) -> list[Finding]:
-        """One finding a clip [b, c, t].
+    def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
+        """One match a clip [b, c, t].
 
         Raises:
             BadAudio: not usable sound.
@@ -131,7 +132,7 @@ class Correlation:
         for i, peak in [*self._in_long_clips(heard, length), *self._short_clips_in(heard, clips)]:
             if i not in best or peak.ranks_over(best[i]):
                 best[i] = peak
-        return [self._finding(clips[i], best[i]) if i in best else NOTHING for i in range(len(wav))]
+        return [self._match(clips[i], best[i]) if i in best else NOTHING for i in range(len(wav))]
 
     # --------------------------------------------------------------------- the two ways round
 
@@ -188,7 +189,7 @@ class Correlation:
 
     # ------------------------------------------------------------------------ where it ends
 
-    def _finding(self, clip: Tensor, peak: _Peak) -> Finding:
+    def _match(self, clip: Tensor, peak: _Peak) -> Match:
         """Follow the two waves from the peak to where they part."""
         wave = self._wave(peak.row)
         lag = peak.start - peak.match_start
@@ -208,7 +209,7 @@ class Correlation:
         start = min(first + begin * frame, peak.match_start)
         stop = max(min(first + end * frame, last), peak.match_start + peak.length)
         rate = self.sample_rate
-        return Finding(
+        return Match(
             score=min(peak.score, 1.0),
             row=peak.row,
             start_s=(start + lag) / rate,

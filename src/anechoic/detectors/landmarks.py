@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from anechoic.detectors import storage
-from anechoic.detectors.protocol import NOTHING, Finding, TrainingSound
+from anechoic.detectors.protocol import NOTHING, TrainingSound
 from anechoic.detectors.sound import is_silent, mono, resample, training
 from anechoic.errors import IndexMismatch
+from anechoic.types import Match
 
 SAMPLE_RATE, SIZE, HOP = 8_000, 1_024, 128  # 128 ms frames every 16 ms, bins of 7.8 Hz
 AROUND_FRAMES, AROUND_BINS = 4, 4  # a peak is the highest of so many on each side
@@ -113,8 +114,8 @@ class Landmarks:
         tensors, _ = storage.read(path, cls.name)
         return cls(**tensors)
 
-    def __call__(self, wav: Tensor, sample_rate: int) -> list[Finding]:
-        """One finding a clip [b, c, t]; without a row where no landmark agrees.
+    def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
+        """One match a clip [b, c, t]; without a row where no landmark agrees.
 
         Raises:
             BadAudio: not usable sound.
@@ -131,11 +132,11 @@ class Landmarks:
         rows = np.searchsorted(self.ends.numpy(), order, side="right")
         return self.hashes.numpy()[order], rows, self.frames.numpy()[order].astype(np.int64)
 
-    def _find(self, clip: Tensor) -> Finding:
+    def _find(self, clip: Tensor) -> Match:
         pairs = landmarks(clip)
         pair, rows, offsets = self._hits(pairs)
         if len(pair) == 0:
-            return Finding(0.0)
+            return Match(0.0)
         number, offset, agree = _best_alignment(pair, rows, offsets)
         begin, end = max(0, offset), min(len(clip) // HOP, offset + int(self.lengths[number]))
         stop = int(self.ends[number])
@@ -146,7 +147,7 @@ class Landmarks:
         start_s = float(first.min()) * HOP / SAMPLE_RATE
         # frames are coarse, but the offsets of many pairs average out
         lag_s = float(offsets[agree].mean()) * HOP / SAMPLE_RATE
-        return Finding(
+        return Match(
             score=n / ((m + PRIOR) * (m_j + PRIOR)) ** 0.5,
             row=number,
             start_s=start_s,

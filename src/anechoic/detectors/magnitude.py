@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from anechoic.detectors.protocol import Finding
 from anechoic.errors import BadSetting, GuardError
 from anechoic.guidance.step import Record
+from anechoic.types import Match
 
 Space = Literal["eps", "x0"]
 
@@ -57,8 +57,8 @@ class Magnitude:
         many = "the run" if self.evaluations is None else f"{self.evaluations} evaluations"
         return f"magnitude ({self.space}, mean over {many})"
 
-    def __call__(self, records: Sequence[Record]) -> list[Finding]:
-        """One finding a sample.
+    def __call__(self, records: Sequence[Record]) -> list[Match]:
+        """One match a sample.
 
         Raises:
             GuardError: fewer records than evaluations, or values that are NaN or infinite.
@@ -69,15 +69,15 @@ class Magnitude:
                 f"the records of {count} evaluations were expected, got {len(records)}; let the "
                 "pipeline run that far inside the guard"
             )
-        return findings(magnitudes(records[:count], self.space).mean(0))
+        return matches(magnitudes(records[:count], self.space).mean(0))
 
 
-def findings(scores: Tensor) -> list[Finding]:
-    """Scores [b] as findings.
+def matches(scores: Tensor) -> list[Match]:
+    """Scores [b] as matches.
 
     Raises:
         GuardError: one is NaN or infinite.
     """
     if not torch.isfinite(scores).all():
         raise GuardError(f"scores of a run are NaN or infinite ({scores.tolist()}); run it again")
-    return [Finding(score) for score in scores.tolist()]
+    return [Match(score) for score in scores.tolist()]

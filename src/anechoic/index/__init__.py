@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from anechoic.index.clips import Clip, Sound
-from anechoic.index.locate import Match, locate
 from anechoic.index.training import TrainingIndex
 
-__all__ = ["Clip", "Match", "Sound", "TrainingIndex", "locate"]
+__all__ = ["Clip", "Sound", "TrainingIndex"]

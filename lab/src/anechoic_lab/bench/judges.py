@@ -12,10 +12,11 @@ import numpy as np
 from torch import Tensor
 
 from anechoic import audio
+from anechoic.detectors import locate
 from anechoic.embedders import embedder
 from anechoic.errors import BadSetting, IndexMismatch
-from anechoic.index import Match, TrainingIndex, locate
-from anechoic.types import Embedder
+from anechoic.index import TrainingIndex
+from anechoic.types import Embedder, Match
 
 COPY = "copy"  # the threshold of an index above which a score is called a copy
 OWN = 16  # clips of the prompt's own caption whose waveform is compared
@@ -122,7 +123,7 @@ class Judges:
         scores = {name: near.score for name, near in found.items()}
         if waveforms:
             index = self.guide.index
-            named = {self.others[name].index.clips[near.row].id for name, near in found.items()}
+            named = {near.clip_in(self.others[name].index.clips).id for name, near in found.items()}
             rows = {match.row} | {row for row, clip in enumerate(index.clips) if clip.id in named}
             own = [row for row, clip in enumerate(index.clips) if clip.caption == caption]
             scores[WAVEFORM] = max(

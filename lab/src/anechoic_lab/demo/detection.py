@@ -18,9 +18,9 @@ from anechoic.detectors import (
     Correlation,
     Detector,
     Estimate,
-    Finding,
     Landmarks,
     Magnitude,
+    Match,
     NearestRatio,
     Segments,
     TopCosine,
@@ -79,7 +79,7 @@ def fit(clips: Sequence[Clip], sound: Tensor, rows: Sequence[int]) -> dict[str, 
     }
 
 
-def find(detector: Detector, wav: Tensor) -> list[Finding]:
+def find(detector: Detector, wav: Tensor) -> list[Match]:
     """The findings of clips [n, t]."""
     return [f for part in wav.split(BATCH) for f in detector(part[:, None], SAMPLE_RATE)]
 
@@ -92,7 +92,7 @@ def measure(
 ) -> dict[str, Measured]:
     """Score the nulls and the copies once, and weigh them against each null."""
     scores: dict[str, dict[str, list[float]]] = {}
-    found: dict[str, dict[str, list[Finding]]] = {}
+    found: dict[str, dict[str, list[Match]]] = {}
     for name, detector in detectors.items():
         start = time.perf_counter()
         scores[name] = {key: [f.score for f in find(detector, wav)] for key, wav in nulls.items()}
@@ -112,7 +112,7 @@ def measure(
     return measured
 
 
-def cell(findings: Sequence[Finding], known: Known, calibration: Calibration) -> Cell:
+def cell(findings: Sequence[Match], known: Known, calibration: Calibration) -> Cell:
     """Weigh the findings of one detector on one set of copies."""
     scores = [f.score for f in findings]
     right = [f.row == row for f, row in zip(findings, known.rows, strict=True)]

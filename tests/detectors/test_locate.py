@@ -9,9 +9,10 @@ import torch
 from support.index_sounds import LENGTH, RATE, sounds, take
 
 from anechoic import TrainingIndex
+from anechoic.detectors import locate
 from anechoic.embedders import embedder
 from anechoic.errors import BadSetting
-from anechoic.index import Sound, locate
+from anechoic.index import Sound
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def test_a_clip_inside_a_longer_recording_is_found_with_its_start(
     assert index.clips[match.row].id == "clip5"
     assert match.score > 0.98
     assert abs(match.start_s - offset / RATE) <= match.resolution_s
-    assert match.seconds == 1.024
+    assert match.length_s == 1.024
 
 
 def test_an_exact_copy_scores_one_whatever_the_length_of_its_clip() -> None:

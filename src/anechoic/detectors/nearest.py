@@ -1,0 +1,467 @@
+"""The nearest training clip by the cosine of embeddings: of a whole clip, or of any stretch of it.
+
+`locate` searches a sound for the rows of an index; the detectors `TopCosine`, `NearestRatio`,
+`NearestStretch` and `Segments` score a sound by what is found. They embed, compare and refine
+stretches in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from anechoic import audio
+from anechoic.detectors.protocol import NOTHING
+from anechoic.detectors.sound import is_silent, mono
+from anechoic.errors import BadSetting
+from anechoic.types import Embedder, Match
+
+if TYPE_CHECKING:
+    from anechoic.index import TrainingIndex
+
+BATCH = 64  # stretches embedded at once
+BEAM = 8  # stretches, or pairs of windows, whose start is refined
+HALVINGS = 4  # `locate` finds a start to 1/64 of a window: a quarter of it, halved four times
+SEGMENT_HALVINGS = 5  # `Segments` aligns to 1/32 of its step, which is half a hop
+AUDIBLE = 1e-4  # a window 40 dB under the loudest of its clip is not searched for
+EXTENDS = 0.9  # a match goes on while windows are so near, as a share of its best pair
+TOLERANCE = 1.02  # coders pad: a clip may be so much longer than an embedder hears
+
+
+class _Span(NamedTuple):
+    """A stretch of a sound, in samples."""
+
+    start: int
+    length: int
+
+
+class _Pair(NamedTuple):
+    """A stretch of a sound beside a row of the index."""
+
+    score: float
+    span: _Span
+    row: int
+
+
+# ------------------------------------------------------------------------------ the search
+
+
+def _embed(wavs: Tensor, sample_rate: int, index: TrainingIndex, embedder: Embedder) -> Tensor:
+    with torch.no_grad():
+        return index.project(embedder(wavs, sample_rate))
+
+
+def _pairs(
+    wav: Tensor,
+    sample_rate: int,
+    spans: Sequence[_Span],
+    index: TrainingIndex,
+    embedder: Embedder,
+    k: int,
+) -> list[_Pair]:
+    """The k nearest rows of each span, all of one length, of a sound [c, t]; span by span."""
+    found = []
+    for batch in (spans[i : i + BATCH] for i in range(0, len(spans), BATCH)):
+        pieces = torch.stack([wav[:, start : start + length] for start, length in batch])
+        near = index.search(_embed(pieces, sample_rate, index, embedder), k)
+        for span, scores, rows in zip(batch, near.scores.tolist(), near.rows.tolist(), strict=True):
+            pairs = zip(scores, rows, strict=True)
+            found += [_Pair(min(score, 1.0), span, row) for score, row in pairs]
+    return found
+
+
+def _refine(
+    pairs: list[_Pair],
+    first: Callable[[int], int],
+    halvings: int,
+    end: int,
+    best: Callable[[list[_Pair]], Iterable[_Span]],
+    search: Callable[[list[_Span]], list[_Pair]],
+) -> list[_Pair]:
+    """Move the best stretches earlier and later by ever smaller shifts, and search those too.
+
+    Args:
+        pairs: what was found for the first stretches.
+        first: the first shift for a stretch of so many samples; it is halved each time.
+        halvings: how many shifts there are.
+        end: of the sound, in samples.
+        best: the stretches to move.
+        search: the pairs of further stretches.
+    """
+    for halving in range(halvings):
+        moved = {
+            _Span(moved, length)
+            for start, length in best(pairs)
+            for shift in [first(length) >> halving]
+            for moved in (start - shift, start + shift)
+            if 0 <= moved <= end - length
+        }
+        pairs = pairs + search(sorted(moved - {pair.span for pair in pairs}))
+    return pairs
+
+
+def locate(
+    wav: Tensor, sample_rate: int, index: TrainingIndex, embedder: Embedder, k: int = 1
+) -> list[Match]:
+    """Find the training clips that any stretch of a recording comes nearest to.
+
+    The recording is cut into windows as long as the index's rows, a quarter of a window apart,
+    so that a fragment of a longer recording is found too; then the starts of the most similar
+    windows are refined by shifts that are halved from an eighth of a window down. A row is
+    compared as a whole: to find a fragment of a long clip, index windows of the clips.
+
+    Args:
+        wav: sound [c, t].
+        sample_rate: in Hz.
+        index: what to search. Where it holds whole clips of different lengths, the windows
+            have the median and the longest; so a copy of a whole clip is always compared whole.
+        embedder: the one that built the index.
+        k: how many rows to find.
+
+    Returns:
+        min(k, n) matches of different rows of the index, nearest first. Each tells all fields of
+        `Match`.
+
+    Raises:
+        IndexMismatch: another embedder built the index.
+        BadAudio: not usable sound.
+        BadSetting: k below 1, or an index that does not know how long its clips are.
+    """
+    index.check_embedder(embedder)
+    audio.require_sound(wav, "the recording")
+
+    def search(spans: Iterable[_Span]) -> list[_Pair]:
+        sounding = (s for s in spans if not audio.is_silent(wav[:, s.start : s.start + s.length]))
+        alike = groupby(sorted(sounding, key=lambda s: s[::-1]), lambda s: s.length)
+        return [
+            pair
+            for _, group in alike
+            for pair in _pairs(wav, sample_rate, list(group), index, embedder, k)
+        ]
+
+    def best(pairs: list[_Pair]) -> list[_Span]:
+        ranked = sorted(pairs, key=lambda pair: -pair.score)
+        return list(dict.fromkeys(pair.span for pair in ranked))[:BEAM]
+
+    spans = {
+        _Span(round(window.start_s * sample_rate), window.wav.shape[-1])
+        for seconds in _window_lengths(index, embedder)
+        for window in audio.windows(wav, sample_rate, seconds, seconds / 4)
+    }
+    end = wav.shape[-1]
+    pairs = _refine(search(spans), lambda length: length // 8, HALVINGS, end, best, search)
+    rows: dict[int, _Pair] = {}
+    for pair in sorted(pairs, key=lambda pair: (-pair.score, pair.span.start)):
+        rows.setdefault(pair.row, pair)
+    matches = []
+    for row, (score, (start, length), _) in list(rows.items())[:k]:
+        start_s, length_s = start / sample_rate, length / sample_rate
+        resolution_s = length_s / 4 / 2**HALVINGS
+        match_start_s = index.clips[row].start_s
+        matches.append(Match(score, row, start_s, match_start_s, length_s, resolution_s))
+    return matches
+
+
+def _window_lengths(index: TrainingIndex, embedder: Embedder) -> set[float]:
+    """How long the windows of a recording are, in seconds."""
+    if index.window_s is not None:
+        return {index.window_s}
+    rows = [clip.seconds for clip in index.clips]
+    if min(rows) <= 0:
+        raise BadSetting(
+            f"index '{index.name}' does not know how long its clips are; build it from sound"
+        )
+    longest = getattr(embedder, "seconds", None) or max(rows)
+    return {min(median(rows), longest), min(max(rows), longest)}
+
+
+# --------------------------------------------------------------------------- whole clips
+
+
+@dataclass(frozen=True, eq=False)
+class TopCosine:
+    """Cosine similarity of a clip to its nearest training clip.
+
+        s = max_j <E(clip), e_j>
+
+    A clip of any length is compared; the silent one is not.
+
+    Raises:
+        IndexMismatch: another embedder built the index.
+        BadSetting: an index of windows.
+
+    Source: Somepalli et al., 2023 (arXiv:2212.03860).
+    """
+
+    index: TrainingIndex  # of whole clips
+    embedder: Embedder
+
+    def __post_init__(self) -> None:
+        _require_whole_clips(self.index, self.embedder)
+
+    @property
+    def name(self) -> str:
+        return f"cosine ({self.embedder.name})"
+
+    def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
+        """One match a clip [b, c, t]; the row is that of the index.
+
+        Raises:
+            BadAudio: not usable sound.
+            BadSetting: clips longer than the embedder hears.
+        """
+        near = _nearest(wav, sample_rate, self.index, self.embedder, 1)
+        return [Match(one[0].score, one[0].row) if one else NOTHING for one in near]
+
+
+@dataclass(frozen=True, eq=False)
+class NearestRatio:
+    """Distance to the nearest training clip, as a share of that to the clips around it.
+
+        s = 1 - d_1 / (alpha * mean(d_1 ... d_k)),    d_j = ||E(clip) - e_j||
+
+    A clip in a crowded corner of the training set is near to many; a copy is much nearer to one.
+    Above 0 the paper calls a clip extracted.
+
+    Raises:
+        IndexMismatch: another embedder built the index.
+        BadSetting: k below 2, an alpha that is not positive, or an index of windows or with fewer
+            rows than k.
+
+    Source: Carlini et al., 2023 (arXiv:2301.13188), alpha = 0.5 and k = 50.
+    """
+
+    index: TrainingIndex  # of whole clips
+    embedder: Embedder
+    k: int = 50
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require_whole_clips(self.index, self.embedder)
+        if not 2 <= self.k <= len(self.index) or not self.alpha > 0:
+            raise BadSetting(
+                f"k from 2 to the {len(self.index)} rows of the index and an alpha above 0 were "
+                f"expected, got k = {self.k} and alpha = {self.alpha:g}; change them"
+            )
+
+    @property
+    def name(self) -> str:
+        return f"nearest ratio ({self.embedder.name}, k={self.k}, alpha={self.alpha:g})"
+
+    def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
+        """One match a clip [b, c, t]; the row is that of the index.
+
+        Raises:
+            BadAudio: not usable sound.
+            BadSetting: clips longer than the embedder hears.
+        """
+        near = _nearest(wav, sample_rate, self.index, self.embedder, self.k)
+        return [Match(self._score(one), one[0].row) if one else NOTHING for one in near]
+
+    def _score(self, near: Sequence[_Pair]) -> float:
+        scores = torch.tensor([pair.score for pair in near], dtype=torch.float64)
+        distances = (2 - 2 * scores).clamp_min(0.0).sqrt()
+        around = self.alpha * distances.mean()
+        # all of the k are the clip itself, to rounding: a copy of a clip with so many duplicates
+        return 1.0 - (distances[0] / around).item() if around > 1e-6 else 1.0
+
+
+def _nearest(
+    wav: Tensor, sample_rate: int, index: TrainingIndex, embedder: Embedder, k: int
+) -> list[list[_Pair]]:
+    """The k nearest rows of each clip [b, c, t]; none for a silent one.
+
+    Raises:
+        BadAudio: not usable sound.
+        BadSetting: clips longer than the embedder hears.
+    """
+    clips = mono(wav, sample_rate)
+    longest, seconds = getattr(embedder, "seconds", None), clips.shape[1] / sample_rate
+    if longest is not None and seconds > longest * TOLERANCE:
+        raise BadSetting(
+            f"clips of {seconds:.2f} s were given, and '{embedder.name}' hears {longest:g} s at a "
+            "time; search by segments, over an index of windows"
+        )
+    whole = [_Span(0, clips.shape[1])]
+    return [  # one at a time: what stands beside a clip must not change a bit
+        [] if is_silent(clip) else _pairs(clip[None], sample_rate, whole, index, embedder, k)
+        for clip in clips
+    ]
+
+
+def _require_whole_clips(index: TrainingIndex, embedder: Embedder) -> None:
+    index.check_embedder(embedder)
+    if index.window_s is not None:
+        raise BadSetting(
+            f"whole clips are compared, and this index holds windows of {index.window_s:g} s; "
+            "search by segments, or build an index without '--window'"
+        )
+
+
+# ----------------------------------------------------------------------------- stretches
+
+
+@dataclass(frozen=True, eq=False)
+class NearestStretch:
+    """Cosine of the stretch of a sound that comes nearest to a training clip (`locate`).
+
+        s = max_{start, j} <E(clip[start : start + length]), e_j>
+
+    with the length of the index's rows, so that a training clip is found inside longer sound. The
+    more stretches there are, the higher is their maximum by chance: calibrate on sound that is
+    as long.
+
+    Raises:
+        IndexMismatch: another embedder built the index.
+
+    Source: Somepalli et al., 2023 (arXiv:2212.03860).
+    """
+
+    index: TrainingIndex
+    embedder: Embedder
+
+    def __post_init__(self) -> None:
+        self.index.check_embedder(self.embedder)
+
+    @property
+    def name(self) -> str:
+        window = self.index.window_s
+        rows = "whole clips" if window is None else f"windows of {window:g} s"
+        return f"nearest stretch ({self.embedder.name}, {rows})"
+
+    @cached_property
+    def _numbers(self) -> list[int]:
+        return clip_numbers(self.index)
+
+    def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
+        """One match a clip [b, c, t]; its row is the number of the training clip.
+
+        Raises:
+            BadAudio: not usable sound.
+        """
+        return [self._find(clip, sample_rate) for clip in mono(wav, sample_rate)]
+
+    def _find(self, clip: Tensor, sample_rate: int) -> Match:
+        if is_silent(clip):
+            return NOTHING
+        (match,) = locate(clip[None], sample_rate, self.index, self.embedder)
+        return replace(match, row=match.clip_in(self._numbers))
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """Cosine of the best pair of windows, one of the clip and one of a training clip, aligned.
+
+        s = max_{start, j} <E(clip[start : start + window]), e_j>
+
+    So a fragment inside a longer clip is found, and a loop that starts elsewhere. The clip is cut
+    into windows half a hop of the index apart; the starts of the best pairs are then refined by
+    shifts that are halved down to 1/64 of a hop, so that the two starts of a match fit together.
+    Its length is that of the run of windows, at the same alignment, whose cosines are
+    at least 0.9 of the best pair's: to a hop at either end.
+
+    A clip shorter than a window is not compared. Windows 40 dB under the clip's loudest are left
+    out: their embeddings are those of hiss.
+
+    Raises:
+        IndexMismatch: another embedder built the index.
+        BadSetting: an index of whole clips.
+
+    Source: parts of one compared with parts of the other, Somepalli et al., 2023
+    (arXiv:2212.03860), split-product; the alignment is our own.
+    """
+
+    index: TrainingIndex  # of windows: `anechoic index build --window --hop` makes one
+    embedder: Embedder
+
+    def __post_init__(self) -> None:
+        self.index.check_embedder(self.embedder)
+        if self.index.window_s is None or self.index.hop_s is None:
+            raise BadSetting(
+                "segments are searched in an index of windows, and this one holds whole clips; "
+                "build it with '--window' and '--hop'"
+            )
+
+    @property
+    def name(self) -> str:
+        window, hop = self.index.window_s, self.index.hop_s
+        return f"segments ({self.embedder.name}, window {window:g} s, hop {hop:g} s)"
+
+    @cached_property
+    def _numbers(self) -> list[int]:
+        return clip_numbers(self.index)
+
+    def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
+        """One match a clip [b, c, t]; its row is the number of the training clip.
+
+        Raises:
+            BadAudio: not usable sound.
+        """
+        return [self._find(clip, sample_rate) for clip in mono(wav, sample_rate)]
+
+    def _find(self, clip: Tensor, sample_rate: int) -> Match:
+        window_s, hop_s = self.index.window_s or 0.0, self.index.hop_s or 0.0  # none is None
+        length = round(window_s * sample_rate)
+        if len(clip) < length or is_silent(clip):
+            return NOTHING
+        step = max(round(hop_s * sample_rate / 2), 1)
+        last = len(clip) - length
+        loudest = clip.square().unfold(0, length, max(length // 4, 1)).sum(1).max()
+
+        def search(spans: list[_Span]) -> list[_Pair]:
+            energy = clip.unfold(0, length, 1)[[span.start for span in spans]].square().sum(1)
+            audible = [s for s, e in zip(spans, energy, strict=True) if e > AUDIBLE * loudest]
+            return _pairs(clip[None], sample_rate, audible, self.index, self.embedder, BEAM)
+
+        def best(pairs: list[_Pair]) -> list[_Span]:
+            return [pair.span for pair in _ranked(pairs)[:BEAM]]
+
+        spans = [_Span(start, length) for start in sorted({*range(0, last, step), last})]
+        first, end = step // 2, len(clip)
+        pairs = _refine(search(spans), lambda _: first, SEGMENT_HALVINGS, end, best, search)
+        return self._extend(clip, sample_rate, _ranked(pairs)[0])
+
+    def _extend(self, clip: Tensor, sample_rate: int, best: _Pair) -> Match:
+        """The run of windows around the best pair, at its alignment, that are alike as well."""
+        number, rows, length = self._numbers[best.row], self.index.clips, best.span.length
+        lag = best.span.start - round(rows[best.row].start_s * sample_rate)
+        run = [best.row]
+        for step in (-1, 1):
+            row = best.row + step
+            while 0 <= row < len(rows) and self._numbers[row] == number:
+                start = round(rows[row].start_s * sample_rate) + lag
+                if not 0 <= start <= len(clip) - length:
+                    break
+                window = clip[None, None, start : start + length]
+                emb = _embed(window, sample_rate, self.index, self.embedder)
+                if (emb @ self.index.vectors(torch.tensor([row])).T).item() < EXTENDS * best.score:
+                    break
+                run.append(row)
+                row += step
+        first, final = rows[min(run)], rows[max(run)]
+        return Match(
+            score=best.score,
+            row=number,
+            start_s=first.start_s + lag / sample_rate,
+            match_start_s=first.start_s,
+            length_s=final.start_s + final.seconds - first.start_s,
+        )
+
+
+def _ranked(pairs: Iterable[_Pair]) -> list[_Pair]:
+    """The best first; of equals, the earlier start, then the earlier row."""
+    return sorted(pairs, key=lambda pair: (-pair.score, pair.span, pair.row))
+
+
+def clip_numbers(index: TrainingIndex) -> list[int]:
+    """The number of each row's clip, in the order of the training set; windows of one clip are
+    one clip."""
+    seen: dict[str, int] = {}
+    return [seen.setdefault(row.id, len(seen)) for row in index.clips]
