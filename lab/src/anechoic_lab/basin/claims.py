@@ -181,7 +181,7 @@ def _fall(sweep: Sweep) -> Claim:
         _verdict(sweep, (MEMORIZED, ORDINARY), holds),
         f"in plain runs and under {called(sweep.befores[0])}, the memorized prompts' interval lies "
         "wholly above the ordinary ones' for the highest ||c - u||, and wholly below it for the "
-        "log-SNR in which it falls; in part: some of these four hold",
+        'log-SNR in which it falls; "in part" if some of these four hold',
         evidence,
     )
 
@@ -191,9 +191,9 @@ def _transition(sweep: Sweep, judge: Judge) -> Claim:
     text = "CFG that is switched on after that fall does not replicate; before it, it does."
     rule = (
         f"of the memorized prompts and seeds that plain CFG copies, {COPIED:.0%} or more are "
-        "copies where CFG started before their own fall (found while the guidance before it was "
-        f"held) and {FREE:.0%} or fewer after it, for each guidance; in part: more before than "
-        "after, by intervals that do not meet"
+        "copies if CFG started before their own fall (found while the guidance before it was "
+        f'held) and {FREE:.0%} or fewer after it, for each guidance; "in part" if more before '
+        "than after, by intervals that do not overlap"
     )
     if judge.threshold is None:
         return Claim(text, NOT_TESTABLE, rule, ["The index has no calibrated threshold."])
@@ -221,7 +221,7 @@ def _opposite(sweep: Sweep, judge: Judge) -> Claim:
     text = "Opposite guidance brings the transition earlier than zero CFG."
     rule = (
         "by the fall of ||c - u|| under half its maximum, the interval of the mean paired "
-        "difference in steps lies wholly under 0; in part: the mean does"
+        'difference in steps lies wholly under 0; "in part" if the mean does'
     )
     opposite = [before for before in sweep.befores if before < 0]
     if 0.0 not in sweep.befores or not opposite:

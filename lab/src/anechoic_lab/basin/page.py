@@ -11,13 +11,13 @@ from anechoic_lab.basin.sweep import FALL, Judge, Scene, Sweep
 
 LEGEND = f"""\
 (a) and (b): similarity to the training set against the step at which classifier-free guidance
-starts. At step 0 it is plain guidance; at the last step it never starts. Before it starts, the
-prompt is not followed at all (zero CFG: the estimate without a prompt alone) or steered away from
-(opposite guidance). Where a start that late still returns the clip, the run was still inside the
-basin at that step; where similarity falls, the basin ends.
+starts. At step 0 it is plain guidance; at the last step it never starts. Before it starts, the run
+does not follow the prompt at all (zero CFG: only the estimate without a prompt), or is steered away
+from it (opposite guidance). If a late start still returns the clip, the run was still inside the
+basin at that step. The basin ends where the similarity falls.
 
 (c) and (d): how far the estimates with and without the prompt are apart along a run, as
-d_t = ||eps_c - eps_u|| and as ||c - u|| of the x0 estimates. They are the same but for the factor
+d_t = ||eps_c - eps_u|| and as ||c - u|| of the x0 estimates. The two differ by the factor
 alpha/sigma, which grows along the whole run. The short marks are the steps at which single runs
 make their transition: under {FALL:.0%} of the largest ||c - u|| so far in (a), (b) and (d), the
 paper's first local minimum of d_t in (c)."""
@@ -52,10 +52,10 @@ def markdown(
     lines = [
         "# The attraction basin, on sound",
         "",
-        "Jain et al. (2025, arXiv:2411.16738) explain replication by a basin: early in a run, "
-        "classifier-free guidance (CFG) draws memorized prompts to their training clip, and CFG "
-        "that starts after a transition point does not. Their figures 2 to 4, on sound. This page "
-        "and its figure are written by",
+        "Jain et al. (2025, arXiv:2411.16738) explain replication by an attraction basin: early in "
+        "a run, classifier-free guidance (CFG) draws memorized prompts to their training clip, and "
+        "CFG that starts after a transition point does not. This page repeats their figures 2 to 4 "
+        "on sound. This command writes it, and its figure:",
         "",
         "```sh",
         command,
@@ -70,10 +70,10 @@ def markdown(
         *(f"- {sentence(sweep, first, before)}" for before in sweep.befores),
         *_tables(sweep, scene.judges),
         "",
-        "## What holds of the paper's claims",
+        "## Which of the paper's claims hold",
         *_claims(sweep, first),
         "",
-        "## On what this was measured",
+        "## Conditions of the measurement",
         "",
         *(f"- {key}: {value}" for key, value in {**about(sweep, scene), **machine}.items()),
         "",
@@ -132,7 +132,7 @@ def _claims(sweep: Sweep, judge: Judge) -> Iterator[str]:
     for claim in claims(sweep, judge):
         yield from ("", f"**{claim.text}** {claim.verdict[0].upper()}{claim.verdict[1:]}.", "")
         yield from (f"- {text}" for text in claim.evidence)
-        yield f'- The verdict "reproduced" is given where {claim.rule}.'
+        yield f'- The verdict is "reproduced" if {claim.rule}.'
 
 
 def _copy(judge: Judge) -> str:

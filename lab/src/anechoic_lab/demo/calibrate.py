@@ -118,32 +118,32 @@ Written by `python -m anechoic_lab.demo.calibrate`, seed {seed}: {machine}.
 
 ## How it was measured
 
-All sound is real and ships with the demo. It is split by source (`anechoic_lab.demo.pairs`): the
-Freesound contributor of a recording, the instrument of a note. No caption and no source stands on
-both sides.
+All sound is real and ships with the demo. `anechoic_lab.demo.pairs` splits it by source: the
+Freesound contributor of a recording, the instrument of a note. No caption and no source is on both
+sides.
 
 - The detectors are fitted to {catalogue} clips of one half of the sources.
 - {copies} of these, half of them recordings, are altered: the copies to be found.
 - {unrelated} clips of the other half are *unrelated*: the null that thresholds are taken from.
-- {siblings} takes of the catalogue's own notes were left out of it: *siblings* have the pitch and
-  the instrument of a training clip and are no copies. They are the hardest null there is.
+- {siblings} other renderings of the catalogue's notes were left out of it. These *siblings* have
+  the pitch and the instrument of a training clip but are not copies: the hardest null there is.
 
-Clips last 1.024 s at 16 kHz. AUC with Newcombe's interval, true-positive rates (TPR) at a
-false-positive rate of 1 % with Clopper and Pearson's, both 95 %; the threshold is the conformal
-one of `anechoic.detectors.Calibration`. With {unrelated} held-out clips the true rate of false
-positives lies within {rate}.
+Clips last 1.024 s at 16 kHz. AUC has Newcombe's interval, true-positive rates (TPR) at a
+false-positive rate of 1 % have Clopper and Pearson's, both 95 %. The threshold is the conformal one
+of `anechoic.detectors.Calibration`. With {unrelated} held-out clips the true false-positive rate
+lies within {rate}.
 
 {thresholds}
 
 ## How to read it
 
-- *cosine* and *nearest ratio* compare whole clips from start to end: a loop that starts elsewhere
-  is another clip to them, and so is a fragment.
-- *segments* and *correlation* find half a second wherever it stands. Of half a second of one tone
-  there is much, so their thresholds are high, and what changes the sound a little falls under them.
-- *landmarks* stand where the spectrum peaks: hardly moved by level, equaliser, codec, another tempo
-  or another sound, but all moved by another pitch.
-- No threshold here carries over to other sound, other lengths or a larger training set: calibrate
+- *cosine* and *nearest ratio* compare whole clips from start to end: they see a loop that starts
+  elsewhere as another clip, and a fragment too.
+- *segments* and *correlation* find half a second at any place. Many clips share half a second of
+  one tone, so the thresholds are high, and a small change of the sound puts a copy under them.
+- *landmarks* are peaks of the spectrum. Level, equaliser, codec, tempo and added sound hardly move
+  them; a change of pitch moves them all.
+- No threshold here holds for other sound, other lengths or a larger training set: calibrate
   (`anechoic.detectors.calibrate`).
 
 ## Against unrelated sound
@@ -156,8 +156,8 @@ TPR at 1 %:
 
 {tprs}
 
-The share of copies whose training clip was named, and the median error of the lag between the two
-starts where it was and there is one:
+The share of copies for which the detector named the right training clip, and, if it did and gives a
+lag between the two starts, the median error of that lag:
 
 {places}
 
@@ -174,8 +174,8 @@ TPR at 1 % (true rate within {sibling_rate}):
 ## Fragments in longer sound
 
 0.75 s of {fragments} training clips, in beds of five unrelated clips end to end, 5.12 s, against
-{beds} such beds without a fragment. Either in place of what was there, or on top of it and as loud.
-The detectors of whole clips hear 1.024 s and do not apply.
+{beds} such beds without a fragment. The fragment replaces the bed, or is mixed into it as loud.
+The detectors of whole clips compare 1.024 s and do not apply.
 
 AUC:
 
@@ -192,10 +192,10 @@ The right training clip, and the median error of the lag:
 ## Prompts, before anything is generated
 
 The demo model's 24 duplicated prompts against {ordinary} ordinary ones, as many notes as
-recordings. "Pure noise at" is one evaluation of the network, fed noise and told that it is a sample
-at that level.
+recordings. "Pure noise at" is one evaluation of the denoiser, which gets noise as if it were a
+sample at that level.
 
-| look | seeds | AUC, mean over the seeds | AUC, one seed |
+| score | seeds | AUC, mean over the seeds | AUC, one seed |
 |---|---|---|---|
 {prompts}
 """
