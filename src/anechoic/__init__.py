@@ -5,25 +5,57 @@ Names load on first use, so that importing the package stays cheap.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from anechoic.lazy import on_first_use
 
+if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
+    from anechoic.diffusers import Trace, guard
+    from anechoic.embedders import embedder
+    from anechoic.errors import AnechoicError
+    from anechoic.guidance import (
+        AntiMemorization,
+        ClassifierFree,
+        DynamicTransition,
+        TransitionPoint,
+    )
+    from anechoic.guidance.noise import NoiseLevel
+    from anechoic.guidance.step import Guided, Record, Step
+    from anechoic.index import TrainingIndex
+
 __version__ = "0.1.0"
+__all__ = [
+    "AnechoicError",
+    "AntiMemorization",
+    "ClassifierFree",
+    "DynamicTransition",
+    "Guided",
+    "NoiseLevel",
+    "Record",
+    "Step",
+    "Trace",
+    "TrainingIndex",
+    "TransitionPoint",
+    "embedder",
+    "guard",
+]
 
-_HOMES = {
-    "guard": "anechoic.diffusers",
-    "Trace": "anechoic.diffusers",
-    "ClassifierFree": "anechoic.guidance",
-    "AntiMemorization": "anechoic.guidance",
-    "TransitionPoint": "anechoic.guidance",
-    "DynamicTransition": "anechoic.guidance",
-    "TrainingIndex": "anechoic.index",
-    "embedder": "anechoic.embedders",
-    "NoiseLevel": "anechoic.guidance.noise",
-    "Guided": "anechoic.guidance.step",
-    "Record": "anechoic.guidance.step",
-    "Step": "anechoic.guidance.step",
-    "AnechoicError": "anechoic.errors",
-}
-__all__ = list(_HOMES)
-
-__getattr__, __dir__ = on_first_use(__name__, _HOMES)
+if not TYPE_CHECKING:  # a type checker would take any name for one that exists
+    __getattr__, __dir__ = on_first_use(
+        __name__,
+        {
+            "AnechoicError": "anechoic.errors",
+            "AntiMemorization": "anechoic.guidance",
+            "ClassifierFree": "anechoic.guidance",
+            "DynamicTransition": "anechoic.guidance",
+            "Guided": "anechoic.guidance.step",
+            "NoiseLevel": "anechoic.guidance.noise",
+            "Record": "anechoic.guidance.step",
+            "Step": "anechoic.guidance.step",
+            "Trace": "anechoic.diffusers",
+            "TrainingIndex": "anechoic.index",
+            "TransitionPoint": "anechoic.guidance",
+            "embedder": "anechoic.embedders",
+            "guard": "anechoic.diffusers",
+        },
+    )

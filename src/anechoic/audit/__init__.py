@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from anechoic.lazy import on_first_use
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
     from anechoic.audit.caveats import cautions
     from anechoic.audit.content import document, schema
     from anechoic.audit.progress import Progress
@@ -41,24 +41,25 @@ __all__ = [
     "write_report",
 ]
 
-__getattr__, __dir__ = on_first_use(
-    __name__,
-    {
-        "Background": "anechoic.audit.result",
-        "Calibrated": "anechoic.audit.run",
-        "Examined": "anechoic.audit.result",
-        "HeldOut": "anechoic.audit.run",
-        "Progress": "anechoic.audit.progress",
-        "Report": "anechoic.audit.result",
-        "Rule": "anechoic.audit.verdict",
-        "Sample": "anechoic.audit.samples",
-        "TrainingSet": "anechoic.audit.training",
-        "Unexamined": "anechoic.audit.samples",
-        "audit": "anechoic.audit.run",
-        "calibrate": "anechoic.audit.run",
-        "cautions": "anechoic.audit.caveats",
-        "document": "anechoic.audit.content",
-        "schema": "anechoic.audit.content",
-        "write_report": "anechoic.audit.write",
-    },
-)
+if not TYPE_CHECKING:  # a type checker would take any name for one that exists
+    __getattr__, __dir__ = on_first_use(
+        __name__,
+        {
+            "Background": "anechoic.audit.result",
+            "Calibrated": "anechoic.audit.run",
+            "Examined": "anechoic.audit.result",
+            "HeldOut": "anechoic.audit.run",
+            "Progress": "anechoic.audit.progress",
+            "Report": "anechoic.audit.result",
+            "Rule": "anechoic.audit.verdict",
+            "Sample": "anechoic.audit.samples",
+            "TrainingSet": "anechoic.audit.training",
+            "Unexamined": "anechoic.audit.samples",
+            "audit": "anechoic.audit.run",
+            "calibrate": "anechoic.audit.run",
+            "cautions": "anechoic.audit.caveats",
+            "document": "anechoic.audit.content",
+            "schema": "anechoic.audit.content",
+            "write_report": "anechoic.audit.write",
+        },
+    )

@@ -1,15 +1,15 @@
 """Shared fixtures. No test reaches for the network."""
 
 import os
-import sys
-from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 import torch
 from support.tiny import make_pipe
+from support.wheels import core_wheel, lab_wheel
+
+__all__ = ["core_wheel", "generate", "lab_wheel", "pipe"]
 
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(2)
