@@ -26,11 +26,13 @@ MAY_IMPORT = {
     "doctor": LEAVES | {"diffusers", "embedders", "guidance", "index"},
     **dict.fromkeys(("guidance", "embedders", "metrics"), LEAVES),
     "detectors": LEAVES | {"audio", "guidance", "index"},
-    "diffusers": LEAVES | {"guidance"},
+    "diffusers": LEAVES | {"guidance", "models"},
+    "models": {"errors", "guidance", "index"},
     "audit": ROOMS - {"cli"},
     "cli": ROOMS,
 }
-HOMES = {
+HOMES: dict[str, set[str]] = {
+    "anechoic_lab": set(),
     "datasets": {"index"},
     "diffusers": {"diffusers"},
     "faiss": {"index"},

@@ -20,6 +20,7 @@ import typer
 from anechoic import __version__
 from anechoic.errors import AnechoicError
 
+LABORATORY = ("demo", "bench", "basin")  # the commands of anechoic-lab
 COMMANDS = ("doctor", "generate", "index", "check", "calibrate", "screen", "audit")
 GROUP = "anechoic.commands"
 
@@ -69,6 +70,11 @@ def main(arguments: list[str] | None = None) -> None:
     """
     given = sys.argv[1:] if arguments is None else arguments
     asked = given[:1] if given and given[0] in COMMANDS else None
+    if given and given[0] in LABORATORY and given[0] not in entry_points(group=GROUP).names:
+        _fail(
+            f"'anechoic {given[0]}' is part of the laboratory, which is not installed; install it "
+            "with pip install 'anechoic[lab]'"
+        )
     try:
         application(asked)(args=given)
     except AnechoicError as error:

@@ -15,6 +15,7 @@ import typer
 from anechoic.cli.index import EmbedderName, Json, print_table
 from anechoic.cli.training import at_rate, calibrations, fitted, open_training, progress_of_audit
 from anechoic.errors import BadSetting
+from anechoic.models import SCALE, KnownModel, find
 
 if TYPE_CHECKING:
     from anechoic.audit import Report, TrainingSet
@@ -183,7 +184,7 @@ def audit(
             calibrations=known,
             held_out=HeldOut(held_out, fpr or 0.01) if held_out else None,
             threshold=threshold,
-            false_positive_rate=fpr if threshold is not None else _rate(index),
+            false_positive_rate=fpr if threshold is not None else find(index).false_positive_rate,
             longest_s=longest,
             about=about,
             work=work,
@@ -250,52 +251,32 @@ def _generators(
     from anechoic.audit.pipeline import Guarded, Pipeline
     from anechoic.diffusers.loading import load_pipeline
 
-    own_scale, folder = 7.0, model
-    if model == "demo":
-        from anechoic_lab.demo import assets
-
-        folder = str(assets.model_folder())
-        own_scale, steps = assets.CFG_SCALE, steps or assets.STEPS
-    guided = {text: _guidance(text, model, training, embed, scale or own_scale) for text in guards}
+    known = find(model)
+    scale, steps = scale or known.scale or SCALE, steps or known.steps
+    guided = {text: _guidance(text, known, training, embed, scale) for text in guards}
     if len(guided) < len(guards):
         raise BadSetting(f"the guards {', '.join(guards)} are not distinct; give each once")
-    pipe = load_pipeline(folder, device, dtype)
+    pipe = load_pipeline(known.pipeline, device, dtype)
     pipe.set_progress_bar_config(disable=True)
-    pipeline = Pipeline(pipe, model, scale or own_scale, steps, seconds)
+    pipeline = Pipeline(pipe, model, scale, steps, seconds)
     pipeline.require_own(training.index)
     return {text: Guarded(pipeline, guide) for text, guide in guided.items()}, pipeline.about
 
 
 def _guidance(
-    text: str, model: str, training: TrainingSet, embed: Embedder, scale: float
+    text: str, model: KnownModel, training: TrainingSet, embed: Embedder, scale: float
 ) -> Guidance | None:
-    """The guidance of a name and settings; the demo model has settings of its own."""
+    """The guidance of a name and settings; a model may have settings of its own for it."""
     from anechoic.guidance import registry
 
     name, *pairs = shlex.split(text)
-    settings = dict(pair.partition("=")[::2] for pair in pairs)
+    settings: dict[str, Any] = dict(pair.partition("=")[::2] for pair in pairs)
     if name == "none" and not settings:
         return None
     given = {"index": training.index, "embedder": embed, "scale": scale}
-    if model == "demo":
-        from anechoic_lab.demo.methods import METHODS
-
-        if (known := METHODS.get(name)) and known.guard:
-            return registry.build(known.guard, {**known.settings, **settings}, given)
+    if (preset := model.guards.get(name)) is not None:
+        name, settings = preset.guard, {**preset.settings, **settings}
     return registry.build(name, settings, given)
-
-
-# ----------------------------------------------------------------------------- what it is judged by
-
-
-def _rate(index: str) -> float | None:
-    """The false-positive rate of the index's own threshold, where it is known."""
-    if index != "demo":
-        return None
-    from anechoic_lab.demo import assets
-
-    quantile = assets.calibration().get("copy is the quantile of the nearest of all")
-    return None if quantile is None else round(1 - quantile, 6)
 
 
 # ------------------------------------------------------------------------------------ what is told

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anechoic.cli.index import EmbedderName, Json, folder_of, print_table
+from anechoic.cli.index import EmbedderName, Json, print_table
 from anechoic.cli.training import fitted, open_training, progress_of_audit
 from anechoic.errors import OutputExists
+from anechoic.models import index_folder
 
 if TYPE_CHECKING:
     from anechoic.detectors import Calibration
@@ -62,7 +63,7 @@ def calibrate(
     from anechoic.detectors import calibration
     from anechoic.index.place import Storage
 
-    place = Storage(folder_of(index))
+    place = Storage(index_folder(index))
     path = place.path(calibration.FILE)
     if place.exists(calibration.FILE) and not overwrite:
         raise OutputExists(f"'{path}' exists already; replace it with '--overwrite', or keep it")

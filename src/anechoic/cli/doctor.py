@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.generate import chosen_guard, known_model
-from anechoic.cli.index import EmbedderName, Json, folder_of, print_table
+from anechoic.cli.generate import chosen_guard
+from anechoic.cli.index import EmbedderName, Json, print_table
+from anechoic.models import find, index_folder
 
 if TYPE_CHECKING:
     from anechoic.doctor import Examination
@@ -69,16 +70,16 @@ def doctor(
     """
     from anechoic.doctor import Wanted, examine
 
-    known = known_model(model)
+    known = find(model)
     name = guard or ("static" if index is None else "amg")
 
     def make(store: TrainingIndex | None, embed: Embedder | None) -> Guidance:
         return chosen_guard(name, known, settings or [], store, embed)
 
     wanted = Wanted(
-        known.source,
+        known.pipeline,
         make,
-        None if index is None else folder_of(index),
+        None if index is None else index_folder(index),
         embedder_name,
         steps or known.steps,
         seconds,

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +25,7 @@ from anechoic.cli.index import (
     progress_bar,
 )
 from anechoic.errors import BadSetting, IndexMismatch, OutputExists
+from anechoic.models import KnownModel, find
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -36,16 +37,6 @@ if TYPE_CHECKING:
     from anechoic.types import Embedder, Match
 
 ANY_SCALE = 2.0  # what the pipeline is called with: inside a guard the guidance owns the scale
-
-
-@dataclass(frozen=True)
-class Model:
-    """Where a model is, and what it comes with."""
-
-    source: str  # a folder or a hub id
-    steps: int | None = None  # None: the pipeline's own
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # of whatever guard has the setting
-    presets: Mapping[str, Any] = field(default_factory=dict)  # guards with settings of their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,10 +131,10 @@ def generate(
 
     files = _outputs(output, len(prompts), overwrite)
     store, embed = _training_set(index, embedder_name)
-    known = known_model(model)
+    known = find(model)
     texts = [*(settings or []), *([] if scale is None else [f"scale={scale}"])]
     method = chosen_guard(guard, known, texts, store, embed)
-    pipe = load_pipeline(known.source, device, dtype)
+    pipe = load_pipeline(known.pipeline, device, dtype)
     sample_rate = _check(pipe, seconds, store)
     arguments = call_arguments(pipe, ANY_SCALE, steps or known.steps, seconds)
     takes = []
@@ -210,21 +201,9 @@ def _training_set(
     return None, None
 
 
-def known_model(name: str) -> Model:
-    """A model by the name that a command was given, as 'demo', with what it comes with."""
-    if name != "demo":
-        return Model(name)
-    from anechoic_lab.demo import assets
-    from anechoic_lab.demo.methods import METHODS
-
-    folder = str(assets.model_folder())
-    guards = {key: method for key, method in METHODS.items() if method.guard}  # "none" has none
-    return Model(folder, assets.STEPS, {"scale": assets.CFG_SCALE}, guards)
-
-
 def chosen_guard(
     name: str,
-    model: Model,
+    model: KnownModel,
     texts: Sequence[str],
     store: TrainingIndex | None,
     embed: Embedder | None,
@@ -233,17 +212,18 @@ def chosen_guard(
     from anechoic.guidance import registry
     from anechoic.guidance.presets import resolve
 
-    chosen = model.presets.get(name) or resolve(name)
-    cls = registry.method(chosen.guard, model.presets)
-    given = {"index": store, "embedder": embed}
+    chosen = model.guards.get(name) or resolve(name)
+    cls = registry.method(chosen.guard, model.guards)
+    given: dict[str, Any] = {"index": store, "embedder": embed}
     given = {name: value for name, value in given.items() if registry.takes(cls, name)}
     if given and store is None:
         raise BadSetting(
             f"guard {name!r} keeps away from the training set and needs its index: give it with "
             "'--index', made by 'anechoic index build'"
         )
-    defaults = {key: value for key, value in model.defaults.items() if registry.takes(cls, key)}
-    return cls(**given, **{**defaults, **chosen.settings, **registry.parse(cls, texts)})
+    if model.scale is not None and registry.takes(cls, "scale"):
+        given["scale"] = model.scale
+    return cls(**{**given, **chosen.settings, **registry.parse(cls, texts)})
 
 
 def _check(pipe: Any, seconds: float | None, store: TrainingIndex | None) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic.lazy import uncollected
+from anechoic.models import index_folder
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -38,20 +39,11 @@ def register(app: typer.Typer) -> None:
     app.add_typer(commands, name="index")
 
 
-def folder_of(name: str) -> str:
-    """The folder of an index: its name, but for the "demo" that ships with the package."""
-    if name != "demo":
-        return name
-    from anechoic_lab.demo import assets
-
-    return str(assets.index_folder())
-
-
 def open_index(name: str, embedder_name: str | None = None) -> tuple[TrainingIndex, Embedder]:
-    """The index of a folder, or the "demo", and its embedder.
+    """An index and its embedder.
 
     Args:
-        name: a folder, or "demo" for the one that ships with the package.
+        name: a folder, or a model that an installed package registers with its index.
         embedder_name: the embedder to use, by default the one that the index names.
 
     Raises:
@@ -62,7 +54,7 @@ def open_index(name: str, embedder_name: str | None = None) -> tuple[TrainingInd
         from anechoic.embedders import embedder
         from anechoic.index import TrainingIndex
 
-    index = TrainingIndex.load(folder_of(name))
+    index = TrainingIndex.load(index_folder(name))
     made = embedder(embedder_name or index.embedder_name)
     index.check_embedder(made)
     return index, made

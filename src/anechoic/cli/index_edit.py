@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anechoic.cli.index import Json, folder_of, print_table, progress_bar
+from anechoic.cli.index import Json, print_table, progress_bar
 from anechoic.cli.index_build import (
     Captions,
     Clips,
@@ -22,6 +22,7 @@ from anechoic.cli.index_build import (
     run_of,
 )
 from anechoic.lazy import uncollected
+from anechoic.models import index_folder
 
 if TYPE_CHECKING:
     from anechoic.index.manifest import Manifest
@@ -161,7 +162,7 @@ def duplicates(
     from anechoic.index import TrainingIndex
     from anechoic.index.duplicates import duplicates as find
 
-    store = TrainingIndex.load(folder_of(index))
+    store = TrainingIndex.load(index_folder(index))
     with progress_bar() as bar:
         task = bar.add_task("comparing", total=len(store))
         found = find(store, above, lambda done, total: bar.update(task, completed=done))
@@ -204,7 +205,7 @@ def info(
         from anechoic.index import manifest, search, shards
         from anechoic.index.place import Storage
 
-    place = Storage(folder_of(index))
+    place = Storage(index_folder(index))
     built = manifest.read(place)
     if check:
         with progress_bar() as bar:

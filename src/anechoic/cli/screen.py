@@ -14,6 +14,7 @@ import typer
 
 from anechoic.cli.index import Json, print_table, progress_bar
 from anechoic.errors import BadSetting
+from anechoic.models import SCALE, find
 
 if TYPE_CHECKING:
     from anechoic.audit.screen import Look, Screened
@@ -82,8 +83,8 @@ def screen(
         raise BadSetting(f"'--by' is one of {', '.join(LOOKS)}, got {by!r}")
     looks = {name: LOOKS[name] for name in (CHEAP if by == CHEAP[0] else (by,))}
     asked, known = _read(prompts), _read(str(ordinary)) if ordinary else []
-    source, own_scale, own_steps = _model(model)
-    pipe = load_pipeline(source, device, dtype)
+    own = find(model)
+    pipe = load_pipeline(own.pipeline, device, dtype)
     pipe.set_progress_bar_config(disable=True)
     with warnings.catch_warnings(), progress_bar() as bar:
         warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding, at each start
@@ -95,8 +96,8 @@ def screen(
             looks=looks,
             seeds=range(seeds),
             false_positive_rate=fpr,
-            scale=scale or own_scale,
-            steps=steps or own_steps,
+            scale=scale or own.scale or SCALE,
+            steps=steps or own.steps,
             report=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if as_json:
@@ -129,15 +130,6 @@ def _read(name: str) -> list[str]:
     if not lines:
         raise BadSetting(f"'{name}' holds no prompts; write one a line")
     return lines
-
-
-def _model(name: str) -> tuple[str, float, int | None]:
-    """Where a model is, its guidance scale and its steps."""
-    if name != "demo":
-        return name, 7.0, None
-    from anechoic_lab.demo import assets
-
-    return str(assets.model_folder()), assets.CFG_SCALE, assets.STEPS
 
 
 def _print(rows: Sequence[Screened], looks: Mapping[str, Look], rate: float, known: int) -> None:

@@ -6,45 +6,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from inspect import signature
 from typing import TYPE_CHECKING
 
-from anechoic.cli.index import folder_of, open_index
+from anechoic.cli.index import open_index
 from anechoic.errors import BadSetting, IndexMismatch
+from anechoic.models import find, index_folder
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from anechoic.audit import Progress, Rule, TrainingSet
     from anechoic.detectors import Calibration, Detector
-    from anechoic.index import Clip, TrainingIndex
+    from anechoic.index import TrainingIndex
     from anechoic.types import Embedder
 
 
 def open_training(name: str, embedder_name: str | None) -> tuple[TrainingSet, Embedder]:
-    """The training set of an index, and the embedder that built it; the demo brings its sound."""
+    """The training set of an index, and the embedder that built it.
+
+    An index that comes with a model has the model's name, and may bring the sound of its clips.
+    """
     from anechoic.audit import TrainingSet
 
     index, embed = open_index(name, embedder_name)
-    index.name = name if name == "demo" else index.name  # not that of the folder it ships in
-    return TrainingSet(index, _demo_sound if name == "demo" else None), embed
-
-
-def _demo_sound(clip: Clip) -> tuple[Tensor, int]:
-    from anechoic_lab.demo.corpus import SAMPLE_RATE
-
-    sound, number = _demo_clips()
-    return sound[number[clip.id]][None], SAMPLE_RATE
-
-
-@cache
-def _demo_clips() -> tuple[Tensor, dict[str, int]]:
-    """The sound of the demo's clips, and the row of each by its id."""
-    from anechoic_lab.demo import assets
-
-    clips, sound = assets.training_set()
-    return sound, {clip.id: i for i, clip in enumerate(clips)}
+    known = find(name)
+    if known.index is not None:
+        index.name = known.name  # not that of the folder it ships in
+    return TrainingSet(index, known.sound), embed
 
 
 def fitted(name: str, training: TrainingSet, embed: Embedder) -> Detector:
@@ -89,7 +76,7 @@ def calibrations(index: str, needed: bool = True) -> dict[str, Calibration]:
     from anechoic.detectors import calibration
     from anechoic.index.place import Storage
 
-    place = Storage(folder_of(index))
+    place = Storage(index_folder(index))
     if not place.exists(calibration.FILE):
         return {}
     path, manifest = place.path(calibration.FILE), place.read(calibration.MANIFEST)

@@ -16,6 +16,7 @@ from typing import Any
 from anechoic.diffusers.original import original_checkpoint
 from anechoic.diffusers.pipelines import ADAPTERS, REFUSED, unsupported
 from anechoic.errors import UnsupportedPipeline
+from anechoic.models import packages
 
 MODEL_INDEX = "model_index.json"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -160,10 +161,8 @@ def hub_sentence(name: str, error: Exception) -> str:
     )
 
 
-NOT_OURS = re.compile(
-    r"Expected types for .* got <class 'anechoic_lab\."  # surprise at the laboratory's codec
-    r"|`\w+` requires torchvision \(not installed\)"  # of processors that no guard calls
-)
+NEEDS_TORCHVISION = re.compile(r"`\w+` requires torchvision \(not installed\)")  # no guard does
+FOREIGN_PART = re.compile(r"Expected types for .* got <class '(\w+)\.")  # of a registered model
 
 
 @contextmanager
@@ -173,8 +172,11 @@ def quietly() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     def is_ours(record: logging.LogRecord) -> bool:
-        return not NOT_OURS.match(record.getMessage())
+        message = record.getMessage()
+        foreign = FOREIGN_PART.match(message)
+        return not (NEEDS_TORCHVISION.match(message) or (foreign and foreign[1] in registered))
 
+    registered = packages()
     loggers = (
         diffusers_logging.get_logger("diffusers.pipelines.pipeline_utils"),
         transformers_logging.get_logger("transformers.utils.import_utils"),

@@ -6,7 +6,6 @@ All that can be known from small files is checked before gigabytes are read or d
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from anechoic.diffusers.folder import (
     require_whole,
 )
 from anechoic.errors import BadSetting, UnsupportedPipeline
+from anechoic.models import find, packages
 
-MODELS = "anechoic.models"  # the entry point group of packages that bring a model
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -32,7 +31,8 @@ def load_pipeline(name: str | Path, device: str | None = None, dtype: str = "flo
     """Load a stock diffusers pipeline that `guard` knows, ready to generate.
 
     Args:
-        name: the folder of a saved pipeline, or its id on the Hugging Face hub.
+        name: the folder of a saved pipeline, its id on the Hugging Face hub, or a model that an
+            installed package registers (`anechoic.models`).
         device: where it runs; by default a GPU if there is one, or the CPU.
         dtype: "float32", "bfloat16" or "float16", whatever the weights were saved in.
 
@@ -46,8 +46,9 @@ def load_pipeline(name: str | Path, device: str | None = None, dtype: str = "flo
         BadSetting: a device that is not here, or an unknown dtype.
     """
     number, target = usable_dtype(dtype), usable_device(device)
-    folder = local_folder(str(name)) or _download(str(name))
-    require_whole(folder, listed_parts(folder / MODEL_INDEX, str(name)))
+    source = find(str(name)).pipeline
+    folder = local_folder(source) or _download(source)
+    require_whole(folder, listed_parts(folder / MODEL_INDEX, source))
     pipe = _read(folder, number).to(target)
     for module in pipe.components.values():
         if isinstance(module, nn.Module):
@@ -102,10 +103,8 @@ def _import_model_packages(folder: Path) -> None:
     """Import the installed packages of models that a folder's parts come from: diffusers takes a
     class from a package only if it is imported already."""
     named = {library for library, _ in listed_parts(folder / MODEL_INDEX, str(folder)).values()}
-    for point in entry_points(group=MODELS):
-        package = point.module.partition(".")[0]
-        if package in named:
-            importlib.import_module(package)
+    for package in packages() & named:
+        importlib.import_module(package)
 
 
 def _read(folder: Path, dtype: torch.dtype) -> Any:

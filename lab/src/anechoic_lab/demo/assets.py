@@ -23,6 +23,7 @@ from anechoic.index import TrainingIndex
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 
 if TYPE_CHECKING:  # the model, its classifier and judges bring diffusers
+    from anechoic.index import Clip as IndexClip
     from anechoic_lab.demo.classifier import NoteClassifier
     from anechoic_lab.demo.judge import Judge
 
@@ -88,6 +89,16 @@ def training_set(folder: Path = SHIPPED) -> tuple[list[Clip], Tensor]:
     clips = [Clip(**{name: row[name] for name in names}) for row in rows]
     sound = [soundfile.read(io.BytesIO(row["audio"]), dtype="float32")[0] for row in rows]
     return clips, torch.from_numpy(np.stack(sound))
+
+
+def clip_sound(clip: IndexClip) -> tuple[Tensor, int]:
+    """The sound [1, t] of a clip of the shipped index, and its sample rate in Hz."""
+    return training_set()[1][_rows()[clip.id]][None], SAMPLE_RATE
+
+
+@cache
+def _rows() -> dict[str, int]:
+    return {clip.id: row for row, clip in enumerate(training_set()[0])}
 
 
 def write_training_set(out: Path, folder: Path = SHIPPED) -> int:

@@ -12,7 +12,10 @@ from typing import Any
 
 from anechoic.guidance import LogSNR, registry
 from anechoic.guidance.base import Guidance
+from anechoic.guidance.presets import Preset
+from anechoic.models import KnownModel
 from anechoic.types import Embedder, VectorIndex
+from anechoic_lab.demo import assets
 from anechoic_lab.demo.assets import CFG_SCALE
 
 
@@ -55,6 +58,25 @@ METHODS: dict[str, Method] = {
         {"before": -1.0, "at": LogSNR(-1.0)},
     ),
 }  # fmt: skip
+
+
+def known_model() -> KnownModel:
+    """The demo, as `anechoic.models` registers it: commands take it by its name."""
+    quantile = assets.calibration().get("copy is the quantile of the nearest of all")
+    return KnownModel(
+        name="demo",
+        pipeline=str(assets.model_folder()),
+        index=str(assets.index_folder()),
+        steps=assets.STEPS,
+        scale=CFG_SCALE,
+        guards={
+            name: Preset(method.guard, method.settings, method.description, "docs/demo-model.md")
+            for name, method in METHODS.items()
+            if method.guard
+        },
+        sound=assets.clip_sound,
+        false_positive_rate=None if quantile is None else round(1 - quantile, 6),
+    )
 
 
 def guidance(

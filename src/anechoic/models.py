@@ -1,0 +1,102 @@
+"""Models by name, each with its index, its settings and the sound of its training clips.
+
+A package registers a model through the entry point group "anechoic.models": a name, and a function
+without arguments that returns a `KnownModel`. A name that no package registers is the folder or
+the hub id of a pipeline, or the folder of an index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anechoic.errors import BadSetting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from anechoic.guidance.presets import Preset
+    from anechoic.index import Clip
+
+GROUP = "anechoic.models"
+SCALE = 7.0  # of classifier-free guidance, for a model that names none
+LABORATORY = ("demo",)  # the models that anechoic-lab registers
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model and what comes with it.
+
+    Args:
+        name: as a user gives it.
+        pipeline: the folder or hub id of the diffusers pipeline.
+        index: the folder of the index of its training set.
+        steps: sampler steps; None: the pipeline's own.
+        scale: scale of classifier-free guidance; None: each guard's own.
+        guards: guards with settings tuned for this model, by name.
+        sound: reads a training clip of the index: sound [c, t] and its sample rate in Hz.
+        false_positive_rate: the share of other real sound over the index's own copy threshold.
+    """
+
+    name: str
+    pipeline: str
+    index: str | None = None
+    steps: int | None = None
+    scale: float | None = None
+    guards: Mapping[str, Preset] = field(default_factory=dict)
+    sound: Callable[[Clip], tuple[Tensor, int]] | None = None
+    false_positive_rate: float | None = None
+
+
+def find(name: str) -> KnownModel:
+    """The model that a package registers under a name; any other name is a folder or hub id.
+
+    Raises:
+        BadSetting: the package of the model is not installed, or does not load.
+    """
+    point = _points().get(name)
+    if point is None:
+        if name in LABORATORY and not Path(name).exists():
+            raise BadSetting(
+                f"model '{name}' is part of the laboratory, which is not installed; install it "
+                "with pip install 'anechoic[lab]', or give a folder or a hub id"
+            )
+        return KnownModel(name, name)
+    try:
+        register = point.load()
+    except (ImportError, AttributeError) as error:
+        raise BadSetting(
+            f"model '{name}' ({point.value}) cannot be loaded ({error}); fix or reinstall the "
+            "package that registers it"
+        ) from error
+    found = register()
+    if not isinstance(found, KnownModel):
+        raise BadSetting(
+            f"model '{name}' ({point.value}) gives a {type(found).__name__}, and a KnownModel is "
+            "expected; fix the package that registers it"
+        )
+    return found
+
+
+def index_folder(name: str) -> str:
+    """The folder of the index that comes with a model; any other name is a folder already.
+
+    Raises:
+        BadSetting: see `find`; or the model brings no index.
+    """
+    found = find(name)
+    if found.index is None and found.pipeline != name:
+        raise BadSetting(f"model '{name}' brings no index; give the folder of one")
+    return found.index or name
+
+
+def packages() -> set[str]:
+    """The packages that register models: classes of a pipeline's parts may come from them."""
+    return {point.module.partition(".")[0] for point in _points().values()}
+
+
+def _points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
