@@ -6,7 +6,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
-from support.tiny import make_pipe
+from support.pipelines import make_pipe
 from support.wheels import core_wheel, lab_wheel
 
 __all__ = ["core_wheel", "generate", "lab_wheel", "pipe"]

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 from support.embedder_models import save_clap
-from support.tiny import make_pipe
+from support.pipelines import make_pipe
 
 import anechoic
 import anechoic.audit

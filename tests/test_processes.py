@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.audit_sounds import Model, dies, folder_of, told, training_set, tune
+from support.audits import Model, dies, folder_of, told, training_set
+from support.sounds import tune
 
 from anechoic import embedder
 from anechoic.audit import audit

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.audit_sounds import RATE, SECONDS, Model, folder_of, training_set, tune
+from support.audits import Model, folder_of, training_set
+from support.sounds import RATE, SECONDS, tune
 from torch import Tensor
 
 from anechoic import embedder

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.audit_sounds import RATE, SECONDS, folder_of, training_set, tune
-from support.tiny import CAPTIONS, make_pipe
+from support.audits import folder_of, training_set
+from support.pipelines import CAPTIONS, make_pipe
+from support.sounds import RATE, SECONDS, tune
 
 from anechoic import TrainingIndex, audio, cli, embedder
 from anechoic.audit import schema

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tiny import CAPTIONS, make_pipe
+from support.pipelines import CAPTIONS, make_pipe
 from torch import Tensor
 
 from anechoic import TrainingIndex, audio, cli, embedder

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 import typer
-from support.tones import RATE, take
+from support.sounds import RATE, tones
 
 from anechoic import TrainingIndex, __version__, audio, cli
 
@@ -40,7 +40,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     lines = ["file_name,caption"]
     for i in range(6):
-        audio.write(tmp_path / f"clips/{i}.wav", take(i), RATE)
+        audio.write(tmp_path / f"clips/{i}.wav", tones(i), RATE)
         lines.append(f"{i}.wav,take number {i} [b]")
     (tmp_path / "captions.csv").write_text("\n".join(lines))
     return tmp_path
@@ -91,9 +91,9 @@ def test_search_in_json_tells_all_that_is_known_of_a_clip(built: Path, run: Run)
 
 
 def test_check_exits_with_1_where_one_file_is_a_copy_and_tells_where(built: Path, run: Run) -> None:
-    inside = torch.cat([0.2 * take(50), take(2), 0.2 * take(51)], 1)
+    inside = torch.cat([0.2 * tones(50), tones(2), 0.2 * tones(51)], 1)
     audio.write("inside.flac", inside, RATE)
-    audio.write("new.ogg", take(60), RATE)
+    audio.write("new.ogg", tones(60), RATE)
     command = ["check", "new.ogg", "inside.flac", "--index", "i", "--threshold", "0.95"]
     code, out, _ = run(*command)
     assert code == 1
@@ -111,13 +111,13 @@ def test_check_exits_with_1_where_one_file_is_a_copy_and_tells_where(built: Path
 
 
 def test_a_copy_with_one_channel_turned_over_is_a_copy(built: Path, run: Run) -> None:
-    audio.write("side.wav", torch.cat([take(1), -take(1)]), RATE)
+    audio.write("side.wav", torch.cat([tones(1), -tones(1)]), RATE)
     code, out, _ = run("check", "side.wav", "--index", "i", "--threshold", "0.95")
     assert (code, "COPY 1.000" in " ".join(out.split())) == (1, True)
 
 
 def test_check_exits_with_0_where_none_is_a_copy(built: Path, run: Run) -> None:
-    audio.write("new.wav", take(60), RATE)
+    audio.write("new.wav", tones(60), RATE)
     code, out, _ = run("check", "new.wav", "--index", "i", "--threshold", "0.95")
     assert code == 0
     assert "0 of 1 over the threshold" in out
@@ -187,7 +187,7 @@ def test_a_bad_clip_stops_the_build_and_nothing_half_written_is_left(
     assert err.splitlines()[-1].startswith(f"error: '{here}/clips/bad.wav'")
     assert run("index", "search", "i", "clips/0.wav")[0] == 2
     Path("clips/bad.wav").unlink()
-    audio.write("clips/bad.wav", take(7), RATE)  # mended: the same command goes on
+    audio.write("clips/bad.wav", tones(7), RATE)  # mended: the same command goes on
     code, out, _ = run(*BUILD, "i")
     assert (code, "rows of 2048" in out) == (0, True)
 
@@ -232,7 +232,7 @@ def test_overwrite_replaces_an_index_and_nothing_else(built: Path, run: Run) -> 
 
 
 def test_windows_are_indexed_where_they_are_asked_for(built: Path, run: Run) -> None:
-    audio.write("long/a.wav", torch.cat([take(0), take(1), take(2)], 1), RATE)
+    audio.write("long/a.wav", torch.cat([tones(0), tones(1), tones(2)], 1), RATE)
     Path("long/metadata.csv").write_text("file_name,text\na.wav,three takes\n")
     assert run("index", "build", "long", "-o", "w")[0] == 2
     code, out, _ = run("index", "build", "long", "-o", "w", "--window", "1.024")

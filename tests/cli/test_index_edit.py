@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tones import RATE, take
+from support.sounds import RATE, tones
 
 from anechoic import TrainingIndex, audio, cli
 
@@ -22,7 +22,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     lines = ["file_name,caption,artist"]
     for i in range(8):
-        audio.write(folder / f"clips/{i}.wav", take(min(i, 6)), RATE)
+        audio.write(folder / f"clips/{i}.wav", tones(min(i, 6)), RATE)
         lines.append(f"{i}.wav,take {i},{'ann' if i < 2 else 'bob'}")
     (folder / "clips/metadata.csv").write_text("\n".join(lines))
     with pytest.raises(SystemExit) as end:
@@ -85,7 +85,7 @@ def test_withdrawing_nothing_is_an_error(
 
 
 def test_clips_are_added_as_those_that_are_there(here: Path, run: Run) -> None:
-    audio.write("more/new.wav", take(9), RATE)
+    audio.write("more/new.wav", tones(9), RATE)
     Path("more/metadata.csv").write_text("file_name,text\nnew.wav,a new one\n")
     assert run("add", "i", "more")[:2] == (0, "i: 1 row added, 9 in all\n")
     assert ids()[-1] == "new.wav"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.index_sounds import LENGTH, RATE, sounds, take
+from support.sounds import LENGTH, RATE, bands, sounds
 
 from anechoic import TrainingIndex
 from anechoic.detectors import locate
@@ -24,8 +24,8 @@ def index() -> TrainingIndex:
 def test_a_clip_inside_a_longer_recording_is_found_with_its_start(
     index: TrainingIndex, offset: int
 ) -> None:
-    recording = 0.3 * take(99, 60_000)
-    recording[:, offset : offset + LENGTH] = take(5)
+    recording = 0.3 * bands(99, 60_000)
+    recording[:, offset : offset + LENGTH] = bands(5)
     (match,) = locate(recording, RATE, index, embedder("magmel"))
     assert index.clips[match.row].id == "clip5"
     assert match.score > 0.98
@@ -43,10 +43,10 @@ def test_an_exact_copy_scores_one_whatever_the_length_of_its_clip() -> None:
 
 
 def test_a_windowed_index_tells_where_in_the_clip() -> None:
-    clips = [Sound(f"long{i}", "", take(i, 4 * LENGTH), RATE) for i in range(3)]
+    clips = [Sound(f"long{i}", "", bands(i, 4 * LENGTH), RATE) for i in range(3)]
     index = TrainingIndex.build(clips, embedder("magmel"), window_s=1.024, hop_s=0.512)
     fragment = clips[1].wav[:, LENGTH : 2 * LENGTH]
-    recording = torch.cat([0.3 * take(99, 10_000), fragment, torch.zeros(1, 30_000)], 1)
+    recording = torch.cat([0.3 * bands(99, 10_000), fragment, torch.zeros(1, 30_000)], 1)
     (match,) = locate(recording, RATE, index, embedder("magmel"))
     assert index.clips[match.row].id == "long1"
     assert index.clips[match.row].start_s == 1.024
@@ -54,11 +54,11 @@ def test_a_windowed_index_tells_where_in_the_clip() -> None:
 
 
 def test_other_sound_is_near_nothing(index: TrainingIndex) -> None:
-    assert locate(take(77, 50_000), RATE, index, embedder("magmel"))[0].score < 0.6
+    assert locate(bands(77, 50_000), RATE, index, embedder("magmel"))[0].score < 0.6
 
 
 def test_as_many_different_rows_as_asked_nearest_first(index: TrainingIndex) -> None:
-    matches = locate(take(4, 30_000), RATE, index, embedder("magmel"), k=5)
+    matches = locate(bands(4, 30_000), RATE, index, embedder("magmel"), k=5)
     assert len({match.row for match in matches}) == 5
     assert [m.score for m in matches] == sorted((m.score for m in matches), reverse=True)
 
@@ -66,4 +66,4 @@ def test_as_many_different_rows_as_asked_nearest_first(index: TrainingIndex) -> 
 def test_an_index_of_embeddings_alone_cannot_be_located_in() -> None:
     bare = TrainingIndex.from_embeddings(torch.eye(2048)[:3], embedder_name="magmel")
     with pytest.raises(BadSetting, match="how long its clips are"):
-        locate(take(0), RATE, bare, embedder("magmel"))
+        locate(bands(0), RATE, bare, embedder("magmel"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tiny import CAPTIONS, make_pipe
+from support.pipelines import CAPTIONS, make_pipe
 
 from anechoic import cli
 from anechoic.audit.screen import LOOKS, Look, look_at, screen

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from support.tiny import make_pipe
-from support.tiny_pipelines import CASES, make
-from support.tiny_store import Pool
+from support.pipelines import CASES, make, make_pipe
+from support.pool import Pool
 
 from anechoic import guard
 from anechoic.diffusers.adapters.stable_audio import reach_of

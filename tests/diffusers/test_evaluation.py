@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 import torch
-from support.tiny import make_pipe
+from support.pipelines import make_pipe
 
 from anechoic import guard
 from anechoic.diffusers.evaluation import Evaluation

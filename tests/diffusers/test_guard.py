@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from support.tiny import make_pipe
+from support.pipelines import make_pipe
 
 from anechoic import guard
 from anechoic.diffusers import fingerprint

@@ -6,8 +6,8 @@ from functools import cache
 
 import pytest
 import torch
-from support.tiny_pipelines import CASES, make
-from support.tiny_store import Pool
+from support.pipelines import CASES, make
+from support.pool import Pool
 
 from anechoic import guard
 from anechoic.errors import BadSetting, GuardError, UnsupportedPipeline

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from support.tiny import CAPTIONS, make_pipe
+from support.pipelines import CAPTIONS, make_pipe
 
 from anechoic.diffusers.adapters import ADAPTERS
 from anechoic.diffusers.loading import load_pipeline

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from support.tiny import make_pipe
-from support.tiny_pipelines import make_longcat, make_stable_diffusion
+from support.pipelines import make_longcat, make_pipe, make_stable_diffusion
 from torch import nn
 
 from anechoic import guard

@@ -6,8 +6,8 @@ from functools import cache
 
 import pytest
 import torch
-from support.tiny_pipelines import CASES, make
-from support.tiny_store import CAPTIONS, Pool
+from support.pipelines import CASES, make
+from support.pool import CAPTIONS, Pool
 
 from anechoic import guard
 from anechoic.diffusers.adapters import ADAPTERS

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from support.tiny import make_pipe
+from support.pipelines import make_pipe
 
 from anechoic import guard
 from anechoic.diffusers import generate_refined, refine

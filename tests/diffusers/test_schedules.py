@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 import torch
-from support.tiny_pipelines import CASES, SD_SCHEDULE, make
+from support.pipelines import CASES, SD_SCHEDULE, make
 
 from anechoic import guard
 from anechoic.guidance import ClassifierFree

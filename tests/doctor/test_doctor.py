@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from anechoic_lab.demo import assets
-from support.tiny_doctor import save
+from support.model_folder import save
 
 from anechoic import TrainingIndex, cli, embedder
 from anechoic.diffusers.blueprint import read_blueprint

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from support.tiny_doctor import save
+from support.model_folder import save
 
 from anechoic import cli
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import AudioLDM2Pipeline
 from support import embedder_models as models
-from support.tiny_pipelines import CASES, make
+from support.pipelines import CASES, make
 from transformers import ClapFeatureExtractor, ClapModel
 
 from anechoic import AntiMemorization, TrainingIndex, guard

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.amg_run import RATIOS, XS, run
-from support.amg_toy import Toy
+from support.amg_toy import RATIOS, XS, Toy, run
 
 from anechoic.errors import BadSetting
 from anechoic.guidance import AntiMemorization, ClassifierFree, GramVolume, LogSNR, Progress

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.tiny_doctor import save
+from support.model_folder import save
 
 from anechoic import TrainingIndex, cli, embedder
 from anechoic.guidance import (

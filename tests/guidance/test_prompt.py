@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.tiny import make_pipe
+from support.pipelines import make_pipe
 
 from anechoic import guard
 from anechoic.errors import BadSetting, GuardError

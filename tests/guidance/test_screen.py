@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.amg_run import RATIOS, XS, run
-from support.amg_toy import Toy
-from support.tiny import make_pipe
-from support.tiny_store import Pool
+from support.amg_toy import RATIOS, XS, Toy, run
+from support.pipelines import make_pipe
+from support.pool import Pool
 
 from anechoic import guard
 from anechoic.errors import BadSetting

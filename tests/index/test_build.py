@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 import torch
-from support.index_sounds import LENGTH, RATE, sounds, take
+from support.sounds import LENGTH, RATE, bands, sounds
 from torch import Tensor
 
 from anechoic import TrainingIndex, audio
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     """Three clips in an audiofolder with a metadata.csv."""
     clips = tmp_path / "clips"
     for i, name in enumerate(["a.wav", "b.flac", "deep/c.ogg"]):
-        audio.write(clips / name, take(i), RATE)
+        audio.write(clips / name, bands(i), RATE)
     (clips / "metadata.csv").write_text(
         'file_name,text,licence\na.wav,a take,CC0-1.0\nb.flac,"b, a take",\ndeep/c.ogg,c take,MIT\n'
     )
@@ -83,7 +83,7 @@ def test_progress_counts_every_clip() -> None:
 
 
 def test_a_windowed_index_has_a_row_for_each_window_and_none_for_silence() -> None:
-    wav = torch.cat([take(0), torch.zeros(1, 2 * LENGTH), take(1)], 1)
+    wav = torch.cat([bands(0), torch.zeros(1, 2 * LENGTH), bands(1)], 1)
     index = TrainingIndex.build(
         [Sound("long", "long one", wav, RATE)], embedder("magmel"), window_s=1.024
     )
@@ -101,7 +101,7 @@ def test_clips_of_different_length_and_rate_are_embedded_as_if_alone() -> None:
 
 
 def test_what_an_embedder_would_not_hear_is_not_dropped_in_silence() -> None:
-    long = Sound("long", "long", take(0, 3 * LENGTH), RATE)
+    long = Sound("long", "long", bands(0, 3 * LENGTH), RATE)
     with pytest.raises(BadSetting, match=r"lasts 3\.07 s.*'--window 1\.024 --hop 0\.512'"):
         TrainingIndex.build([long], embedder("magmel"))
 
@@ -112,7 +112,7 @@ def test_what_an_embedder_would_not_hear_is_not_dropped_in_silence() -> None:
         ([], {}, IndexMismatch, "at least one clip"),
         (sounds(1) * 2, {}, BadSetting, "two clips have the id 'clip0'"),
         ([replace(sounds(1)[0], wav=torch.zeros(1, 99))], {}, BadAudio, "'clip0' is silent"),
-        ([replace(sounds(1)[0], wav=take(0) * torch.nan)], {}, BadAudio, "'clip0' has .* NaN"),
+        ([replace(sounds(1)[0], wav=bands(0) * torch.nan)], {}, BadAudio, "'clip0' has .* NaN"),
         (sounds(1), {"hop_s": 1.0}, BadSetting, "needs a window"),
         (sounds(1), {"captions": "x.csv"}, BadSetting, "belong to a folder"),
         (sounds(1), {}, IndexMismatch, "only be indexed uncentred"),

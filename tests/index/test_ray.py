@@ -15,9 +15,10 @@ import torch
 from anechoic_lab.bench import Method, Plan, run
 from anechoic_lab.bench import Source as Task
 from support import TESTS
-from support.audit_sounds import Model, folder_of, training_set, tune
+from support.audits import Model, folder_of, training_set
 from support.bench_subject import NumericSubject
 from support.index_builds import ABOUT, DIM, Bands, Noise, Source, files, work
+from support.sounds import tune
 from torch import Tensor
 
 from anechoic import cluster, embedder

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import torch
 
 from anechoic.errors import IndexMismatch
 from anechoic.guidance.noise import NoiseLevel
-from anechoic.guidance.step import Step
+from anechoic.guidance.step import Record, Step
 from anechoic.types import Neighbours
 from support import TESTS
 
@@ -107,3 +108,27 @@ class Identity:
     project = staticmethod(lambda emb: emb)
     vectors = lambda self, rows: self.points[rows]  # noqa: E731
     search = lambda self, q, k=1: Neighbours(*(q @ self.points.T).topk(k))  # noqa: E731
+
+
+RATIOS = (500.0, 60.0, 14.6, 5.0, 2.0, 1.0, 0.6, 0.3)
+
+
+XS = torch.cat([torch.tensor(case["x"], dtype=torch.float64) for case in REFERENCE["cases"][:4]])
+
+
+def run(method, toy, xs):
+    """A run down the noise levels: estimates [n, b, *latent], similarities [n, b], gates [n, b]."""
+    history, estimates = (), []
+    for k, ratio in enumerate(RATIOS):
+        step = toy.step(xs * (1 + ratio), ratio)
+        step = replace(step, history=history, progress=k / len(RATIOS))
+        answer = method(step)
+        estimates.append(answer.x0(step))
+        scales = answer.scales(len(xs))
+        history += (Record(step.progress, step.noise, step.distance, scales, notes=answer.notes),)
+    notes = [record.notes for record in history]
+    return (
+        torch.stack(estimates),
+        torch.stack([note["similarity"].double() for note in notes]),
+        torch.stack([note["gate"] for note in notes]),
+    )

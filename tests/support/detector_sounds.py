@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-RATE = 16_000
+from support import sounds
+from support.sounds import RATE
 
 
 @dataclass(frozen=True)
@@ -19,18 +20,8 @@ class Sounding:
 
 
 def tune(seed: int, seconds: float = 2.0) -> Tensor:
-    """A few plucked notes at random times and pitches, mono [t], peak at 0.9."""
-    rng = torch.Generator().manual_seed(seed)
-    time = torch.arange(round(seconds * RATE)) / RATE
-    wav = 0.003 * torch.randn(len(time), generator=rng)
-    for _ in range(round(6 * seconds)):
-        start, pitch, tone = torch.rand(3, generator=rng).tolist()
-        after = (time - start * seconds * 0.9).clamp_min(0)
-        for harmonic in range(1, 6):
-            frequency = 110 * 2 ** (3 * pitch) * harmonic
-            wave = torch.sin(2 * torch.pi * frequency * after)
-            wav += wave * torch.exp(-(4 + 3 * tone) * harmonic**0.5 * after) / harmonic
-    return 0.9 * wav / wav.abs().max()
+    """Plucked notes, mono [t]."""
+    return sounds.tune(seed, seconds)[0]
 
 
 def noise(seed: int, seconds: float) -> Tensor:

@@ -17,7 +17,7 @@ from anechoic_lab.bench import BenchPrompt
 from diffusers import CosineDPMSolverMultistepScheduler
 from hypothesis import given
 from hypothesis import strategies as st
-from support.tiny import CAPTIONS, make_pipe
+from support.pipelines import CAPTIONS, make_pipe
 
 from anechoic import guard
 from anechoic.errors import BadSetting, OutputExists

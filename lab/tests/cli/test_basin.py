@@ -11,7 +11,7 @@ import torch
 from anechoic_lab.basin.sweep import open_scene
 from anechoic_lab.bench import BenchPrompt
 from anechoic_lab.demo import assets
-from support.tiny import CAPTIONS, make_pipe
+from support.pipelines import CAPTIONS, make_pipe
 
 from anechoic import TrainingIndex, cli, embedder
 from anechoic.diffusers import fingerprint

@@ -13,7 +13,7 @@ import torch
 from anechoic_lab.bench import BenchPrompt, Method
 from anechoic_lab.bench.judges import correlation_peak
 from anechoic_lab.bench.pipeline import open_pipeline
-from support.tiny import CAPTIONS, make_pipe
+from support.pipelines import CAPTIONS, make_pipe
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
 

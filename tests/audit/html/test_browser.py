@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.audit_sounds import NASTY, Model, folder_of, training_set, tune
+from support.audits import NASTY, Model, folder_of, training_set
+from support.sounds import tune
 
 from anechoic import embedder
 from anechoic.audit import HeldOut, audit, document, write_report

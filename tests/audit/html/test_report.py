@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
-from support.audit_sounds import NASTY, Model, folder_of, training_set, tune
+from support.audits import NASTY, Model, folder_of, training_set
+from support.sounds import tune
 
 from anechoic import embedder
 from anechoic.audit import HeldOut, Report, audit, cautions, document, schema, write_report

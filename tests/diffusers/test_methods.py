@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny_pipelines import (
+from support.pipelines import (
     CASES,
     Case,
     alive,
@@ -25,7 +25,7 @@ from support.tiny_pipelines import (
     make_stable_audio_3,
     make_stable_diffusion,
 )
-from support.tiny_store import Pool
+from support.pool import Pool
 
 from anechoic import guard
 from anechoic.diffusers.pipelines import adapter_for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.audit_sounds import RATE, tune
+from support.sounds import RATE, tune
 
 from anechoic.audit.excerpts import CONTEXT_S, LONGEST_S, window
 from anechoic.audit.html.media import spectrogram_db

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from anechoic_lab.demo import assets
-from support.tiny import make_pipe
-from support.tiny_doctor import save
-from support.tiny_pipelines import make as make_tiny
+from support.model_folder import save
+from support.pipelines import make as make_tiny
+from support.pipelines import make_pipe
 
 from anechoic import TrainingIndex, embedder
 from anechoic.diffusers import fingerprint

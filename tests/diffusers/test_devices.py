@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.tiny_pipelines import CASES, make
-from support.tiny_store import Pool
+from support.pipelines import CASES, make
+from support.pool import Pool
 from torch._dynamo.utils import counters
 
 from anechoic import guard

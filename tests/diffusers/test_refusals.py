@@ -6,8 +6,8 @@ from functools import cache
 
 import pytest
 import torch
-from support.tiny_pipelines import CASES, alive, make, make_ace_step, make_stable_audio_3
-from support.tiny_store import Pool
+from support.pipelines import CASES, alive, make, make_ace_step, make_stable_audio_3
+from support.pool import Pool
 
 from anechoic import guard
 from anechoic.diffusers.pipelines import adapter_for
@@ -73,7 +73,7 @@ def test_a_language_model_that_cannot_generate():
 
 def test_musicldm_is_refused_with_its_reason_because_it_is_broken_upstream():
     from diffusers import MusicLDMPipeline
-    from support.tiny_pipelines import make_audioldm2
+    from support.pipelines import make_audioldm2
 
     parts = make_audioldm2().components
     names = ("vae", "text_encoder", "tokenizer", "feature_extractor", "scheduler", "vocoder")

@@ -1,4 +1,4 @@
-"""A small training set for the tests of the audit, and sounds to compare with it."""
+"""What an audit compares: a small training set, a generator, a folder of sounds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from anechoic import TrainingIndex, audio, embedder
@@ -14,24 +13,10 @@ from anechoic.audit import TrainingSet
 from anechoic.index import Clip
 from anechoic.index.clips import Sound
 from anechoic.processes import Shared
+from support.sounds import RATE, tune
 
-RATE, SECONDS = 16_000, 1.024
 CLIPS = 5
 NASTY = '<script>alert("x")</script> & \'quotes\' "😀" </template></style>\u202egnp'
-
-
-def tune(seed: int, seconds: float = SECONDS) -> Tensor:
-    """Plucked notes at times and pitches of their own, [1, t], peak at 0.9."""
-    rng = torch.Generator().manual_seed(seed)
-    time = torch.arange(round(seconds * RATE)) / RATE
-    wav = 0.002 * torch.randn(len(time), generator=rng)
-    for _ in range(max(round(7 * seconds), 2)):
-        start, pitch, tone = torch.rand(3, generator=rng).tolist()
-        after = (time - 0.85 * start * seconds).clamp_min(0)
-        for harmonic in range(1, 6):
-            wave = torch.sin(2 * torch.pi * 110 * 2 ** (3 * pitch) * harmonic * after)
-            wav += wave * torch.exp(-(4 + 4 * tone) * harmonic**0.5 * after) / harmonic
-    return (0.9 * wav / wav.abs().max())[None]
 
 
 def training_set(threshold: float | None = 0.9, caption: str = "tune number {}") -> TrainingSet:

@@ -10,7 +10,7 @@ import torch
 from anechoic import TrainingIndex, embedder
 from anechoic.diffusers import fingerprint
 from anechoic.index.clips import Sound
-from support.tiny import CAPTIONS, make_pipe
+from support.pipelines import CAPTIONS, make_pipe
 
 RATE = 16_000
 

@@ -11,7 +11,8 @@ import pytest
 import soundfile
 import soxr
 import torch
-from support.audit_sounds import NASTY, RATE, folder_of, training_set, tune
+from support.audits import NASTY, folder_of, training_set
+from support.sounds import RATE, tune
 
 from anechoic import embedder
 from anechoic.audit import Report, audit

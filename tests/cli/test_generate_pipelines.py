@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tiny_pipelines import CASES, alive, make, make_stable_audio_3
+from support.pipelines import CASES, alive, make, make_stable_audio_3
 
 from anechoic import audio, cli
 from anechoic.diffusers.pipelines import adapter_for, call_arguments, waveforms
