@@ -1,8 +1,8 @@
 """Every method on every pipeline: it acts, or it is refused in a sentence before the first step.
 
-docs/pipelines.md shows the outcome. Regenerate its table with
+docs/pipelines.md shows the outcome. This writes its tables again:
 
-    python tests/test_pipelines_table.py
+    PYTHONPATH=tests python tests/diffusers/test_table.py
 """
 
 from __future__ import annotations
@@ -171,8 +171,8 @@ def table() -> str:
 def pipelines() -> str:
     """The list of pipelines, from the table of adapters."""
     lines = [
-        "| pipeline | makes | order of the halves | its argument for the length | "
-        "its argument for several outputs | negative prompt |",
+        "| pipeline | makes | order of the predictions | argument for the length | "
+        "argument for several outputs | negative prompt |",
         "|---|---|---|---|---|---|",
     ]
     for name, case in CASES.items():
@@ -189,7 +189,7 @@ def pipelines() -> str:
 def page(text: str) -> str:
     """The page with its tables as they are today."""
     for name, made in (("pipelines", pipelines()), ("methods", table())):
-        start, end = f"<!-- {name}: made by tests/test_pipelines_table.py -->", f"<!-- /{name} -->"
+        start, end = f"<!-- {name}: made by tests/diffusers/test_table.py -->", f"<!-- /{name} -->"
         before, rest = text.split(start)
         text = f"{before}{start}\n\n{made}\n\n{end}{rest.split(end)[1]}"
     return text
@@ -197,7 +197,7 @@ def page(text: str) -> str:
 
 def test_the_page_shows_what_runs() -> None:
     written = PAGE.read_text()
-    assert page(written) == written, "run: python tests/test_pipelines_table.py"
+    assert page(written) == written, "run: PYTHONPATH=tests python tests/diffusers/test_table.py"
 
 
 if __name__ == "__main__":
