@@ -1,12 +1,12 @@
-"""What a second process adds: clips a second of the bench and of an audit.
+"""Clips a second of the benchmark and of an audit, with one process and with more.
 
     python benchmarks/jobs.py --jobs 2
 
-Each process opens the demo model as `anechoic bench --jobs` has it do, on one thread, warms up,
-waits for the others, and then generates and judges the same clips. Where other programs run, the
-wall clock tells of them; so the processor time of a clip is told beside it: it rises only where
-processes get into each other's way. An audit makes and examines sounds with `--jobs` processes,
-after each of them has opened the model; its wall clock is told alone.
+Each process opens the demo model as `anechoic bench --jobs` does, on one thread, warms up, waits
+for the others, and then generates and judges the same clips. The wall clock also counts other
+programs, so the processor time of a clip is printed beside it: that rises only if processes
+disturb each other. An audit generates and examines sounds with `--jobs` processes, after each of
+them has opened the model; of it only the wall clock is printed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def generate(ready: Barrier, told: Queue[dict[str, tuple[float, float]]]) -> Non
 
 
 def measured(jobs: int) -> list[dict[str, tuple[float, float]]]:
-    """What each of so many processes told."""
+    """The times that each of so many processes reports."""
     context = get_context("spawn")
     ready, told = context.Barrier(jobs), context.Queue()
     processes = [context.Process(target=generate, args=(ready, told)) for _ in range(jobs)]

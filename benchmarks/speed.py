@@ -246,8 +246,9 @@ def least(subject: Subject, batch: int, clock: Clock, plain: float) -> str:
     share = min(1.0, both * subject.call["num_inference_steps"] / plain)
     floor = 1 - TAU * share * (1 - one / both)
     return (
-        f"The network takes {share:.0%} of a plain generation, and one half {one / both:.2f} of "
-        f"what both take: the least that a static transition at {TAU:g} can cost is {floor:.2f}."
+        f"The denoiser takes {share:.0%} of a plain generation, and one prediction "
+        f"{one / both:.2f} of what both take, so a static transition at {TAU:g} costs at least "
+        f"{floor:.2f}."
     )
 
 
@@ -317,7 +318,7 @@ def main() -> int:
     for name in asked.subjects:
         if name == "real" and not torch.cuda.is_available():
             parts.append(
-                "## real\n\nSkipped: the real configuration needs a GPU, and there is none."
+                "## real\n\nSkipped: the real configuration needs a GPU, and this machine has none."
             )
             continue
         subject = MAKERS[name]()

@@ -106,6 +106,6 @@ EXACT = (
     Lever("captions encoded once", _captions_anew),
     Lever("the comparison's decode used for the gradient", _decoded_again),
     Lever("the requested seconds alone decoded", _all_decoded, _is_oobleck),
-    Lever("a decoder that keeps two fifths", _all_kept, _is_oobleck),
-    Lever("weights frozen (and so a decoder that keeps two fifths)", _weights_too),
+    Lever("a decoder that stores two fifths", _all_kept, _is_oobleck),
+    Lever("weights frozen (and so a decoder that stores two fifths)", _weights_too),
 )

@@ -2,10 +2,10 @@
 
     python benchmarks/speed_memory.py --subjects demo shaped --batches 1
 
-As `speed.py` writes it below its tables. The third figure is with all that autograd keeps of a
-decoder, where a guard keeps two fifths. Each is of a fresh process, whose allocator gives back what
-is freed: otherwise the peak is one of what was ever asked for, and differs by a fifth from run to
-run.
+`speed.py` writes it below its tables. The third figure is with all that autograd stores of a
+decoder, where a guard stores two fifths. Each figure is of a fresh process, whose allocator gives
+memory back as it is freed. Otherwise the peak would contain earlier requests, and differ by a fifth
+from run to run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from speed_subjects import MAKERS, MEMORIZED, amg, generate
 from anechoic.diffusers import connection
 
 TARGET = 1.3
-WAYS = ("plain", "guarded", "kept")  # without a guard, with one, with all that autograd keeps
+WAYS = ("plain", "guarded", "kept")  # without a guard, with one, with all that autograd stores
 
 
 def peak(subject: str, batch: int, way: str) -> float:
@@ -72,7 +72,7 @@ def table(peaks: list[dict[str, Any]]) -> str:
     """The peaks as Markdown."""
     lines = [
         "| subject | batch | plain MiB | full AMG at x0 MiB | ratio | target | verdict "
-        "| with all that autograd keeps MiB | ratio |",
+        "| with all that autograd stores MiB | ratio |",
         "|" + "---|" * 9,
     ]
     for p in peaks:
