@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import copy
-import runpy
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from support.audits import NASTY, Model, folder_of, training_set
+from support.browser import Tab
 from support.sounds import tune
 
 from anechoic import embedder
 from anechoic.audit import HeldOut, audit, document, write_report
 from anechoic.audit.html.report import render_audit
 
-_story = runpy.run_path(str(Path(__file__).with_name("test_story_browser.py")))
-chromium, websocket = _story["chromium"], _story["websocket"]
 pytestmark = pytest.mark.browser
 
 PROMPTS = [f"tune number {i}" for i in range(3)] + [NASTY, "long" * 40, "rain on a roof"]
@@ -54,58 +50,29 @@ def page(report, request, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(report, folder / "an audit.html", budget=budget)
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    process, tab = chromium(tmp_path_factory.mktemp("profile"))
-    yield tab
-    tab.call("Browser.close")
-    process.wait(timeout=30)
-
-
-@pytest.fixture
-def tab(browser: Any, page: Path) -> Iterator[Any]:
-    browser.size(1280)
-    browser.open(page)
-    yield browser
-    assert browser.complaints() == []
-
-
-def until(tab: Any, script: str, seconds: float = 20.0) -> Any:
-    """The value of an expression as soon as it is true."""
-    deadline = time.monotonic() + seconds
-    while not (value := tab.run(script)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert value, script
-    return value
-
-
 RANKS = "[...document.querySelectorAll('#list > details')].map((d) => +d.dataset.rank)"
 SHOWN = "document.getElementById('shown').textContent"
 
 
-def click(tab: Any, css: str) -> None:
-    tab.run(f"document.querySelector({css!r}).click(); 0")
-
-
-def choose(tab: Any, order: str) -> list[int]:
+def choose(tab: Tab, order: str) -> list[int]:
     tab.run(f"order.value = '{order}'; order.dispatchEvent(new Event('change')); 0")
     return tab.run(RANKS)
 
 
-def search(tab: Any, words: str) -> None:
+def search(tab: Tab, words: str) -> None:
     tab.run(f"find.value = {words!r}; find.dispatchEvent(new Event('input')); 0")
 
 
-def test_the_worst_stand_first_and_more_are_shown_on_request(tab: Any) -> None:
+def test_the_worst_stand_first_and_more_are_shown_on_request(tab: Tab) -> None:
     assert tab.run(RANKS) == list(range(1, 26))
     assert tab.run(SHOWN) == "Showing 25 of 36"
-    click(tab, "#more")
+    tab.click("#more")
     assert tab.run(RANKS) == list(range(1, 37))
     assert tab.run("document.getElementById('more').hidden")
     assert tab.run("document.activeElement.parentElement.id") == "case-26"
 
 
-def test_cases_are_put_in_order(tab: Any) -> None:
+def test_cases_are_put_in_order(tab: Tab) -> None:
     assert choose(tab, "-rank") == list(range(36, 11, -1))
     by_waveform = choose(tab, "s0")
     scores = tab.run("[...document.querySelectorAll('#list > details')].map((d) => +d.dataset.s0)")
@@ -117,61 +84,60 @@ def test_cases_are_put_in_order(tab: Any) -> None:
     assert choose(tab, "rank") == list(range(1, 26))
 
 
-def test_cases_are_filtered_by_verdict_guard_and_words(tab: Any) -> None:
-    click(tab, "[name=verdict][value=copy]")
+def test_cases_are_filtered_by_verdict_guard_and_words(tab: Tab) -> None:
+    tab.click("[name=verdict][value=copy]")
     assert tab.run(SHOWN) == "Showing 9 of 9"
-    click(tab, "[name=verdict][value=clear]")
+    tab.click("[name=verdict][value=clear]")
     assert tab.run(SHOWN) == "Showing 25 of 27"
-    click(tab, "[name=guard][value='0']")  # without the plain model
+    tab.click("[name=guard][value='0']")  # without the plain model
     assert tab.run(SHOWN) == "Showing 18 of 18"
     search(tab, "ROOF rain")
-    until(tab, f"{SHOWN} == 'Showing 3 of 3'")
+    tab.until(f"{SHOWN} == 'Showing 3 of 3'")
     search(tab, "no such words")
-    until(tab, f"{SHOWN} == 'No case fits'")
+    tab.until(f"{SHOWN} == 'No case fits'")
     assert tab.run(RANKS) == []
 
 
-def test_both_play_in_sync_from_where_they_are_alike(tab: Any) -> None:
+def test_both_play_in_sync_from_where_they_are_alike(tab: Tab) -> None:
     """The copies start 0.6 s into the generations; the players keep that lag."""
     tab.run("box = document.querySelector('#case-1'); box.open = true; 0")
-    until(tab, "box.dataset.ready == '1'")
+    tab.until("box.dataset.ready == '1'")
     tab.run("sounds = [...box.querySelectorAll('audio')]; 0")
-    click(tab, "#case-1 .sync")
-    until(tab, "sounds.every((a) => !a.paused && a.currentTime > 0)")
+    tab.click("#case-1 .sync")
+    tab.until("sounds.every((a) => !a.paused && a.currentTime > 0)")
     start = float(tab.run("box.dataset.start"))
     assert start == pytest.approx(0.6, abs=0.02)
     made, training = tab.run("sounds.map((a) => a.currentTime)")
     assert made >= start
     assert made - training == pytest.approx(0.6, abs=0.1)
-    click(tab, "#case-1 [name=ear][value=training]")
+    tab.click("#case-1 [name=ear][value=training]")
     assert tab.run("sounds.map((a) => a.muted)") == [True, False]
-    click(tab, "#case-1 [name=ear][value=both]")
+    tab.click("#case-1 [name=ear][value=both]")
     assert tab.run("sounds.map((a) => a.muted)") == [False, False]
-    until(tab, "sounds.every((a) => a.paused)")
+    tab.until("sounds.every((a) => a.paused)")
     assert tab.run("box.querySelector('.sync').getAttribute('aria-pressed')") == "false"
 
 
-def test_one_sound_plays_at_a_time_and_none_in_a_case_that_is_shut(tab: Any) -> None:
+def test_one_sound_plays_at_a_time_and_none_in_a_case_that_is_shut(tab: Tab) -> None:
     for number in (1, 2):
         tab.run(f"document.querySelector('#case-{number}').open = true; 0")
-        until(tab, f"document.querySelectorAll('#case-{number} .play').length == 2")
+        tab.until(f"document.querySelectorAll('#case-{number} .play').length == 2")
     playing = (
         "[...document.querySelectorAll('audio')].filter((a) => !a.paused)"
         ".map((a) => a.closest('details').id + ' ' + a.closest('.track').dataset.which)"
     )
-    click(tab, "#case-1 .track[data-which=made] .play")
-    until(tab, f"({playing}).join() == 'case-1 made'")
-    click(tab, "#case-2 .track[data-which=training] .play")
-    until(tab, f"({playing}).join() == 'case-2 training'")
+    tab.click("#case-1 .track[data-which=made] .play")
+    tab.until(f"({playing}).join() == 'case-1 made'")
+    tab.click("#case-2 .track[data-which=training] .play")
+    tab.until(f"({playing}).join() == 'case-2 training'")
     tab.run("document.querySelector('#case-2').open = false; 0")
-    until(tab, f"({playing}).length == 0")
+    tab.until(f"({playing}).length == 0")
 
 
-def test_every_picture_and_sound_of_an_opened_case_loads(tab: Any) -> None:
+def test_every_picture_and_sound_of_an_opened_case_loads(tab: Tab) -> None:
     for number in (1, 12, 25):
         tab.run(f"document.querySelector('#case-{number}').open = true; 0")
-        until(
-            tab,
+        tab.until(
             f"[...document.querySelectorAll('#case-{number} .inner img')]"
             ".every((i) => i.complete && i.naturalWidth > 10)",
         )
@@ -182,39 +148,39 @@ def test_every_picture_and_sound_of_an_opened_case_loads(tab: Any) -> None:
     assert all(length > 1.0 for length in lengths)
 
 
-def test_a_link_to_a_case_opens_it(tab: Any) -> None:
+def test_a_link_to_a_case_opens_it(tab: Tab) -> None:
     tab.run("location.hash = '#case-33'; 0")
-    until(tab, "document.querySelector('#case-33')?.open")
+    tab.until("document.querySelector('#case-33')?.open")
 
 
-def test_the_keyboard_opens_a_case_and_plays_it(tab: Any) -> None:
+def test_the_keyboard_opens_a_case_and_plays_it(tab: Tab) -> None:
     tab.run("document.querySelector('#case-1 summary').focus(); 0")
     tab.key("Enter", 13, "\r")
-    until(tab, "document.querySelector('#case-1').open && !!document.activeElement")
-    until(tab, "document.querySelectorAll('#case-1 .play').length == 2")
+    tab.until("document.querySelector('#case-1').open && !!document.activeElement")
+    tab.until("document.querySelectorAll('#case-1 .play').length == 2")
     tab.key("Tab", 9)
     assert tab.run("document.activeElement.matches('.sync:focus-visible')")
     tab.key("Enter", 13, "\r")
-    until(tab, "document.activeElement.getAttribute('aria-pressed') == 'true'")
+    tab.until("document.activeElement.getAttribute('aria-pressed') == 'true'")
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
-def test_no_width_scrolls_sideways(tab: Any, width: int) -> None:
+def test_no_width_scrolls_sideways(tab: Tab, width: int) -> None:
     tab.size(width, mobile=width < 700)
     tab.run("document.querySelectorAll('details').forEach((d) => { d.open = true; }); 0")
     assert tab.run("document.documentElement.scrollWidth") <= width
 
 
-def test_a_hostile_prompt_is_only_text(tab: Any) -> None:
+def test_a_hostile_prompt_is_only_text(tab: Tab) -> None:
     search(tab, "alert")
-    until(tab, f"{SHOWN} == 'Showing 6 of 6'")
+    tab.until(f"{SHOWN} == 'Showing 6 of 6'")
     assert tab.run("document.querySelector('.what > bdi').textContent") == NASTY
     assert tab.run("document.querySelectorAll('script').length") == tab.run(
         "document.querySelectorAll('body > script').length"
     )
 
 
-def test_without_scripts_the_first_cases_can_be_read_and_heard(browser: Any, page: Path) -> None:
+def test_without_scripts_the_first_cases_can_be_read_and_heard(browser: Tab, page: Path) -> None:
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     try:
         browser.open(page)
@@ -249,7 +215,7 @@ def large(report: Any, page: Path) -> Path:
     return page
 
 
-def opening(tab: Any, page: Path) -> dict[str, float]:
+def opening(tab: Tab, page: Path) -> dict[str, float]:
     """What it takes to open a page: MB, seconds by the clock, and seconds of the renderer's own
     time, which do not depend on whatever else runs."""
     tab.call("Performance.enable", timeDomain="threadTicks")
@@ -264,38 +230,10 @@ def opening(tab: Any, page: Path) -> dict[str, float]:
 
 
 def test_two_thousand_cases_open_in_under_three_seconds(
-    browser: Any, report, tmp_path: Path
+    browser: Tab, report, tmp_path: Path
 ) -> None:
     took = opening(browser, large(report, tmp_path / "many.html"))
     assert browser.run(SHOWN) == f"Showing 25 of {MANY}"
     assert took["MB"] > 20
     assert took["renderer"] < 3.0
     assert browser.complaints() == []
-
-
-if __name__ == "__main__":  # how long it takes, screenshots: test_audit_browser.py PAGE FOLDER
-    import base64
-    import sys
-    import tempfile
-
-    shown, out = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
-    out.mkdir(parents=True, exist_ok=True)
-    process, view = chromium(Path(tempfile.mkdtemp()))
-    view.size(1280)
-    for _ in range(5):
-        print({name: round(value, 2) for name, value in opening(view, shown).items()})
-    for name, width, scheme in (("desktop", 1280, "light"), ("dark", 1280, "dark"),
-                                ("phone", 390, "light"), ("phone-dark", 390, "dark")):  # fmt: skip
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        view.call("Emulation.setEmulatedMedia", features=features)
-        view.size(width, mobile=width < 700)
-        view.open(shown)
-        view.run("document.querySelector('details').open = true; 0")
-        time.sleep(1.0)
-        for at in range(3):
-            clip = {"x": 0, "y": 1300 * at, "width": width, "height": 1300, "scale": 1}
-            shot = view.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
-            (out / f"{name}-{at}.png").write_bytes(base64.b64decode(shot["data"]))
-        print(name, view.complaints())
-    view.call("Browser.close")
-    process.wait(timeout=30)
