@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "__init__": {"lazy"},
     "errors": set(),
     "lazy": set(),
-    "types": set(),
+    "types": {"errors"},
     "audio": {"errors"},
     "cluster": {"errors"},
     "processes": {"errors"},

@@ -9,6 +9,9 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
+from anechoic.errors import AnechoicError, BadSetting
+
+PADDING = 1.02  # codecs pad to whole frames: what a sound may be longer than an embedder takes
 T = TypeVar("T")
 
 
@@ -32,6 +35,40 @@ class Embedder(Protocol):
             Unit-norm embeddings [b, dim], with a gradient if `wav` has one.
         """
         ...
+
+
+def require_whole(
+    embedder: Embedder,
+    seconds: float,
+    sound: str,
+    purpose: str,
+    fix: str,
+    error: type[AnechoicError] = BadSetting,
+) -> None:
+    """Refuse sound that an embedder of a fixed length would cut off.
+
+    Sound may be 2 % longer than the embedder takes, since codecs pad it to whole frames: so short a
+    rest holds no copy.
+
+    Args:
+        embedder: embeds the first `embedder.seconds` of a sound; None: any length.
+        seconds: how long the sound is.
+        sound: what the error calls it.
+        purpose: what would not happen to the rest: "protected", "compared".
+        fix: what to do about it; "{longest:g}" in it are the seconds that the embedder
+            takes, "{half:g}" half of them.
+        error: the class of the error.
+
+    Raises:
+        BadSetting: the sound is too long, or `error` for it.
+    """
+    longest = getattr(embedder, "seconds", None)
+    if longest is not None and seconds > longest * PADDING:
+        raise error(
+            f"{sound} lasts {seconds:.4g} s, but '{embedder.name}' embeds only its first "
+            f"{longest:g} s, so the rest would not be {purpose}; "
+            + fix.format(longest=longest, half=longest / 2)
+        )
 
 
 @dataclass(frozen=True)

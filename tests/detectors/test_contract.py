@@ -189,3 +189,11 @@ def test_an_unknown_detector_is_refused_in_one_sentence() -> None:
     with pytest.raises(BadSetting, match=r"^expected a detector among .*, got 'nosuch'; "):
         detector("nosuch")
     assert names() == sorted(names())
+
+
+def test_a_clip_that_a_codec_padded_is_compared() -> None:
+    """Up to 2 % longer than the embedder takes, as everywhere (`types.require_whole`)."""
+    whole = MagMel(seconds=2.0)
+    cosine = TopCosine(TrainingIndex.build(TRAINING, whole), whole)
+    padded = torch.nn.functional.pad(tune(3), (0, round(0.019 * 2 * RATE)))
+    assert cosine(padded[None, None], RATE)[0].row == 3

@@ -21,7 +21,7 @@ from anechoic import audio
 from anechoic.detectors.protocol import NOTHING
 from anechoic.detectors.sound import is_silent, mono
 from anechoic.errors import BadSetting
-from anechoic.types import Embedder, Match
+from anechoic.types import Embedder, Match, require_whole
 
 if TYPE_CHECKING:
     from anechoic.index import TrainingIndex
@@ -32,7 +32,6 @@ HALVINGS = 4  # `locate` finds a start to 1/64 of a window: a quarter of it, hal
 SEGMENT_HALVINGS = 5  # `Segments` aligns to 1/32 of its step, which is half a hop
 AUDIBLE = 1e-4  # a window 40 dB under the loudest of its clip is not searched for
 EXTENDS = 0.9  # a match goes on while windows are so near, as a share of its best pair
-TOLERANCE = 1.02  # coders pad: a clip may be so much longer than an embedder hears
 
 
 class _Span(NamedTuple):
@@ -215,7 +214,7 @@ class TopCosine:
 
         Raises:
             BadAudio: not usable sound.
-            BadSetting: clips longer than the embedder hears.
+            BadSetting: clips longer than the embedder takes.
         """
         near = _nearest(wav, sample_rate, self.index, self.embedder, 1)
         return [Match(one[0].score, one[0].row) if one else NOTHING for one in near]
@@ -260,7 +259,7 @@ class NearestRatio:
 
         Raises:
             BadAudio: not usable sound.
-            BadSetting: clips longer than the embedder hears.
+            BadSetting: clips longer than the embedder takes.
         """
         near = _nearest(wav, sample_rate, self.index, self.embedder, self.k)
         return [Match(self._score(one), one[0].row) if one else NOTHING for one in near]
@@ -280,15 +279,11 @@ def _nearest(
 
     Raises:
         BadAudio: not usable sound.
-        BadSetting: clips longer than the embedder hears.
+        BadSetting: clips longer than the embedder takes.
     """
     clips = mono(wav, sample_rate)
-    longest, seconds = getattr(embedder, "seconds", None), clips.shape[1] / sample_rate
-    if longest is not None and seconds > longest * TOLERANCE:
-        raise BadSetting(
-            f"clips of {seconds:.2f} s were given, and '{embedder.name}' hears {longest:g} s at a "
-            "time; search by segments, over an index of windows"
-        )
+    fix = "search by segments, over an index of windows"
+    require_whole(embedder, clips.shape[1] / sample_rate, "the sound", "compared", fix)
     whole = [_Span(0, clips.shape[1])]
     return [  # one at a time: what stands beside a clip must not change a bit
         [] if is_silent(clip) else _pairs(clip[None], sample_rate, whole, index, embedder, k)

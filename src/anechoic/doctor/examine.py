@@ -26,7 +26,7 @@ from anechoic.errors import BadSetting, IndexMismatch, UnsupportedPipeline
 from anechoic.guidance import ClassifierFree
 from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
-from anechoic.types import Embedder
+from anechoic.types import Embedder, require_whole
 
 PROMPT = "a solo violin"
 
@@ -174,13 +174,11 @@ def _embedder(embed: Embedder, blueprint: Blueprint | None, wanted: Wanted) -> s
                 f"embedder '{embed.name}' is one of {kind}, and {blueprint.class_name} makes "
                 f"{'images' if made is None else 'sound'}; use an index of that"
             )
-        heard = getattr(embed, "seconds", None)
-        if heard is not None and made is not None and made > heard + 1e-3:
-            raise BadSetting(
-                f"'{embed.name}' hears the first {heard:g} s of a sound, and {made:.4g} s would be "
-                f"made: what comes after would not be protected; give '--seconds {heard:g}', or "
-                "build an index with a longer window or with clap"
+        if made is not None:
+            fix = (
+                "give '--seconds {longest:g}', or build an index with a longer window or with clap"
             )
+            require_whole(embed, made, "the generated sound", "protected", fix)
     return f"'{embed.name}', its weights are here: {kind} to {embed.dim} numbers"
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anechoic.errors import BadSetting, GuardError, IndexMismatch
 from anechoic.guidance.step import Step
-from anechoic.types import Embedder, VectorIndex
+from anechoic.types import Embedder, VectorIndex, require_whole
 
 Estimate = Literal["cond", "guided"]
 Gradient = Literal["denoiser", "x0"]
@@ -113,14 +113,10 @@ class SimilarityGradient:
 
     def _embed(self, step: Step, x0: Tensor) -> Tensor:
         wav = step.decode(x0)
-        heard = getattr(self.embedder, "seconds", None)
-        made = 0.0 if heard is None else wav.shape[-1] / step.sample_rate  # an image has no rate
-        if heard is not None and made > heard + 1e-3:
-            raise GuardError(
-                f"'{self.embedder.name}' hears the first {heard:g} s of a sound, and {made:g} s "
-                "are being generated: what comes after would not be protected. Generate less, or "
-                "use an embedder and index with a longer window"
-            )
+        if step.sample_rate:  # an image has none
+            seconds, sound = wav.shape[-1] / step.sample_rate, "the generated sound"
+            fix = "generate less, or use an embedder and index with a longer window"
+            require_whole(self.embedder, seconds, sound, "protected", fix, GuardError)
         emb = self.embedder(wav, step.sample_rate) if torch.isfinite(wav).all() else wav
         if not torch.isfinite(emb).all():
             raise GuardError(

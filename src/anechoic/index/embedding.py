@@ -16,13 +16,12 @@ from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index.clips import Clip
 from anechoic.index.sources.protocol import Item
 from anechoic.processes import threads_each
-from anechoic.types import Embedder
+from anechoic.types import Embedder, require_whole
 
 BATCH = 32  # rows embedded at once
 WAITING = 4 * BATCH  # rows that wait for others of their shape
 AHEAD = 4 * BATCH  # clips that are read ahead at most, and
 AHEAD_BYTES = 256 * 2**20  # their sound
-TOLERANCE = 1.02  # coders pad: a clip may be so much longer than an embedder hears
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def embed(
 
     Raises:
         BadAudio: a clip that is not usable sound.
-        BadSetting: two clips of one id, or sound that is longer than the embedder hears.
+        BadSetting: two clips of one id, or sound that is longer than the embedder takes.
         IndexMismatch: an embedder that does not give [b, dim].
     """
     clips: list[Clip] = []
@@ -142,7 +141,9 @@ def _pieces(item: Item, embedder: Embedder, windows: Windows) -> list[_Piece]:
     wav, sample_rate = item.read()
     name = f"'{item.path or item.id}'"
     audio.require_sound(wav, name)
-    _require_heard(wav.shape[-1] / sample_rate, name, embedder, windows)
+    seconds = wav.shape[-1] / sample_rate
+    fix = "index windows of it ('--window {longest:g} --hop {half:g}')"
+    require_whole(embedder, min(seconds, windows.window_s or seconds), name, "indexed", fix)
     cut = [audio.Window(0.0, wav)]
     if windows.window_s is not None:
         hop_s = windows.hop_s or windows.window_s
@@ -157,16 +158,6 @@ def _pieces(item: Item, embedder: Embedder, windows: Windows) -> list[_Piece]:
         for start_s, part in cut
         if not audio.is_silent(part)
     ]
-
-
-def _require_heard(seconds: float, name: str, embedder: Embedder, windows: Windows) -> None:
-    """Refuse to index sound that an embedder of a fixed length (`seconds`) would cut off."""
-    heard = getattr(embedder, "seconds", None)
-    if heard is not None and min(seconds, windows.window_s or seconds) > heard * TOLERANCE:
-        raise BadSetting(
-            f"{name} lasts {seconds:.2f} s, and '{embedder.name}' hears {heard:g} s at a time; "
-            f"index windows ('--window {heard:g} --hop {heard / 2:g}')"
-        )
 
 
 @torch.no_grad()

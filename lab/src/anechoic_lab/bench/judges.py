@@ -124,7 +124,9 @@ class Judges:
         if waveforms:
             index = self.guide.index
             named = {near.clip_in(self.others[name].index.clips).id for name, near in found.items()}
-            rows = {match.row} | {row for row, clip in enumerate(index.clips) if clip.id in named}
+            rows = {match.clip_in(range(len(index)))} | {
+                row for row, clip in enumerate(index.clips) if clip.id in named
+            }
             own = [row for row, clip in enumerate(index.clips) if clip.caption == caption]
             scores[WAVEFORM] = max(
                 correlation_peak(wav, self._sound(row, sample_rate))
