@@ -229,16 +229,19 @@ def counted(size: Size, dtype: torch.dtype, lengths: Sequence[float | None]) -> 
         lengths: of sound that a guard hears, in seconds; None: the longest.
     """
     pipe = make_pipeline(size, torch.device("meta"))
-    told: dict[str, int] = {}
+    counts: dict[str, int] = {}
     reaches: dict[str, Reach] = {"x0": "decoder", "denoiser": "network"}
     for gradient, reach in reaches.items():
         for seconds in lengths:
             one = footprint(pipe, dtype, reach, seconds)
             assert one is not None  # this pipeline is the one that is known
-            told |= {"the network, both halves": one.network, "the decoder at the end": one.decoder}
+            counts |= {
+                "the denoiser, both predictions": one.network,
+                "the decoder at the end": one.decoder,
+            }
             length = "the longest" if seconds is None else f"{seconds:g} s"
-            told[f"a guard's gradient={gradient}, {length}"] = one.guard
-    return {what: number / 2**30 for what, number in told.items()}
+            counts[f"a guard's gradient={gradient}, {length}"] = one.guard
+    return {what: number / 2**30 for what, number in counts.items()}
 
 
 def print_counted(size: Size, lengths: Sequence[float | None]) -> None:
