@@ -4,7 +4,7 @@
 
 A narrow Oobleck decoder with random weights, on one thread. Memory is counted, the most that
 tensors made after the call had at once; times are the processor's, medians, the ways taking turns.
-Prints a table in Markdown (docs/decisions/0007-less-kept.md).
+Prints a table in Markdown (docs/decisions/0007-decoder-gradient.md).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> None:
     ways: dict[str, list[Part]] = {
         "as autograd does": [],
         "each Snake computed again": computed_again(named(network, "Snake1d")),
-        "each Snake keeps its input": lean(named(network, "Snake1d")),
+        "each Snake stores its input": lean(named(network, "Snake1d")),
         "... and convolutions nothing": lean(network.modules()),
         "each residual unit computed again": computed_again(named(network, "OobleckResidualUnit")),
         "each block computed again": computed_again(network.block),
