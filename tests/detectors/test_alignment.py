@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from anechoic_lab.demo import alterations as alter
 from scipy.signal import correlate
 from support.detector_sounds import RATE, Sounding, hidden, noise, tune
 from torch import Tensor
 
 from anechoic.detectors import Correlation, Detector, Landmarks, Match, Segments
-from anechoic.detectors import alterations as alter
+from anechoic.detectors.correlation import correlation_peak
 from anechoic.embedders.magmel import MagMel
 from anechoic.errors import BadSetting
 from anechoic.index import Sound, TrainingIndex
@@ -110,6 +113,22 @@ def test_correlation_is_that_of_scipy_at_its_best_lag() -> None:
     expected = np.abs(correlate(x, w, "valid", "direct")) / (deviation * np.linalg.norm(w))
     assert finding.score == pytest.approx(expected.max(), abs=1e-5)
     assert round(-lag_s(finding) * RATE) == expected.argmax() == 2000
+
+
+def test_the_correlation_peak_is_one_wherever_a_clip_stands() -> None:
+    rng = torch.Generator().manual_seed(0)
+    clip = torch.randn(2, 400, generator=rng)
+    longer = torch.cat([torch.zeros(2, 300), -0.01 * clip, torch.zeros(2, 500)], 1)
+    assert correlation_peak(clip, longer) == pytest.approx(1.0, abs=1e-9)
+    assert correlation_peak(longer, clip) == pytest.approx(1.0, abs=1e-9)
+    other = torch.randn(2, 400, generator=rng)
+    assert correlation_peak(clip, other) < 0.3
+    assert correlation_peak(clip, clip + other) == pytest.approx(math.sqrt(0.5), abs=0.05)
+
+
+def test_silence_has_no_correlation_peak() -> None:
+    assert correlation_peak(torch.zeros(1, 400), noise(1, 0.1)[None]) == 0.0
+    assert correlation_peak(noise(1, 0.1)[None], torch.zeros(1, 4000)) == 0.0
 
 
 def test_silence_beside_an_offset_correlates_with_nothing(waves: Detector) -> None:

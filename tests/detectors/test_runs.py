@@ -12,7 +12,7 @@ from support.pipelines import CAPTIONS, make_pipe
 
 from anechoic import cli
 from anechoic.audit.screen import LOOKS, Look, look_at, screen
-from anechoic.detectors import Angle, Magnitude, RunDetector, Watched, alignment, magnitudes
+from anechoic.detectors import Angle, AngleRecorder, Magnitude, RunDetector, alignment, magnitudes
 from anechoic.diffusers import guard
 from anechoic.errors import BadSetting, GuardError, UnsupportedPipeline
 from anechoic.guidance import ClassifierFree
@@ -121,7 +121,7 @@ def test_names_tell_settings_apart() -> None:
 
 def test_watching_a_guidance_changes_no_bit_of_what_it_makes(pipe, generate) -> None:
     plain = generate(pipe)
-    with guard(pipe, Watched(ClassifierFree(7.0))) as trace:
+    with guard(pipe, AngleRecorder(ClassifierFree(7.0))) as trace:
         watched = generate(pipe)
     assert torch.equal(plain, watched)
     assert set(trace.records[-1].notes) == {"alignment", "estimate alignment"}
@@ -129,7 +129,7 @@ def test_watching_a_guidance_changes_no_bit_of_what_it_makes(pipe, generate) -> 
 
 def test_a_guidance_that_answers_with_a_tensor_cannot_be_watched(pipe, generate) -> None:
     refused = pytest.raises(BadSetting, match="no room for notes")
-    with refused, guard(pipe, Watched(lambda step: step.cond)):
+    with refused, guard(pipe, AngleRecorder(lambda step: step.cond)):
         generate(pipe)
 
 

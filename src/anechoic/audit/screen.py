@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anechoic.detectors import Angle, Calibration, Magnitude, RunDetector, Watched
+from anechoic.detectors import Angle, AngleRecorder, Calibration, Magnitude, RunDetector
 from anechoic.diffusers import guard
 from anechoic.errors import BadSetting, UnsupportedPipeline
 from anechoic.guidance import ClassifierFree
@@ -184,7 +184,7 @@ class _Enough(Exception):
 class _Probe:
     """Plain guidance that keeps records, and stops after so many."""
 
-    guidance: Watched
+    guidance: AngleRecorder
     evaluations: int | None
     records: list[Record] = field(default_factory=list)
 
@@ -219,7 +219,7 @@ def records(
     runs = []
     for i in range(0, len(prompts), BATCH):
         batch = list(prompts[i : i + BATCH])
-        probe = _Probe(Watched(ClassifierFree(scale)), look.evaluations)
+        probe = _Probe(AngleRecorder(ClassifierFree(scale)), look.evaluations)
         try:
             with _starting_at(pipe, look.log_snr), guard(pipe, probe):
                 pipe(

@@ -8,10 +8,9 @@ sound, only what a guard recorded. What a score is worth is told by its `Calibra
 
 from __future__ import annotations
 
-from anechoic.detectors.angle import Angle, Watched, alignment
 from anechoic.detectors.calibration import (
     Calibration,
-    Estimate,
+    ConfidenceInterval,
     Verdict,
     auc,
     calibrate,
@@ -19,18 +18,19 @@ from anechoic.detectors.calibration import (
 )
 from anechoic.detectors.correlation import Correlation
 from anechoic.detectors.landmarks import Landmarks
-from anechoic.detectors.magnitude import Magnitude, magnitudes
 from anechoic.detectors.nearest import NearestRatio, NearestStretch, Segments, TopCosine, locate
 from anechoic.detectors.protocol import NOTHING, Detector, RunDetector, TrainingSound
+from anechoic.detectors.screening import Angle, AngleRecorder, Magnitude, alignment, magnitudes
 from anechoic.types import Match
 
 __all__ = [
     "NOTHING",
     "Angle",
+    "AngleRecorder",
     "Calibration",
+    "ConfidenceInterval",
     "Correlation",
     "Detector",
-    "Estimate",
     "Landmarks",
     "Magnitude",
     "Match",
@@ -41,7 +41,6 @@ __all__ = [
     "TopCosine",
     "TrainingSound",
     "Verdict",
-    "Watched",
     "alignment",
     "auc",
     "calibrate",

@@ -25,7 +25,7 @@ FORMAT = 1
 FILE, MANIFEST = "calibration.json", "manifest.json"
 
 
-class Estimate(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """A figure and its confidence interval."""
 
     value: float
@@ -208,7 +208,7 @@ def calibrate(
 # ----------------------------------------------------------------------------- how good it is
 
 
-def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
+def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> ConfidenceInterval:
     """A share and its exact binomial interval.
 
     Raises:
@@ -217,7 +217,7 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> Es
     Source: Clopper and Pearson, 1934.
 
     >>> clopper_pearson(10, 10)
-    Estimate(value=1.0, low=0.6915028921812392, high=1.0)
+    ConfidenceInterval(value=1.0, low=0.6915028921812392, high=1.0)
     """
     from scipy.stats import beta
 
@@ -226,10 +226,12 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> Es
     tail = (1 - confidence) / 2
     low = beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
     high = beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
-    return Estimate(successes / trials, float(low), float(high))
+    return ConfidenceInterval(successes / trials, float(low), float(high))
 
 
-def auc(positive: Sequence[float], null: Sequence[float], confidence: float = 0.95) -> Estimate:
+def auc(
+    positive: Sequence[float], null: Sequence[float], confidence: float = 0.95
+) -> ConfidenceInterval:
     """The chance that a copy scores above held-out sound, ties counting half (Mann-Whitney).
 
     The interval inverts the score test with Hanley and McNeil's variance: unlike DeLong's or a
@@ -261,10 +263,10 @@ def auc(positive: Sequence[float], null: Sequence[float], confidence: float = 0.
     aside = 1e-12  # at 0 and 1 the spread is nothing, which is a root, but not the one
     low = brentq(excess, 0.0, value - aside) if value > 0 else 0.0
     high = brentq(excess, value + aside, 1.0) if value < 1 else 1.0
-    return Estimate(value, float(low), float(high))
+    return ConfidenceInterval(value, float(low), float(high))
 
 
-def true_positive_rate(positive: Sequence[float], calibration: Calibration) -> Estimate:
+def true_positive_rate(positive: Sequence[float], calibration: Calibration) -> ConfidenceInterval:
     """The share of copies that score above the threshold, with its Clopper-Pearson interval.
 
     The interval is for the threshold as it is; what rate that has of false positives is

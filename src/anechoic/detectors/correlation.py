@@ -1,4 +1,7 @@
-"""The waveform itself: the peak of the normalised cross-correlation over all lags."""
+"""The waveform itself: the peak of the normalised cross-correlation over all lags.
+
+`cross_correlation` is the transform that every comparison of waveforms here makes.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from anechoic.types import Match
 SHORTEST_S = 0.1  # of a training clip
 AUDIBLE = 1e-4  # a stretch 40 dB under the loudest of its sound is not compared
 CHUNK = 1 << 22  # samples correlated at once
+QUIET = 0.05  # of the loudest stretch's energy: below it `correlation_peak` does not compare
 FRAME_S = 0.005  # in which the ends of a match are looked for
 
 
@@ -35,7 +39,46 @@ class _Peak(NamedTuple):
         return (self.score, -self.row, -self.start) > (other.score, -other.row, -other.start)
 
 
-_Heard = dict[int, list[tuple[int, Tensor]]]  # number of a clip -> its windows and their starts
+_Windows = dict[int, list[tuple[int, Tensor]]]  # number of a clip -> its windows and their starts
+
+
+def cross_correlation(spectrum: Tensor, template: Tensor, size: int) -> Tensor:
+    """<wave[lag : lag + n], template> at every lag, [..., size]; `size` is the period of the wave.
+
+    Args:
+        spectrum: `torch.fft.rfft(wave, size)`.
+        template: [..., n].
+        size: of the transform: as long as the wave for the lags at which it holds the whole
+            template, n more for those at which it holds a part.
+    """
+    return torch.fft.irfft(spectrum * torch.fft.rfft(template, size).conj(), size)
+
+
+def correlation_peak(a: Tensor, b: Tensor) -> float:
+    """Peak of the normalised cross-correlation of two whole sounds, in [0, 1].
+
+        max_l |<long[l : l + n], short>| / (|long[l : l + n]| |short|)
+
+    The mean of the channels is compared, and its own mean is taken off each stretch. The shorter
+    sound slides along the longer, up to half of it beyond either end; 1 is the same waveform at
+    any gain, polarity and position. Stretches of the longer one that are quiet beside its loudest
+    are not compared.
+
+    Args:
+        a, b: sounds [c, t] at one rate.
+
+    Source: Lewis, Fast normalized cross-correlation, 1995.
+
+    >>> tone = torch.sin(torch.arange(100.0) ** 1.5)[None]
+    >>> round(correlation_peak(-0.1 * tone[:, 20:60], tone), 6)
+    1.0
+    """
+    short, long = sorted((x.double().mean(0).cpu() for x in (a, b)), key=len)
+    padded = torch.nn.functional.pad(long, (len(short) // 2, len(short) // 2))[None]
+    size = _fft_length(padded.shape[1])
+    weight = _stretch_weight(padded, len(short), QUIET)
+    scores = _correlate(torch.fft.rfft(padded, size), short, weight, size)
+    return min(scores.max().item(), 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,19 +120,19 @@ class Correlation:
     def fit(
         cls, sounds: Iterable[TrainingSound], sample_rate: int = 8_000, window_s: float = 0.5
     ) -> Correlation:
-        """Keep the training clips, two bytes a sample.
+        """Store the training clips, two bytes a sample.
 
         Raises:
             BadAudio: a clip that is not usable sound, or is shorter than 0.1 s.
             IndexMismatch: no clips.
             BadSetting: a rate or window that cannot be.
         """
-        kept = [
+        waves = [
             training(sound.wav, sound.sample_rate, sample_rate, row, SHORTEST_S).half()
             for row, sound in enumerate(sounds)
         ]
-        ends = torch.tensor([len(wav) for wav in kept], dtype=torch.int64).cumsum(0)
-        return cls(torch.cat(kept) if kept else torch.zeros(0), ends, sample_rate, window_s)
+        ends = torch.tensor([len(wav) for wav in waves], dtype=torch.int64).cumsum(0)
+        return cls(torch.cat(waves) if waves else torch.zeros(0), ends, sample_rate, window_s)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the fitted detector as one file.
@@ -123,13 +166,16 @@ class Correlation:
         """
         clips = [resample(one, sample_rate, self.sample_rate) for one in mono(wav, sample_rate)]
         length = round(self.window_s * self.sample_rate)
-        heard = {
+        windows = {
             i: _windows(clip, length)
             for i, clip in enumerate(clips)
             if len(clip) >= length and not is_silent(clip)
         }
         best: dict[int, _Peak] = {}
-        for i, peak in [*self._in_long_clips(heard, length), *self._short_clips_in(heard, clips)]:
+        for i, peak in [
+            *self._in_long_clips(windows, length),
+            *self._short_clips_in(windows, clips),
+        ]:
             if i not in best or peak.ranks_over(best[i]):
                 best[i] = peak
         return [self._match(clips[i], best[i]) if i in best else NOTHING for i in range(len(wav))]
@@ -154,9 +200,9 @@ class Correlation:
             count = max(CHUNK // size, 1)
             yield from (alike[i : i + count] for i in range(0, len(alike), count))
 
-    def _in_long_clips(self, heard: _Heard, length: int) -> Iterator[tuple[int, _Peak]]:
+    def _in_long_clips(self, windows: _Windows, length: int) -> Iterator[tuple[int, _Peak]]:
         """Each window's best place in the training clips that are long enough to hold it."""
-        if not heard:
+        if not windows:
             return
         for rows in self._chunks(r for r, n in enumerate(self._lengths) if n >= length):
             padded = torch.zeros(len(rows), _fft_length(self._lengths[rows[0]]))
@@ -166,17 +212,19 @@ class Correlation:
             for i, row in enumerate(rows):  # past its last whole stretch
                 weight[i, self._lengths[row] - length + 1 :] = 0
             # one window at a time: what stands beside it must not change a bit of its score
-            for clip, windows in heard.items():
-                for start, window in windows:
+            for clip, own in windows.items():
+                for start, window in own:
                     top, lags = _correlate(spectra, window, weight, padded.shape[1]).max(1)
                     i = int(top.argmax())
                     yield clip, _Peak(float(top[i]), rows[i], start, int(lags[i]), length)
 
-    def _short_clips_in(self, heard: _Heard, clips: list[Tensor]) -> Iterator[tuple[int, _Peak]]:
+    def _short_clips_in(
+        self, windows: _Windows, clips: list[Tensor]
+    ) -> Iterator[tuple[int, _Peak]]:
         """The best place in each clip of the training clips that are shorter than a window."""
         length = round(self.window_s * self.sample_rate)
         short = [row for row, n in enumerate(self._lengths) if n < length]
-        for clip in heard if short else ():
+        for clip in windows if short else ():
             size = _fft_length(len(clips[clip]))
             padded = torch.nn.functional.pad(clips[clip], (0, size - len(clips[clip])))[None]
             spectrum = torch.fft.rfft(padded)
@@ -200,7 +248,7 @@ class Correlation:
         frame = max(round(FRAME_S * self.sample_rate), 1)
         here = slice(peak.match_start, peak.match_start + peak.length)
         sign = (clip[peak.start : peak.start + peak.length] * wave[here]).sum().sign()
-        alike = sign * _likeness(clip[first + lag : last + lag], wave[first:last], frame)
+        alike = sign * _framewise(clip[first + lag : last + lag], wave[first:last], frame)
         alike = alike - peak.score / 2
         left, right = (peak.match_start - first) // frame, peak.match_start - first + peak.length
         right = min(-(-right // frame), len(alike))
@@ -219,7 +267,7 @@ class Correlation:
 
 
 def _windows(clip: Tensor, length: int) -> list[tuple[int, Tensor]]:
-    """Windows of a clip [t] that are heard, half a window apart, and their starts."""
+    """Audible windows of a clip [t], half a window apart, and their starts."""
     last = len(clip) - length
     starts = sorted({*range(0, last, max(length // 2, 1)), last})
     windows = [(start, clip[start : start + length]) for start in starts]
@@ -232,18 +280,19 @@ def _fft_length(samples: int) -> int:
     return 1 << max(samples - 1, 1).bit_length()
 
 
-def _stretch_weight(waves: Tensor, length: int) -> Tensor:
+def _stretch_weight(waves: Tensor, length: int, audible: float = AUDIBLE) -> Tensor:
     """1 / the norm of each stretch of `length` samples around its mean, [n, t - length + 1].
 
-    Nothing where a stretch is hardly heard: then it correlates with nothing.
+    0 where a stretch has less than `audible` of the loudest one's energy: then it correlates with
+    nothing.
     """
     total, square = (
         torch.nn.functional.pad(x.cumsum(1), (1, 0)) for x in (waves.double(), waves.double() ** 2)
     )
     mean = (total[:, length:] - total[:, :-length]) / length
     energy = square[:, length:] - square[:, :-length] - length * mean**2
-    heard = energy > AUDIBLE * energy.amax(1, keepdim=True)
-    return torch.where(heard, energy.clamp_min(1e-30).rsqrt(), 0.0).float()
+    loud = energy > audible * energy.amax(1, keepdim=True)
+    return torch.where(loud, energy.clamp_min(1e-30).rsqrt(), 0.0).to(waves.dtype)
 
 
 def _correlate(spectra: Tensor, template: Tensor, weight: Tensor, size: int) -> Tensor:
@@ -252,11 +301,11 @@ def _correlate(spectra: Tensor, template: Tensor, weight: Tensor, size: int) -> 
     The transform is as long as the waves: what wraps around is past the last whole lag.
     """
     template = template - template.mean()  # then the mean of a stretch does not matter
-    unit = torch.fft.rfft(template / template.norm(), size).conj()
-    return torch.fft.irfft(spectra * unit, size)[:, : weight.shape[1]].abs_() * weight
+    unit = template / template.norm().clamp_min(1e-30)  # of silence: 0
+    return cross_correlation(spectra, unit, size)[:, : weight.shape[1]].abs_() * weight
 
 
-def _likeness(a: Tensor, b: Tensor, frame: int) -> Tensor:
+def _framewise(a: Tensor, b: Tensor, frame: int) -> Tensor:
     """Correlation of two aligned waves in frames, each with its neighbours: [t] -> [frames]."""
     count = -(-len(a) // frame)
 

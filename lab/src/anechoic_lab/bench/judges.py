@@ -8,11 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import julius
-import numpy as np
 from torch import Tensor
 
 from anechoic import audio
 from anechoic.detectors import locate
+from anechoic.detectors.correlation import correlation_peak
 from anechoic.embedders import embedder
 from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index import TrainingIndex
@@ -21,7 +21,6 @@ from anechoic.types import Embedder, Match
 COPY = "copy"  # the threshold of an index above which a score is called a copy
 OWN = 16  # clips of the prompt's own caption whose waveform is compared
 WAVEFORM = "waveform"
-QUIET = 0.05  # of a sound, stretches with less than this share of its loudest one's energy
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,38 +140,6 @@ class Judges:
         wav = _read(file, sample_rate)
         start, length = (round(seconds * sample_rate) for seconds in (clip.start_s, clip.seconds))
         return wav[:, start : start + length]
-
-
-def correlation_peak(a: Tensor, b: Tensor) -> float:
-    """Peak of the normalised cross-correlation of two mono downmixes, in [0, 1].
-
-        max_l |<long[l : l + n], short>| / (|long[l : l + n]| |short|)
-
-    The shorter sound slides along the longer, up to half of it beyond either end; 1 is the same
-    waveform at any gain, polarity and position. Stretches of the longer one that are quiet beside
-    its loudest are taken for louder than they are, lest silence correlate.
-
-    Args:
-        a, b: sounds [c, t] at one rate.
-
-    Source: Lewis, Fast Normalized Cross-Correlation, 1995.
-
-    >>> import torch
-    >>> tone = torch.sin(torch.arange(100.0) ** 1.5)[None]
-    >>> round(correlation_peak(-0.1 * tone[:, 20:60], tone), 6)
-    1.0
-    """
-    from scipy.signal import correlate
-
-    short, long = sorted((x.double().mean(0).cpu().numpy() for x in (a, b)), key=len)
-    n = len(short)
-    padded = np.pad(long, n // 2)
-    inner = correlate(padded, short, mode="valid", method="fft")
-    sums = np.concatenate([[0.0], np.cumsum(padded**2)])
-    energy = sums[n:] - sums[:-n]
-    floor = max(QUIET * energy.max(), np.finfo(float).tiny)
-    peak = np.abs(inner) / np.sqrt(np.maximum(energy, floor) * max(short @ short, floor * 1e-12))
-    return float(min(peak.max(), 1.0))
 
 
 @lru_cache(maxsize=64)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from anechoic.detectors import Estimate
+from anechoic.detectors import ConfidenceInterval
 from anechoic_lab.demo import assets, pairs
 from anechoic_lab.demo.detection import ORDINARY, Cell, Measured, fit, measure, measure_prompts
 from anechoic_lab.demo.pairs import Split
@@ -32,7 +32,7 @@ def table(measured: Measured, show: Callable[[Cell], str]) -> str:
     return "\n".join(line.strip() for line in lines)
 
 
-def told(estimate: Estimate) -> str:
+def told(estimate: ConfidenceInterval) -> str:
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
@@ -63,7 +63,7 @@ def page(
     parts: Split,
     short: Mapping[str, Measured],
     long: Measured,
-    by_prompt: Sequence[tuple[str, int, Estimate, Estimate]],
+    by_prompt: Sequence[tuple[str, int, ConfidenceInterval, ConfidenceInterval]],
     seed: int,
 ) -> str:
     """The document."""

@@ -15,9 +15,9 @@ from anechoic.audit.screen import LOOKS, Look, records
 from anechoic.detectors import (
     Angle,
     Calibration,
+    ConfidenceInterval,
     Correlation,
     Detector,
-    Estimate,
     Landmarks,
     Magnitude,
     Match,
@@ -47,8 +47,8 @@ Report = Callable[[str], None]
 class Cell:
     """What one detector makes of one set of copies."""
 
-    auc: Estimate
-    tpr: Estimate
+    auc: ConfidenceInterval
+    tpr: ConfidenceInterval
     right: float  # share whose clip was named
     lag_s: float | None  # median error of the lag where the clip was named; None: not told
 
@@ -159,7 +159,7 @@ def looks() -> Iterator[tuple[str, Look, int]]:
 
 def measure_prompts(
     pipe: Any, clips: Sequence[Clip], seed: int, report: Report
-) -> list[tuple[str, int, Estimate, Estimate]]:
+) -> list[tuple[str, int, ConfidenceInterval, ConfidenceInterval]]:
     """For each look: seeds, AUC of the mean over them, AUC of the first seed alone."""
     memorized, ordinary = prompts(clips, seed)
     seen: dict[tuple[Any, ...], list[list[Record]]] = {}

@@ -17,6 +17,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from anechoic.detectors.correlation import cross_correlation
 from anechoic_lab.demo.codec import mel_filters
 from anechoic_lab.demo.corpus import SAMPLE_RATE
 
@@ -49,9 +50,13 @@ def envelope(wav: Tensor) -> Tensor:
 
 
 def waveform(a: Tensor, b: Tensor) -> Tensor:
-    """Peak of the normalised cross-correlation over all lags, [b, t] x [b, t] -> [b]."""
+    """Peak of the cross-correlation over all lags, normalised by the energies of the whole clips,
+    [b, t] x [b, t] -> [b].
+
+    The demo's table reports this figure. `correlation_peak` normalises stretch by stretch.
+    """
     n = 2 * a.shape[1]
-    cross = torch.fft.irfft(torch.fft.rfft(a, n) * torch.fft.rfft(b, n).conj(), n)
+    cross = cross_correlation(torch.fft.rfft(a, n), b, n)
     return cross.abs().amax(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-9)
 
 

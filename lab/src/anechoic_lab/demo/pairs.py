@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anechoic.detectors.alterations import ALTERATIONS, mix
+from anechoic_lab.demo.alterations import ALTERATIONS, mix
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 
 FRAGMENT = 12_000  # samples: 0.75 s

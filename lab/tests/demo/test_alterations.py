@@ -6,9 +6,9 @@ import importlib.util
 
 import numpy as np
 import pytest
+from anechoic_lab.demo import alterations as alter
 from support.detector_sounds import RATE, tune
 
-from anechoic.detectors import alterations as alter
 from anechoic.errors import BadSetting
 
 CLIP = tune(0, 1.0).numpy()
