@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import re
 import shlex
 from importlib.metadata import entry_points
@@ -64,6 +65,52 @@ def test_the_readme_names_every_command_and_plug_in() -> None:
     for group in ("anechoic.guidance", "anechoic.embedders"):
         for point in entry_points(group=group):
             assert f"`{point.name}`" in README
+
+
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    headings = [
+        re.sub(r"[^\w\- ]", "", line.lower()) for line in re.findall(r"^#+ (.*)", text, re.M)
+    ]
+    return {heading.replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+NAMED = [page for page in PAGES if page.name not in ("CHANGELOG.md", "renames.md")]
+FOLDERS = "src|lab|tests|benchmarks|docs|examples"
+
+
+def resolve(dotted: str) -> bool:
+    """Whether a dotted name is a module, an object in one, or a group of entry points."""
+    if entry_points(group=dotted):
+        return True
+    try:
+        return bool(pkgutil.resolve_name(dotted))
+    except (ImportError, AttributeError):
+        return False
+
+
+@pytest.mark.parametrize("page", NAMED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_names_exists(page: Path) -> None:
+    text = page.read_text()
+    for path in re.findall(rf"(?<![\w/.-])((?:{FOLDERS})/[\w./-]*\w)", text):
+        assert (ROOT / path).exists(), path
+    for dotted in set(re.findall(r"`(anechoic(?:_lab)?(?:\.\w+)+)", text)):
+        assert resolve(dotted), dotted
 
 
 @pytest.mark.parametrize("name", anechoic.__all__)

@@ -2,7 +2,7 @@
 
 docs/pipelines.md shows the outcome. This writes its tables again:
 
-    PYTHONPATH=tests python tests/diffusers/test_table.py
+    PYTHONPATH=tests python tests/diffusers/test_methods.py
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def pipelines() -> str:
 def page(text: str) -> str:
     """The page with its tables as they are today."""
     for name, made in (("pipelines", pipelines()), ("methods", table())):
-        start, end = f"<!-- {name}: made by tests/diffusers/test_table.py -->", f"<!-- /{name} -->"
+        start, end = f"<!-- {name}: by tests/diffusers/test_methods.py -->", f"<!-- /{name} -->"
         before, rest = text.split(start)
         text = f"{before}{start}\n\n{made}\n\n{end}{rest.split(end)[1]}"
     return text
@@ -197,7 +197,7 @@ def page(text: str) -> str:
 
 def test_the_page_shows_what_runs() -> None:
     written = PAGE.read_text()
-    assert page(written) == written, "run: PYTHONPATH=tests python tests/diffusers/test_table.py"
+    assert page(written) == written, "run: PYTHONPATH=tests python tests/diffusers/test_methods.py"
 
 
 if __name__ == "__main__":
