@@ -67,6 +67,7 @@ def test_the_readme_names_every_command_and_plug_in() -> None:
             assert f"`{point.name}`" in README
 
 
+RENAMES = ROOT / "docs/renames.md"
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 
 
@@ -90,7 +91,7 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-NAMED = [page for page in PAGES if page.name not in ("CHANGELOG.md", "renames.md")]
+NAMED = [page for page in PAGES if page != RENAMES and page.name != "CHANGELOG.md"]
 FOLDERS = "src|lab|tests|benchmarks|docs|examples"
 
 
@@ -111,6 +112,12 @@ def test_what_a_page_names_exists(page: Path) -> None:
         assert (ROOT / path).exists(), path
     for dotted in set(re.findall(r"`(anechoic(?:_lab)?(?:\.\w+)+)", text)):
         assert resolve(dotted), dotted
+
+
+def test_a_new_name_in_the_table_of_renames_exists() -> None:
+    rows = re.findall(r"^\| `anechoic[\w.]*` \| `(anechoic[\w.]*)`", RENAMES.read_text(), re.M)
+    assert len(rows) > 50
+    assert [name for name in rows if not resolve(name)] == []
 
 
 @pytest.mark.parametrize("name", anechoic.__all__)
