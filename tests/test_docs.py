@@ -17,16 +17,20 @@ import anechoic
 from anechoic import audio, cli, errors
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+RENAMES = ROOT / "docs/renames.md"
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+NAMED = [page for page in PAGES if page != RENAMES and page.name != "CHANGELOG.md"]
 RATE = 16_000
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+def blocks(language: str, page: Path = README) -> list[str]:
+    found = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+    return [block.replace("\\\n", " ") for block in found]
 
 
 def commands() -> list[list[str]]:
-    lines = "".join(blocks("sh")).splitlines()
+    lines = "".join(block for page in PAGES for block in blocks("sh", page)).splitlines()
     found = [shlex.split(line, comments=True) for line in lines]
     return [words[1:] for words in found if words[:1] == ["anechoic"]]
 
@@ -50,25 +54,35 @@ def test_an_example_of_the_readme_runs(clips: None, number: int) -> None:
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_a_command_of_the_readme_is_understood(words: list[str]) -> None:
+def test_a_command_of_the_docs_is_understood(words: list[str]) -> None:
     command, rest = typer.main.get_command(cli.application()), list(words)
     while rest and rest[0] in getattr(command, "commands", {}):
         command = command.commands[rest.pop(0)]
     command.make_context(" ".join(words), rest)  # an unknown option or a missing one raises
 
 
+IMPORTS = [
+    statement
+    for page in PAGES
+    for block in blocks("python", page)
+    for statement in re.findall(r"^(?:from|import) anechoic.*", block, re.M)
+]
+
+
+@pytest.mark.parametrize("statement", sorted(set(IMPORTS)))
+def test_an_import_of_the_docs_works(statement: str) -> None:
+    exec(statement, {})
+
+
 def test_the_readme_names_every_command_and_plug_in() -> None:
     added = [point.name for point in entry_points(group=cli.GROUP)]
+    text = README.read_text()
     assert {"demo", "bench", "basin"} <= set(added)
     for name in (*cli.COMMANDS, *added):
-        assert f"anechoic {name}" in README
+        assert f"anechoic {name}" in text
     for group in ("anechoic.guidance", "anechoic.embedders"):
         for point in entry_points(group=group):
-            assert f"`{point.name}`" in README
-
-
-RENAMES = ROOT / "docs/renames.md"
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+            assert f"`{point.name}`" in text
 
 
 def anchors(page: Path) -> set[str]:
@@ -91,7 +105,6 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-NAMED = [page for page in PAGES if page != RENAMES and page.name != "CHANGELOG.md"]
 FOLDERS = "src|lab|tests|benchmarks|docs|examples"
 
 
