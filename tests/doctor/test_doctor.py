@@ -145,7 +145,7 @@ PROBLEMS: dict[str, tuple[Callable[[], object], tuple[str, ...], str]] = {
     ),
     "an index of another model": (
         of_another_model, INDEX,
-        "index: index 'i' holds the training clips of model '0000000000000000', but this one is",
+        "index: index 'i' holds the training clips of model '0000000000000000', but this model",
     ),
     "another embedder": (
         lambda: None, (*INDEX, "--embedder", "magmel:seconds=2.0"),

@@ -208,7 +208,7 @@ def test_a_row_of_the_bench_is_what_the_judges_say(subject: ImagesSubject) -> No
     asked = subject.prompts(SCENARIO, "report")[:2]
     rows = subject.generate(SCENARIO, asked, 0, Method("none", "unguarded"), 5)
     captions = [p.caption for p in asked]
-    told = subject.judge(captions, subject.make(captions, 0, steps=5).images)
+    told = subject.judge(captions, subject.make(captions, 0, steps=5).samples)
     assert [row.scores["grey"] for row in rows] == pytest.approx(told["grey"].tolist())
     assert [row.evaluations for row in rows] == [10, 10]
     assert len(rows[0].quality) == len(subject.reference(SCENARIO)[0])
@@ -244,7 +244,7 @@ def test_training_is_reproducible() -> None:
 def test_what_is_built_generates_and_is_not_replaced(tmp_path: Path) -> None:
     folder.build(tmp_path / "a", TINY, lambda *told: None)
     assert json.loads((tmp_path / "a" / folder.ABOUT).read_text())["recipe"]["steps"] == 2
-    assert open_images(tmp_path / "a").make(["cat"], 0, steps=2).images.isfinite().all()
+    assert open_images(tmp_path / "a").make(["cat"], 0, steps=2).samples.isfinite().all()
     with pytest.raises(OutputExists):
         folder.build(tmp_path / "a", TINY, lambda *told: None)
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from anechoic.diffusers import fingerprint, guard
-from anechoic.diffusers.pipelines import adapter_for, call_arguments, sound_seconds, waveforms
-from anechoic.errors import BadSetting, IndexMismatch
+from anechoic.diffusers import fingerprint
+from anechoic.diffusers.generate import generate
+from anechoic.diffusers.pipelines import (
+    adapter_for,
+    call_arguments,
+    sound_seconds,
+    weights_sha256,
+)
+from anechoic.engine.model import require_own_index
+from anechoic.errors import BadSetting
 from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
 
@@ -59,27 +62,12 @@ class Pipeline:
         Raises:
             IndexMismatch: it is another's.
         """
-        if index.model and index.model != (own := fingerprint(self.pipe)):
-            raise IndexMismatch(
-                f"index '{index.name}' holds the training clips of model '{index.model}', but this "
-                f"one is '{own}': a verdict by the wrong clips says nothing; use this model's own "
-                "index"
-            )
+        require_own_index(index, partial(fingerprint, self.pipe))
 
     @cached_property
     def weights(self) -> str:
         """A hash of the weights of all parts, and of the tokenizer's words."""
-        digest = hashlib.sha256()
-        for name, part in sorted(self.pipe.components.items()):
-            digest.update(f"{name} {type(part).__name__}".encode())
-            if isinstance(part, nn.Module):
-                for key, value in sorted(part.state_dict().items()):
-                    digest.update(f"{key} {value.dtype} {list(value.shape)}".encode())
-                    raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-                    digest.update(raw.numpy().tobytes())
-            elif hasattr(part, "get_vocab"):
-                digest.update(json.dumps(part.get_vocab(), sort_keys=True).encode())
-        return digest.hexdigest()
+        return weights_sha256(self.pipe)
 
     @property
     def _dtype(self) -> str:
@@ -116,16 +104,8 @@ class Pipeline:
         """One sound [c, t], and its sample rate in Hz."""
         scale = self.scale if guidance is None else ANY_SCALE
         arguments = call_arguments(self.pipe, scale, self.steps, self.seconds)
-        # on the CPU, whose noise is the same for every device
-        arguments["generator"] = torch.Generator().manual_seed(seed)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding
-            if guidance is None:
-                made = self.pipe(prompt, **arguments)
-            else:
-                with guard(self.pipe, guidance):
-                    made = self.pipe(prompt, **arguments)
-        return waveforms(made)[0].float().cpu(), adapter_for(self.pipe).sample_rate
+        made = generate(self.pipe, prompt, seed, arguments, guidance).samples[0]
+        return made, adapter_for(self.pipe).sample_rate
 
 
 @dataclass(frozen=True, eq=False)

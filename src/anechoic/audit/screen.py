@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from anechoic.detectors import Angle, AngleRecorder, Calibration, Magnitude, RunDetector
-from anechoic.diffusers import guard
+from anechoic.diffusers.generate import generate
 from anechoic.errors import BadSetting, UnsupportedPipeline
 from anechoic.guidance import ClassifierFree
 from anechoic.guidance.step import Guided, Record, Step
@@ -215,20 +215,16 @@ def records(
     done: Callable[[], None] = lambda: None,
 ) -> list[list[Record]]:
     """What a look at prompts records, for `look.detector` or another to judge, a run a batch."""
-    arguments = {} if steps is None else {"num_inference_steps": steps}
+    arguments: dict[str, Any] = {"guidance_scale": scale, "output_type": "latent"}
+    if steps is not None:
+        arguments["num_inference_steps"] = steps
     runs = []
     for i in range(0, len(prompts), BATCH):
         batch = list(prompts[i : i + BATCH])
         probe = _Probe(AngleRecorder(ClassifierFree(scale)), look.evaluations)
         try:
-            with _starting_at(pipe, look.log_snr), guard(pipe, probe):
-                pipe(
-                    batch,
-                    guidance_scale=scale,
-                    generator=[torch.Generator().manual_seed(seed) for _ in batch],
-                    output_type="latent",
-                    **arguments,
-                )
+            with _starting_at(pipe, look.log_snr):
+                generate(pipe, batch, seed, arguments, probe)
         except _Enough:
             pass
         runs.append(probe.records)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from anechoic.cli.index import (
     print_table,
     progress_bar,
 )
-from anechoic.errors import BadSetting, IndexMismatch, OutputExists
+from anechoic.errors import BadSetting, OutputExists
 from anechoic.models import KnownModel, find
 
 if TYPE_CHECKING:
@@ -239,14 +238,11 @@ def _check(pipe: Any, seconds: float | None, store: TrainingIndex | None) -> int
     """
     from anechoic.diffusers import fingerprint
     from anechoic.diffusers.pipelines import adapter_for, sound_seconds
+    from anechoic.engine.model import require_own_index
 
     sound_seconds(pipe, seconds)
     # the guard looks after its own index; here it is for the verdict, under whatever guard
-    if store and store.model and store.model != (own := fingerprint(pipe)):
-        raise IndexMismatch(
-            f"index '{store.name}' holds the training clips of model '{store.model}', but this one "
-            f"is '{own}': a verdict by the wrong clips says nothing; use this model's own index"
-        )
+    require_own_index(store, partial(fingerprint, pipe))
     return adapter_for(pipe).sample_rate
 
 
@@ -257,19 +253,13 @@ def _sounds(
     pipe: Any, method: Guidance, prompts: Sequence[str], seed: int, arguments: Mapping[str, Any]
 ) -> Iterator[tuple[Tensor, list[Record]]]:
     """The sound [c, t] of each prompt, and what the guard recorded along the way."""
-    import torch
+    from anechoic.diffusers.generate import generate as generate_one
 
-    from anechoic.diffusers import guard
-    from anechoic.diffusers.pipelines import waveforms
-
-    with guard(pipe, method) as trace, warnings.catch_warnings(), progress_bar() as bar:
-        warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding, at each start
+    with progress_bar() as bar:
         _draw_steps(pipe, bar, len(prompts))
         for prompt in prompts:
-            # on the CPU, whose noise is the same for every device
-            generator = torch.Generator().manual_seed(seed)
-            made = pipe(prompt, generator=generator, **arguments)
-            yield waveforms(made)[0].float().cpu(), trace.records
+            one = generate_one(pipe, prompt, seed, arguments, method)
+            yield one.samples[0], one.records
 
 
 def _draw_steps(pipe: Any, bar: Progress, runs: int) -> None:

@@ -59,19 +59,25 @@ class Connection:
                 setattr(self.pipe, name, partial(self._called, name, methods, begin))
                 self._wrapped.append(name)
 
-    def surround(self, before: Callable[..., Any], after: Callable[..., Any]) -> None:
-        """Call `before` and `after` around each evaluation of the network, as forward hooks."""
+    def surround(
+        self, pre_forward: Callable[..., Any], post_forward: Callable[..., Any] | None = None
+    ) -> None:
+        """Call these before and after each evaluation of the network, as forward hooks."""
         compiled = self.network._compiled_call_impl
         if compiled is None:
-            self._handles += [
-                self.network.register_forward_pre_hook(before, with_kwargs=True),
-                self.network.register_forward_hook(after, with_kwargs=True),
-            ]
+            add = self.network.register_forward_pre_hook
+            self._handles.append(add(pre_forward, with_kwargs=True))
+            if post_forward is not None:
+                handle = self.network.register_forward_hook(post_forward, with_kwargs=True)
+                self._handles.append(handle)
             return
 
         def call(*args: Any, **kwargs: Any) -> Any:  # hooks would be compiled into the network
-            args, kwargs = before(self.network, args, kwargs) or (args, kwargs)
-            return after(self.network, args, kwargs, compiled(*args, **kwargs))
+            args, kwargs = pre_forward(self.network, args, kwargs) or (args, kwargs)
+            output = compiled(*args, **kwargs)
+            if post_forward is None:
+                return output
+            return post_forward(self.network, args, kwargs, output)
 
         self._compiled = compiled
         self.network._compiled_call_impl = call

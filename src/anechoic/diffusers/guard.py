@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -20,7 +21,8 @@ from anechoic.diffusers.connection import Connection, changeable
 from anechoic.diffusers.hooks import Hooks
 from anechoic.diffusers.pipelines import adapter_for, fingerprint
 from anechoic.diffusers.schedules import check_scheduler
-from anechoic.errors import GuardError, IndexMismatch, UnsupportedPipeline
+from anechoic.engine.model import require_own_index
+from anechoic.errors import GuardError, UnsupportedPipeline
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.step import Record
 
@@ -78,7 +80,7 @@ def guard(pipe: Any, guidance: Guidance) -> Iterator[Trace]:
     """
     connection = adapter_for(pipe)
     check_scheduler(pipe.scheduler)
-    _check_model(pipe, guidance)
+    require_own_index(getattr(guidance, "index", None), partial(fingerprint, pipe))
     _check_embedders(connection, guidance)
     network = connection.network
     if network in _guarded:
@@ -124,16 +126,6 @@ def _frozen(pipe: Any) -> Iterator[None]:
     finally:
         for module, name in found:  # by name: offloading puts other tensors in their place
             getattr(module, name).requires_grad_(True)
-
-
-def _check_model(pipe: Any, guidance: Guidance) -> None:
-    model = getattr(getattr(guidance, "index", None), "model", None)
-    if model and model != fingerprint(pipe):
-        raise IndexMismatch(
-            f"the index holds the training clips of model '{model}', but this pipeline's weights "
-            f"are '{fingerprint(pipe)}': it would keep away from the wrong clips; use this model's "
-            "own index"
-        )
 
 
 def _check_embedders(connection: Connection, guidance: Any) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import inspect
 import time
-import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 
-from anechoic.diffusers.guard import guard
+from anechoic.diffusers.generate import generate
 from anechoic.diffusers.pipelines import adapter_for, call_arguments
 from anechoic.guidance.base import Guidance
 
@@ -63,13 +61,10 @@ def measure_pace(
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(pipe.device)
     arguments = call_arguments(pipe, ANY_SCALE, STEPS, seconds)
-    generator = torch.Generator().manual_seed(0)
     start = _now(pipe)
     try:
-        with warnings.catch_warnings(), guard(pipe, guidance) if guidance else nullcontext():
-            warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding
-            pipe(prompt, generator=generator, **arguments)
-            end = _now(pipe)
+        generate(pipe, prompt, 0, arguments, guidance)
+        end = _now(pipe)
     finally:
         handle.remove()
     # a pipeline may call its network twice an evaluation, a scheduler may evaluate twice a step

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anechoic.diffusers.adapters import ADAPTERS
 from anechoic.diffusers.connection import Connection
@@ -19,6 +20,7 @@ __all__ = [
     "fingerprint",
     "sound_seconds",
     "waveforms",
+    "weights_sha256",
 ]
 
 REFUSED = {  # pipelines that one would expect here, and why they are not
@@ -89,8 +91,8 @@ def sound_seconds(pipe: Any, seconds: float | None = None) -> float:
 
 
 def waveforms(made: Any) -> Tensor:
-    """The sound [b, c, t] of a pipeline's output, called with output_type "pt"."""
-    audios = made.audios
+    """The sound [b, c, t] of a pipeline's output, or its images, called with output_type "pt"."""
+    audios = made.audios if hasattr(made, "audios") else made.images
     return audios[:, None] if audios.dim() == 2 else audios
 
 
@@ -115,3 +117,18 @@ def fingerprint(pipe: Any) -> str:
         signs = torch.signbit(value.flatten()[:1024]).cpu().numpy()
         digest.update(f"{name}{tuple(value.shape)}".encode() + signs.tobytes())
     return digest.hexdigest()[:16]
+
+
+def weights_sha256(pipe: Any) -> str:
+    """A hash of the weights of all parts, and of the tokenizer's words."""
+    digest = hashlib.sha256()
+    for name, part in sorted(pipe.components.items()):
+        digest.update(f"{name} {type(part).__name__}".encode())
+        if isinstance(part, nn.Module):
+            for key, value in sorted(part.state_dict().items()):
+                digest.update(f"{key} {value.dtype} {list(value.shape)}".encode())
+                raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+                digest.update(raw.numpy().tobytes())
+        elif hasattr(part, "get_vocab"):
+            digest.update(json.dumps(part.get_vocab(), sort_keys=True).encode())
+    return digest.hexdigest()

@@ -22,6 +22,7 @@ from anechoic.diffusers.schedules import check_scheduler
 from anechoic.doctor.memory import binary, estimate, reach_of, require_enough
 from anechoic.doctor.record import Examination, Wanted
 from anechoic.embedders import embedder as make_embedder
+from anechoic.engine.model import require_own_index
 from anechoic.errors import BadSetting, IndexMismatch, UnsupportedPipeline
 from anechoic.guidance import ClassifierFree
 from anechoic.guidance.base import Guidance
@@ -156,11 +157,7 @@ def _index(index: TrainingIndex, blueprint: Blueprint | None) -> str:
     own = blueprint and fingerprint_of_files(blueprint)
     if own is None:
         return f"{told}, of model '{index.model}', which cannot be compared without the weights"
-    if own != index.model:
-        raise IndexMismatch(
-            f"index '{index.name}' holds the training clips of model '{index.model}', but this one "
-            f"is '{own}': it would keep away from the wrong clips; use this model's own index"
-        )
+    require_own_index(index, lambda: own)
     return f"{told}, this model's own"
 
 

@@ -7,19 +7,17 @@ there on. Where similarity falls as that step moves on, the basin ends.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-
 from anechoic import audio
-from anechoic.diffusers import fingerprint, guard
+from anechoic.diffusers import fingerprint
+from anechoic.diffusers.generate import generate as generate_samples
 from anechoic.diffusers.loading import load_pipeline
-from anechoic.diffusers.pipelines import adapter_for, call_arguments, waveforms
-from anechoic.errors import BadSetting, IndexMismatch
+from anechoic.diffusers.pipelines import adapter_for, call_arguments
+from anechoic.engine.model import require_own_index
+from anechoic.errors import BadSetting
 from anechoic.guidance import ClassifierFree, Progress, TransitionPoint
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.step import Record
@@ -271,34 +269,19 @@ def open_scene(
     pipe = load_pipeline(model, device, dtype)
     pipe.set_progress_bar_config(disable=True)
     store, own = descriptor.index, fingerprint(pipe)
-    if store.model and store.model != own:
-        raise IndexMismatch(
-            f"index '{store.name}' holds the training clips of model '{store.model}', but this one "
-            f"is '{own}': similarity to the wrong clips says nothing; use this model's own index"
-        )
+    require_own_index(store, lambda: own)
     arguments = call_arguments(pipe, ANY_SCALE, steps, seconds)
     sample_rate = adapter_for(pipe).sample_rate
     judge = Judge(descriptor.embedder.name, f"nearest of {descriptor.about}",
                   store.thresholds.get(COPY))  # fmt: skip
 
     def generate(captions: Sequence[str], seed: int, guidance: Guidance) -> Heard:
-        with guard(pipe, guidance) as trace:
-            wavs = _call(pipe, captions, seed, arguments)
-        for wav, caption in zip(wavs, captions, strict=True):
+        made = generate_samples(pipe, captions, seed, arguments, guidance)
+        for wav, caption in zip(made.samples, captions, strict=True):
             audio.require_sound(wav, f"what was generated for '{caption}'")
-        scores = [{judge.name: descriptor.nearest(wav, sample_rate).score} for wav in wavs]
-        return Heard(scores, trace.records)
+        scores = [{judge.name: descriptor.nearest(wav, sample_rate).score} for wav in made.samples]
+        return Heard(scores, made.records)
 
     length = "the model's longest" if seconds is None else f"{seconds:g} s"
     about = {"model": f"{model} ({own}), {dtype} on {pipe.device.type}, {length}"}
     return Scene(generate, [judge], prompts, scale, batch, about)
-
-
-def _call(pipe: Any, captions: Sequence[str], seed: int, arguments: Mapping[str, Any]) -> Tensor:
-    """Sound [b, c, t] on the CPU; what stands beside a clip in the batch does not change it."""
-    # on the CPU, whose noise is the same for every device
-    generators = [torch.Generator().manual_seed(seed) for _ in captions]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding, at each start
-        made = pipe(list(captions), generator=generators, **arguments)
-    return waveforms(made).float().cpu()

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from anechoic import audio
 from anechoic.audit.prompts import PromptFile
-from anechoic.diffusers import fingerprint, guard
+from anechoic.diffusers import fingerprint
+from anechoic.diffusers.generate import Generation, generate
 from anechoic.diffusers.loading import load_pipeline
-from anechoic.diffusers.pipelines import adapter_for, call_arguments, waveforms
+from anechoic.diffusers.pipelines import adapter_for, call_arguments, weights_sha256
 from anechoic.embedders import embedder
-from anechoic.errors import BadAudio, IndexMismatch, UnknownEmbedder
+from anechoic.engine.model import require_own_index
+from anechoic.errors import BadAudio, UnknownEmbedder
 from anechoic.guidance import registry
 from anechoic.guidance.base import Guidance
 from anechoic.metrics import leave_one_out
@@ -171,7 +171,7 @@ class PipelineSubject:
         captions = [prompt.caption for prompt in prompts]
         made = self._make(captions, seed, self.guidance(scenario, method), steps)
         with torch.no_grad():
-            return list(self._judged(prompts, seed, *made))
+            return list(self._judged(prompts, seed, made))
 
     @torch.no_grad()
     def reference(self, scenario: str) -> Sequence[Sequence[float]]:
@@ -195,52 +195,22 @@ class PipelineSubject:
 
     def _make(
         self, captions: list[str], seed: int, guidance: Guidance | None, steps: int | None
-    ) -> tuple[Tensor, float, float]:
-        """Sound [b, c, t] on the CPU, and seconds and passes through the network a clip.
-
-        Every sample has a generator of its own, so that it does not matter what stands beside it.
-        """
+    ) -> Generation:
         if not self._warm:  # the first call of a process also loads kernels
             self._warm = True
-            self._call(captions[:1], seed, WARM_UP_STEPS)
-        if guidance is None:
-            rows = 0
+            generate(self.pipe, captions[:1], seed, self._arguments(WARM_UP_STEPS))
+        return generate(self.pipe, captions, seed, self._arguments(steps), guidance)
 
-            connection = adapter_for(self.pipe)
-
-            def count(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                nonlocal rows
-                rows += len(connection.arguments(args, kwargs)[connection.adapter.x])
-
-            handle = connection.network.register_forward_pre_hook(count, with_kwargs=True)
-            try:
-                wav, seconds = self._call(captions, seed, steps)
-            finally:
-                handle.remove()
-            return wav, seconds, rows / len(captions)
-        with guard(self.pipe, guidance) as trace:
-            wav, seconds = self._call(captions, seed, steps)
-        return wav, seconds, sum(record.passes for record in trace.records)
-
-    def _call(self, captions: list[str], seed: int, steps: int | None) -> tuple[Tensor, float]:
-        arguments = call_arguments(self.pipe, self.scale, steps, self.seconds)
-        generators = [torch.Generator().manual_seed(seed) for _ in captions]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding
-            start = time.perf_counter()
-            made = self.pipe(captions, generator=generators, **arguments)
-            wav = waveforms(made).float().cpu()  # waits for the device
-        return wav, (time.perf_counter() - start) / len(captions)
+    def _arguments(self, steps: int | None) -> dict[str, Any]:
+        return call_arguments(self.pipe, self.scale, steps, self.seconds)
 
     def _judged(
         self,
         prompts: Sequence[BenchPrompt],
         seed: int,
-        wavs: Tensor,
-        seconds: float,
-        evaluations: float,
+        made: Generation,
     ) -> Iterator[SampleScore]:
-        wavs = wavs.to(self.pipe.device)  # where the judges are quick
+        wavs = made.samples.to(self.pipe.device)  # where the judges are quick
         kept = self._adherence([prompt.caption for prompt in prompts], wavs)
         for prompt, wav, adherence in zip(prompts, wavs, kept, strict=True):
             audio.require_sound(wav, f"what was generated for '{prompt.caption}'")
@@ -252,8 +222,8 @@ class PipelineSubject:
                 seed=seed,
                 similarity=similarity,
                 copied=similarity >= self.judges.threshold,
-                seconds=seconds,
-                evaluations=evaluations,
+                seconds=made.seconds,
+                evaluations=made.passes,
                 adherence=adherence,
                 scores=scores,
                 quality=self._embed(wav, self.sample_rate),
@@ -272,16 +242,7 @@ class PipelineSubject:
 
     @cached_property
     def _weights(self) -> str:
-        digest = hashlib.sha256()
-        for name, part in sorted(self.pipe.components.items()):
-            digest.update(f"{name} {type(part).__name__}".encode())
-            if isinstance(part, nn.Module):
-                for key, value in sorted(part.state_dict().items()):
-                    digest.update(f"{key} {value.dtype} {list(value.shape)}".encode())
-                    digest.update(_bytes(value))
-            elif hasattr(part, "get_vocab"):
-                digest.update(json.dumps(part.get_vocab(), sort_keys=True).encode())
-        return digest.hexdigest()
+        return weights_sha256(self.pipe)
 
     @cached_property
     def _reference_files(self) -> list[Path]:
@@ -310,19 +271,9 @@ class PipelineSubject:
 def _require_own(judges: Judges, pipe: Any) -> None:
     """Refuse an index of another model's training set."""
     for judge in (judges.guide, *judges.others.values()):
-        if judge.index.model and judge.index.model != (own := fingerprint(pipe)):
-            raise IndexMismatch(
-                f"index '{judge.index.name}' holds the training clips of model "
-                f"'{judge.index.model}', but this one is '{own}': a verdict by the wrong clips "
-                "says nothing; use this model's own index"
-            )
+        require_own_index(judge.index, partial(fingerprint, pipe))
 
 
 def _called(embedder: Embedder) -> str:
     revision = getattr(embedder, "revision", None)
     return f"{embedder.name} at {revision}" if revision else embedder.name
-
-
-def _bytes(value: Tensor) -> bytes:
-    """A tensor's own bytes, in any number format."""
-    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

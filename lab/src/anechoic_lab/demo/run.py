@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from anechoic.diffusers import Trace, guard
+from anechoic.diffusers import Trace
+from anechoic.diffusers.generate import generate as generate_samples
+from anechoic.diffusers.pipelines import call_arguments
 from anechoic.embedders import embedder
 from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
@@ -50,32 +51,16 @@ def generate(
 
     Each sample has its own generator, so it does not matter what stands beside it in the batch.
     """
-    # torchsde warns of times that differ by float rounding at both ends of the schedule
-    warnings.filterwarnings("ignore", category=UserWarning, module="torchsde")
+    arguments = call_arguments(pipe, scale, steps)
     wavs, traces, rows = [], [], 0
-
-    def count(network: nn.Module, args: tuple[Any, ...]) -> None:
-        nonlocal rows
-        rows += len(args[0])
-
     start = time.perf_counter()
     for first in range(0, len(prompts), BATCH):
         batch = list(prompts[first : first + BATCH])
-        arguments = {
-            "num_inference_steps": steps,
-            "guidance_scale": scale,
-            "generator": [torch.Generator().manual_seed(seed) for _ in batch],
-        }
-        if guidance is None:
-            handle = pipe.transformer.register_forward_pre_hook(count)
-            made = pipe(batch, **arguments).audios
-            handle.remove()
-        else:
-            with guard(pipe, guidance) as trace:
-                made = pipe(batch, **arguments).audios
-            traces.append(trace)
-            rows += sum(round(record.passes * len(batch)) for record in trace.records)
-        wavs.append(made[:, 0])
+        made = generate_samples(pipe, batch, seed, arguments, guidance)
+        if guidance is not None:
+            traces.append(made.trace)
+        rows += round(made.passes * len(batch))
+        wavs.append(made.samples[:, 0])
     seconds = (time.perf_counter() - start) / len(prompts)
     return Made(torch.cat(wavs), traces, seconds, rows / len(prompts))
 

@@ -29,12 +29,11 @@ def open_scene(subject: ImagesSubject, split: str = "report", each: int = 6) -> 
 
     def judged(captions: Sequence[str], seed: int, guidance: Guidance) -> Heard:
         made = subject.make(captions, seed, guidance)
-        told = subject.judge(captions, made.images)
+        told = subject.judge(captions, made.samples)
         scores = [
             {name: told[name][i].item() for name in ("grey", "ssim")} for i in range(len(captions))
         ]
-        assert made.trace is not None
-        return Heard(scores, made.trace.records)
+        return Heard(scores, made.records)
 
     about = subject.about()
     judges = [

@@ -33,7 +33,7 @@ def evaluate(
     memorized = torch.tensor([prompt.group == MEMORIZED for prompt in asked])
     columns = []
     for done, seed in enumerate(seeds, 1):
-        told = subject.judge(captions, subject.make(captions, seed).images)
+        told = subject.judge(captions, subject.make(captions, seed).samples)
         columns.append(torch.stack([told["copied"].float(), told["kept"]]))
         report(done, len(seeds))
     copied, kept = torch.stack(columns, 2)  # [prompts, seeds] each

@@ -39,7 +39,7 @@ def contact_sheet(
     rows = {"training image": subject.views[own], "through the codec": subject.copies[own]}
     for done, method in enumerate(plan.methods, 1):
         made = subject.make(captions, seed, subject.guidance(SCENARIO, method), plan.steps)
-        rows[method.label] = made.images
+        rows[method.label] = made.samples
         if progress is not None:
             progress(done, len(plan.methods))
     _draw(path, rows, captions)

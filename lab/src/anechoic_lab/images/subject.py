@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from anechoic.diffusers import Trace, guard
+from anechoic.diffusers.generate import Generation, generate
+from anechoic.diffusers.pipelines import call_arguments
 from anechoic.errors import BadSetting
 from anechoic.guidance import registry
 from anechoic.guidance.base import Guidance
@@ -48,16 +46,6 @@ def open_images(
     return ImagesSubject(
         Path(folder) if folder else folders.SHIPPED, float(scale), TinyImage(guide)
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Made:
-    """What one guard made of some prompts under one seed."""
-
-    images: Tensor  # [n, 3, 32, 32] in [0, 1]
-    trace: Trace | None  # None: the plain pipeline
-    seconds: float  # for each image
-    passes: float  # of each image through the network
 
 
 class ImagesSubject:
@@ -153,24 +141,10 @@ class ImagesSubject:
         seed: int,
         guidance: Guidance | None = None,
         steps: int | None = None,
-    ) -> Made:
+    ) -> Generation:
         """One image for each caption, all under the same seed."""
-        arguments: dict[str, Any] = {
-            "num_inference_steps": steps or STEPS,
-            "guidance_scale": self.scale,
-            "generator": [torch.Generator().manual_seed(seed) for _ in captions],
-            "output_type": "pt",
-        }
-        started = time.perf_counter()
-        if guidance is None:
-            images = self.pipe(list(captions), **arguments).images
-            trace, passes = None, 2.0 * (steps or STEPS)
-        else:
-            with guard(self.pipe, guidance) as trace:
-                images = self.pipe(list(captions), **arguments).images
-            passes = sum(record.passes for record in trace.records)
-        seconds = (time.perf_counter() - started) / len(captions)
-        return Made(images.float(), trace, seconds, passes)
+        arguments = {**call_arguments(self.pipe, self.scale), "num_inference_steps": steps or STEPS}
+        return generate(self.pipe, captions, seed, arguments, guidance)
 
     def plates(self, captions: Sequence[str]) -> Tensor:
         """The rows of `views` with the tiles that these captions alone have, [n]."""
@@ -210,9 +184,9 @@ class ImagesSubject:
             self.make(captions[:1], seed, steps=3)
             self._warm = True
         made = self.make(captions, seed, self.guidance(scenario, method), steps)
-        told = self.judge(captions, made.images)
+        told = self.judge(captions, made.samples)
         with torch.no_grad():
-            quality = self.classifier.features(made.images)
+            quality = self.classifier.features(made.samples)
         return [
             SampleScore(
                 prompt=prompt.id,

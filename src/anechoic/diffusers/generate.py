@@ -1,0 +1,88 @@
+"""Generating under a seed: the same sound for the same seed, alone or in a batch."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anechoic.diffusers.guard import Trace, guard
+from anechoic.diffusers.pipelines import adapter_for, waveforms
+from anechoic.guidance.base import Guidance
+from anechoic.guidance.step import Record
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """What a pipeline made of some prompts."""
+
+    samples: Tensor  # sound [b, c, t], or images [b, 3, h, w]; float32, on the CPU
+    trace: Trace  # of the guard; it has no runs without one
+    seconds: float  # that each sample took
+    passes: float  # of each sample through the network
+
+    @property
+    def records(self) -> list[Record]:
+        """What the guard recorded, one record an evaluation."""
+        return self.trace.records
+
+
+def generate(
+    pipe: Any,
+    prompts: str | Sequence[str],
+    seed: int,
+    arguments: Mapping[str, Any],
+    guidance: Guidance | None = None,
+) -> Generation:
+    """Generate one sample a prompt, all from the same seed.
+
+    Each sample has a generator of its own, on the CPU: its noise is the same on every device, and
+    whatever stands beside it in the batch.
+
+    Args:
+        pipe: a pipeline that `guard` knows.
+        prompts: one prompt, or a batch of them.
+        seed: of the noise, the same for each prompt.
+        arguments: the pipeline's own: see `anechoic.diffusers.pipelines.call_arguments`.
+        guidance: guards the generation; None: the plain pipeline.
+
+    Raises:
+        AnechoicError: see `guard`.
+    """
+    count = 1 if isinstance(prompts, str) else len(prompts)
+    generators = [torch.Generator().manual_seed(seed) for _ in range(count)]
+    call = {
+        **arguments,
+        "prompt": prompts if isinstance(prompts, str) else list(prompts),
+        "generator": generators[0] if isinstance(prompts, str) else generators,
+    }
+    if guidance is not None:
+        with guard(pipe, guidance) as trace:
+            made, seconds = _timed(pipe, call)
+        passes = sum(record.passes for record in trace.records)
+        return Generation(made, trace, seconds / count, passes)
+    connection, rows = adapter_for(pipe), [0]
+
+    def add_rows(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        rows[0] += len(connection.arguments(args, kwargs)[connection.adapter.x])
+
+    connection.surround(add_rows)
+    try:
+        made, seconds = _timed(pipe, call)
+    finally:
+        connection.detach()
+    return Generation(made, Trace(), seconds / count, rows[0] / count)
+
+
+def _timed(pipe: Any, call: Mapping[str, Any]) -> tuple[Tensor, float]:
+    with warnings.catch_warnings():
+        # of its own rounding, at both ends of the schedule
+        warnings.filterwarnings("ignore", module="torchsde")
+        start = time.perf_counter()
+        made = waveforms(pipe(**call)).float().cpu()  # waits for the device
+    return made, time.perf_counter() - start
