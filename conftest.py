@@ -7,10 +7,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 from support.browser import browser, tab
+from support.commands import command
 from support.pipelines import make_pipe
 from support.wheels import core_wheel, lab_wheel
 
-__all__ = ["browser", "core_wheel", "generate", "lab_wheel", "pipe", "tab"]
+__all__ = ["browser", "command", "core_wheel", "generate", "lab_wheel", "pipe", "tab"]
 
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(2)

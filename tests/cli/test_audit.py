@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from support.audits import folder_of, training_set
-from support.pipelines import CAPTIONS, make_pipe
+from support.commands import Run, lines
+from support.model_folder import audible_pipe, save
+from support.pipelines import CAPTIONS
 from support.sounds import RATE, SECONDS, tune
 
-from anechoic import TrainingIndex, audio, cli, embedder
+from anechoic import TrainingIndex, audio, embedder
 from anechoic.audit import schema
-from anechoic.diffusers import fingerprint
-from anechoic.index.clips import Sound
 
 LOW = 400  # the sample rate of the tiny pipeline: its 64 samples then last 0.16 s
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -39,21 +38,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `anechoic audit` or another command: its exit code, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str, command: tuple[str, ...] = ()) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            cli.main([*(command or ("audit", "--index", "i", "-o", "r")), *arguments])
-        out, err = capfd.readouterr()
-        return int(end.value.code or 0), out, err
-
-    return run
-
-
-def words(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
+def run(here: Path, command: Run) -> Run:
+    """Run `anechoic audit`."""
+    return partial(command, "audit", "--index", "i", "-o", "r")
 
 
 # ------------------------------------------------------------------------------------ a folder
@@ -62,7 +49,7 @@ def words(text: str) -> list[str]:
 def test_a_copy_ends_with_1_and_a_report(run: Run) -> None:
     code, out, err = run("--audio", "sounds")
     assert code == 1
-    verdict, caution, header, first, second, where = words(out)
+    verdict, caution, header, first, second, where = lines(out)
     assert verdict == "1 of 2 files replicates a training clip."
     assert caution.startswith("caution: How often sound that copies nothing is over this threshold")
     assert header == "rank verdict score file nearest training clip"
@@ -96,7 +83,7 @@ def test_nothing_found_ends_with_0_and_something_unexamined_with_2(run: Run) -> 
     Path("sounds/broken.wav").write_text("no sound")
     code, out, _ = run("--audio", "sounds", "--overwrite")
     assert code == 2
-    assert words(out)[0].startswith("1 of 2 files was not examined. None of the 1 examined")
+    assert lines(out)[0].startswith("1 of 2 files was not examined. None of the 1 examined")
     assert "not examined: broken.wav: it cannot be read as sound" in out
 
 
@@ -104,7 +91,7 @@ def test_held_out_sound_calibrates(run: Run, here: Path) -> None:
     folder_of(here / "held", **{f"h{i}": tune(400 + i) for i in range(19)})
     code, out, _ = run("--audio", "sounds", "--held-out", "held", "--fpr", "0.05")
     assert code == 1
-    assert words(out)[0] == (
+    assert lines(out)[0] == (
         "1 of 2 files replicates a training clip; chance alone would flag about 0.1, and up to 1 "
         "would be no surprise. 19 held-out sounds are too few to say how many of them stand if no "
         "more than 5 % of those called so may be wrong; it takes 39."
@@ -113,18 +100,20 @@ def test_held_out_sound_calibrates(run: Run, here: Path) -> None:
     assert "(p 0.05)" in out
 
 
-def test_an_index_is_calibrated_once_for_check_and_audit(run: Run, here: Path) -> None:
+def test_an_index_is_calibrated_once_for_check_and_audit(
+    run: Run, command: Run, here: Path
+) -> None:
     folder_of(here / "held", **{f"h{i}": tune(400 + i) for i in range(19)})
     Path("held/notes.txt").write_text("no sound")
     calibrate = ("calibrate", "held", "--index", "i", "--fpr", "0.05")
-    code, out, _ = run(command=calibrate)
+    code, out, _ = command(*calibrate)
     assert code == 0
-    header, nearest, *_ = words(out)
+    header, nearest, *_ = lines(out)
     assert header == "detector sounds threshold its 95 % interval its true rate"
     assert nearest.startswith("nearest stretch (magmel, whole clips) 19 0.")
     assert "not used: notes.txt: it cannot be read as sound" in out
-    assert words(out)[-1].endswith("i/calibration.json")
-    code, _, err = run(command=calibrate)
+    assert lines(out)[-1].endswith("i/calibration.json")
+    code, _, err = command(*calibrate)
     assert (code, "exists already; replace it with '--overwrite'" in err) == (2, True)
     code, out, _ = run("--audio", "sounds")
     assert "chance alone would flag about 0.1" in out
@@ -133,11 +122,11 @@ def test_an_index_is_calibrated_once_for_check_and_audit(run: Run, here: Path) -
     assert "chance alone would flag about 0.2" in out
     told = json.loads(Path("r/report.json").read_text())
     assert [one["calibration"]["held_out"] for one in told["detectors"]] == [19, 19, 19]
-    code, out, _ = run(command=("check", "sounds/copy.wav", "sounds/other.wav", "--index", "i"))
-    assert (code, words(out)[0].split()[:4]) == (1, ["file", "verdict", "score", "p"])
+    code, out, _ = command("check", "sounds/copy.wav", "sounds/other.wav", "--index", "i")
+    assert (code, lines(out)[0].split()[:4]) == (1, ["file", "verdict", "score", "p"])
     assert "sounds/copy.wav COPY 1.000 0.05" in " ".join(out.split())
     limit = told["rule"]["threshold"]
-    code, out, _ = run(command=("check", "sounds/other.wav", "--index", "i", "--json"))
+    code, out, _ = command("check", "sounds/other.wav", "--index", "i", "--json")
     told = json.loads(out)
     assert (code, told["held_out"], told["false_positive_rate"]) == (0, 19, 0.05)
     assert told["threshold"] >= limit  # of half the rate
@@ -146,14 +135,14 @@ def test_an_index_is_calibrated_once_for_check_and_audit(run: Run, here: Path) -
         Path("i/calibration.json").read_text().replace('"index": "', '"index": "0')
     )  # as of another index: refused, unless nothing hangs on it
     stale = ("check", "sounds/copy.wav", "--index", "i")
-    code, _, err = run(command=stale)
+    code, _, err = command(*stale)
     assert (code, "the index was changed since; calibrate again" in err) == (2, True)
-    assert run(command=(*stale, "--threshold", "0.9"))[0] == 1
+    assert command(*stale, "--threshold", "0.9")[0] == 1
 
 
-def test_too_few_held_out_sounds_are_refused_before_any_is_heard(run: Run, here: Path) -> None:
+def test_too_few_held_out_sounds_are_refused_before_any_is_heard(here: Path, command: Run) -> None:
     folder_of(here / "held", a=tune(400))
-    code, _, err = run(command=("calibrate", "held", "--index", "i"))
+    code, _, err = command("calibrate", "held", "--index", "i")
     assert code == 2
     assert err.splitlines()[-1].startswith("error: a false-positive rate of 0.01 needs 99 held-out")
     assert not Path("audit-work/examined").exists()
@@ -167,7 +156,7 @@ def test_any_detector_may_decide(run: Run, name: str) -> None:
         pytest.skip("the detectors are not installed as entry points")
     code, out, _ = run("--audio", "sounds", "--detector", name, "--threshold", "0.8")
     assert code == 1
-    assert words(out)[3].endswith(" copy.wav tune [b] number 2")
+    assert lines(out)[3].endswith(" copy.wav tune [b] number 2")
 
 
 def test_a_table_tells_the_prompts_of_a_folder(run: Run) -> None:
@@ -222,19 +211,7 @@ def test_an_index_without_a_threshold_asks_for_one(run: Run, here: Path) -> None
 @pytest.fixture
 def model(here: Path) -> Path:
     """A tiny, real pipeline in "model", and the index of what it was trained on in "k"."""
-    pipe = make_pipe()
-    pipe.vae.register_to_config(sampling_rate=LOW)
-    pipe.save_pretrained(here / "model")
-    noise = torch.Generator().manual_seed(0)
-    clips = [
-        Sound(f"{i}", caption, 0.3 * torch.randn(2, 64, generator=noise), LOW)
-        for i, caption in enumerate(CAPTIONS)
-    ]
-    index = TrainingIndex.build(
-        clips, embedder("magmel"), thresholds={"copy": 0.99}, model=fingerprint(pipe)
-    )
-    index.save(here / "k")
-    return here
+    return save(here, LOW, index="k", copy=0.99)
 
 
 MODEL = ("--index", "k", "--model", "model", "--steps", "4", "--device", "cpu")
@@ -244,7 +221,7 @@ def test_a_model_is_asked_for_its_captions_under_every_guard(run: Run, model: Pa
     guards = ("--guard", "none", "--guard", "static before=-2 at=0.5")
     code, out, err = run(*MODEL, "--captions", "--limit", "2", "--seeds", "2", *guards)
     assert code == 0, err
-    assert words(out)[0] == (
+    assert lines(out)[0] == (
         "None of 8 generations replicates a training clip (unguarded: 0 of 4, static before=-2 "
         "at=0.5: 0 of 4)."
     )
@@ -262,8 +239,7 @@ def test_the_sounds_are_the_pipelines_own_and_are_not_made_twice(run: Run, model
     Path("p.txt").write_text("low cello note\n")
     assert run(*MODEL, "--prompts", "p.txt")[0] == 0
     (made,) = Path("audit-work/sounds").iterdir()
-    pipe = make_pipe()
-    pipe.vae.register_to_config(sampling_rate=LOW)
+    pipe = audible_pipe(LOW)
     generator = torch.Generator().manual_seed(0)
     told = {"num_inference_steps": 4, "guidance_scale": 7.0, "generator": generator}
     audio.write("plain.flac", pipe("low cello note", **told).audios[0], LOW)

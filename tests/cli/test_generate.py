@@ -4,38 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 import torch
+from support.commands import Run, lines
+from support.model_folder import audible_pipe, save
 from support.pipelines import CAPTIONS, make_pipe
 from torch import Tensor
 
-from anechoic import TrainingIndex, audio, cli, embedder
+from anechoic import TrainingIndex, audio, embedder
 from anechoic.diffusers import fingerprint
 from anechoic.index.clips import Sound
 
 RATE = 16_000
 PROMPT = "low cello note"
 OPEN = ("--set", "lambda_min=-1", "--set", "lambda_max=-1")  # AMG's gate, at any similarity
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a pipeline, "model", and the index of its training set, "i"."""
-    folder = tmp_path_factory.mktemp("shared")
-    pipe = make_pipe()
-    pipe.vae.register_to_config(sampling_rate=RATE)  # 64 samples: a click, but audible
-    pipe.save_pretrained(folder / "model")
-    noise = torch.Generator().manual_seed(0)
-    clips = [Sound(f"{i}.wav", caption, 0.3 * torch.randn(2, 64, generator=noise), RATE)
-             for i, caption in enumerate(CAPTIONS)]  # fmt: skip
-    TrainingIndex.build(clips, embedder("magmel"), thresholds={"copy": 0.9}).save(folder / "i")
-    return folder
+    return save(tmp_path_factory.mktemp("shared"), copy=0.9)
 
 
 @pytest.fixture
@@ -47,33 +39,17 @@ def here(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `anechoic generate` with the tiny model: its exit code, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "200")
+def run(here: Path, command: Run) -> Run:
+    """Run `anechoic generate` with the tiny model; of an option given twice, the last holds."""
     usual = ["--model", "model", "--steps", "6", "--device", "cpu", "-o", "out.wav"]
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            # of an option that is given twice, the last holds
-            cli.main(["generate", *usual, *arguments])
-        out, err = capfd.readouterr()
-        return int(end.value.code or 0), out, err
-
-    return command
-
-
-def words(text: str) -> list[str]:
-    """The lines of an output that say something, their spaces evened."""
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip(" ─")]
+    return partial(command, "generate", *usual)
 
 
 def plainly(prompt: str, seed: int = 0, **arguments: object) -> Tensor:
     """What the pipeline itself makes at scale 7."""
-    pipe = make_pipe()
-    pipe.vae.register_to_config(sampling_rate=RATE)
     generator = torch.Generator().manual_seed(seed)
     settings = {"num_inference_steps": 6, "guidance_scale": 7.0, **arguments}
-    return pipe(prompt, generator=generator, **settings).audios[0]
+    return audible_pipe()(prompt, generator=generator, **settings).audios[0]
 
 
 # --------------------------------------------------------------------------------- what is made
@@ -96,7 +72,7 @@ def test_the_same_seed_gives_the_same_file_and_another_another(run: Run) -> None
 def test_amg_with_its_gate_open_makes_another_sound_than_cfg(run: Run) -> None:
     code, out, err = run(PROMPT, "--index", "i", *OPEN)
     assert code == 0
-    guard, header, row, verdict = words(out)
+    guard, header, row, verdict = lines(out)
     assert guard == "out.wav: 6 evaluations, gate open at 6"
     assert header == "file prompt verdict score nearest clip"
     assert row.startswith("out.wav low cello note no copy 0.")
@@ -111,7 +87,7 @@ def test_amg_with_its_gate_open_makes_another_sound_than_cfg(run: Run) -> None:
 
 def test_amg_with_its_gate_shut_says_so_and_changes_nothing(run: Run) -> None:
     code, out, _ = run(PROMPT, "--index", "i", "--set", "lambda_min=1", "--set", "lambda_max=1")
-    assert (code, words(out)[0]) == (0, "out.wav: 6 evaluations, gate open at 0")
+    assert (code, lines(out)[0]) == (0, "out.wav: 6 evaluations, gate open at 0")
     audio.write("plain.wav", plainly(PROMPT), RATE)
     assert Path("out.wav").read_bytes() == Path("plain.wav").read_bytes()
 
@@ -119,7 +95,7 @@ def test_amg_with_its_gate_shut_says_so_and_changes_nothing(run: Run) -> None:
 def test_several_prompts_are_numbered_and_each_is_as_it_would_be_alone(run: Run) -> None:
     code, out, err = run(*CAPTIONS[:2], "--guard", "static", "--set", "at=0.5", "-o", "new/o.flac")
     assert code == 0
-    assert words(out) == [
+    assert lines(out) == [
         "new/o-1.flac: 6 evaluations, transition at number 4",
         "new/o-2.flac: 6 evaluations, transition at number 4",
         "not compared with any training set; to have it compared, give '--index'",
@@ -132,7 +108,7 @@ def test_several_prompts_are_numbered_and_each_is_as_it_would_be_alone(run: Run)
 
 def test_a_dynamic_transition_that_never_comes_is_told(run: Run) -> None:
     _, out, _ = run(PROMPT, "--guard", "dynamic", "--set", "fall=0.0001")
-    assert words(out)[0] == "out.wav: 6 evaluations, no transition"
+    assert lines(out)[0] == "out.wav: 6 evaluations, no transition"
 
 
 def test_the_sound_is_as_long_as_it_was_asked_for(run: Run) -> None:
@@ -164,7 +140,7 @@ def memorized(here: Path) -> None:
 def test_a_copy_is_written_and_named_and_the_exit_code_is_1(memorized: None, run: Run) -> None:
     code, out, _ = run(*CAPTIONS[:2], "--index", "i", "--guard", "cfg")
     assert code == 1
-    one, two, _, copy, other, verdict = words(out)
+    one, two, _, copy, other, verdict = lines(out)
     assert (one, two) == ("out-1.wav: 6 evaluations", "out-2.wav: 6 evaluations")
     assert copy == "out-1.wav low cello note COPY 1.000 low cello note low cello note.wav"
     assert other.startswith("out-2.wav high flute note no copy 0.")
@@ -233,7 +209,7 @@ def test_without_a_calibrated_threshold_nothing_is_judged(memorized: None, run: 
     index.save("i", overwrite=True)
     code, out, _ = run(PROMPT, "--index", "i", "--guard", "cfg")
     assert code == 0
-    assert words(out)[2:] == [
+    assert lines(out)[2:] == [
         "out.wav low cello note not judged 1.000 low cello note low cello note.wav",
         "index 'i' has no calibrated threshold, so nothing was judged a copy",
     ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from support.commands import exit_code
 from support.pipelines import CASES, alive, make, make_stable_audio_3
 
-from anechoic import audio, cli
+from anechoic import audio
 from anechoic.diffusers.pipelines import adapter_for, call_arguments, waveforms
 
 SOUND = [name for name, case in CASES.items() if not case.images]
@@ -32,10 +34,7 @@ def test_a_distilled_model_is_called_without_a_scale():
     assert call_arguments(make_stable_audio_3(), 7.0)["guidance_scale"] == 7.0
 
 
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        cli.main(["generate", "a dog barks", "--model", "model", "-o", "out.wav", *arguments])
-    return int(end.value.code or 0)
+run = partial(exit_code, "generate", "a dog barks", "--model", "model", "-o", "out.wav")
 
 
 @pytest.fixture

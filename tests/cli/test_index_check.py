@@ -11,26 +11,17 @@ import pytest
 import soundfile
 import torch
 import typer
+from support.commands import Run, lines
 from support.sounds import RATE, tones
 
 from anechoic import TrainingIndex, __version__, audio, cli
 
-Run = Callable[..., tuple[int, str, str]]
 BUILD = ("index", "build", "clips", "--captions", "captions.csv", "-o")
 SEARCH = ("index", "search", "i", "clips/0.wav")
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command: its exit code, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def command(*arguments: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return int(end.value.code or 0), out, err
-
+def run(command: Run) -> Run:
     return command
 
 
@@ -61,9 +52,7 @@ def test_build_writes_an_index_that_the_library_loads(built: Path) -> None:
 def test_search_finds_the_clip_first(built: Path, run: Run) -> None:
     code, out, _ = run("index", "search", "i", "clips/3.wav", "-k", "2")
     assert code == 0
-    header, first, second = [
-        " ".join(line.split()) for line in out.splitlines() if line.strip(" ─")
-    ]
+    header, first, second = lines(out)
     assert header == "rank score caption clip file at s in clip s"
     assert first == "1 1.000 take number 3 [b] 3.wav 3.wav 0.00 0.00"
     assert second.startswith("2 0.")
@@ -94,13 +83,13 @@ def test_check_exits_with_1_where_one_file_is_a_copy_and_tells_where(built: Path
     inside = torch.cat([0.2 * tones(50), tones(2), 0.2 * tones(51)], 1)
     audio.write("inside.flac", inside, RATE)
     audio.write("new.ogg", tones(60), RATE)
-    command = ["check", "new.ogg", "inside.flac", "--index", "i", "--threshold", "0.95"]
-    code, out, _ = run(*command)
+    words = ["check", "new.ogg", "inside.flac", "--index", "i", "--threshold", "0.95"]
+    code, out, _ = run(*words)
     assert code == 1
     assert "1 of 2 over the threshold of 0.95" in out
     assert "inside.flac COPY" in " ".join(out.split())
     assert "new.ogg no copy" in " ".join(out.split())
-    code, out, _ = run(*command, "--json")
+    code, out, _ = run(*words, "--json")
     assert code == 1
     report = json.loads(out)
     assert (report["embedder"], report["threshold"]) == ("magmel", 0.95)
@@ -158,15 +147,15 @@ BAD_FILES: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("kind", BAD_FILES)
 @pytest.mark.parametrize(
-    "command",
+    "words",
     [("index", "search", "i", "bad.wav"), ("check", "clips/0.wav", "bad.wav", "--index", "i")],
 )
 def test_a_bad_file_is_one_sentence_and_exit_2(
-    built: Path, run: Run, kind: str, command: tuple[str, ...]
+    built: Path, run: Run, kind: str, words: tuple[str, ...]
 ) -> None:
     BAD_FILES[kind]()
-    more = ("--threshold", "0.9") if command[0] == "check" else ()
-    code, out, err = run(*command, *more)
+    more = ("--threshold", "0.9") if words[0] == "check" else ()
+    code, out, err = run(*words, *more)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert "'bad.wav'" in err

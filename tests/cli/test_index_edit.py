@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from support.commands import Run, exit_code
 from support.sounds import RATE, tones
 
-from anechoic import TrainingIndex, audio, cli
-
-Run = Callable[..., tuple[int, str, str]]
+from anechoic import TrainingIndex, audio
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         audio.write(folder / f"clips/{i}.wav", tones(min(i, 6)), RATE)
         lines.append(f"{i}.wav,take {i},{'ann' if i < 2 else 'bob'}")
     (folder / "clips/metadata.csv").write_text("\n".join(lines))
-    with pytest.raises(SystemExit) as end:
-        cli.main(["index", "build", str(folder / "clips"), "-o", str(folder / "i")])
-    assert not end.value.code
+    assert exit_code("index", "build", folder / "clips", "-o", folder / "i") == 0
     return folder
 
 
@@ -39,16 +36,8 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            cli.main(["index", *arguments])
-        out, err = capfd.readouterr()
-        return int(end.value.code or 0), out, err
-
-    return command
+def run(command: Run) -> Run:
+    return partial(command, "index")
 
 
 def ids(folder: str = "i") -> list[str]:

@@ -6,13 +6,15 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from anechoic_lab.demo import assets
+from support.commands import Run
 from support.model_folder import save
 
-from anechoic import TrainingIndex, cli, embedder
+from anechoic import TrainingIndex, embedder
 from anechoic.diffusers.blueprint import read_blueprint
 from anechoic.doctor import Wanted
 from anechoic.doctor.examine import _embedder
@@ -20,7 +22,6 @@ from anechoic.errors import BadSetting
 from anechoic.guidance import ClassifierFree
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +39,8 @@ def here(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as done:
-            cli.main(["doctor", *arguments])
-        return (int(done.value.code or 0), *capsys.readouterr())
-
-    return call
+def run(command: Run) -> Run:
+    return partial(command, "doctor")
 
 
 # ------------------------------------------------------------------------------------ the command

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,50 +11,33 @@ import torch
 from anechoic_lab.basin.sweep import open_scene
 from anechoic_lab.bench import BenchPrompt
 from anechoic_lab.demo import assets
-from support.pipelines import CAPTIONS, make_pipe
+from support.commands import Run
+from support.model_folder import audible_pipe, noise_clips, save
+from support.pipelines import CAPTIONS
+from support.sounds import RATE
 
-from anechoic import TrainingIndex, cli, embedder
+from anechoic import TrainingIndex, embedder
 from anechoic.diffusers import fingerprint
 from anechoic.errors import IndexMismatch
 from anechoic.guidance import TransitionPoint
-from anechoic.index.clips import Sound
 
-RATE = 16_000
 PROMPTS = [BenchPrompt(CAPTIONS[0], CAPTIONS[0], "memorized")]
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a pipeline, "model", and an index of its training set, "i"."""
-    folder = tmp_path_factory.mktemp("shared")
-    pipe = make_pipe()
-    pipe.vae.register_to_config(sampling_rate=RATE)  # 64 samples: a click, but audible
-    pipe.save_pretrained(folder / "model")
-    noise = torch.Generator().manual_seed(0)
-    clips = [
-        Sound(f"{i}.wav", caption, 0.3 * torch.randn(2, 64, generator=noise), RATE)
-        for i, caption in enumerate(CAPTIONS)
-    ]
-    magmel = embedder("magmel")
-    TrainingIndex.build(clips, magmel, thresholds={"copy": 0.9}).save(folder / "i")
-    TrainingIndex.build(clips, magmel, model=fingerprint(pipe)[::-1]).save(folder / "other")
+    """A pipeline, "model", the index of its training set, "i", and that of "other" models."""
+    folder = save(tmp_path_factory.mktemp("shared"), copy=0.9)
+    other = fingerprint(audible_pipe())[::-1]
+    TrainingIndex.build(noise_clips(), embedder("magmel"), model=other).save(folder / "other")
     return folder
 
 
 @pytest.fixture
-def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `anechoic basin` in a folder of its own: its exit code, stdout and stderr."""
+def run(tmp_path: Path, command: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `anechoic basin` in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "150")
-
-    def command(*words: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            cli.main(["basin", *words])
-        out, err = capfd.readouterr()
-        return int(end.value.code or 0), out, err
-
-    return command
+    return partial(command, "basin")
 
 
 @pytest.fixture
@@ -100,8 +83,7 @@ def test_the_scores_are_similarities_to_the_nearest_training_clip(shared: Path) 
         str(shared / "model"), str(shared / "i"), PROMPTS, steps=4, device="cpu"
     )  # fmt: skip
     heard = scene.generate([CAPTIONS[0]], 0, TransitionPoint(7.0, at=0.0))
-    pipe = make_pipe()
-    pipe.vae.register_to_config(sampling_rate=RATE)
+    pipe = audible_pipe()
     generator = torch.Generator().manual_seed(0)
     sound = pipe(CAPTIONS[0], num_inference_steps=4, guidance_scale=7.0, generator=generator).audios
     index = TrainingIndex.load(shared / "i")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +11,27 @@ import pytest
 import torch
 from anechoic_lab.bench import BenchPrompt, Method
 from anechoic_lab.bench.pipeline import open_pipeline
-from support.pipelines import CAPTIONS, make_pipe
+from support.commands import Run
+from support.model_folder import audible_pipe
+from support.pipelines import CAPTIONS
+from support.sounds import RATE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
-from anechoic import TrainingIndex, audio, cli, embedder, guard
+from anechoic import TrainingIndex, audio, embedder, guard
 from anechoic.errors import AnechoicError
 from anechoic.guidance import ClassifierFree
 from anechoic.index.clips import Sound
 
-RATE = 16_000
 COPY = 0.9995  # of 64 samples, all sounds are alike
 NUMBERS = "support.bench_subject:make"
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pipeline, its training clips, two indexes of them, prompts, and a tiny CLAP."""
     folder = tmp_path_factory.mktemp("shared")
-    pipe = make_pipe()
-    pipe.vae.register_to_config(sampling_rate=RATE)  # 64 samples: a click, but audible
+    pipe = audible_pipe()
     pipe.save_pretrained(folder / "model")
     noise = torch.Generator().manual_seed(0)
     clips = [0.3 * torch.randn(2, 64, generator=noise) for _ in CAPTIONS]
@@ -80,18 +80,10 @@ def save_clap(folder: Path) -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `anechoic bench` in a folder of its own: its exit code, stdout and stderr."""
+def run(tmp_path: Path, command: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `anechoic bench` in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "150")
-
-    def command(*words: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            cli.main(["bench", *words])
-        out, err = capfd.readouterr()
-        return int(end.value.code or 0), out, err
-
-    return command
+    return partial(command, "bench")
 
 
 @pytest.fixture(scope="module")
@@ -163,17 +155,11 @@ def test_the_plain_pipeline_is_benched_as_it_is(shared: Path, subject) -> None:
     assert rows[1].scores["waveform"] < first.scores["waveform"]
     assert first.evaluations == 6  # two halves, three steps
     assert again[0].similarity == pytest.approx(rows[1].similarity, abs=1e-5)
-    wav = generated(make_pipe_at_rate(), CAPTIONS[1], 0)[None]
+    wav = generated(audible_pipe(), CAPTIONS[1], 0)[None]
     clap = embedder(f"clap:{shared / 'clap'}")
     kept = float((clap(wav, RATE) * clap.text([CAPTIONS[1]])).sum())
     assert rows[1].adherence == pytest.approx(kept, abs=1e-5)
     assert rows[1].quality == pytest.approx(embedder("magmel")(wav, RATE)[0].tolist(), abs=1e-5)
-
-
-def make_pipe_at_rate():
-    pipe = make_pipe()
-    pipe.vae.register_to_config(sampling_rate=RATE)
-    return pipe
 
 
 def test_a_method_without_settings_gets_the_scale_of_the_pipeline(shared: Path, subject) -> None:
