@@ -20,6 +20,8 @@ from torch import Tensor
 from anechoic.errors import BadAudio, BadSetting, OutputExists
 
 SILENCE = 1e-6  # a peak below this is silence: 30 dB under the last bit of 16-bit sound
+OFFSET = 0.1  # of the rms: from there on a constant offset is taken off; sound has less
+CANCELLED = 0.01  # a mean with less of the loudest channel's energy has lost the sound
 OGG_TAIL = 2 * 65_307  # bytes: twice the largest page of an Ogg stream, so its last one is there
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 WRITABLE = {
@@ -147,7 +149,36 @@ def require_sound(wav: Tensor, name: str, *, allow_silence: bool = False) -> Non
 
 def is_silent(wav: Tensor) -> bool:
     """Whether the peak is below `SILENCE`."""
-    return bool(wav.abs().max() < SILENCE)
+    return wav.numel() == 0 or bool(wav.abs().max() < SILENCE)
+
+
+def mono(wav: Tensor, sample_rate: int, name: str = "the sound") -> Tensor:
+    """Sound [b, c, t] to one channel, [b, t] float32 on the CPU.
+
+    The mean of the channels; where they cancel each other, the loudest of them, for a copy with
+    one channel turned over is still a copy. A constant offset is no sound: one that stands out is
+    taken off.
+
+    Raises:
+        BadAudio: another shape, no samples, a rate that is none, NaN or infinite samples.
+    """
+    if wav.dim() != 3 or wav.numel() == 0 or sample_rate <= 0:
+        raise BadAudio(
+            f"{name} has shape {list(wav.shape)} at {sample_rate} Hz; expected [batch, channels, "
+            "samples] of at least one sample at a rate above 0"
+        )
+    device, wav = wav.device, wav.detach().float().cpu()
+    if not torch.isfinite(wav).all():
+        bad = int((~torch.isfinite(wav)).sum())
+        raise BadAudio(f"{name} has {bad} samples that are NaN or infinite; generate it again")
+    offset = wav.mean(2, keepdim=True)
+    wav = torch.where(
+        offset.abs() > OFFSET * wav.std(2, correction=0, keepdim=True), wav - offset, wav
+    )
+    middle, energy = wav.mean(1), wav.double().square().sum(2)
+    loudest = wav[torch.arange(len(wav)), energy.argmax(1)]
+    cancelled = middle.double().square().sum(1) < CANCELLED * energy.amax(1)
+    return torch.where(cancelled[:, None], loudest, middle).to(device)
 
 
 def write(path: str | Path, wav: Tensor, sample_rate: int, *, overwrite: bool = False) -> Path:

@@ -15,7 +15,7 @@ from torch import Tensor
 from anechoic import embedder
 from anechoic.audit import HeldOut, Report, TrainingSet, audit
 from anechoic.audit.progress import Progress
-from anechoic.audit.verdict import q_values
+from anechoic.audit.summary import q_values
 from anechoic.detectors import Calibration, Match, NearestStretch
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch
 from anechoic.metrics import leave_one_out

@@ -180,7 +180,10 @@ def test_the_page_may_be_named(run: Run) -> None:
         (["--audio", "sounds", "--guard", "amg"], "nothing is generated, leave them out"),
         (["--model", "m"], "'--prompts FILE' or by '--captions', one of them"),
         (["--audio", "no"], "expected a folder of sounds, but 'no' is none"),
-        (["--audio", "sounds", "--threshold", "nan"], "threshold nan is no score"),
+        (
+            ["--audio", "sounds", "--threshold", "nan"],
+            "a number as the threshold, got nan",
+        ),
         (["--audio", "sounds", "--detector", "ear"], "expected a detector among"),
         (["--audio", "sounds", "--detector", "angle"], "judges runs, and an audit is of sounds"),
         (["--audio", "sounds", "--fpr", "0.02"], "is not calibrated, so a false-positive rate of"),

@@ -74,7 +74,7 @@ def test_amg_with_its_gate_open_makes_another_sound_than_cfg(run: Run) -> None:
     assert code == 0
     guard, header, row, verdict = lines(out)
     assert guard == "out.wav: 6 evaluations, gate open at 6"
-    assert header == "file prompt verdict score nearest clip"
+    assert header == "file prompt verdict score nearest clip at s in clip s"
     assert row.startswith("out.wav low cello note no copy 0.")
     assert verdict == "0 of 1 over the threshold of 0.9"
     assert err.count("\n") == 1  # of diffusers' own bar nothing is seen
@@ -142,7 +142,7 @@ def test_a_copy_is_written_and_named_and_the_exit_code_is_1(memorized: None, run
     assert code == 1
     one, two, _, copy, other, verdict = lines(out)
     assert (one, two) == ("out-1.wav: 6 evaluations", "out-2.wav: 6 evaluations")
-    assert copy == "out-1.wav low cello note COPY 1.000 low cello note low cello note.wav"
+    assert copy == "out-1.wav low cello note COPY 1.000 low cello note low cello note.wav 0.00 0.00"
     assert other.startswith("out-2.wav high flute note no copy 0.")
     assert verdict == "1 of 2 over the threshold of 0.9995"
     assert Path("out-1.wav").exists()
@@ -170,6 +170,8 @@ def test_json_tells_all_of_it(memorized: None, run: Run) -> None:
         "settings": {"scale": 7.0, "before": 0.0, "at": at, "both_halves": False},
         "seed": 0,
         "threshold": 0.9995,
+        "false_positive_rate": None,
+        "held_out": None,
     }
     first = made["did"]["switched"].pop("log_snr")
     assert first == pytest.approx(-12.43, abs=0.01)  # sigma/alpha = 500
@@ -178,8 +180,11 @@ def test_json_tells_all_of_it(memorized: None, run: Run) -> None:
         "file": "out.wav",
         "prompt": PROMPT,
         "did": {"evaluations": 6, "switched": {"count": 6, "first": 0}},
+        "verdict": "copy",
         "copy": True,
+        "p_value": None,
         "start_s": 0.0,
+        "match_start_s": 0.0,
         "seconds": 0.004,
         "resolution_s": 0.004 / 64,
         "clip": {
@@ -208,11 +213,14 @@ def test_without_a_calibrated_threshold_nothing_is_judged(memorized: None, run: 
     index.thresholds.clear()
     index.save("i", overwrite=True)
     code, out, _ = run(PROMPT, "--index", "i", "--guard", "cfg")
-    assert code == 0
-    assert lines(out)[2:] == [
-        "out.wav low cello note not judged 1.000 low cello note low cello note.wav",
-        "index 'i' has no calibrated threshold, so nothing was judged a copy",
-    ]
+    assert code == 3
+    did, unjudged, fix, _, row = lines(out)
+    assert did == "out.wav: 6 evaluations"
+    assert unjudged == "NOT JUDGED: 1 of 1; index 'i' has neither a calibration nor a threshold"
+    assert fix.startswith("calibrate it with 'anechoic calibrate FOLDER'")
+    assert row == (
+        "out.wav low cello note NOT JUDGED 1.000 low cello note low cello note.wav 0.00 0.00"
+    )
 
 
 # ------------------------------------------------------------------------------ what is refused

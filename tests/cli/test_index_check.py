@@ -120,14 +120,23 @@ def test_check_judges_by_the_calibration_of_the_index(built: Path, run: Run) -> 
     assert (code, "over the threshold of 0.9\n" in out) == (1, True)
 
 
-def test_check_without_any_threshold_is_refused(built: Path, run: Run) -> None:
+def test_check_without_a_calibration_judges_nothing_and_says_so_first(
+    built: Path, run: Run
+) -> None:
     code, out, err = run("check", "clips/0.wav", "--index", "i")
-    assert (code, out) == (2, "")
-    assert err == (
-        "error: index 'i' has no calibrated threshold for copies; calibrate it with 'anechoic "
-        "calibrate FOLDER', a folder of sound that is known not to be in the training set, or give "
-        "one with '--threshold'\n"
+    assert (code, err) == (3, "")
+    first, second, *_ = out.splitlines()
+    assert first == "NOT JUDGED: 1 of 1; index 'i' has neither a calibration nor a threshold"
+    assert second == (
+        "calibrate it with 'anechoic calibrate FOLDER', a folder of sound that is known not to be "
+        "in the training set, or give '--threshold' to 'anechoic check'"
     )
+    assert "clips/0.wav NOT JUDGED 1.000" in " ".join(out.split())
+    code, out, _ = run("check", "clips/0.wav", "--index", "i", "--json")
+    (file,) = json.loads(out)["files"]
+    assert (code, file["verdict"], file["copy"], file["clip"]["id"]) == (
+        3, "not judged", None, "0.wav"
+    )  # fmt: skip
 
 
 def _write(name: str, samples: np.ndarray) -> None:
@@ -194,7 +203,7 @@ def test_a_bad_clip_stops_the_build_and_nothing_half_written_is_left(
         (("index", "search", "nowhere", "clips/0.wav"), "there is no index 'nowhere'"),
         ((*SEARCH, "-k", "0"), "at least 1"),
         ((*SEARCH, "--embedder", "magmel:seconds=2"), "was built with 'magmel' (2048-d)"),
-        (("check", "clips/0.wav", "--index", "i", "--threshold", "7"), "no cosine similarity"),
+        (("check", "clips/0.wav", "--index", "i", "--threshold", "7"), "from -1 to 1, got 7"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence_and_exit_2(

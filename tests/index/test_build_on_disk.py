@@ -14,6 +14,7 @@ import pytest
 import torch
 from support.index_builds import ABOUT, DIM, Bands, Noise, Source, files, work
 
+from anechoic import audio
 from anechoic.errors import BadSetting, CannotWrite, IndexMismatch, OutputExists
 from anechoic.index import TrainingIndex, edit, manifest
 from anechoic.index.build import Work, build
@@ -32,7 +33,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_index_on_disk_is_that_in_memory(built: Path) -> None:
     index = TrainingIndex.load(built)
     wavs = [item.read()[0] for unit in Source().units() for item in unit.items()]
-    alone = torch.cat([Bands()(wav[None], 8000) for wav in wavs])
+    alone = torch.cat([Bands()(audio.mono(wav[None], 8000)[None], 8000) for wav in wavs])
     assert torch.allclose(index.embeddings, alone, atol=1e-6)
     again = TrainingIndex.from_embeddings(alone, centre=True)
     query = torch.randn(4, DIM, generator=torch.Generator().manual_seed(1))

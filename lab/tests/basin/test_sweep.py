@@ -25,6 +25,7 @@ from anechoic.guidance import DynamicTransition, Progress, TransitionPoint
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.step import Guided, Step
 from anechoic.guidance.triggers import first_fall, first_minimum
+from anechoic.verdict import Rule
 
 STEPS = 6
 PROMPTS = [
@@ -197,7 +198,13 @@ def test_prompts_that_cannot_be_swept_are_refused(tiny: Tiny, prompts) -> None:
 
 # -------------------------------------------------------------------------------- what it says
 
-JUDGE = Judge("mel", "to the own clip", 0.9)
+
+def judge_at(threshold: float | None) -> Judge:
+    rule = None if threshold is None else Rule("mel", threshold, "it was given")
+    return Judge("mel", "to the own clip", rule)
+
+
+JUDGE = judge_at(0.9)
 EVALUATIONS = 10
 
 
@@ -259,7 +266,7 @@ def test_few_prompts_tell_of_no_claim() -> None:
 def test_without_a_threshold_or_a_copy_replication_cannot_be_tested() -> None:
     found = as_the_paper_says()
     no_copy = made(lambda *_: 0.3, lambda group, guidance, k: 20.0 - 1.9 * k)
-    assert claims(found, replace(JUDGE, threshold=None))[1].verdict == "not testable here"
+    assert claims(found, judge_at(None))[1].verdict == "not testable here"
     assert claims(no_copy, JUDGE)[1].verdict == "not testable here"
 
 
@@ -268,8 +275,8 @@ def test_a_basin_ends_at_the_first_step_from_which_on_nothing_is_a_copy() -> Non
     assert [basin_end(found, JUDGE, before) for before in (0.0, -1.0)] == [6, 4]
     back = made(lambda g, b, k: 0.95 if k in (0, 1, 7) else 0.5, lambda *_: 1.0)
     assert basin_end(back, JUDGE, 0.0) == 8  # not 2: a later start returned it again
-    assert basin_end(back, replace(JUDGE, threshold=0.2), 0.0) is None
-    assert basin_end(back, replace(JUDGE, threshold=0.99), 0.0) == 0
+    assert basin_end(back, judge_at(0.2), 0.0) is None
+    assert basin_end(back, judge_at(0.99), 0.0) == 0
 
 
 def test_the_sentence_says_where_by_the_data() -> None:
@@ -282,12 +289,12 @@ def test_the_sentence_says_where_by_the_data() -> None:
         "before, 5, it is 0.99",
     ):
         assert part in text
-    nowhere = sentence(found, replace(JUDGE, threshold=1.0), 0.0)
+    nowhere = sentence(found, judge_at(1.0), 0.0)
     assert nowhere.endswith("wherever CFG starts. No single generation is a copy.")
-    assert "even if CFG starts at step 10" in sentence(found, replace(JUDGE, threshold=0.1), 0.0)
+    assert "even if CFG starts at step 10" in sentence(found, judge_at(0.1), 0.0)
     never = made(lambda g, b, k: 0.95 if k < EVALUATIONS else 0.5, lambda *_: 1.0)
     assert "only if CFG never starts" in sentence(never, JUDGE, 0.0)
-    unjudged = sentence(found, replace(JUDGE, threshold=None), -1.0)
+    unjudged = sentence(found, judge_at(None), -1.0)
     assert "no calibrated threshold" in unjudged
     assert "from 0.99 to 0.30, as the start of CFG moves from step 3" in unjudged
 

@@ -16,7 +16,7 @@ from support.model_folder import audible_pipe, noise_clips, save
 from support.pipelines import CAPTIONS
 from support.sounds import RATE
 
-from anechoic import TrainingIndex, embedder
+from anechoic import TrainingIndex, audio, embedder
 from anechoic.diffusers import fingerprint
 from anechoic.errors import IndexMismatch
 from anechoic.guidance import TransitionPoint
@@ -87,7 +87,7 @@ def test_the_scores_are_similarities_to_the_nearest_training_clip(shared: Path) 
     generator = torch.Generator().manual_seed(0)
     sound = pipe(CAPTIONS[0], num_inference_steps=4, guidance_scale=7.0, generator=generator).audios
     index = TrainingIndex.load(shared / "i")
-    emb = index.project(embedder("magmel")(sound, RATE))
+    emb = index.project(embedder("magmel")(audio.mono(sound, RATE)[None], RATE))
     # all rows are as long as the sound, so the only window is the whole of it
     wanted = index.search(emb).scores.item()
     assert heard.scores[0]["magmel"] == pytest.approx(wanted, abs=1e-6)

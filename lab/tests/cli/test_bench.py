@@ -135,7 +135,7 @@ def test_a_pipeline_is_benched_from_the_command_line(shared: Path, run: Run) -> 
         "adherence, memorized",
         "not measured",
         "unguarded",
-        "similarity of 0.9995 or more",
+        "similarity over 0.9995",
     ):
         assert fact in out
 
@@ -216,7 +216,7 @@ def test_another_weight_or_threshold_is_another_subject(shared: Path, subject) -
     [
         ({"judges": ("i",)}, "which guides or judges already"),
         ({"judges": ("other",)}, "holds other clips than"),
-        ({"index": "bare"}, "has no calibrated threshold for copies"),
+        ({"index": "bare"}, "has no calibration for copies"),
         ({"index": "foreign"}, "holds the training clips of model 'another'"),
         ({"adherence": "magmel"}, "'magmel' embeds sound alone"),
         ({"reference": "model"}, "a reference of two sound files or more was expected"),

@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
     from anechoic.audit.run import Calibrated, HeldOut, audit, calibrate
     from anechoic.audit.samples import Sample, Unexamined
     from anechoic.audit.training import TrainingSet
-    from anechoic.audit.verdict import Rule
     from anechoic.audit.write import write_report
+    from anechoic.verdict import Rule
 
 __all__ = [
     "Background",
@@ -51,7 +51,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that exists
             "HeldOut": "anechoic.audit.run",
             "Progress": "anechoic.audit.progress",
             "Report": "anechoic.audit.result",
-            "Rule": "anechoic.audit.verdict",
+            "Rule": "anechoic.verdict",
             "Sample": "anechoic.audit.samples",
             "TrainingSet": "anechoic.audit.training",
             "Unexamined": "anechoic.audit.samples",

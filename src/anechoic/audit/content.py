@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from anechoic import __version__
-from anechoic.audit import verdict
+from anechoic.audit import summary
 from anechoic.audit.caveats import cautions
 from anechoic.audit.excerpts import Shown
 from anechoic.audit.result import Background, DetectorInfo, Examined, Group, Report
 from anechoic.audit.samples import Sample, readable
-from anechoic.audit.verdict import FALSE_DISCOVERY_RATE
+from anechoic.audit.summary import FALSE_DISCOVERY_RATE
 from anechoic.detectors import Calibration, Match
 from anechoic.metrics import Similarity, top1_summary
 
@@ -51,7 +51,7 @@ def document(report: Report, cases: int | None = None) -> dict[str, Any]:
         "sentences": report.sentences,
         "cautions": cautions(report),
         "count": asdict(report.count),
-        "rule": {**verdict.told(report.rule), "false_discovery_rate": FALSE_DISCOVERY_RATE},
+        "rule": {**report.rule.to_dict(), "false_discovery_rate": FALSE_DISCOVERY_RATE},
         "detectors": [_detector(one) for one in report.detectors],
         "guards": [_group(one) for one in report.groups],
         "background": [_background(one, report.rule.threshold) for one in report.background],
@@ -231,7 +231,7 @@ def _detector(one: DetectorInfo) -> dict[str, Any]:
 def _group(one: Group) -> dict[str, Any]:
     return {
         "guard": clean(one.guard),
-        "label": clean(verdict.guard_name(one.guard)),
+        "label": clean(summary.guard_name(one.guard)),
         "examined": one.examined,
         "replications": one.replications,
         "share": None if one.share is None else list(one.share),

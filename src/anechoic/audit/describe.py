@@ -12,11 +12,12 @@ from anechoic.audit.examine import SampleResult, Scorer
 from anechoic.audit.matrix import similarity_matrix
 from anechoic.audit.result import DetectorInfo
 from anechoic.audit.samples import Generate, Plan, Sample
+from anechoic.audit.summary import q_values
 from anechoic.audit.training import TrainingSet
-from anechoic.audit.verdict import Rule, q_values
 from anechoic.detectors import Calibration, Detector
 from anechoic.environment import machine, versions
 from anechoic.types import Embedder
+from anechoic.verdict import Rule
 
 __all__ = ["about", "citations", "detectors", "source_of", "versions"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from anechoic.audio import mono
 from anechoic.audit.html.media import FLOOR_DB, flac, shaded_png, spectrogram_db
 from anechoic.audit.matrix import similarity_matrix
 from anechoic.detectors import Match
-from anechoic.detectors.sound import mono
 from anechoic.index import Sound
 
 Keep = Callable[[bytes, str], str]  # content, suffix -> the key to find it by

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from anechoic.audit import verdict
+from anechoic.audit import summary
 from anechoic.audit.examine import SampleResult
 from anechoic.audit.samples import Sample, Unexamined
+from anechoic.audit.summary import FALSE_DISCOVERY_RATE, Count
 from anechoic.audit.training import TrainingSet
-from anechoic.audit.verdict import FALSE_DISCOVERY_RATE, Count, Rule
 from anechoic.detectors import Calibration, Match
 from anechoic.errors import BadSetting
 from anechoic.metrics import Similarity, share_interval, top1_summary
+from anechoic.verdict import Rule
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,12 @@ class Report:
         """How many replicate."""
         prompts = {one.take.prompt for one in self.examined if one.take.prompt}
         hit = {one.take.prompt for one in self.examined if one.take.prompt and one.replicates}
-        expected, most = verdict.expected_by_chance(
+        expected, most = summary.expected_by_chance(
             len(self.examined), self.rule.false_positive_rate
         )
         known = self.rule.calibration
         held_out = None if known is None else len(known.null)
-        needed = [verdict.held_out_needed(g.replications, g.examined) for g in self.groups]
+        needed = [summary.held_out_needed(g.replications, g.examined) for g in self.groups]
         least = min((n for n in needed if n is not None), default=0)
         others = [
             one.calibration.false_positive_rate
@@ -121,7 +122,7 @@ class Report:
     def sentences(self) -> list[str]:
         """The verdict, and what it is worth; what was not examined stands first."""
         guards = [(one.guard, one.replications, one.examined) for one in self.groups]
-        return verdict.sentences(self.count, self.noun, guards)
+        return summary.sentences(self.count, self.noun, guards)
 
     @property
     def sentence(self) -> str:
@@ -145,7 +146,7 @@ class Report:
             share = (found.value, found.low, found.high)
         except BadSetting:  # a single prompt
             share = None
-        expected, most = verdict.expected_by_chance(len(rows), self.rule.false_positive_rate)
+        expected, most = summary.expected_by_chance(len(rows), self.rule.false_positive_rate)
         known = self.rule.calibration is not None
         return Group(
             guard=guard,
@@ -178,11 +179,11 @@ def examined(
     many others were audited beside it.
     """
     findings = [examination.findings[rule.detector] for _, _, examination in rows]
-    p_values = [rule.p_value(finding) for finding in findings]
+    p_values = [rule.p_value(finding.score) for finding in findings]
     q_values: list[float | None] = [None] * len(rows)
     for guard in {take.guard for take, _, _ in rows} if rule.calibration is not None else ():
         own = [i for i, (take, _, _) in enumerate(rows) if take.guard == guard]
-        found = verdict.q_values([p for i in own if (p := p_values[i]) is not None])
+        found = summary.q_values([p for i in own if (p := p_values[i]) is not None])
         for i, q_value in zip(own, found, strict=True):
             q_values[i] = q_value
     made = [
@@ -191,7 +192,7 @@ def examined(
             sha256=sha256,
             examination=examination,
             finding=finding,
-            replicates=rule.replicates(finding),
+            replicates=rule.is_copy(finding.score),
             p_value=p_value,
             q_value=q_value,
             copies=_copies(examination, calibrations),

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from anechoic import audio, cluster, processes
-from anechoic.audit import describe, samples, verdict
+from anechoic.audit import describe, samples
 from anechoic.audit.cache import ResultCache, identity
 from anechoic.audit.examine import SCORERS, Examiner, SampleResult, Scorer
 from anechoic.audit.progress import Pace, Progress
@@ -26,6 +26,7 @@ from anechoic.errors import AnechoicError, BadAudio, BadSetting
 from anechoic.index import TrainingIndex
 from anechoic.processes import Processes
 from anechoic.types import Embedder
+from anechoic.verdict import Rule, find_rule, require_rule
 
 WORK = Path("audit-work")
 LONGEST_S = 900.0
@@ -112,7 +113,7 @@ def audit(
     known = dict(calibrations or {})
     told = dict(about or {})
     if held_out is None:  # refused before anything is generated
-        verdict.rule(chosen[0].name, training.index, known, threshold, false_positive_rate)
+        _rule(chosen[0], training, known, threshold, false_positive_rate)
     null = None if held_out is None else _held_out(held_out)
     with run.kept.alone():
         every = [*(null.takes if null else ()), *plan.takes]
@@ -128,7 +129,7 @@ def audit(
                 *found.notes,
                 *(f"held-out '{o.take.name}' was not used: {o.reason}" for o in found.unused),
             ]
-        rule = verdict.rule(chosen[0].name, training.index, known, threshold, false_positive_rate)
+        rule = _rule(chosen[0], training, known, threshold, false_positive_rate)
         rows, refused = run.examine(plan.takes, pace)
     notes += _repeated([sha256 for _, sha256, _ in rows])
     return Report(
@@ -176,6 +177,17 @@ def calibrate(
     with run.kept.alone():
         pace = Pace([run.kinds(take) for take in null.takes], progress)
         return run.calibrate(null, held_out.false_positive_rate, pace)
+
+
+def _rule(
+    decides: Detector,
+    training: TrainingSet,
+    calibrations: Mapping[str, Calibration],
+    threshold: float | None,
+    false_positive_rate: float | None,
+) -> Rule:
+    found = find_rule(decides.name, training.index, calibrations, threshold, false_positive_rate)
+    return require_rule(found, decides.name, training.index)
 
 
 def _held_out(held_out: HeldOut) -> Plan:
@@ -363,7 +375,7 @@ def _repeated(hashes: Sequence[str]) -> list[str]:
     return [f"{again} of the {len(hashes)} examined are the same as another, bit for bit"]
 
 
-def _background(training: TrainingSet, decides: Detector, rule: verdict.Rule) -> list[Background]:
+def _background(training: TrainingSet, decides: Detector, rule: Rule) -> list[Background]:
     """What the deciding detector's scores are to be seen beside."""
     found = []
     if isinstance(decides, NearestStretch) and len(training.clips) > 1:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic.cli.index import EmbedderName, Json, print_table
-from anechoic.cli.training import at_rate, calibrations, fitted, open_training, progress_of_audit
+from anechoic.cli.training import at_rate, fitted, open_training, progress_of_audit
 from anechoic.errors import BadSetting
-from anechoic.models import SCALE, KnownModel, find
+from anechoic.models import SCALE, KnownModel, find, index_folder
 
 if TYPE_CHECKING:
     from anechoic.audit import Report, TrainingSet
@@ -152,11 +152,12 @@ def audit(
     from anechoic.audit import HeldOut, audit, write_report
     from anechoic.audit.write import require_free
     from anechoic.processes import processes
+    from anechoic.verdict import stored_calibrations
 
     require_free(output, overwrite)
     training, embed = open_training(index, embedder_name)
     detectors = [fitted(name, training, embed) for name in detector or ["nearest"]]
-    known = calibrations(index, needed=held_out is None and threshold is None)
+    known = stored_calibrations(index_folder(index), needed=held_out is None and threshold is None)
     if fpr is not None and held_out is None and threshold is None:
         known = at_rate(known, detectors[0].name, fpr)
     source: Any = sounds

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.index import EmbedderName, Json, describe, open_index, print_table
-from anechoic.cli.training import calibration_of, copy_rule
-from anechoic.errors import BadSetting
+from anechoic.cli.index import EmbedderName, Json, print_table
 from anechoic.lazy import uncollected
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-COPY = "copy"  # the threshold of an index above which a score is called a copy
+    from anechoic.verdict import Rule, Status, Verdict, Verifier
 
 
 def register(app: typer.Typer) -> None:
@@ -28,12 +27,15 @@ def check(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILES...", help="Sound files: WAV, FLAC, OGG, MP3.")
     ],
-    index: Annotated[str, typer.Option("--index", help="Folder of an index, or demo.")],
+    index: Annotated[
+        str,
+        typer.Option("--index", help="Folder of an index, or a model that brings one, as demo."),
+    ],
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Score from which on it is a copy. By default that of the index's calibration, or "
-            "the index's own."
+            help="Similarity from which on a sound is a copy. By default the calibration of the "
+            "index decides, or the index's own threshold."
         ),
     ] = None,
     embedder_name: EmbedderName = None,
@@ -42,75 +44,112 @@ def check(
     """Tell whether any stretch of a sound file is a copy of a training clip.
 
     Each file is cut into windows as long as the index's, a quarter of a window apart, and the start
-    of the best is refined; "at" is where in the file, "in clip" where in the training clip the
-    compared row starts. Where the index is calibrated (`anechoic calibrate`), p is how often real
-    sound that is no copy scores as high.
+    of the best is refined. "at" is the start of the match in the file, "in clip" its start in the
+    training clip. Where the index is calibrated (`anechoic calibrate`), p is at most how often real
+    sound that is not a copy scores as high.
 
-    The exit code is 1 if any file is a copy, 0 if none is, 2 if a file cannot be used.
+    Exit codes: 0 no file is a copy; 1 a file is a copy; 2 a file cannot be used; 3 nothing is
+    known to be a copy, but something could not be judged, as without a calibration.
 
     Example: `anechoic check take1.wav take2.wav --index clips.index --threshold 0.9`
     """
     with uncollected():
-        from anechoic.detectors import locate
+        from anechoic.cli.training import open_verifier
 
-    store, embed = open_index(index, embedder_name)
-    if threshold is not None and not -1 <= threshold <= 1:
-        raise BadSetting(f"threshold {threshold:g} is no cosine similarity; give one in -1 to 1")
-    known = calibration_of(index, store, embed, needed=threshold is None)
-    rule = copy_rule(store, known, threshold)
-    if rule is None:
-        raise BadSetting(
-            f"index '{store.name}' has no calibrated threshold for copies; calibrate it with "
-            "'anechoic calibrate FOLDER', a folder of sound that is known not to be in the "
-            "training set, or give one with '--threshold'"
-        )
-    sounds = [_heard(file) for file in files]
-    matches = [locate(wav, sample_rate, store, embed)[0] for wav, sample_rate in sounds]
-    copies = [rule.replicates(match) for match in matches]
-    p_values = [None if known is None else known.p_value(match.score) for match in matches]
-    results = list(zip(files, matches, copies, p_values, strict=True))
+    verifier = open_verifier(index, embedder_name, threshold)
+    sounds = [_read(file) for file in files]  # all of them, before any is searched for
+    verdicts = [verifier(*sound) for sound in sounds]
     if as_json:
-        told = {
+        about = {
             "index": index,
-            "embedder": store.embedder_name,
-            "threshold": rule.threshold,
-            "false_positive_rate": rule.false_positive_rate,
-            "held_out": None if known is None else len(known.null),
+            "embedder": verifier.index.embedder_name,
+            **rule_to_dict(verifier.rule),
             "files": [
-                {"file": str(file), "copy": copy, "p_value": p, **describe(store, match)}
-                for file, match, copy, p in results
+                {"file": str(file), **to_dict(verifier, verdict)}
+                for file, verdict in zip(files, verdicts, strict=True)
             ],
         }
-        print(json.dumps(told, indent=2))
+        print(json.dumps(about, indent=2))
     else:
-        rows = []
-        for file, match, copy, p in results:
-            clip = match.clip_in(store.clips)
-            where = (f"{match.start_s:.2f}", f"{clip.start_s:.2f}")
-            scores = (f"{match.score:.3f}", *([] if p is None else [f"{p:.3g}"]))
-            verdict = "COPY" if copy else "no copy"
-            rows.append((str(file), verdict, *scores, clip.caption, clip.id, *where))
-        columns = ("score", "nearest") if known is None else ("score", "p", "nearest")
-        print_table(("file", "verdict", *columns, "clip", "at s", "in clip s"), rows)
-        print(f"{sum(copies)} of {len(files)} over the threshold of {rule.threshold:g}")
-        if known is not None:
-            of = f"of {len(known.null)} held-out sounds"
-            print(f"p: the share {of} that score as high, counting the file among them")
-    raise typer.Exit(int(any(copies)))
+        print_verdicts(verifier, ("file",), [(str(file),) for file in files], verdicts)
+    raise typer.Exit(exit_code(verdicts))
 
 
-def _heard(file: Path) -> tuple[Tensor, int]:
-    """The sound of a file as detectors hear it, one channel [1, t], and its sample rate in Hz.
+def _read(file: Path) -> tuple[Tensor, int]:
+    """The sound of a file [c, t] and its sample rate in Hz.
 
     Raises:
-        BadAudio: it is no usable sound.
+        BadAudio: it is not usable sound.
     """
     from anechoic import audio
-    from anechoic.detectors.sound import is_silent, mono
-    from anechoic.errors import BadAudio
 
     wav, sample_rate = audio.read(file)
-    heard = mono(wav[None], sample_rate)
-    if is_silent(heard):
-        raise BadAudio(f"'{file}' is a constant offset, which is silence; leave it out")
-    return heard, sample_rate
+    sound = audio.mono(wav[None], sample_rate)
+    audio.require_sound(sound, f"'{file}' without its constant offset")
+    return wav, sample_rate
+
+
+# --------------------------------------------------------------- verdicts, for `generate`, too
+
+
+def exit_code(verdicts: Sequence[Verdict]) -> int:
+    """1 if anything is a copy; else 3 if anything was not judged; else 0."""
+    from anechoic.verdict import EXIT_CODES
+
+    statuses = {verdict.status for verdict in verdicts}
+    order: tuple[Status, ...] = ("copy", "not judged")
+    return next((EXIT_CODES[status] for status in order if status in statuses), 0)
+
+
+def rule_to_dict(rule: Rule | None) -> dict[str, Any]:
+    """What was judged by, as JSON holds it; all None: nothing was."""
+    content = {} if rule is None else rule.to_dict()
+    keys = ("threshold", "false_positive_rate", "held_out")
+    return {key: content.get(key) for key in keys}
+
+
+def to_dict(verifier: Verifier, verdict: Verdict) -> dict[str, Any]:
+    """A verdict as JSON holds it, with the file of the training clip."""
+    content = verdict.to_dict()
+    if verdict.clip is not None and verdict.match.row is not None:
+        file = verifier.index.file(verdict.match.row)
+        content["clip"]["path"] = None if file is None else str(file)
+    return content
+
+
+def print_verdicts(
+    verifier: Verifier,
+    columns: Sequence[str],
+    names: Sequence[Sequence[str]],
+    verdicts: Sequence[Verdict],
+) -> None:
+    """Verdicts as a table, below what was not judged and why; `names` fill the first columns."""
+    rule = verifier.rule
+    unjudged = [verdict for verdict in verdicts if verdict.status == "not judged"]
+    if unjudged:
+        print(f"NOT JUDGED: {len(unjudged)} of {len(verdicts)}; {unjudged[0].reason}")
+    if rule is None:
+        print(
+            "calibrate it with 'anechoic calibrate FOLDER', a folder of sound that is known not to "
+            "be in the training set, or give '--threshold' to 'anechoic check'"
+        )
+    calibrated = rule is not None and rule.calibration is not None
+    rows = []
+    for name, verdict in zip(names, verdicts, strict=True):
+        match, clip = verdict.match, verdict.clip
+        words = verdict.status if verdict.status == "no copy" else verdict.status.upper()
+        if clip is None:
+            rows.append((*name, words, *[""] * (5 + calibrated)))
+            continue
+        p_value = [] if not calibrated else [f"{verdict.p_value:.3g}"]
+        where = (f"{match.start_s:.2f}", f"{match.match_start_s:.2f}")
+        rows.append((*name, words, f"{match.score:.3f}", *p_value, clip.caption, clip.id, *where))
+    p_column = ["p"] if calibrated else []
+    headers = ("verdict", "score", *p_column, "nearest", "clip", "at s", "in clip s")
+    print_table((*columns, *headers), rows)
+    if rule is not None:
+        copies = sum(verdict.status == "copy" for verdict in verdicts)
+        print(f"{copies} of {len(verdicts)} over the threshold of {rule.threshold:g}")
+        if rule.calibration is not None:
+            count = len(rule.calibration.null)
+            print(f"p: the share of {count} held-out sounds that score as high, counting the file")

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.check import COPY
+from anechoic.cli.check import exit_code, print_verdicts, rule_to_dict, to_dict
 from anechoic.cli.index import (
     EmbedderName,
     Json,
-    describe,
-    open_index,
-    print_table,
     progress_bar,
 )
+from anechoic.cli.training import open_verifier
 from anechoic.errors import BadSetting, OutputExists
 from anechoic.models import KnownModel, find
 
@@ -33,21 +31,21 @@ if TYPE_CHECKING:
     from anechoic.guidance.base import Guidance
     from anechoic.guidance.step import Record
     from anechoic.index import TrainingIndex
-    from anechoic.types import Embedder, Match
+    from anechoic.types import Embedder
+    from anechoic.verdict import Verdict, Verifier
 
 ANY_SCALE = 2.0  # what the pipeline is called with: inside a guard the guidance owns the scale
 
 
 @dataclass(frozen=True, eq=False)
-class Take:
+class Generation:
     """One generated sound, what its guard did, and the training clip it comes nearest to."""
 
     file: Path
     prompt: str
     wav: Tensor  # [c, t]
     records: Sequence[Record]
-    match: Match | None  # None: there is no index
-    copy: bool | None  # None: there is no threshold to judge by
+    verdict: Verdict | None  # None: there is no index
 
 
 def register(app: typer.Typer) -> None:
@@ -119,8 +117,9 @@ def generate(
     Prompts are generated one after the other, each from the same seed, so that none depends on
     what stands beside it. Nothing is written before all of them are done.
 
-    The exit code is 1 if an output still is a copy by the threshold of the index (it is written
-    all the same), 0 if none is, 2 if the input cannot be used.
+    Exit codes: 0 no output is a copy, or none was compared (no '--index'); 1 an output is a copy
+    (it is written all the same); 2 the input cannot be used; 3 the index has no calibration, so
+    that nothing was judged.
 
     Example: `anechoic generate "low cello note" --model demo --index demo -o out.wav`
     """
@@ -129,22 +128,23 @@ def generate(
     from anechoic.diffusers.pipelines import call_arguments
 
     files = _outputs(output, len(prompts), overwrite)
-    store, embed = _training_set(index, embedder_name)
+    verifier = _verifier(index, embedder_name)
+    store, embed = (verifier.index, verifier.embedder) if verifier else (None, None)
     known = find(model)
     texts = [*(settings or []), *([] if scale is None else [f"scale={scale}"])]
     method = chosen_guard(guard, known, texts, store, embed)
     pipe = load_pipeline(known.pipeline, device, dtype)
     sample_rate = _check(pipe, seconds, store)
     arguments = call_arguments(pipe, ANY_SCALE, steps or known.steps, seconds)
-    takes = []
+    generations = []
     for file, prompt, (wav, records) in zip(
         files, prompts, _sounds(pipe, method, prompts, seed, arguments), strict=True
     ):
         audio.require_sound(wav, f"what was generated for {prompt!r}")
-        match, copy = _judge(wav, sample_rate, store, embed)
-        takes.append(Take(file, prompt, wav, records, match, copy))
-    for take in takes:
-        audio.write(take.file, take.wav, sample_rate, overwrite=overwrite)
+        verdict = None if verifier is None else verifier(wav, sample_rate)
+        generations.append(Generation(file, prompt, wav, records, verdict))
+    for one in generations:
+        audio.write(one.file, one.wav, sample_rate, overwrite=overwrite)
     if as_json:
         about = {
             "model": model,
@@ -152,13 +152,13 @@ def generate(
             "guard": guard,
             "settings": _settings(method),
             "seed": seed,
-            "threshold": store.thresholds.get(COPY) if store else None,
-            "outputs": [_as_json(take, store) for take in takes],
+            **rule_to_dict(verifier.rule if verifier else None),
+            "outputs": [_to_dict(one, verifier) for one in generations],
         }
         print(json.dumps(about, indent=2, default=str))  # a setting may be a LogSNR(value=-1.0)
     else:
-        _print(takes, store)
-    raise typer.Exit(int(any(take.copy for take in takes)))
+        _print(generations, verifier)
+    raise typer.Exit(exit_code([one.verdict for one in generations if one.verdict]))
 
 
 # ------------------------------------------------------------- refused before anything is generated
@@ -190,14 +190,12 @@ def _outputs(output: Path, count: int, overwrite: bool) -> list[Path]:
     return files
 
 
-def _training_set(
-    index: str | None, embedder_name: str | None
-) -> tuple[TrainingIndex | None, Embedder | None]:
+def _verifier(index: str | None, embedder_name: str | None) -> Verifier | None:
     if index is not None:
-        return open_index(index, embedder_name)
+        return open_verifier(index, embedder_name)
     if embedder_name is not None:
         raise BadSetting("'--embedder' reads an index: give one with '--index', or leave it out")
-    return None, None
+    return None
 
 
 def chosen_guard(
@@ -274,19 +272,6 @@ def _draw_steps(pipe: Any, bar: Progress, runs: int) -> None:
     pipe.progress_bar = steps
 
 
-def _judge(
-    wav: Tensor, sample_rate: int, store: TrainingIndex | None, embed: Embedder | None
-) -> tuple[Match | None, bool | None]:
-    """The nearest training clip, and whether the sound is a copy of it."""
-    from anechoic.detectors import locate
-
-    if store is None or embed is None:
-        return None, None
-    (match,) = locate(wav, sample_rate, store, embed)
-    limit = store.thresholds.get(COPY)
-    return match, None if limit is None else match.score >= limit
-
-
 # -------------------------------------------------------------------------------------- report
 
 
@@ -316,37 +301,26 @@ def _tell(records: Sequence[Record]) -> str:
     return ", ".join(told)
 
 
-def _as_json(take: Take, store: TrainingIndex | None) -> dict[str, Any]:
+def _to_dict(one: Generation, verifier: Verifier | None) -> dict[str, Any]:
     notes = {
         name: {
             "count": len(on),
             "first": on[0] if on else None,
-            "log_snr": take.records[on[0]].noise.log_snr if on else None,
+            "log_snr": one.records[on[0]].noise.log_snr if on else None,
         }
-        for name, on in _flags(take.records).items()
+        for name, on in _flags(one.records).items()
     }
-    did = {"evaluations": len(take.records), **notes}
-    told = {"file": str(take.file), "prompt": take.prompt, "did": did, "copy": take.copy}
-    return {**told, **describe(store, take.match)} if store and take.match else told
+    did = {"evaluations": len(one.records), **notes}
+    content = {"file": str(one.file), "prompt": one.prompt, "did": did, "copy": None}
+    return content | (to_dict(verifier, one.verdict) if verifier and one.verdict else {})
 
 
-def _print(takes: Sequence[Take], store: TrainingIndex | None) -> None:
-    for take in takes:
-        print(f"{take.file}: {_tell(take.records)}")
-    if store is None:
+def _print(generations: Sequence[Generation], verifier: Verifier | None) -> None:
+    for one in generations:
+        print(f"{one.file}: {_tell(one.records)}")
+    if verifier is None:
         print("not compared with any training set; to have it compared, give '--index'")
         return
-    verdicts = {True: "COPY", False: "no copy", None: "not judged"}
-    rows = []
-    for take in takes:
-        assert take.match is not None  # there is an index
-        clip, score = take.match.clip_in(store.clips), f"{take.match.score:.3f}"
-        rows.append(
-            (str(take.file), take.prompt, verdicts[take.copy], score, clip.caption, clip.id)
-        )
-    print_table(("file", "prompt", "verdict", "score", "nearest", "clip"), rows)
-    if (limit := store.thresholds.get(COPY)) is None:
-        print(f"index '{store.name}' has no calibrated threshold, so nothing was judged a copy")
-    else:
-        copies = sum(bool(take.copy) for take in takes)
-        print(f"{copies} of {len(takes)} over the threshold of {limit:g}")
+    names = [(str(one.file), one.prompt) for one in generations]
+    verdicts = [one.verdict for one in generations if one.verdict]
+    print_verdicts(verifier, ("file", "prompt"), names, verdicts)

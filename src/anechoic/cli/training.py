@@ -10,14 +10,14 @@ from inspect import signature
 from typing import TYPE_CHECKING
 
 from anechoic.cli.index import open_index
-from anechoic.errors import BadSetting, IndexMismatch
+from anechoic.errors import BadSetting
 from anechoic.models import find, index_folder
 
 if TYPE_CHECKING:
-    from anechoic.audit import Progress, Rule, TrainingSet
+    from anechoic.audit import Progress, TrainingSet
     from anechoic.detectors import Calibration, Detector
-    from anechoic.index import TrainingIndex
     from anechoic.types import Embedder
+    from anechoic.verdict import Verifier
 
 
 def open_training(name: str, embedder_name: str | None) -> tuple[TrainingSet, Embedder]:
@@ -62,52 +62,17 @@ def fitted(name: str, training: TrainingSet, embed: Embedder) -> Detector:
 # ----------------------------------------------------------------------------- what it is judged by
 
 
-def calibrations(index: str, needed: bool = True) -> dict[str, Calibration]:
-    """The calibrations that are stored with an index, by the names of their detectors.
+def open_verifier(
+    name: str, embedder_name: str | None = None, threshold: float | None = None
+) -> Verifier:
+    """What judges by an index; one that comes with a model has the model's name."""
+    from anechoic.verdict import Verifier
 
-    Args:
-        index: its folder, or demo.
-        needed: whether anything hangs on them; if not, those of an index that was changed since
-            count as none.
-
-    Raises:
-        IndexMismatch: they are needed, and are damaged or of an index that was changed since.
-    """
-    from anechoic.detectors import calibration
-    from anechoic.index.place import Storage
-
-    place = Storage(index_folder(index))
-    if not place.exists(calibration.FILE):
-        return {}
-    path, manifest = place.path(calibration.FILE), place.read(calibration.MANIFEST)
-    try:
-        return calibration.parse(place.read(calibration.FILE), manifest, path)
-    except IndexMismatch:
-        if needed:
-            raise
-        return {}
-
-
-def calibration_of(
-    index: str, store: TrainingIndex, embed: Embedder, needed: bool = True
-) -> Calibration | None:
-    """What the nearest stretch of a sound is calibrated on, if it is; as `calibrations`."""
-    from anechoic.detectors import NearestStretch
-
-    return calibrations(index, needed).get(NearestStretch(store, embed).name)
-
-
-def copy_rule(
-    store: TrainingIndex, known: Calibration | None, given: float | None = None
-) -> Rule | None:
-    """From which score of the nearest stretch on a sound is a copy: a threshold that is given, the
-    calibration, or the index's own threshold; None where there is none of these."""
-    from anechoic.audit import verdict
-
-    if given is None and known is None and verdict.COPY not in store.thresholds:
-        return None
-    name = "nearest" if known is None else known.detector
-    return verdict.rule(name, store, {} if known is None else {name: known}, given)
+    verifier = Verifier.load(index_folder(name), embedder_name, threshold)
+    known = find(name)
+    if known.index is not None:
+        verifier.index.name = known.name  # not that of the folder it ships in
+    return verifier
 
 
 def at_rate(known: Mapping[str, Calibration], decides: str, rate: float) -> dict[str, Calibration]:

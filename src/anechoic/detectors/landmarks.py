@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anechoic.audio import is_silent, mono
 from anechoic.detectors import storage
 from anechoic.detectors.protocol import NOTHING, TrainingSound
-from anechoic.detectors.sound import is_silent, mono, resample, training
+from anechoic.detectors.sound import resample, training
 from anechoic.errors import IndexMismatch
 from anechoic.types import Match
 

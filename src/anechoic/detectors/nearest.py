@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from anechoic import audio
+from anechoic.audio import is_silent, mono
 from anechoic.detectors.protocol import NOTHING
-from anechoic.detectors.sound import is_silent, mono
 from anechoic.errors import BadSetting
 from anechoic.types import Embedder, Match, require_whole
 
@@ -117,7 +117,7 @@ def locate(
     compared as a whole: to find a fragment of a long clip, index windows of the clips.
 
     Args:
-        wav: sound [c, t].
+        wav: sound [c, t]; it is compared as one channel, as the index's clips are.
         sample_rate: in Hz.
         index: what to search. Where it holds whole clips of different lengths, the windows
             have the median and the longest; so a copy of a whole clip is always compared whole.
@@ -135,6 +135,8 @@ def locate(
     """
     index.check_embedder(embedder)
     audio.require_sound(wav, "the recording")
+    wav = mono(wav[None], sample_rate, "the recording")
+    audio.require_sound(wav, "the recording without its constant offset")
 
     def search(spans: Iterable[_Span]) -> list[_Pair]:
         sounding = (s for s in spans if not audio.is_silent(wav[:, s.start : s.start + s.length]))

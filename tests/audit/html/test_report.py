@@ -20,7 +20,7 @@ from anechoic import embedder
 from anechoic.audit import HeldOut, Report, audit, cautions, document, schema, write_report
 from anechoic.audit.content import media_keys
 from anechoic.audit.html.report import render_audit
-from anechoic.audit.verdict import Count, q_values, sentences
+from anechoic.audit.summary import Count, q_values, sentences
 from anechoic.errors import OutputExists
 
 PROMPTS = [f"tune number {i}" for i in range(4)] + [NASTY, "rain"]

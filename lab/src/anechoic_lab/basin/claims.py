@@ -103,7 +103,7 @@ def basin_end(sweep: Sweep, judge: Judge, before: float) -> int | None:
     if judge.threshold is None:
         return None
     means = [point.mean for point in curve(sweep, judge.name, MEMORIZED, before)]
-    near = [i for i, value in enumerate(means) if value >= judge.threshold]
+    near = [i for i, value in enumerate(means) if judge.is_copy(value)]
     first = near[-1] + 1 if near else 0
     return sweep.steps[first] if first < len(means) else None
 
@@ -124,7 +124,7 @@ def sentence(sweep: Sweep, judge: Judge, before: float) -> str:
     end = basin_end(sweep, judge, before)
     if end is None:
         return f"{who} reaches {copy} even if CFG starts at {at(sweep, sweep.steps[-1])}."
-    single = _last_copies(sweep, judge.name, judge.threshold, before)
+    single = _last_copies(sweep, judge, before)
     if end == 0:
         return f"{who} is under {copy} wherever CFG starts. {single}"
     before_end = list(sweep.steps).index(end) - 1
@@ -136,13 +136,13 @@ def sentence(sweep: Sweep, judge: Judge, before: float) -> str:
     )
 
 
-def _last_copies(sweep: Sweep, name: str, threshold: float, before: float) -> str:
+def _last_copies(sweep: Sweep, judge: Judge, before: float) -> str:
     """Up to where single generations are copies: the mean hides them."""
     takes = [t for t in sweep.takes if (t.group, t.before) == (MEMORIZED, before)]
-    last = max((t.step for t in takes if t.scores[name] >= threshold), default=None)
+    last = max((t.step for t in takes if judge.is_copy(t.scores[judge.name])), default=None)
     if last is None:
         return "No single generation is a copy."
-    there = [t.scores[name] >= threshold for t in takes if t.step == last]
+    there = [judge.is_copy(t.scores[judge.name]) for t in takes if t.step == last]
     return f"The last copies are made from step {last}: {sum(there)} of {len(there)}."
 
 
@@ -197,7 +197,7 @@ def _transition(sweep: Sweep, judge: Judge) -> Claim:
     )
     if judge.threshold is None:
         return Claim(text, NOT_TESTABLE, rule, ["The index has no calibrated threshold."])
-    plain = {(t.prompt, t.seed): t.scores[judge.name] >= judge.threshold for t in sweep.takes
+    plain = {(t.prompt, t.seed): judge.is_copy(t.scores[judge.name]) for t in sweep.takes
              if t.step == 0 and t.group == MEMORIZED}  # fmt: skip
     if not any(plain.values()):
         return Claim(text, NOT_TESTABLE, rule, ["Plain CFG copies none of these prompts."])
@@ -304,8 +304,7 @@ def _is_after(take: Take, edge: int | None) -> bool:
 
 
 def _copies(takes: Sequence[Take], judge: Judge) -> Figure | None:
-    assert judge.threshold is not None  # it is asked only then
-    hits = [float(take.scores[judge.name] >= judge.threshold) for take in takes]
+    hits = [float(judge.is_copy(take.scores[judge.name])) for take in takes]
     return SHARE.of(hits, [take.prompt for take in takes])
 
 

@@ -85,7 +85,10 @@ def as_json(sweep: Sweep, scene: Scene) -> dict[str, Any]:
     """Everything that was measured and said."""
     return {
         "about": about(sweep, scene),
-        "judges": [asdict(judge) for judge in scene.judges],
+        "judges": [
+            {"name": judge.name, "about": judge.about, "threshold": judge.threshold}
+            for judge in scene.judges
+        ],
         "sentences": [sentence(sweep, scene.judges[0], before) for before in sweep.befores],
         "claims": [asdict(claim) for claim in claims(sweep, scene.judges[0])],
         **asdict(sweep),

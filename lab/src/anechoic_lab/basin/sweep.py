@@ -22,7 +22,8 @@ from anechoic.guidance import ClassifierFree, Progress, TransitionPoint
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.step import Record
 from anechoic.guidance.triggers import first_fall, first_minimum
-from anechoic_lab.bench.judges import COPY, Descriptor
+from anechoic.verdict import Rule, Verifier
+from anechoic_lab.bench.judges import describe
 from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt
 
 ORDINARY = "ordinary"
@@ -53,7 +54,16 @@ class Judge:
 
     name: str
     about: str  # what is compared with what
-    threshold: float | None  # from which on a clip is a copy; None: not calibrated
+    rule: Rule | None  # by which a clip is a copy; None: not calibrated
+
+    @property
+    def threshold(self) -> float | None:
+        """The score that a copy exceeds; None: not calibrated."""
+        return None if self.rule is None else self.rule.threshold
+
+    def is_copy(self, score: float) -> bool:
+        """Whether a score is that of a copy; False where nothing is calibrated."""
+        return self.rule is not None and self.rule.is_copy(score)
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,21 +275,20 @@ def open_scene(
         AnechoicError: anything else of it that cannot be used.
     """
     require_prompts(prompts)
-    descriptor = Descriptor.load(index)
+    verifier = Verifier.load(index)
     pipe = load_pipeline(model, device, dtype)
     pipe.set_progress_bar_config(disable=True)
-    store, own = descriptor.index, fingerprint(pipe)
+    store, own = verifier.index, fingerprint(pipe)
     require_own_index(store, lambda: own)
     arguments = call_arguments(pipe, ANY_SCALE, steps, seconds)
     sample_rate = adapter_for(pipe).sample_rate
-    judge = Judge(descriptor.embedder.name, f"nearest of {descriptor.about}",
-                  store.thresholds.get(COPY))  # fmt: skip
+    judge = Judge(verifier.embedder.name, f"nearest of {describe(verifier)}", verifier.rule)
 
     def generate(captions: Sequence[str], seed: int, guidance: Guidance) -> Heard:
         made = generate_samples(pipe, captions, seed, arguments, guidance)
         for wav, caption in zip(made.samples, captions, strict=True):
             audio.require_sound(wav, f"what was generated for '{caption}'")
-        scores = [{judge.name: descriptor.nearest(wav, sample_rate).score} for wav in made.samples]
+        scores = [{judge.name: verifier(wav, sample_rate).score} for wav in made.samples]
         return Heard(scores, made.records)
 
     length = "the model's longest" if seconds is None else f"{seconds:g} s"

@@ -26,7 +26,7 @@ from anechoic.guidance import registry
 from anechoic.guidance.base import Guidance
 from anechoic.metrics import leave_one_out
 from anechoic.types import Embedder
-from anechoic_lab.bench.judges import Judges
+from anechoic_lab.bench.judges import Judges, describe
 from anechoic_lab.bench.plan import Method
 from anechoic_lab.bench.subject import BenchPrompt, SampleScore
 from anechoic_lab.metrics import cosine_per_pair
@@ -121,9 +121,9 @@ class PipelineSubject:
         return {
             "model": f"{self.name} ({fingerprint(self.pipe)}), {self._dtype} on "
             f"{self.pipe.device.type}, scale {self.scale:g}, {length}",
-            "similarity": f"nearest of {self.judges.guide.about}",
-            "copy": f"similarity of {self.judges.threshold:g} or more",
-            **{name: f"nearest of {judge.about}" for name, judge in self.judges.others.items()},
+            "similarity": f"nearest of {describe(self.judges.guide)}",
+            "copy": f"similarity over {self.judges.rule.threshold:g}; {self.judges.rule.origin}",
+            **{name: f"nearest of {describe(judge)}" for name, judge in self.judges.others.items()},
             "waveform": "peak of the normalised cross-correlation with the nearest clips"
             if self.waveforms else "not measured: the sounds of the index cannot be read",
             "adherence": text or "not measured",
@@ -136,7 +136,7 @@ class PipelineSubject:
             "about": {k: v for k, v in self.about().items() if k not in ("model", "quality")},
             "scheduler": dict(self.pipe.scheduler.config),
             "device": self.pipe.device.type,
-            "threshold": self.judges.threshold,
+            "threshold": self.judges.rule.to_dict(),
             "quality": _called(self.quality),
             "scale": self.scale,
             "seconds": self.seconds,
@@ -214,14 +214,14 @@ class PipelineSubject:
         kept = self._adherence([prompt.caption for prompt in prompts], wavs)
         for prompt, wav, adherence in zip(prompts, wavs, kept, strict=True):
             audio.require_sound(wav, f"what was generated for '{prompt.caption}'")
-            similarity, scores = self.judges(wav, self.sample_rate, prompt.caption, self.waveforms)
+            verdict, scores = self.judges(wav, self.sample_rate, prompt.caption, self.waveforms)
             yield SampleScore(
                 prompt=prompt.id,
                 caption=prompt.caption,
                 group=prompt.group,
                 seed=seed,
-                similarity=similarity,
-                copied=similarity >= self.judges.threshold,
+                similarity=verdict.score,
+                copied=verdict.status == "copy",
                 seconds=made.seconds,
                 evaluations=made.passes,
                 adherence=adherence,

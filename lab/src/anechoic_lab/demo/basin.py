@@ -13,7 +13,6 @@ from anechoic.diffusers import fingerprint
 from anechoic.errors import BadSetting
 from anechoic.guidance.base import Guidance
 from anechoic_lab.basin.sweep import ORDINARY, Heard, Judge, Scene
-from anechoic_lab.bench.judges import COPY
 from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt
 from anechoic_lab.demo import assets
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
@@ -68,9 +67,9 @@ def open_demo(
 
     judges = [
         Judge("mel", "centred log-mel correlation with the caption's own training clip, or with "
-              "the nearest of all for a caption that has none", bench.thresholds["mel"]),
+              "the nearest of all for a caption that has none", bench.rule("mel")),
         Judge(guide, f"cosine to the nearest of {len(bench.index)} training clips by the guide's "
-              "descriptor, centred", bench.index.thresholds.get(COPY)),
+              "descriptor, centred", bench.verifier.rule),
     ]  # fmt: skip
     about = {"model": f"the demo model ({fingerprint(pipe)}), 1.024 s at {SAMPLE_RATE // 1000} kHz"}
     return Scene(judged, judges, prompts, scale, batch, about)
@@ -99,5 +98,4 @@ def _own(bench: Bench, wav: Tensor, captions: Sequence[str]) -> list[float]:
 
 @torch.no_grad()
 def _near(bench: Bench, wav: Tensor) -> list[float]:
-    emb = bench.index.project(bench.embedder(wav[:, None], SAMPLE_RATE))
-    return bench.index.search(emb, 1).scores[:, 0].tolist()
+    return [bench.verifier(one[None], SAMPLE_RATE).score for one in wav]

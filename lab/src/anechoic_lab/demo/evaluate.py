@@ -13,7 +13,7 @@ import numpy as np
 from anechoic_lab.demo import assets
 from anechoic_lab.demo.corpus import INSTRUMENTS, Clip, note_caption, register_of
 from anechoic_lab.demo.corpus import PITCHES as MIDI
-from anechoic_lab.demo.run import Bench, Verdict, generate_and_judge, interval
+from anechoic_lab.demo.run import Bench, Judgement, generate_and_judge, interval
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def evaluate(
     ordinary: int = 96,
     scale: float = assets.CFG_SCALE,
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[list[Measured], dict[str, list[list[Verdict]]], dict[str, Any]]:
+) -> tuple[list[Measured], dict[str, list[list[Judgement]]], dict[str, Any]]:
     """Measure the demo model, unguarded.
 
     Returns:
@@ -98,12 +98,14 @@ def evaluate(
     return _table(verdicts, calibration), verdicts, calibration
 
 
-def _table(verdicts: dict[str, list[list[Verdict]]], calibration: dict[str, Any]) -> list[Measured]:
+def _table(
+    verdicts: dict[str, list[list[Judgement]]], calibration: dict[str, Any]
+) -> list[Measured]:
     lines: list[Measured] = []
 
     def add(
         what: str,
-        rows: list[list[Verdict]],
+        rows: list[list[Judgement]],
         key: str,
         least: float | None,
         most: float | None = None,

@@ -15,16 +15,16 @@ from torch import Tensor
 from anechoic.diffusers import Trace
 from anechoic.diffusers.generate import generate as generate_samples
 from anechoic.diffusers.pipelines import call_arguments
-from anechoic.embedders import embedder
 from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
 from anechoic.types import Embedder
+from anechoic.verdict import Rule, Verdict, Verifier
 from anechoic_lab.demo import assets
 from anechoic_lab.demo.assets import CFG_SCALE, STEPS
 from anechoic_lab.demo.classifier import NoteClassifier
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
-from anechoic_lab.demo.judge import COPY, Judge, waveform
+from anechoic_lab.demo.judge import Judge, waveform
 
 BATCH = 16
 
@@ -66,7 +66,7 @@ def generate(
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """How one generation was judged."""
 
     caption: str
@@ -75,12 +75,22 @@ class Verdict:
     envelope: float  # to the same clip
     waveform: float  # to the same clip as the codec gives it back, which loses its phase
     own: int  # that clip's row
-    similarity: float  # by the guide, to the nearest clip of all
-    nearest: int  # that clip's row
-    copied: bool  # mel over the threshold
-    confirmed: bool  # ... and envelope over its own
+    verdict: Verdict  # by the guide's index, of all training clips: what `anechoic check` says
+    copied: bool  # by `mel`, which no guard follows
+    confirmed: bool  # ... and by `envelope`
     family: bool | None  # the instrument's family is right; None: not a note
     register: bool | None
+
+    @property
+    def similarity(self) -> float:
+        """By the guide, to the nearest clip of all."""
+        return self.verdict.score
+
+    @property
+    def nearest(self) -> int:
+        """The row of that clip."""
+        assert self.verdict.match.row is not None  # every generation of the demo sounds
+        return self.verdict.match.row
 
     @property
     def kept(self) -> float | None:
@@ -98,8 +108,7 @@ class Bench:
     sound: Tensor  # of the training clips, [n, t]
     judges: dict[str, Judge]
     classifier: NoteClassifier
-    index: TrainingIndex
-    embedder: Embedder
+    verifier: Verifier  # by the guide's index
     codec: MelCodec
     thresholds: dict[str, float]
 
@@ -107,44 +116,55 @@ class Bench:
     def load(cls, folder: Path, pipe: Any) -> Bench:
         """The judges of a demo folder."""
         clips, sound = assets.training_set(folder)
-        index = assets.index(folder)
         return cls(
             clips=clips,
             sound=sound,
             judges=assets.judges(folder),
             classifier=assets.classifier(folder),
-            index=index,
-            embedder=embedder(index.embedder_name),
+            verifier=Verifier.load(assets.index_folder(folder)),
             codec=pipe.vae,
             thresholds=assets.calibration(folder)["thresholds"],
         )
 
+    @property
+    def index(self) -> TrainingIndex:
+        return self.verifier.index
+
+    @property
+    def embedder(self) -> Embedder:
+        return self.verifier.embedder
+
+    def rule(self, judge: str) -> Rule:
+        """By which a score of "mel" or "envelope" is that of a copy."""
+        return Rule(judge, self.thresholds[judge], "calibrated on held-out sound of the demo")
+
     @torch.no_grad()
-    def judge(self, wav: Tensor, prompts: Sequence[Clip], seed: int) -> list[Verdict]:
+    def judge(self, wav: Tensor, prompts: Sequence[Clip], seed: int) -> list[Judgement]:
         """Judge one generation [n, t] for each prompt, told by a clip that carries it."""
         scores = {name: judge(wav) for name, judge in self.judges.items()}
-        emb = self.index.project(self.embedder(wav[:, None], SAMPLE_RATE))
-        nearest = self.index.search(emb, 1)
+        verdicts = [self.verifier(one[None], SAMPLE_RATE) for one in wav]
         families, registers = self.classifier.predict(wav)
         own = [self._own(prompt, row) for prompt, row in zip(prompts, scores["mel"], strict=True)]
         rows = torch.arange(len(wav))
         mel, envelope = (scores[name][rows, own] for name in ("mel", "envelope"))
         sound = self.codec.encode(self.sound[own][:, None]).latent_dist.mean
         wave = waveform(wav, self.codec.decode(sound).sample[:, 0])
-        copied = mel > COPY
-        confirmed = copied & (envelope > self.thresholds["envelope"])
+        copied = [self.rule("mel").is_copy(score) for score in mel.tolist()]
+        confirmed = [
+            copy and self.rule("envelope").is_copy(score)
+            for copy, score in zip(copied, envelope.tolist(), strict=True)
+        ]
         return [
-            Verdict(
+            Judgement(
                 caption=prompt.caption,
                 seed=seed,
                 mel=mel[i].item(),
                 envelope=envelope[i].item(),
                 waveform=wave[i].item(),
                 own=own[i],
-                similarity=nearest.scores[i, 0].item(),
-                nearest=int(nearest.rows[i, 0]),
-                copied=bool(copied[i]),
-                confirmed=bool(confirmed[i]),
+                verdict=verdicts[i],
+                copied=copied[i],
+                confirmed=confirmed[i],
                 family=families[i] == prompt.family if prompt.kind == "note" else None,
                 register=registers[i] == prompt.register if prompt.kind == "note" else None,
             )
@@ -168,7 +188,7 @@ def generate_and_judge(
     scale: float = CFG_SCALE,
     steps: int = STEPS,
     report: Callable[[], None] = lambda: None,
-) -> tuple[list[list[Verdict]], float]:
+) -> tuple[list[list[Judgement]], float]:
     """Every prompt under every seed: the verdicts, prompts by seeds, and the seconds a clip.
 
     `report` is called after each seed.

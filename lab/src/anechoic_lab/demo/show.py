@@ -22,7 +22,7 @@ from anechoic_lab.demo import assets
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 from anechoic_lab.demo.evaluate import groups
 from anechoic_lab.demo.methods import METHODS, guidance
-from anechoic_lab.demo.run import Bench, Verdict, generate, generate_and_judge, interval
+from anechoic_lab.demo.run import Bench, Judgement, generate, generate_and_judge, interval
 
 DRAWN = 64  # ordinary prompts that both splits are taken from
 ORDINARY = 6  # ordinary notes in the table
@@ -63,10 +63,10 @@ class Outcome:
     """One method over all prompts and seeds."""
 
     name: str
-    duplicated: list[list[Verdict]]  # prompts by seeds
-    ordinary: list[list[Verdict]]
+    duplicated: list[list[Judgement]]  # prompts by seeds
+    ordinary: list[list[Judgement]]
     seconds: float
-    shown: list[Verdict]  # of the shown prompts, under the first seed
+    shown: list[Judgement]  # of the shown prompts, under the first seed
     wav: torch.Tensor  # theirs, [n, t]
     trace: Trace  # theirs
 
@@ -176,11 +176,11 @@ COLUMNS = (
 def figures(outcome: Outcome) -> dict[str, story.Figure]:
     """The row of the table, with 95 % bootstrap intervals over prompts."""
 
-    def of(rows: list[list[Verdict]], key: str) -> story.Figure:
+    def of(rows: list[list[Judgement]], key: str) -> story.Figure:
         values = [[float(getattr(v, key)) for v in row] for row in rows]
         return story.Figure(*interval(values), n=sum(len(row) for row in values))
 
-    def notes(rows: list[list[Verdict]]) -> list[list[Verdict]]:
+    def notes(rows: list[list[Judgement]]) -> list[list[Judgement]]:
         return [row for row in rows if row[0].kept is not None]
 
     duplicated = {

@@ -212,7 +212,9 @@ class DemoSubject:
             changed.get(row, replace(clip, copies=1))
             for row, clip in enumerate(bench.clips)
         ]
-        bench = replace(bench, clips=clips, index=_of_model(bench.index, clips, pipe))
+        bench = replace(
+            bench, clips=clips, verifier=bench.verifier.over(_of_model(bench.index, clips, pipe))
+        )
         return Stage(pipe, bench, [c for c in unique_prompts(clips) if c.copies > 1])
 
 

@@ -8,7 +8,6 @@ from anechoic.diffusers import fingerprint
 from anechoic.guidance.base import Guidance
 from anechoic_lab.basin.sweep import Heard, Judge, Scene
 from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt
-from anechoic_lab.images import judge
 from anechoic_lab.images.subject import SCENARIO, STEPS, ImagesSubject
 
 
@@ -37,8 +36,8 @@ def open_scene(subject: ImagesSubject, split: str = "report", each: int = 6) -> 
 
     about = subject.about()
     judges = [
-        Judge("grey", about["grey"], judge.COPY),
-        Judge("ssim", about["ssim"], subject.known["ssim_threshold"]),
+        Judge("grey", about["grey"], subject.rules["grey"]),
+        Judge("ssim", about["ssim"], subject.rules["ssim"]),
     ]
     told = {"model": f"the small Stable Diffusion ({fingerprint(subject.pipe)}), {STEPS} steps"}
     return Scene(judged, judges, chosen, subject.scale, len(chosen), told)

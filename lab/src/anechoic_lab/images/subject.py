@@ -17,6 +17,7 @@ from anechoic.guidance import registry
 from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
 from anechoic.metrics import leave_one_out
+from anechoic.verdict import Rule
 from anechoic_lab.bench.plan import Method
 from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt, SampleScore
 from anechoic_lab.images import folder as folders
@@ -59,6 +60,11 @@ class ImagesSubject:
         self.pipe = folders.pipeline(folder)
         self.classifier = folders.classifier(folder)
         self.known = folders.about(folder)
+        held_out = "calibrated on held-out tiles"
+        self.rules = {
+            "grey": Rule("grey", judge.COPY, held_out),
+            "ssim": Rule("ssim", self.known["ssim_threshold"], held_out),
+        }
         self.tiles, self.images = cut()
         self.views = folders.training_views(self.tiles, self.images)
         self.embedder = guide
@@ -163,10 +169,14 @@ class ImagesSubject:
         asked = [caption.partition(",")[0] for caption in captions]
         kept = [a == b for a, b in zip(self.classifier.predict(images), asked, strict=True)]
         emb = self.index.project(self.embedder(images, 0))
+        copied = [
+            self.rules["grey"].is_copy(a) and self.rules["ssim"].is_copy(b)
+            for a, b in zip(grey.tolist(), ssim.tolist(), strict=True)
+        ]
         return {
             "grey": grey,
             "ssim": ssim,
-            "copied": (grey > judge.COPY) & (ssim > self.known["ssim_threshold"]),
+            "copied": torch.tensor(copied),
             "kept": torch.tensor(kept, dtype=torch.float32),
             "similarity": self.index.search(emb, 1).scores[:, 0],
         }

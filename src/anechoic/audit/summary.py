@@ -1,77 +1,15 @@
-"""What is called a replication, how often chance would call one, and the verdict in a sentence."""
+"""How many replicate, how many chance alone would flag, and the summary in sentences."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from anechoic.audit.samples import PLAIN
-from anechoic.detectors import Calibration, Match
-from anechoic.errors import BadSetting
-from anechoic.index import TrainingIndex
 
-COPY = "copy"  # the threshold of an index above which a score is called a copy
 FALSE_DISCOVERY_RATE = 0.05
 MOST_GUARDS = 6  # that are told one by one in a sentence
-
-
-@dataclass(frozen=True)
-class Rule:
-    """From which score of the deciding detector on a sound is called a replication."""
-
-    detector: str
-    threshold: float
-    origin: str  # where the threshold comes from, as a clause
-    calibration: Calibration | None = None
-    false_positive_rate: float | None = None  # None: not known
-
-    def replicates(self, finding: Match) -> bool:
-        """Whether a finding is over the threshold: of a calibration above it, of others at it."""
-        if self.calibration is not None:
-            return self.calibration.judge(finding).copy is True
-        return finding.score >= self.threshold
-
-    def p_value(self, finding: Match) -> float | None:
-        """How often held-out sound scores as high, at most; None without a calibration."""
-        return None if self.calibration is None else self.calibration.p_value(finding.score)
-
-
-def rule(
-    detector: str,
-    index: TrainingIndex,
-    calibrations: Mapping[str, Calibration],
-    threshold: float | None = None,
-    false_positive_rate: float | None = None,
-) -> Rule:
-    """The rule of a detector: a threshold that is given, its calibration, or that of the index.
-
-    Args:
-        detector: the name of the deciding one.
-        index: whose `thresholds["copy"]` may serve.
-        calibrations: by the names of detectors.
-        threshold: instead of all these.
-        false_positive_rate: of the threshold, where it is known and not calibrated.
-
-    Raises:
-        BadSetting: none of these is there, or the threshold is not finite.
-    """
-    if threshold is not None:
-        if not math.isfinite(threshold):
-            raise BadSetting(f"threshold {threshold:g} is no score; give a number")
-        return Rule(detector, threshold, "it was given", None, false_positive_rate)
-    if (known := calibrations.get(detector)) is not None:
-        rate = known.false_positive_rate
-        origin = f"calibrated on {len(known.null)} held-out sounds, at a false-positive rate of"
-        return Rule(detector, known.threshold, f"{origin} {rate:.3g}", known, rate)
-    if COPY in index.thresholds:
-        origin = f"the threshold for copies of index '{index.name}'"
-        return Rule(detector, index.thresholds[COPY], origin, None, false_positive_rate)
-    raise BadSetting(
-        f"neither '{detector}' nor index '{index.name}' is calibrated; give real sound that is not "
-        "in the training set with '--held-out FOLDER', or a threshold with '--threshold'"
-    )
 
 
 def q_values(p_values: Sequence[float]) -> list[float]:
@@ -215,14 +153,3 @@ def _about(count: float) -> str:
 
 def _many(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
-def told(threshold: Rule) -> dict[str, Any]:
-    """A rule as JSON holds it."""
-    return {
-        "detector": threshold.detector,
-        "threshold": threshold.threshold,
-        "origin": threshold.origin,
-        "false_positive_rate": threshold.false_positive_rate,
-        "held_out": None if threshold.calibration is None else len(threshold.calibration.null),
-    }
