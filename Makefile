@@ -9,7 +9,7 @@ QUIET := $(shell test -t 2 || echo --quiet) # progress bars on a terminal only
 TOO_OLD := anechoic needs Python 3.11 or newer; name one, as in: make test PYTHON=python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench-speed bench-index lint format check clean
+.PHONY: help demo test coverage test-slow bench-speed bench-index lint format check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -20,6 +20,9 @@ demo: $(READY) ## Set up, and run the demo, which writes anechoic-demo.html.
 # two processes of one thread each: files of tests are spread over both cores
 test: $(READY) ## Set up, and run the tests.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -rfEs -n 2 --dist loadfile
+
+coverage: $(READY) ## The same tests, and which lines of the packages they leave out.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -rfEs -n 2 --dist loadfile --cov --cov-report=term
 
 test-slow: $(READY) ## Run the tests that take minutes each.
 	$(BIN)/pytest -rfEs -m slow
@@ -32,10 +35,11 @@ bench-index: $(READY) ## Measure a search of half a million vectors, and a build
 	$(BIN)/python benchmarks/index_search.py --rows 500000
 	$(BIN)/python benchmarks/index_build.py
 
-lint: $(READY) ## Check format, style and types.
+lint: $(READY) ## Check format, style, types and repeated code.
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/python scripts/duplicates.py 14
 
 format: $(READY) ## Bring the code into format.
 	$(BIN)/ruff format
@@ -45,7 +49,7 @@ check: ## All that CI runs: lint and test.
 	scripts/check
 
 clean: ## Remove .venv and all caches.
-	rm -rf $(VENV) build dist src/*.egg-info lab/src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist src/*.egg-info lab/src/*.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src lab tests -name __pycache__ -prune -exec rm -rf {} +
 
 # pip is taken from outside and pointed at the environment, as Debian ships venv without ensurepip.
