@@ -162,7 +162,7 @@ def test_plain_cfg_under_the_guard_is_the_plain_pipeline(subject: ImagesSubject)
     captions = plates(subject, 2)
     plain = subject.make(captions, 0, steps=5)
     guarded = subject.make(captions, 0, ClassifierFree(SCALE), steps=5)
-    assert torch.equal(plain.images, guarded.images)
+    assert torch.equal(plain.samples, guarded.samples)
     assert (plain.passes, guarded.passes) == (10, 10)
 
 
@@ -175,7 +175,7 @@ def test_the_model_returns_its_plates_and_the_guards_cut_the_copies(
     methods = Plan.load(PLANS / "report.toml").only(chosen).methods
     found = {
         m.name: subject.judge(
-            captions, subject.make(captions, 0, subject.guidance(SCENARIO, m)).images
+            captions, subject.make(captions, 0, subject.guidance(SCENARIO, m)).samples
         )
         for m in methods
     }
@@ -189,7 +189,7 @@ def test_a_shared_caption_gets_its_photograph_also_under_amg(subject: ImagesSubj
     captions = [f"{name}, top left" for name in ("coffee", "tissue", "gravel", "coins")]
     amg = next(m for m in Plan.load(PLANS / "report.toml").methods if m.name == "amg")
     for guidance in (None, subject.guidance(SCENARIO, amg)):
-        told = subject.judge(captions, subject.make(captions, 0, guidance).images)
+        told = subject.judge(captions, subject.make(captions, 0, guidance).samples)
         assert told["kept"].mean() >= 0.75
 
 
