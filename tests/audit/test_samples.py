@@ -49,19 +49,13 @@ def reasons(report: Report) -> dict[str, str]:
 # --------------------------------------------------------------------------------- what is examined
 
 FORMATS = [
-    ("8-bit.wav", "PCM_U8", 1, 16_000),
-    ("16-bit.wav", "PCM_16", 2, 44_100),
-    ("24-bit.wav", "PCM_24", 1, 48_000),
-    ("float.wav", "FLOAT", 6, 16_000),
-    ("double.wav", "DOUBLE", 1, 22_050),
-    ("law.wav", "ULAW", 1, 16_000),
-    ("two.flac", "PCM_24", 2, 96_000),
-    ("low.ogg", "VORBIS", 1, 16_000),
-    ("opus.opus", "OPUS", 1, 48_000),
-    ("layer.mp3", "MPEG_LAYER_III", 2, 44_100),
-    ("a.aiff", "PCM_16", 1, 16_000),
-    ("no suffix", "PCM_16", 1, 16_000),
-]
+    ("8-bit.wav", "PCM_U8", 1, 16_000), ("16-bit.wav", "PCM_16", 2, 44_100),
+    ("24-bit.wav", "PCM_24", 1, 48_000), ("float.wav", "FLOAT", 6, 16_000),
+    ("double.wav", "DOUBLE", 1, 22_050), ("law.wav", "ULAW", 1, 16_000),
+    ("two.flac", "PCM_24", 2, 96_000), ("low.ogg", "VORBIS", 1, 16_000),
+    ("opus.opus", "OPUS", 1, 48_000), ("layer.mp3", "MPEG_LAYER_III", 2, 44_100),
+    ("a.aiff", "PCM_16", 1, 16_000), ("no suffix", "PCM_16", 1, 16_000),
+]  # fmt: skip
 
 
 def test_every_format_and_rate_is_read_and_its_copy_found(examine, tmp_path: Path) -> None:

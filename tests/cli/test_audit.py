@@ -13,7 +13,7 @@ from support.audits import folder_of, training_set
 from support.commands import Run, lines
 from support.model_folder import audible_pipe, save
 from support.pipelines import CAPTIONS
-from support.sounds import RATE, SECONDS, tune
+from support.sounds import RATE, SECONDS, save_clips, tune
 
 from anechoic import TrainingIndex, audio, embedder
 from anechoic.audit import schema
@@ -25,11 +25,8 @@ LOW = 400  # the sample rate of the tiny pipeline: its 64 samples then last 0.16
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: an index "i" of five clips with their files, and sounds."""
     monkeypatch.chdir(tmp_path)
-    lines = ["file_name,caption,licence"]
-    for i in range(5):
-        audio.write(tmp_path / f"clips/{i}.wav", tune(i), RATE)
-        lines.append(f"{i}.wav,tune [b] number {i},CC0")
-    Path("captions.csv").write_text("\n".join(lines))
+    captions = [f"tune [b] number {i}" for i in range(5)]
+    save_clips(tmp_path, map(tune, range(5)), caption=captions, licence=["CC0"] * 5)
     index = TrainingIndex.build("clips", embedder("magmel"), captions="captions.csv")
     index.thresholds["copy"] = 0.9
     index.save("i")

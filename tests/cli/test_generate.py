@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.commands import Run, lines
+from support.commands import Run, lines, work_in_copy
 from support.model_folder import audible_pipe, save
 from support.pipelines import CAPTIONS, make_pipe
 from torch import Tensor
@@ -33,9 +33,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory."""
-    shutil.copytree(shared, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return work_in_copy(shared, tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -274,14 +272,14 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         ("--guard", "cfg", "-o", "i/manifest.json/out.wav"),
         "'i/manifest.json' is no folder that may be written to; name another output",
     ),
-    "too long": (
-        ("--guard", "cfg", "--seconds", "5"),
-        "this model makes up to 0.004 s of sound, and 5 were asked for; change '--seconds'",
-    ),
-    "0 s": (
-        ("--guard", "cfg", "--seconds", "0"),
-        "this model makes up to 0.004 s of sound, and 0 were asked for; change '--seconds'",
-    ),
+    **{
+        f"{seconds} s": (
+            ("--guard", "cfg", "--seconds", seconds),
+            f"this model makes up to 0.004 s of sound, and {seconds} were asked for; change "
+            "'--seconds'",
+        )
+        for seconds in ("5", "0")
+    },
     "model missing": (
         ("--guard", "cfg", "--model", "nowhere"),
         "'nowhere' is no folder; give the folder of a saved diffusers pipeline, or a hub id such "

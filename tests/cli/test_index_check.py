@@ -12,7 +12,7 @@ import soundfile
 import torch
 import typer
 from support.commands import Run, lines
-from support.sounds import RATE, tones
+from support.sounds import RATE, save_clips, tones
 
 from anechoic import TrainingIndex, __version__, audio, cli
 
@@ -29,11 +29,8 @@ def run(command: Run) -> Run:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with six clips and their captions."""
     monkeypatch.chdir(tmp_path)
-    lines = ["file_name,caption"]
-    for i in range(6):
-        audio.write(tmp_path / f"clips/{i}.wav", tones(i), RATE)
-        lines.append(f"{i}.wav,take number {i} [b]")
-    (tmp_path / "captions.csv").write_text("\n".join(lines))
+    captions = [f"take number {i} [b]" for i in range(6)]
+    save_clips(tmp_path, map(tones, range(6)), caption=captions)
     return tmp_path
 
 

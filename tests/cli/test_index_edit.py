@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from support.commands import Run, exit_code
-from support.sounds import RATE, tones
+from support.commands import Run, exit_code, work_in_copy
+from support.sounds import RATE, save_clips, tones
 
 from anechoic import TrainingIndex, audio
 
@@ -19,20 +18,20 @@ from anechoic import TrainingIndex, audio
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight clips, of which two are the same, and their index."""
     folder = tmp_path_factory.mktemp("made")
-    lines = ["file_name,caption,artist"]
-    for i in range(8):
-        audio.write(folder / f"clips/{i}.wav", tones(min(i, 6)), RATE)
-        lines.append(f"{i}.wav,take {i},{'ann' if i < 2 else 'bob'}")
-    (folder / "clips/metadata.csv").write_text("\n".join(lines))
+    save_clips(
+        folder,
+        [tones(min(i, 6)) for i in range(8)],
+        "clips/metadata.csv",
+        caption=[f"take {i}" for i in range(8)],
+        artist=["ann"] * 2 + ["bob"] * 6,
+    )
     assert exit_code("index", "build", folder / "clips", "-o", folder / "i") == 0
     return folder
 
 
 @pytest.fixture
 def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return work_in_copy(made, tmp_path, monkeypatch)
 
 
 @pytest.fixture

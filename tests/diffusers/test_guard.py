@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from support.pipelines import make_pipe
+from support.pipelines import make_pipe, schedulers
+from support.pool import Pool
 
 from anechoic import guard
 from anechoic.diffusers import fingerprint
@@ -17,20 +18,6 @@ from anechoic.guidance import (
     TransitionPoint,
 )
 from anechoic.guidance.step import Guided
-from anechoic.types import Neighbours
-
-
-def schedulers():
-    import diffusers as d
-
-    vp = {"prediction_type": "v_prediction"}
-    return {
-        "cosine": None,
-        "ddim": d.DDIMScheduler(**vp),
-        "dpm++": d.DPMSolverMultistepScheduler(**vp),
-        "euler": d.EulerDiscreteScheduler(**vp),
-        "heun": d.HeunDiscreteScheduler(**vp),
-    }
 
 
 @pytest.mark.parametrize("name", schedulers())
@@ -159,36 +146,19 @@ def test_a_batch_of_two_equals_two_batches_of_one(pipe, generate):
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-3, atol=1e-3)
 
 
-class Peaks:
-    """An embedder of raw samples, and a store of two clips of them."""
+class Peaks(Pool):
+    """An embedder of raw samples, and an index of two clips of them."""
 
-    name = "peaks"
-    dim, sample_rate = 64, 4
-    captions = ("rain on a roof", "high flute note")
-    model: str | None = None
+    dim = 64
 
     def __init__(self):
+        super().__init__()
+        self.name, self.sample_rate = "peaks", 4
         rows = torch.randn(2, 64, generator=torch.Generator().manual_seed(3))
         self.rows = torch.nn.functional.normalize(rows, dim=1)
 
     def __call__(self, wav, sample_rate):
         return torch.nn.functional.normalize(wav.mean(1), dim=1)
-
-    def __len__(self):
-        return 2
-
-    def check_embedder(self, embedder):
-        if embedder.name != self.name:
-            raise IndexMismatch(f"built with '{self.name}'")
-
-    def project(self, emb):
-        return emb
-
-    def vectors(self, rows):
-        return self.rows[rows]
-
-    def search(self, query, k=1):
-        return Neighbours(*(query @ self.rows.T).topk(k))
 
 
 def test_full_amg_acts_through_the_real_decoder_and_lowers_similarity(pipe, generate):

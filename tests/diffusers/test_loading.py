@@ -7,14 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
+from support.hub import RefusingHub, serving
 from support.pipelines import CAPTIONS, make_pipe
 
 from anechoic.diffusers.adapters import ADAPTERS
@@ -232,29 +230,6 @@ def test_a_model_in_the_hubs_cache_loads_while_offline_if_it_is_whole(
             load_pipeline("me/mine", "cpu")
 
 
-class Hub(BaseHTTPRequestHandler):
-    """Refuses as the hub does: by the status and the headers that its client reads."""
-
-    answers: ClassVar = {
-        "gated": (403, "GatedRepo"),
-        "private": (401, "RepoNotFound"),
-        "expired": (401, ""),
-        "plain": (404, "EntryNotFound"),
-    }
-
-    def do_HEAD(self) -> None:
-        status, code = self.answers.get(self.path.split("/")[1], (404, ""))
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_GET = do_HEAD
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 def test_what_the_hub_refuses_is_one_sentence_each(tmp_path: Path) -> None:
     code = """
 import sys
@@ -265,19 +240,16 @@ for name in sys.argv[1:]:
     except Exception as error:
         print(type(error).__name__, error)
 """
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        endpoint = f"http://127.0.0.1:{server.server_port}"
+    with serving(RefusingHub) as endpoint:
         told = python(
             code,
-            *(f"{name}/model" for name in Hub.answers),
+            *(f"{name}/model" for name in ("gated", "private", "expired", "plain")),
             "no--id/model",
             HF_ENDPOINT=endpoint,
             HF_HOME=str(tmp_path),
             HF_HUB_OFFLINE="0",
             NO_PROXY="127.0.0.1",
         )
-        server.shutdown()
     unseen = (
         "UnsupportedPipeline there is no folder '{0}/model' here, and no model '{0}/model' on the "
         "hub that you may see; check the name, or log in with 'hf auth login' if it is private"

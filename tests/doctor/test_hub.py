@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from support.hub import serving
 from support.model_folder import save
 
 from anechoic import cli
@@ -75,7 +74,8 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a hub, which the client asks; what it fetches it keeps in its own folder."""
-    with serving(shared / "model") as address:
+    Hub.model, Hub.asked = shared / "model", []
+    with serving(Hub) as address:
         client = "huggingface_hub.constants"
         url = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr(f"{client}.ENDPOINT", address)
@@ -84,15 +84,6 @@ def hub(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         monkeypatch.setattr(f"{client}.HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         yield address
-
-
-@contextmanager
-def serving(model: Path) -> Iterator[str]:
-    Hub.model, Hub.asked = model, []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def doctor(capsys: pytest.CaptureFixture[str], model: str) -> tuple[int, str]:

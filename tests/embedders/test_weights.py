@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
 
 import pytest
 import torch
 from huggingface_hub import close_session, constants
 from support import embedder_models as models
+from support.hub import RefusingHub, serving
 
 from anechoic.embedders import embedder
 from anechoic.embedders.clap import Clap
@@ -82,35 +80,10 @@ def test_offline_a_copy_without_its_weights_is_one_sentence(cache):
         Clap("me/clap")
 
 
-class Hub(BaseHTTPRequestHandler):
-    """Refuses as the hub does: by the status and the headers that its client reads."""
-
-    answers: ClassVar = {
-        "gated": (403, "GatedRepo"),
-        "private": (401, "RepoNotFound"),
-        "old": (404, "RevisionNotFound"),
-        "plain": (404, "EntryNotFound"),
-    }
-
-    def do_HEAD(self) -> None:
-        status, code = self.answers.get(self.path.split("/")[1], (404, ""))
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_GET = do_HEAD
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """The hub's client, directed to a server of this test."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        endpoint = f"http://127.0.0.1:{server.server_port}"
+    with serving(RefusingHub) as endpoint:
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -120,7 +93,6 @@ def hub(monkeypatch, tmp_path):
         close_session()  # it was opened offline, perhaps
         yield endpoint
         close_session()
-        server.shutdown()
 
 
 @pytest.mark.parametrize(

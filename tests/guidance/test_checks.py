@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.amg_toy import RATIOS, XS, Toy, run
+from support.amg_toy import RATIOS, XS, Toy, run_amg
 
 from anechoic.errors import BadSetting
 from anechoic.guidance import AntiMemorization, ClassifierFree, GramVolume, LogSNR, Progress
@@ -61,8 +61,8 @@ def test_each_sample_of_a_batch_goes_by_its_own_history(method, gradient):
         "threshold": 0.3
     }  # fmt: skip
     made = method(toy, toy, gradient=gradient, every=3, start=Progress(0.25), **limits)
-    together = run(made, toy, XS)
-    alone = [torch.cat(parts, 1) for parts in zip(*(run(made, toy, x) for x in XS.split(1)),
+    together = run_amg(made, toy, XS)
+    alone = [torch.cat(parts, 1) for parts in zip(*(run_amg(made, toy, x) for x in XS.split(1)),
                                                   strict=True)]  # fmt: skip
     estimates, similarities, gates = together
     torch.testing.assert_close(estimates, alone[0])

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 import torch
 from support.amg_toy import REFERENCE, Toy
+from support.amg_toy import run as run_toy
 
 from anechoic import guard
 from anechoic.guidance import ClassifierFree, EmbeddingNoise, TransitionPoint
 from anechoic.guidance.base import Conditioning
-from anechoic.guidance.step import Guided, Record
 
 METHODS = sorted(entry_points(group="anechoic.guidance"), key=lambda point: point.name)
 RATIOS = (500.0, 14.6, 1.0, 0.3)
@@ -49,15 +49,7 @@ def made(point, toy, **changes):
 
 def run(method, toy, xs):
     """Guided estimates down the noise levels, [n, b, *latent]."""
-    history, estimates = (), []
-    for k, ratio in enumerate(RATIOS):
-        step = toy.step(xs * (1 + ratio), ratio)
-        step = replace(step, history=history, progress=k / len(RATIOS))
-        answer = method(step)
-        answer = answer if isinstance(answer, Guided) else Guided(1.0, answer - step.cond)
-        estimates.append(answer.x0(step))
-        history += (Record(step.progress, step.noise, step.distance, answer.scales(len(xs))),)
-    return torch.stack(estimates)
+    return run_toy(method, toy, xs, RATIOS)[0]
 
 
 @pytest.mark.parametrize("point", METHODS, ids=lambda point: point.name)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.amg_toy import RATIOS, XS, Toy, run
+from support.amg_toy import RATIOS, XS, Toy, run_amg
 from support.pipelines import make_pipe
 from support.pool import Pool
 
@@ -66,11 +66,11 @@ def test_the_screen_is_the_norm_on_pure_noise_and_asks_once():
 def test_nobody_suspected_is_plain_guidance_and_everybody_the_method_inside():
     toy = Toy()
     amg = AntiMemorization(toy, toy, lambda_min=0.3, lambda_max=0.3, every=2)
-    nobody = run(Unscreened(Screened(amg, over=1e9, at=0.0)), toy, XS)[0]
+    nobody = run_amg(Unscreened(Screened(amg, over=1e9, at=0.0)), toy, XS)[0]
     plain = torch.stack([ClassifierFree()(s).x0(s) for s in steps(toy)])
     assert torch.equal(nobody, plain)
-    everybody = run(Screened(amg, over=0.0, at=0.0), toy, XS)
-    for screened, own in zip(everybody, run(amg, toy, XS), strict=True):
+    everybody = run_amg(Screened(amg, over=0.0, at=0.0), toy, XS)
+    for screened, own in zip(everybody, run_amg(amg, toy, XS), strict=True):
         torch.testing.assert_close(screened, own, equal_nan=True)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from anechoic.errors import IndexMismatch
 from anechoic.guidance.noise import NoiseLevel
-from anechoic.guidance.step import Record, Step
+from anechoic.guidance.step import Guided, Record, Step
 from anechoic.types import Neighbours
 from support import TESTS
 
@@ -116,19 +116,26 @@ RATIOS = (500.0, 60.0, 14.6, 5.0, 2.0, 1.0, 0.6, 0.3)
 XS = torch.cat([torch.tensor(case["x"], dtype=torch.float64) for case in REFERENCE["cases"][:4]])
 
 
-def run(method, toy, xs):
-    """A run down the noise levels: estimates [n, b, *latent], similarities [n, b], gates [n, b]."""
+def run(method, toy, xs, ratios=RATIOS):
+    """A run down the noise levels: estimates [n, b, *latent], and the record of each."""
     history, estimates = (), []
-    for k, ratio in enumerate(RATIOS):
+    for k, ratio in enumerate(ratios):
         step = toy.step(xs * (1 + ratio), ratio)
-        step = replace(step, history=history, progress=k / len(RATIOS))
+        step = replace(step, history=history, progress=k / len(ratios))
         answer = method(step)
+        answer = answer if isinstance(answer, Guided) else Guided(1.0, answer - step.cond)
         estimates.append(answer.x0(step))
         scales = answer.scales(len(xs))
         history += (Record(step.progress, step.noise, step.distance, scales, notes=answer.notes),)
+    return torch.stack(estimates), history
+
+
+def run_amg(method, toy, xs):
+    """A run: estimates [n, b, *latent], similarities [n, b], gates [n, b]."""
+    estimates, history = run(method, toy, xs)
     notes = [record.notes for record in history]
     return (
-        torch.stack(estimates),
+        estimates,
         torch.stack([note["similarity"].double() for note in notes]),
         torch.stack([note["gate"] for note in notes]),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,13 @@ def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         return (exit_code(*words), *capfd.readouterr())
 
     return run
+
+
+def work_in_copy(folder: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a copy of a folder the working directory, for a test to change it."""
+    shutil.copytree(folder, copy, dirs_exist_ok=True)
+    monkeypatch.chdir(copy)
+    return copy
 
 
 def lines(text: str) -> list[str]:

@@ -146,6 +146,20 @@ def make_pipe(scheduler: Any = None, seed: int = 0) -> Any:
     return pipe
 
 
+def schedulers() -> dict[str, Any]:
+    """Schedulers that a Stable Audio pipeline runs on; None is its own."""
+    import diffusers as d
+
+    vp = {"prediction_type": "v_prediction"}
+    return {
+        "cosine": None,
+        "ddim": d.DDIMScheduler(**vp),
+        "dpm++": d.DPMSolverMultistepScheduler(**vp),
+        "euler": d.EulerDiscreteScheduler(**vp),
+        "heun": d.HeunDiscreteScheduler(**vp),
+    }
+
+
 def make_stable_diffusion(**config: Any) -> Any:
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
+from anechoic import audio
 from anechoic.index import Sound
 
 RATE = 16_000
@@ -51,3 +55,18 @@ def tune(seed: int, seconds: float = SECONDS) -> Tensor:
 
 def sounds(count: int = 12) -> list[Sound]:
     return [Sound(f"clip{i}", f"take number {i}", bands(i), RATE) for i in range(count)]
+
+
+def save_clips(
+    folder: Path,
+    wavs: Iterable[Tensor],
+    table: str = "captions.csv",
+    suffix: str = "wav",
+    **columns: Sequence[str],
+) -> None:
+    """Sounds in "clips", named by their number, and a table of what is known of each."""
+    rows = [("file_name", *columns)]
+    for i, (wav, *cells) in enumerate(zip(wavs, *columns.values(), strict=True)):
+        audio.write(folder / f"clips/{i}.{suffix}", wav, RATE)
+        rows.append((f"{i}.{suffix}", *cells))
+    (folder / table).write_text("\n".join(map(",".join, rows)))

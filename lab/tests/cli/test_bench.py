@@ -14,11 +14,11 @@ from anechoic_lab.bench.pipeline import open_pipeline
 from support.commands import Run
 from support.model_folder import audible_pipe
 from support.pipelines import CAPTIONS
-from support.sounds import RATE
+from support.sounds import RATE, save_clips
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
-from anechoic import TrainingIndex, audio, embedder, guard
+from anechoic import TrainingIndex, embedder, guard
 from anechoic.errors import AnechoicError
 from anechoic.guidance import ClassifierFree
 from anechoic.index.clips import Sound
@@ -37,11 +37,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clips = [0.3 * torch.randn(2, 64, generator=noise) for _ in CAPTIONS]
     # the second is what the model itself makes of the first prompt: a copy, and it is found
     clips[1] = generated(pipe, CAPTIONS[0], 0)
-    lines = ["file_name,caption"]
-    for i, (clip, caption) in enumerate(zip(clips, CAPTIONS, strict=True)):
-        audio.write(folder / f"clips/{i}.flac", clip / clip.abs().max(), RATE)
-        lines.append(f"{i}.flac,{caption}")
-    (folder / "captions.csv").write_text("\n".join(lines))
+    loud = (clip / clip.abs().max() for clip in clips)
+    save_clips(folder, loud, suffix="flac", caption=CAPTIONS)
     for name, source in (("i", "magmel"), ("j", "magmel:seconds=2.0")):
         TrainingIndex.build(
             folder / "clips",

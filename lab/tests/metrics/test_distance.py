@@ -214,9 +214,8 @@ def test_kad_is_unmoved_by_rotation_translation_order_and_scale(
     seed: int, scale: float, far: float
 ) -> None:
     x, y = draw(seed, 9, 5), draw(seed + 1, 7, 5, shift=1.0)
+    rng, turn = np.random.default_rng(seed), ortho_group.rvs(5, random_state=seed)
     plain = kernel_distance(x, y)
-    turn = ortho_group.rvs(5, random_state=seed)
-    rng = np.random.default_rng(seed)
     assert kernel_distance(x @ turn, y @ turn) == pytest.approx(plain, abs=1e-9)
     assert kernel_distance(x + far, y + far) == pytest.approx(plain, abs=1e-6)
     assert kernel_distance(rng.permutation(x), rng.permutation(y)) == pytest.approx(plain, abs=1e-9)
