@@ -14,21 +14,22 @@ FILES = sorted(SRC.rglob("*.py"))
 LEAVES = {"types", "errors"}
 ROOMS = {path.relative_to(SRC).parts[0].removesuffix(".py") for path in FILES}
 MAY_IMPORT = {
-    "__init__": {"lazy"},
+    "__init__": ROOMS - {"cli"},  # what it shows of them, loaded on first use
     "errors": set(),
     "lazy": set(),
     "types": {"errors"},
     "audio": {"errors"},
-    "cluster": {"errors"},
+    "engines": {"errors"},
     "processes": {"errors"},
     "environment": {"processes"},
-    "index": LEAVES | {"audio", "cluster", "processes"},
+    "index": LEAVES | {"audio", "processes"},
     "doctor": LEAVES | {"diffusers", "engine", "embedders", "guidance", "index"},
     **dict.fromkeys(("guidance", "embedders", "metrics"), LEAVES),
     "detectors": LEAVES | {"audio", "guidance", "index"},
     "engine": LEAVES | {"guidance"},
     "diffusers": LEAVES | {"engine", "guidance", "models"},
     "models": {"errors", "guidance", "index"},
+    "verdict": LEAVES | {"audio", "detectors", "embedders", "index"},
     "audit": ROOMS - {"cli"},
     "cli": ROOMS,
 }
@@ -43,7 +44,7 @@ HOMES: dict[str, set[str]] = {
     "jinja2": {"audit"},
     "matplotlib": set(),
     "pyarrow": {"audit", "index"},
-    "ray": {"cluster", "index"},
+    "ray": set(),
     "typer": {"cli"},
 }
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from anechoic import audio, cluster, processes
+from anechoic import audio
 from anechoic.audit import describe, samples
 from anechoic.audit.cache import ResultCache, identity
 from anechoic.audit.examine import SCORERS, Examiner, SampleResult, Scorer
@@ -20,18 +20,16 @@ from anechoic.audit.result import Background, Report, examined
 from anechoic.audit.samples import PLAIN, Generate, Plan, Sample, Unexamined
 from anechoic.audit.sounds import generated, read_sound, reason, sha256_of
 from anechoic.audit.training import TrainingSet
-from anechoic.cluster import Tasks
 from anechoic.detectors import Calibration, Detector, NearestStretch
+from anechoic.engines import Pool, SharedValue
 from anechoic.errors import AnechoicError, BadAudio, BadSetting
 from anechoic.index import TrainingIndex
-from anechoic.processes import Processes
 from anechoic.types import Embedder
 from anechoic.verdict import Rule, find_rule, require_rule
 
 WORK = Path("audit-work")
 LONGEST_S = 900.0
 Source = Generate | Mapping[str, Generate] | str | Path
-Pool = Tasks | Processes
 Times = list[tuple[str, float]]  # of kinds of work, in seconds
 
 
@@ -96,7 +94,7 @@ def audit(
         about: whatever else the report is to tell of how it was made.
         work: the folder of what is finished.
         pool: makes and examines many sounds at once: processes of this machine
-            (`anechoic.processes.processes`), or tasks of a Ray cluster (`anechoic.cluster.tasks`),
+            (`anechoic.processes.processes`), or tasks of a Ray cluster (`anechoic_ray.tasks`),
             whose machines share that folder and the sounds, and where a sound whose worker is
             killed is made and examined again.
         progress: told after every sound.
@@ -352,9 +350,7 @@ class _Run:
         return identity(own, take.prompt, take.seed)
 
 
-def _elsewhere(
-    run: cluster.Shared | processes.Shared, take: Sample, pictures: bool
-) -> tuple[str, SampleResult, Times]:
+def _elsewhere(run: SharedValue, take: Sample, pictures: bool) -> tuple[str, SampleResult, Times]:
     pace = Pace([], lambda progress: None)
     return *run.value._one(take, pace, pictures), pace.times
 

@@ -148,7 +148,7 @@ def audit(
     `anechoic audit --model demo --index demo --captions --limit 50 --guard none --guard amg -o r`
     """
     _require_source(sounds, model, prompts, captions, limit, guards)
-    from anechoic import cluster
+    from anechoic import engines
     from anechoic.audit import HeldOut, audit, write_report
     from anechoic.audit.write import require_free
     from anechoic.processes import processes
@@ -170,10 +170,10 @@ def audit(
             model, guards or ["none"], training, embed, scale, steps, seconds, device, dtype
         )
         about |= told
-    cluster.require_engine(engine)
+    many = engines.find(engine)
     workers: Any = nullcontext() if jobs in (None, 1) else processes(jobs)
-    if engine == "ray":
-        workers = cluster.tasks(jobs)
+    if many is not None:
+        workers = many.tasks(jobs)
     with progress_of_audit("examining") as progress, workers as pool:
         report = audit(
             source,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anechoic import engines
 from anechoic.cli.index import progress_bar
 
 if TYPE_CHECKING:
@@ -25,13 +26,6 @@ class Kind(StrEnum):
     auto = "auto"
     exact = "exact"
     ivfpq = "ivfpq"
-
-
-class Engine(StrEnum):
-    """What does the work."""
-
-    local = "local"
-    ray = "ray"
 
 
 Clips = Annotated[
@@ -50,7 +44,7 @@ Captions = Annotated[
         "By default the metadata file in CLIPS.",
     ),
 ]
-EngineName = Annotated[Engine, typer.Option(help="ray: on all machines of a Ray cluster.")]
+EngineName = Annotated[str, typer.Option(help="local, or ray: on all machines of a Ray cluster.")]
 Workers = Annotated[
     int | None, typer.Option(help="With ray: how many. By default as many as the cluster holds.")
 ]
@@ -100,7 +94,7 @@ def build(
     ] = None,
     search: Search = Kind.auto,
     memory: Memory = None,
-    engine: EngineName = Engine.local,
+    engine: EngineName = engines.LOCAL,
     workers: Workers = None,
     cpus: Cpus = 1,
     device: Device = "cpu",
@@ -144,7 +138,7 @@ def optimise(
     index: Annotated[str, typer.Argument(metavar="INDEX", help="Folder of an index.")],
     search: Search = Kind.auto,
     memory: Memory = None,
-    engine: EngineName = Engine.local,
+    engine: EngineName = engines.LOCAL,
 ) -> None:
     """Make the search of an index again: after it was lost, or with other settings.
 
@@ -217,16 +211,15 @@ class Made:
         return Work(folder, self.make, windows, dtype, shard, device)
 
 
-def run_of(engine: Engine, workers: int | None, cpus: int = 1, device: str = "cpu") -> Run | None:
-    """What does the units."""
-    if engine is Engine.local:
+def run_of(engine: str, workers: int | None, cpus: int = 1, device: str = "cpu") -> Run | None:
+    """What does the units; None: this process."""
+    many = engines.find(engine)
+    if many is None:
         from anechoic.diffusers.loading import usable_device
 
         usable_device(device)
         return None
-    from anechoic.index.distributed import over_ray
-
-    return over_ray(workers, cpus=cpus, gpus=0 if device == "cpu" else 1)
+    return many.builder(workers, cpus=cpus, gpus=0 if device == "cpu" else 1)
 
 
 def derive(
@@ -234,7 +227,7 @@ def derive(
     built: Manifest,
     search: Kind,
     memory_gib: float | None,
-    engine: Engine = Engine.local,
+    engine: str = engines.LOCAL,
 ) -> str:
     """Make the search of an index that lies on this machine; the answer tells how it searches."""
     from anechoic.index import structure
@@ -255,10 +248,9 @@ def derive(
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done)
 
-        if engine is Engine.ray:
-            from anechoic.index.distributed import encode
-
-            derive_search(local, built, plan, encode=encode, progress=told)
-        else:
+        many = engines.find(engine)
+        if many is None:
             derive_search(local, built, plan, progress=told)
+        else:
+            derive_search(local, built, plan, encode=many.encode, progress=told)
     return told_of(plan)

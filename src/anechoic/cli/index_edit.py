@@ -13,7 +13,6 @@ from anechoic.cli.index import Json, print_table, progress_bar
 from anechoic.cli.index_build import (
     Captions,
     Clips,
-    Engine,
     EngineName,
     Kind,
     Made,
@@ -21,6 +20,7 @@ from anechoic.cli.index_build import (
     derive,
     run_of,
 )
+from anechoic.engines import LOCAL
 from anechoic.lazy import uncollected
 from anechoic.models import index_folder
 
@@ -40,7 +40,7 @@ def add(
     index: IndexFolder,
     clips: Clips,
     captions: Captions = None,
-    engine: EngineName = Engine.local,
+    engine: EngineName = LOCAL,
     workers: Workers = None,
 ) -> None:
     """Add training clips to an index; they are embedded as those that are there.

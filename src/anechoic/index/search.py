@@ -34,7 +34,7 @@ FOLDER = "search"
 RESIDENT = 2 * 2**30  # bytes of vectors that are searched in memory, where nothing is derived
 
 Progress = Callable[[str, int, int], None]  # what is being done, shards done, shards in all
-# codes of some shards, as they are made: elsewhere, with `distributed.encode`
+# codes of some shards, as they are made: elsewhere, with `anechoic_ray.encode`
 Encode = Callable[[Storage, Manifest, bytes, Sequence[Shard]], Iterable[tuple[Shard, np.ndarray]]]
 
 

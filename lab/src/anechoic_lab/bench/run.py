@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from anechoic import cluster
+from anechoic import engines
 from anechoic.environment import machine
 from anechoic.errors import AnechoicError, BadSetting
 from anechoic.processes import processes, threads_each
@@ -81,9 +81,9 @@ def run(
             prompts, or what the subject refuses.
         AnechoicError: a cell that failed, named; what was finished is kept.
     """
-    cluster.require_engine(engine)
+    many = engines.find(engine)
     (work / "cells").mkdir(parents=True, exist_ok=True)
-    workers = cluster.tasks if engine == "ray" else processes
+    workers: Any = processes if many is None else many.tasks
     with _alone(work), workers(jobs) as pool:
         if engine == "local" and not any((work / "cells").iterdir()):
             # there is work for all: the others open the subject while one tells what there is
@@ -96,8 +96,8 @@ def run(
         missing = [cell for name, cell in wanted.items() if name not in finished]
         progress(len(finished), len(wanted))
         how = f"{jobs} x {threads_each(jobs)} threads"
-        if isinstance(pool, cluster.Tasks):
-            how = f"{jobs} Ray tasks x {pool.share.cpus} threads"
+        if many is not None:
+            how = f"{jobs} {engine.capitalize()} tasks x {pool.share.cpus} threads"
         for cell in _computed(pool, source, work, missing, how):
             if (found := _trusted(work, cell, note)) is None:
                 raise AnechoicError(f"{cell}: its file is not what was written; check the disk")

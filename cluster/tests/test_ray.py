@@ -14,6 +14,9 @@ import pytest
 import torch
 from anechoic_lab.bench import Method, Plan, run
 from anechoic_lab.bench import Source as Task
+from anechoic_ray import cluster
+from anechoic_ray.building import encode, over_ray
+from anechoic_ray.serving import served, split
 from support import TESTS
 from support.audits import Model, folder_of, training_set
 from support.bench_subject import NumericSubject
@@ -21,17 +24,15 @@ from support.index_builds import ABOUT, DIM, Bands, Noise, Source, files, work
 from support.sounds import tune
 from torch import Tensor
 
-from anechoic import cluster, embedder
+from anechoic import embedder
 from anechoic.audit import audit
 from anechoic.errors import AnechoicError, BadSetting, GuardError, IndexMismatch
 from anechoic.index import TrainingIndex, search, shards
 from anechoic.index.build import build
 from anechoic.index.clips import Clip
-from anechoic.index.distributed import encode, over_ray
 from anechoic.index.manifest import read as read_manifest
 from anechoic.index.place import Storage
 from anechoic.index.plan import plan
-from anechoic.index.served import served, split
 from anechoic.index.shards import Shard
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'anechoic[ray]'")

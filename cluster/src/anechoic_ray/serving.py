@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anechoic import cluster
 from anechoic.errors import AnechoicError, BadSetting
 from anechoic.index import manifest as manifests
 from anechoic.index import shards
@@ -24,6 +23,7 @@ from anechoic.index.shards import Shard
 from anechoic.index.training import TrainingIndex
 from anechoic.index.vectors import Resident, project
 from anechoic.types import Embedder
+from anechoic_ray import cluster
 
 # an actor needs this besides its vectors and the turned copy of them that makes a search faster:
 SPARE_BYTES = 2**29  # for the shard that it reads, and Python
@@ -47,7 +47,7 @@ def served(
         cpus: of each actor.
 
     Raises:
-        BadSetting: Ray is not installed, actors below 1 or more than shards, or no room for them.
+        BadSetting: actors below 1 or more than shards, or no room for them.
         IndexMismatch: as `TrainingIndex.load`.
     """
     place = Storage(folder)

@@ -22,7 +22,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from anechoic import cluster
 from anechoic.errors import AnechoicError, BadSetting, CannotWrite
 from anechoic.index import build, shards
 from anechoic.index.build import PLAN, Run, Work, do_unit
@@ -31,6 +30,7 @@ from anechoic.index.place import Storage
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Unit, VectorUnit
 from anechoic.index.vectors import project
+from anechoic_ray import cluster
 
 BLOCKS = 10_000  # Ray Data keeps a note of each; in one go the units of a block are done
 EVERY_S = 0.5  # a worker tells how far it is, and is asked
@@ -47,7 +47,7 @@ def over_ray(workers: int | None = None, *, cpus: float = 1.0, gpus: float = 0.0
         gpus: of each actor; with any, it embeds on the GPU.
 
     Raises (when it runs):
-        BadSetting: Ray is not installed, or no actor fits on its cluster.
+        BadSetting: no actor fits on its cluster.
         CannotWrite: a machine of the cluster does not see the index's folder.
         AnechoicError: as `build.do_unit`; or one worker after the other died at a unit.
     """

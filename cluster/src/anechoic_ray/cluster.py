@@ -18,14 +18,7 @@ from typing import Any
 
 from anechoic.errors import BadSetting
 
-ENGINES = ("local", "ray")
 RETRIES = 3  # of what a worker did when it died
-
-
-def require_engine(name: str) -> None:
-    """Raise `BadSetting` for what is no engine."""
-    if name not in ENGINES:
-        raise BadSetting(f"expected the engine {' or '.join(ENGINES)}, got '{name}'")
 
 
 @contextmanager
@@ -36,18 +29,14 @@ def connected() -> Iterator[Any]:
     ('ray start'), or else one of this machine alone, which ends with the block.
 
     Raises:
-        BadSetting: Ray is not installed, or the cluster does not answer.
+        BadSetting: the cluster does not answer.
     """
     # read when Ray is loaded: no usage figures leave the machine, and of a worker that dies we
     # tell in a sentence, not Ray in its log
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise BadSetting(
-            "the engine ray needs Ray, which is not installed: pip install 'anechoic[ray]'"
-        ) from error
+    import ray
+
     if ray.is_initialized():
         yield ray
         return
@@ -166,7 +155,7 @@ def tasks(jobs: int | None = None) -> Iterator[Tasks]:
     After an error the calls that are under way are finished first; after an interrupt not.
 
     Raises:
-        BadSetting: Ray is not installed, or its cluster cannot be used.
+        BadSetting: the cluster cannot be used.
     """
     with connected() as ray:
         pool = Tasks(ray, share(ray, jobs))
