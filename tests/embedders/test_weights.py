@@ -6,13 +6,13 @@ import shutil
 
 import pytest
 import torch
+from anechoic_lab.embedders.clip import Clip
 from huggingface_hub import close_session, constants
 from support import embedder_models as models
 from support.hub import RefusingHub, serving
 
 from anechoic.embedders import embedder
 from anechoic.embedders.clap import Clap
-from anechoic.embedders.clip import Clip
 from anechoic.embedders.weights import Place, find, fingerprint, why
 from anechoic.errors import UnknownEmbedder
 

@@ -22,9 +22,9 @@ def embedder(name: str) -> Embedder:
     """The embedder of a name; `embedder(e.name)` makes `e` again.
 
     Args:
-        name: "magmel", "clap", "aisfx", of images "sscd", "clip", or one that an installed package
-            adds; some take a source after a colon: "clap:REPOSITORY_OR_FOLDER",
-            "clap:REPOSITORY@COMMIT", "sscd:FILE", "magmel:seconds=2.0".
+        name: "magmel", "clap", "aisfx", or one that an installed package adds, as `anechoic[lab]`
+            does "sscd" and "clip" for images; some take a source after a colon:
+            "clap:REPOSITORY_OR_FOLDER", "clap:REPOSITORY@COMMIT", "magmel:seconds=2.0".
 
     Raises:
         UnknownEmbedder: no such name, or its weights are not on this machine.
@@ -37,7 +37,8 @@ def embedder(name: str) -> Embedder:
     if kind not in known:
         raise UnknownEmbedder(
             f"expected an embedder among {', '.join(sorted(known)) or 'none installed'}, got "
-            f"{name!r}; correct the name, or install the package that brings it"
+            f"{name!r}; correct the name, or install the package that brings it (anechoic[lab] "
+            "brings sscd and clip, of images)"
         )
     make = known[kind].load()
     if not source:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anechoic.embedders.pixels import prepare
 from anechoic.errors import UnknownEmbedder
+from anechoic_lab.embedders.pixels import prepare
 from anechoic_lab.images.judge import luma
 
 SIDE = 8  # of the thumbnail, in pixels

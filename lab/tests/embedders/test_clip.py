@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 import torch
+from anechoic_lab.embedders.clip import Clip
 from PIL import Image
 from support import embedder_models as models
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPVisionModelWithProjection
 
 from anechoic.embedders import embedder
-from anechoic.embedders.clip import Clip
 from anechoic.errors import UnknownEmbedder
 
 

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from anechoic_lab.embedders.pixels import crop, prepare, resize, standardise
 from PIL import Image
 
-from anechoic.embedders.pixels import crop, prepare, resize, standardise
 from anechoic.errors import BadSetting
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

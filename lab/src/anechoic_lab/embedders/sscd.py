@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anechoic.embedders.pixels import prepare, resize, standardise
 from anechoic.errors import UnknownEmbedder
+from anechoic_lab.embedders.pixels import prepare, resize, standardise
 
 FILE = "sscd_disc_mixup.torchscript.pt"  # the one its authors recommend
 URL = f"https://dl.fbaipublicfiles.com/sscd-copy-detection/{FILE}"

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anechoic.embedders.frontend import follow
-from anechoic.embedders.pixels import crop, prepare, resize, standardise
 from anechoic.embedders.weights import Place, find, fingerprint, read, read_model
 from anechoic.errors import UnknownEmbedder
+from anechoic_lab.embedders.pixels import crop, prepare, resize, standardise
 
 DEFAULT = "openai/clip-vit-large-patch14"
 MODES: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # Pillow's

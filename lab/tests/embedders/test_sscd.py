@@ -7,11 +7,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from anechoic_lab.embedders.sscd import FILE, SSCD
 from PIL import Image
 from support import embedder_models as models
 
 from anechoic.embedders import embedder
-from anechoic.embedders.sscd import FILE, SSCD
 from anechoic.errors import UnknownEmbedder
 
 

@@ -1,0 +1,1 @@
+"""Embedders of images: copies of images (SSCD) and their content (CLIP)."""
