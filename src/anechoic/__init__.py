@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from anechoic.lazy import on_first_use
 
 if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
+    from anechoic.detectors import locate
     from anechoic.diffusers import Trace, guard
     from anechoic.embedders import embedder
     from anechoic.errors import AnechoicError
@@ -19,9 +20,12 @@ if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
         DynamicTransition,
         TransitionPoint,
     )
+    from anechoic.guidance.base import Guidance
     from anechoic.guidance.noise import NoiseLevel
     from anechoic.guidance.step import Guided, Record, Step
     from anechoic.index import TrainingIndex
+    from anechoic.types import Match
+    from anechoic.verdict import Verdict, Verifier
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,15 +33,20 @@ __all__ = [
     "AntiMemorization",
     "ClassifierFree",
     "DynamicTransition",
+    "Guidance",
     "Guided",
+    "Match",
     "NoiseLevel",
     "Record",
     "Step",
     "Trace",
     "TrainingIndex",
     "TransitionPoint",
+    "Verdict",
+    "Verifier",
     "embedder",
     "guard",
+    "locate",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that exists
@@ -48,14 +57,19 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that exists
             "AntiMemorization": "anechoic.guidance",
             "ClassifierFree": "anechoic.guidance",
             "DynamicTransition": "anechoic.guidance",
+            "Guidance": "anechoic.guidance.base",
             "Guided": "anechoic.guidance.step",
+            "Match": "anechoic.types",
             "NoiseLevel": "anechoic.guidance.noise",
             "Record": "anechoic.guidance.step",
             "Step": "anechoic.guidance.step",
             "Trace": "anechoic.diffusers",
             "TrainingIndex": "anechoic.index",
             "TransitionPoint": "anechoic.guidance",
+            "Verdict": "anechoic.verdict",
+            "Verifier": "anechoic.verdict",
             "embedder": "anechoic.embedders",
             "guard": "anechoic.diffusers",
+            "locate": "anechoic.detectors",
         },
     )
