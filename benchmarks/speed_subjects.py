@@ -15,8 +15,8 @@ from torch import Tensor
 
 from anechoic import guard
 from anechoic.embedders import embedder
-from anechoic.guidance import AntiMemorization, LogSNR
-from anechoic.guidance.step import Guided, Needs, Step
+from anechoic.guidance import AntiMemorization, Guidance, LogSNR
+from anechoic.guidance.step import Guided, Needs, Step, StepInfo
 from anechoic.index import TrainingIndex
 
 MEMORIZED, ORDINARY = "memorized", "ordinary"
@@ -50,7 +50,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(Guidance):
     """The schedule of work of AMG-audio's published code: at each step, whether its gate is open or
     not, three separate passes through the network, the whole window decoded and embedded, and the
     similarity back-propagated through all of it. (Not its embedder, loaded again for each clip.)
@@ -58,7 +58,7 @@ class Published:
 
     subject: Subject
 
-    def needs(self, moment: Any) -> Needs:
+    def needs(self, info: StepInfo) -> Needs:
         return "uncond"  # the pipeline's own call: the first of the three passes
 
     def __call__(self, step: Step) -> Guided:

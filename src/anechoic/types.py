@@ -115,6 +115,11 @@ class VectorIndex(Protocol):
     """Training clips to compare with: what a guidance needs of a `TrainingIndex`."""
 
     @property
+    def model(self) -> str | None:
+        """The fingerprint of the model that was trained on the clips; None: it is not known."""
+        ...
+
+    @property
     def captions(self) -> Sequence[str]:
         """The caption of each row."""
         ...

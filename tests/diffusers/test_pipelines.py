@@ -14,6 +14,7 @@ from anechoic.diffusers.adapters import ADAPTERS
 from anechoic.diffusers.pipelines import adapter_for
 from anechoic.errors import UnsupportedPipeline
 from anechoic.guidance import AntiMemorization, ClassifierFree, TransitionPoint
+from anechoic.guidance.base import Guidance
 from anechoic.guidance.step import Guided
 
 PROMPTS = ("low cello note", "a dog barks")
@@ -156,7 +157,9 @@ class TestEveryPipeline:
         case, pipe = CASES[name], pipe_of(name)
         texts, seen = [], []
 
-        class Changed:
+        class Changed(Guidance):
+            changes_prompt = True
+
             def condition(self, prompt):
                 texts.append(prompt.texts)
                 return prompt.encode(list(CAPTIONS)).to(prompt.encoded)

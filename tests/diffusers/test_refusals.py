@@ -13,6 +13,7 @@ from anechoic import guard
 from anechoic.diffusers.pipelines import adapter_for
 from anechoic.errors import GuardError, UnsupportedPipeline
 from anechoic.guidance import AntiMemorization, ClassifierFree, PromptOptimization
+from anechoic.guidance.base import Guidance
 from anechoic.guidance.step import Guided
 
 pipe_of = cache(make)
@@ -141,8 +142,9 @@ def test_a_method_that_needs_both_halves_is_refused_before_the_network_runs(make
 def test_what_would_use_the_missing_half_all_the_same_does_not_pass():
     """A method that wrongly says that it can do without gets NaN, and NaN is refused."""
 
-    class Wrong:
-        needs_unconditional = False
+    class Wrong(Guidance):
+        def requires_uncond(self):
+            return False
 
         def __call__(self, step):
             return Guided(1.0, step.cond - step.uncond)

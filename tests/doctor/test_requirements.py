@@ -22,7 +22,6 @@ from anechoic.diffusers.loading import load_pipeline
 from anechoic.diffusers.memory_efficient import keeping_less, lean
 from anechoic.diffusers.original import original_checkpoint
 from anechoic.diffusers.pipelines import adapter_for
-from anechoic.doctor.memory import reach_of
 from anechoic.errors import UnsupportedPipeline
 from anechoic.guidance import (
     AntiMemorization,
@@ -127,7 +126,7 @@ def test_a_method_reaches_as_far_back_as_the_methods_inside_it(shared: Path) -> 
     near = replace(far, gradient="x0")
     static = TransitionPoint()
     reaches = [static, replace(far, c3=0.0), near, far, Sequence(static, near, BasinEdge())]
-    assert [reach_of(one) for one in reaches] == [
+    assert [one.gradient_reach() for one in reaches] == [
         "none", "none", "decoder", "network", "decoder",
     ]  # fmt: skip
 

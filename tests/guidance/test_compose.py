@@ -109,10 +109,12 @@ def test_an_empty_interval_is_refused(start, stop):
 
 def test_the_training_set_of_a_part_is_the_wholes():
     toy = Toy()
-    assert Sequence(ClassifierFree(), amg(toy), 0.5).index is toy
-    assert During(amg(toy)).index is toy
-    assert Prompted(EmbeddingNoise(), Sequence(amg(toy), ClassifierFree(), 0.5)).index is toy
-    assert Sequence(ClassifierFree(), ClassifierFree(), 0.5).index is None
+    assert Sequence(ClassifierFree(), amg(toy), 0.5).indexes() == (toy,)
+    assert During(amg(toy)).indexes() == (toy,)
+    assert Prompted(EmbeddingNoise(), Sequence(amg(toy), ClassifierFree(), 0.5)).embedders() == (
+        toy,
+    )
+    assert Sequence(ClassifierFree(), ClassifierFree(), 0.5).indexes() == ()
 
 
 def test_what_changes_the_prompt_goes_around_a_sequence_not_into_it():

@@ -15,7 +15,7 @@ from anechoic.guidance import (
     PromptPerturbation,
     TransitionPoint,
 )
-from anechoic.guidance.base import Conditioning
+from anechoic.guidance.base import PromptGuidance
 from anechoic.guidance.noise import NoiseLevel
 from anechoic.guidance.perturb import noise_like, perturbed
 from anechoic.guidance.step import Prompt
@@ -66,7 +66,7 @@ def prompt_of(encoded, mask=None, progress=0.0, first=None, texts=("a dog barks"
 @pytest.mark.parametrize("method", METHODS, ids=label)
 class TestEveryMethodThatChangesThePrompt:
     def test_says_so(self, method):
-        assert isinstance(method, Conditioning)
+        assert method.changes_prompt
 
     def test_changes_what_comes_out_and_reproduces_with_the_generators(
         self, method, pipe, generate
@@ -93,13 +93,12 @@ class TestEveryMethodThatChangesThePrompt:
             pytest.skip("nothing about it is drawn")
         seen = []
 
-        def spy(prompt):
-            seen.append(type(method).condition(method, prompt))
-            return seen[-1]
+        class Spy(PromptGuidance):
+            scale = method.scale
 
-        class Spy:
-            condition = staticmethod(spy)
-            __call__ = staticmethod(method)
+            def condition(self, prompt):
+                seen.append(method.condition(prompt))
+                return seen[-1]
 
         for seed in range(3):
             with guard(pipe, Spy()):
@@ -194,15 +193,15 @@ def test_a_perturbed_prompt_is_encoded_as_the_pipeline_would(pipe, generate):
     method = PromptPerturbation(kind="repeat", count=1)
     texts = []
 
-    class Spy:
+    class Spy(PromptGuidance):
+        scale = 7.0
+
         def condition(self, prompt):
             texts.append(
                 [perturbed(t, "repeat", 1, (), g)
                  for t, g in zip(prompt.texts, prompt.generators(0), strict=True)]
             )  # fmt: skip
             return method.condition(prompt)
-
-        __call__ = staticmethod(method)
 
     with guard(pipe, Spy()):
         made = generate(pipe)
@@ -222,12 +221,12 @@ def test_perturbation_of_encoded_prompts_is_refused(pipe):
 def test_several_waveforms_a_prompt_are_perturbed_each_by_itself(pipe):
     seen = []
 
-    class Spy:
+    class Spy(PromptGuidance):
+        scale = 7.0
+
         def condition(self, prompt):
             seen.append(list(prompt.texts))
             return prompt.encoded
-
-        __call__ = staticmethod(ClassifierFree())
 
     with guard(pipe, Spy()):
         pipe(["a dog barks", "rain on a roof"], num_waveforms_per_prompt=2,
@@ -296,11 +295,11 @@ def test_a_prompt_of_one_method_is_guided_by_another(pipe, generate):
     [(lambda e: e[:, 1:], "was to change an encoded prompt"), (lambda e: e * torch.nan, "finite")],
 )
 def test_a_prompt_of_another_shape_or_not_finite_is_refused(bad, says, pipe, generate):
-    class Bad:
+    class Bad(PromptGuidance):
+        scale = 7.0
+
         def condition(self, prompt):
             return bad(prompt.encoded)
-
-        __call__ = staticmethod(ClassifierFree())
 
     with pytest.raises(GuardError, match=says), guard(pipe, Bad()):
         generate(pipe)

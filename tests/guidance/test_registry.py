@@ -47,11 +47,12 @@ OTHER = """
 from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from anechoic.guidance.base import ComparingGuidance, Guidance
 if TYPE_CHECKING:
     from anechoic.types import VectorIndex
 
 @dataclass(frozen=True)
-class Late:
+class Late(ComparingGuidance):
     index: VectorIndex  # only a type checker can tell what this is
     late: bool = False
     rounds: int = 3
@@ -59,6 +60,12 @@ class Late:
     def __call__(self, step): ...
 
 def plain(step): ...
+
+@dataclass(frozen=True)
+class Unsaid(Guidance):
+    index: VectorIndex  # no check can see it
+
+    def __call__(self, step): ...
 """
 
 
@@ -70,7 +77,7 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     about.mkdir()
     (about / "METADATA").write_text("Name: another\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(
-        "[anechoic.guidance]\nlate = another:Late\nplain = another:plain\n"
+        "[anechoic.guidance]\nlate = another:Late\nplain = another:plain\nunsaid = another:Unsaid\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -84,10 +91,16 @@ def test_a_guard_of_another_package_is_found_with_its_settings(other: None) -> N
             registry.parse(cls, [text])
 
 
-def test_a_guard_that_is_no_dataclass_is_refused(other: None) -> None:
+def test_a_guard_that_hides_its_training_set_is_refused(other: None) -> None:
+    with pytest.raises(BadSetting, match=r"'unsaid' .* has a field 'index' that its 'indexes'"):
+        registry.method("unsaid")
+
+
+def test_a_guard_that_is_not_a_method_is_refused(other: None) -> None:
     with pytest.raises(BadSetting) as error:
         registry.method("plain")
     assert str(error.value) == (
-        "guard 'plain' (another:plain) is no dataclass, so its settings are not known; mend the "
+        "guard 'plain' (another:plain) is not a dataclass that inherits "
+        "anechoic.guidance.Guidance, so its settings and needs are not known; fix the "
         "package that brings it"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,11 +19,11 @@ from anechoic.diffusers.pipelines import (
 )
 from anechoic.engine.model import require_own_index
 from anechoic.errors import BadSetting
-from anechoic.guidance.base import Guidance
+from anechoic.guidance.base import Guidance, as_guidance
+from anechoic.guidance.registry import settings_of
 from anechoic.index import TrainingIndex
 
 ANY_SCALE = 2.0  # what the pipeline is called with: inside a guard the guidance owns the scale
-INDEXED = ("index", "embedder")  # fields of a guidance that the report tells by itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,16 +115,19 @@ class Guarded:
     pipeline: Pipeline
     guidance: Guidance | None = None
 
+    def __post_init__(self) -> None:
+        if self.guidance is not None:  # which may be a plain function
+            object.__setattr__(self, "guidance", as_guidance(self.guidance))
+
     def __call__(self, prompt: str, seed: int) -> tuple[Tensor, int]:
         return self.pipeline.make(prompt, seed, self.guidance)
 
     @property
     def identity(self) -> list[Any]:
         """All that its sounds depend on, but for prompt and seed."""
-        index = getattr(self.guidance, "index", None)
-        hashed = None
-        if isinstance(index, TrainingIndex):
-            hashed = index.content
+        indexes = () if self.guidance is None else self.guidance.indexes()
+        contents = dict.fromkeys(i.content for i in indexes if isinstance(i, TrainingIndex))
+        hashed = list(contents) if len(contents) > 1 else next(iter(contents), None)
         return [*self.pipeline.identity, settings(self.guidance), hashed]
 
     @property
@@ -133,7 +136,7 @@ class Guarded:
         if self.guidance is None:
             return "the plain pipeline"
         told = ", ".join(f"{name}={value}" for name, value in settings(self.guidance).items())
-        return f"{type(self.guidance).__name__}({told})"
+        return f"{self.guidance.label()}({told})"
 
     @property
     def source(self) -> str:
@@ -150,13 +153,8 @@ def settings(guidance: Guidance | None) -> Mapping[str, Any]:
     >>> settings(ClassifierFree(3.0))
     {'scale': '3.0'}
     """
-    if guidance is None or not is_dataclass(guidance):
-        return {}
-    known = [(field.name, getattr(guidance, field.name)) for field in fields(guidance)]
+    own = {} if guidance is None else settings_of(guidance)
     return {
-        name: f"{type(value).__name__}({settings(value)})"
-        if is_dataclass(value) and callable(value)
-        else str(value)
-        for name, value in known
-        if name not in INDEXED
+        name: f"{value.label()}({settings(value)})" if isinstance(value, Guidance) else str(value)
+        for name, value in own.items()
     }

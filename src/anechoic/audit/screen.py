@@ -18,6 +18,7 @@ from anechoic.detectors import Angle, AngleRecorder, Calibration, Magnitude, Run
 from anechoic.diffusers.generate import generate
 from anechoic.errors import BadSetting, UnsupportedPipeline
 from anechoic.guidance import ClassifierFree
+from anechoic.guidance.base import WatchingGuidance
 from anechoic.guidance.step import Guided, Record, Step
 
 BATCH = 8  # prompts shown to the network at once
@@ -181,7 +182,7 @@ class _Enough(Exception):
 
 
 @dataclass
-class _Probe:
+class _Probe(WatchingGuidance):
     """Plain guidance that keeps records, and stops after so many."""
 
     guidance: AngleRecorder

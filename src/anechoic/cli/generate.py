@@ -126,6 +126,7 @@ def generate(
     from anechoic import audio
     from anechoic.diffusers.loading import load_pipeline
     from anechoic.diffusers.pipelines import call_arguments
+    from anechoic.guidance import registry
 
     files = _outputs(output, len(prompts), overwrite)
     verifier = _verifier(index, embedder_name)
@@ -150,7 +151,7 @@ def generate(
             "model": model,
             "index": index,
             "guard": guard,
-            "settings": _settings(method),
+            "settings": registry.settings_of(method),
             "seed": seed,
             **rule_to_dict(verifier.rule if verifier else None),
             "outputs": [_to_dict(one, verifier) for one in generations],
@@ -273,12 +274,6 @@ def _draw_steps(pipe: Any, bar: Progress, runs: int) -> None:
 
 
 # -------------------------------------------------------------------------------------- report
-
-
-def _settings(method: Guidance) -> dict[str, Any]:
-    from anechoic.guidance import registry
-
-    return {field.name: getattr(method, field.name) for field in registry.settings(type(method))}
 
 
 def _flags(records: Sequence[Record]) -> dict[str, list[int]]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anechoic.errors import BadSetting, GuardError
-from anechoic.guidance.base import Guidance
+from anechoic.guidance.base import Guidance, WatchingGuidance, as_guidance
 from anechoic.guidance.step import Guided, Record, Step
 from anechoic.types import Match
 
@@ -98,13 +98,16 @@ def alignment(step: Step, against: Against = "score") -> Tensor:
 
 
 @dataclass(frozen=True)
-class AngleRecorder:
+class AngleRecorder(WatchingGuidance):
     """A guidance that also records the angles at each evaluation, for `Angle` to read.
 
     Its answer is that of the guidance inside, bit for bit.
     """
 
     guidance: Guidance
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "guidance", as_guidance(self.guidance))
 
     def __call__(self, step: Step) -> Guided:
         """Guide, and record.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ from torch.utils._pytree import tree_leaves
 from anechoic.diffusers.adapters.adapter import CallRecorder
 from anechoic.diffusers.adapters.stable_audio import ADAPTER
 from anechoic.diffusers.memory_efficient import keeping_less, lean
+from anechoic.guidance.base import Reach
 
-Reach = Literal["none", "decoder", "network"]  # how far back a gradient goes
 FRAMES = 130  # of the text's encoding: T5's 128 tokens, where it starts and ends
 
 

@@ -7,10 +7,9 @@ turns that line into g + w*(g - g) = g, for any w.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
 
@@ -21,10 +20,9 @@ from anechoic.diffusers.connection import Connection, changeable
 from anechoic.diffusers.hooks import Hooks
 from anechoic.diffusers.pipelines import adapter_for, fingerprint
 from anechoic.diffusers.schedules import check_scheduler
-from anechoic.engine.model import require_own_index
-from anechoic.errors import GuardError, UnsupportedPipeline
-from anechoic.guidance.base import Guidance
-from anechoic.guidance.step import Record
+from anechoic.errors import GuardError, IndexMismatch, UnsupportedPipeline
+from anechoic.guidance.base import Guidance, as_guidance
+from anechoic.guidance.step import Guided, Record, Step
 
 _guarded: WeakSet[nn.Module] = WeakSet()
 
@@ -52,7 +50,7 @@ class Trace:
 
 
 @contextmanager
-def guard(pipe: Any, guidance: Guidance) -> Iterator[Trace]:
+def guard(pipe: Any, guidance: Guidance | Callable[[Step], Guided | Tensor]) -> Iterator[Trace]:
     """Guide every generation of `pipe` inside the `with` block.
 
     The pipeline stays what it is: nothing is subclassed or replaced, and it is as before when the
@@ -72,16 +70,18 @@ def guard(pipe: Any, guidance: Guidance) -> Iterator[Trace]:
         A `Trace` that fills while the pipeline runs.
 
     Raises:
+        BadSetting: `guidance` is neither a method nor a function of a `Step`.
         UnsupportedPipeline: the pipeline or its scheduler is not one that can be guarded, or the
             guidance hears sound and the pipeline makes images, or the other way round.
         IndexMismatch: the guidance's index is of another model's training set.
         GuardError: a guard inside a guard; a generation that this guidance cannot guard; values
             that are not finite; a block in which nothing was generated.
     """
+    method = as_guidance(guidance)
     connection = adapter_for(pipe)
     check_scheduler(pipe.scheduler)
-    require_own_index(getattr(guidance, "index", None), partial(fingerprint, pipe))
-    _check_embedders(connection, guidance)
+    _check_model(pipe, method)
+    _check_embedders(connection, method)
     network = connection.network
     if network in _guarded:
         raise GuardError(
@@ -89,7 +89,7 @@ def guard(pipe: Any, guidance: Guidance) -> Iterator[Trace]:
             "the outer 'with guard(...)' block first, or compose the two methods into one"
         )
     trace = Trace()
-    hooks = Hooks(connection, guidance, trace.runs)
+    hooks = Hooks(connection, method, trace.runs)
     _guarded.add(network)
     connection.attach(hooks.begin)
     connection.surround(hooks.before, hooks.after)
@@ -128,11 +128,21 @@ def _frozen(pipe: Any) -> Iterator[None]:
             getattr(module, name).requires_grad_(True)
 
 
-def _check_embedders(connection: Connection, guidance: Any) -> None:
+def _check_model(pipe: Any, guidance: Guidance) -> None:
+    for index in guidance.indexes():
+        if index.model and index.model != fingerprint(pipe):
+            raise IndexMismatch(
+                f"the index holds the training clips of model '{index.model}', but this pipeline's "
+                f"weights are '{fingerprint(pipe)}': it would keep away from the wrong clips; use "
+                "this model's own index"
+            )
+
+
+def _check_embedders(connection: Connection, guidance: Guidance) -> None:
     """Refuse an embedder of sound for a pipeline of images, in any method inside the guidance."""
-    embedder = getattr(guidance, "embedder", None)
-    if embedder is not None:
-        of_images, makes_images = embedder.sample_rate == 0, connection.adapter.sound is None
+    makes_images = connection.adapter.sound is None
+    for embedder in guidance.embedders():
+        of_images = embedder.sample_rate == 0
         if of_images != makes_images:
             words = {True: "images", False: "sound"}
             raise UnsupportedPipeline(
@@ -140,7 +150,3 @@ def _check_embedders(connection: Connection, guidance: Any) -> None:
                 f"'{embedder.name}' is one of {words[of_images]}; use an index and an embedder of "
                 f"{words[makes_images]}"
             )
-    if is_dataclass(guidance):
-        for part in fields(guidance):
-            if callable(inner := getattr(guidance, part.name)) and is_dataclass(inner):
-                _check_embedders(connection, inner)

@@ -21,7 +21,7 @@ from anechoic.diffusers.combine import combined, recorded
 from anechoic.diffusers.guard import Trace
 from anechoic.diffusers.schedules import Schedule, check_scheduler
 from anechoic.errors import BadSetting, GuardError
-from anechoic.guidance.base import Conditioning, Guidance
+from anechoic.guidance.base import Guidance, as_guidance
 from anechoic.guidance.step import Step
 
 
@@ -48,14 +48,15 @@ class Guider(BaseGuidance):
 
     def __init__(self, guidance: Guidance, scheduler: Any):
         super().__init__()
-        if isinstance(guidance, Conditioning):
+        method = as_guidance(guidance)
+        if method.changes_prompt:
             raise BadSetting(
-                f"{type(guidance).__name__} changes the prompt, and a guider is given the "
+                f"{method.label()} changes the prompt, and a guider is given the "
                 "predictions alone; use 'with guard(pipe, ...)' around a pipeline of the table"
             )
         check_scheduler(scheduler)
         self.register_to_config(guidance=repr(guidance))
-        self.guidance = guidance
+        self.guidance = method
         self.scheduler = scheduler
         self.trace = Trace()
         self._x: Tensor | None = None  # what the network is fed

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ from anechoic.diffusers.connection import Connection
 from anechoic.diffusers.evaluation import Evaluation
 from anechoic.diffusers.schedules import Schedule
 from anechoic.errors import GuardError
-from anechoic.guidance.base import Conditioning, Guidance, Sparing
+from anechoic.guidance.base import Guidance
 from anechoic.guidance.step import Condition, Needs, Prompt, Record
 
 
@@ -62,9 +62,7 @@ class Hooks:
     run: Run = field(init=False)  # since `begin`
 
     def __post_init__(self) -> None:
-        # asked once: a check of a protocol at each evaluation is a tenth of what a guard costs
-        self.conditioning = isinstance(self.guidance, Conditioning)
-        self.sparing = isinstance(self.guidance, Sparing)
+        self.changes_prompt = self.guidance.changes_prompt  # asked once a guard
 
     def begin(self, texts: list[str] | None, guided: bool) -> None:
         """A generation starts.
@@ -72,13 +70,13 @@ class Hooks:
         Raises:
             GuardError: it has no unconditional half, and the guidance cannot do without.
         """
-        if not guided and getattr(self.guidance, "needs_unconditional", True):
+        if not guided and self.guidance.requires_uncond():
             raise GuardError(
                 "this generation has no unconditional half, for guidance_scale <= 1 or a model "
-                f"that is distilled, and {_name(self.guidance)} acts through it; call the pipeline "
-                "with guidance_scale=7.0 (any value above 1: inside the guard the guidance owns "
-                "the scale), or for a distilled model guard with the dissimilarity of "
-                "AntiMemorization(c1=0, c2=0) alone"
+                f"that is distilled, and {self.guidance.label()} acts through it; call the "
+                "pipeline with guidance_scale=7.0 (any value above 1: inside the guard the "
+                "guidance owns the scale), or for a distilled model guard with the dissimilarity "
+                "of AntiMemorization(c1=0, c2=0) alone"
             )
         self.runs.append([])
         schedule = Schedule(self.connection.pipe.scheduler)
@@ -95,7 +93,7 @@ class Hooks:
         self._check(arguments)
         run = self.run
         batched = run.guided and self.connection.adapter.halves != "cond, then uncond"
-        changed = self.conditioning and run.waiting is None  # else: the second of two calls
+        changed = self.changes_prompt and run.waiting is None  # else: the second of two calls
         if changed:
             arguments = self._under_changed_prompt(arguments, batched)
         if batched:
@@ -127,9 +125,9 @@ class Hooks:
         A compiled network would be compiled anew for the smaller batch, and a guidance of the
         pipeline's own that remembers earlier halves has to see them all: there both are computed.
         """
-        if not self.sparing or self.connection.compiled or self.run.combine is not classifier_free:
+        if self.connection.compiled or self.run.combine is not classifier_free:
             return "both"
-        return cast(Sparing, self.guidance).needs(now)
+        return self.guidance.needs(now)
 
     def after(
         self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -217,7 +215,6 @@ class Hooks:
             words=self.connection.words,
             denoise=partial(self._denoise, now),
         )
-        assert isinstance(self.guidance, Conditioning)
         changed = self.guidance.condition(prompt)
         if not prompts.fits(adapter, changed, encoded) or not torch.isfinite(changed).all():
             raise GuardError(
@@ -347,10 +344,6 @@ def _with(output: Any, prediction: Tensor) -> Any:
 def _finite(values: Tensor) -> bool:
     """Whether all are finite: NaN and infinity stay in a sum. A tenth of `isfinite().all()`."""
     return math.isfinite(values.sum(dtype=torch.float32).item())
-
-
-def _name(guidance: Guidance) -> str:
-    return getattr(guidance, "__name__", type(guidance).__name__)
 
 
 def _seed(sample: Tensor) -> int:

@@ -6,7 +6,7 @@ import inspect
 import time
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,8 +17,7 @@ from anechoic.guidance.base import Guidance
 
 ANY_SCALE = 2.0  # inside a guard the guidance owns the scale
 STEPS = 5  # from noise to sound; what the first one takes longer is counted once
-LIMITS = ("lambda_min", "lambda_max", "threshold")  # cosines that open a method's gate
-SHUT, OPEN = 1.0, -1.0
+SHUT, OPEN = 1.0, -1.0  # cosines that a gate never, and always, opens at
 
 
 @dataclass(frozen=True)
@@ -76,15 +75,12 @@ def measure_pace(
     return Pace(one, around, evaluations, memory)
 
 
-def gates(guidance: Any) -> Mapping[str, Any]:
+def gates(guidance: Guidance) -> Mapping[str, Guidance]:
     """A guidance with its gate shut and with it open throughout; by itself, if it has none."""
-    limits = {field.name for field in fields(guidance)} & set(LIMITS)
-    if not limits:
+    shut, opened = guidance.with_threshold(SHUT), guidance.with_threshold(OPEN)
+    if shut is None or opened is None:
         return {"": guidance}
-    return {
-        "gate shut": replace(guidance, **dict.fromkeys(limits, SHUT)),
-        "gate open": replace(guidance, **dict.fromkeys(limits, OPEN)),
-    }
+    return {"gate shut": shut, "gate open": opened}
 
 
 def default_steps(pipe: Any) -> int:

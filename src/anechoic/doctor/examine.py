@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,14 @@ from anechoic.diffusers.latency import default_steps, gates, measure_pace
 from anechoic.diffusers.loading import load_pipeline, usable_device, usable_dtype
 from anechoic.diffusers.pipelines import adapter_for, sound_seconds
 from anechoic.diffusers.schedules import check_scheduler
-from anechoic.doctor.memory import binary, estimate, reach_of, require_enough
+from anechoic.doctor.memory import binary, estimate, require_enough
 from anechoic.doctor.record import Examination, Wanted
 from anechoic.embedders import embedder as make_embedder
 from anechoic.engine.model import require_own_index
 from anechoic.errors import BadSetting, IndexMismatch, UnsupportedPipeline
 from anechoic.guidance import ClassifierFree
 from anechoic.guidance.base import Guidance
+from anechoic.guidance.registry import settings_of
 from anechoic.index import TrainingIndex
 from anechoic.types import Embedder, require_whole
 
@@ -53,7 +53,7 @@ def examine(wanted: Wanted, measure: bool = True) -> Examination:
     found.memory = memory = estimate(
         blueprint, wanted.dtype, device, wanted.seconds, guidance, store, embed
     )
-    reach = reach_of(guidance)
+    reach = guidance.gradient_reach() if guidance else "none"
     found.look("memory", lambda: require_enough(memory, wanted.dtype, device, reach))
     if guidance is not None:
         found.run = _settings(wanted, blueprint, device, guidance)
@@ -193,7 +193,7 @@ def _guard(
         kind = type(made[0]).__name__
         pipe = blueprint and blueprint.pipe
         distilled = pipe is not None and adapter_for(pipe).adapter.distilled(pipe)
-        if distilled and getattr(made[0], "needs_unconditional", True):
+        if distilled and made[0].requires_uncond():
             raise BadSetting(
                 f"this model is distilled and has no unconditional half, through which {kind} "
                 "acts; give '--guard amg --set c1=0 --set c2=0', which does without"
@@ -211,12 +211,10 @@ def _settings(
     wanted: Wanted, blueprint: Blueprint, device: torch.device, guidance: Guidance
 ) -> dict[str, Any]:
     """What would run, by name."""
-    own: tuple[Any, ...] = fields(guidance) if is_dataclass(guidance) else ()
     made = _made_s(blueprint, wanted)
     return {
         "guard": type(guidance).__name__,
-        **{part.name: getattr(guidance, part.name) for part in own
-           if part.name not in ("index", "embedder")},
+        **settings_of(guidance),
         "steps": wanted.steps or default_steps(blueprint.pipe),
         **({} if made is None else {"seconds": made}),
         "dtype": wanted.dtype,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from anechoic.diffusers.blueprint import Blueprint
-from anechoic.diffusers.footprint import Reach, footprint
+from anechoic.diffusers.footprint import footprint
 from anechoic.diffusers.loading import DTYPES
 from anechoic.doctor.record import Memory
 from anechoic.errors import BadSetting
-from anechoic.guidance.base import Guidance
+from anechoic.guidance.base import Guidance, Reach
 from anechoic.index import TrainingIndex
 from anechoic.types import Embedder
 
@@ -28,11 +25,17 @@ def estimate(
     embed: Embedder | None,
 ) -> Memory:
     """What one sound of so many seconds needs under a guard, and what is free for it."""
+    reach = guidance.gradient_reach() if guidance else "none"
     return Memory(
         weights=blueprint.parameters * DTYPES[dtype].itemsize,
         embedder=_embedder_bytes(embed),
         index=0 if store is None else 4 * len(store) * store.dim,
-        footprint=footprint(blueprint.pipe, DTYPES[dtype], reach_of(guidance), seconds),
+        footprint=footprint(
+            blueprint.pipe,
+            DTYPES[dtype],
+            reach,
+            seconds,
+        ),
         free=free_bytes(device),
     )
 
@@ -70,19 +73,6 @@ def _mend(dtype: str, reach: Reach) -> str:
         mends.append("make shorter sound with '--seconds'")
         mends.append("guard without a gradient: '--set c3=0', or 'static' and 'dynamic'")
     return ", or ".join([*mends, "use a machine with more"])
-
-
-def reach_of(guidance: Any) -> Reach:
-    """How far back a guidance takes a gradient, that of the methods inside it too."""
-    if not is_dataclass(guidance):
-        return "none"
-    parts = [getattr(guidance, part.name) for part in fields(guidance)]
-    reaches = [reach_of(part) for part in parts if callable(part) and is_dataclass(part)]
-    strength = getattr(guidance, "c3", getattr(guidance, "strength", 0.0))
-    if (gradient := getattr(guidance, "gradient", None)) is not None and strength > 0:
-        reaches.append("network" if gradient == "denoiser" else "decoder")
-    order: list[Reach] = ["none", "decoder", "network"]
-    return max(reaches, key=order.index, default="none")
 
 
 def free_bytes(device: torch.device) -> int:

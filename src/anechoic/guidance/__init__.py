@@ -1,6 +1,7 @@
-"""Guidance methods, one file each: a frozen dataclass with `__call__(step)`."""
+"""Guidance methods, one file each: frozen dataclasses that inherit `Guidance`."""
 
 from anechoic.guidance.amg import AntiMemorization
+from anechoic.guidance.base import Guidance, as_guidance
 from anechoic.guidance.cads import CADS
 from anechoic.guidance.cfg import ClassifierFree
 from anechoic.guidance.compose import During, Prompted, Sequence
@@ -21,6 +22,7 @@ __all__ = [
     "DynamicTransition",
     "EmbeddingNoise",
     "GramVolume",
+    "Guidance",
     "Interval",
     "LogSNR",
     "Progress",
@@ -31,4 +33,5 @@ __all__ = [
     "Sequence",
     "Timestep",
     "TransitionPoint",
+    "as_guidance",
 ]

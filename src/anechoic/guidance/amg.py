@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from anechoic.errors import BadSetting
+from anechoic.guidance.base import ComparingGuidance, Reach
 from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.checks import check_due, due, noted, spread, was_open
 from anechoic.guidance.similarity import EmbeddedEstimate, Estimate, Gradient, SimilarityGradient
-from anechoic.guidance.step import Guided, Needs, Step, StepInfo
+from anechoic.guidance.step import Guided, Step
 from anechoic.guidance.triggers import LogSNR, Progress, Timestep, training_timestep
 from anechoic.types import Embedder, VectorIndex
 
 
 @dataclass(frozen=True)
-class AntiMemorization:
+class AntiMemorization(ComparingGuidance):
     """Anti-memorization guidance (AMG), for sound.
 
     At each evaluation, for each sample, with `sim` its cosine to the nearest training clip:
@@ -108,9 +109,7 @@ class AntiMemorization:
         object.__setattr__(self, "start", check_due(self.start, self.every))
         self._like()  # refuses what cannot be compared
 
-    @property
-    def needs_unconditional(self) -> bool:
-        """Whether it acts through the unconditional estimate, too."""
+    def requires_uncond(self) -> bool:
         return self.c1 > 0 or self.c2 > 0 or self.estimate == "guided"
 
     def threshold(self, abar: float) -> float:
@@ -122,9 +121,13 @@ class AntiMemorization:
             risen = math.exp(-training_timestep(abar) / 200)
         return self.lambda_min + (self.lambda_max - self.lambda_min) * risen
 
-    def needs(self, moment: StepInfo) -> Needs:
-        """Both halves, always; and no distance of earlier evaluations."""
-        return "both"
+    def gradient_reach(self) -> Reach:
+        if self.c3 == 0:
+            return "none"
+        return "network" if self.gradient == "denoiser" else "decoder"
+
+    def with_threshold(self, similarity: float) -> AntiMemorization:
+        return replace(self, lambda_min=similarity, lambda_max=similarity)
 
     def __call__(self, step: Step) -> Guided:
         threshold = self.threshold(step.noise.abar)

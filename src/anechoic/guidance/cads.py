@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from anechoic.errors import BadSetting
+from anechoic.guidance.base import PromptGuidance
 from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.perturb import noise_like
-from anechoic.guidance.step import Guided, Prompt, Step
+from anechoic.guidance.step import Prompt
 
 
 @dataclass(frozen=True)
-class CADS:
+class CADS(PromptGuidance):
     """Condition-annealed diffusion sampling (CADS).
 
     With t = 1 - progress, which falls from 1 to 0 along the schedule, and new noise n at each
@@ -75,14 +76,6 @@ class CADS:
         noised = gamma**0.5 * prompt.encoded + self.noise_scale * (1 - gamma) ** 0.5 * noise
         rescaled = _with_moments_of(prompt.encoded, noised, prompt.mask)
         return self.mixing * rescaled + (1 - self.mixing) * noised
-
-    @property
-    def needs_unconditional(self) -> bool:
-        """Whether it acts through the unconditional estimate, too: it acts on the prompt."""
-        return False
-
-    def __call__(self, step: Step) -> Guided:
-        return Guided(self.scale)
 
 
 def _with_moments_of(like: Tensor, values: Tensor, mask: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from anechoic.errors import BadSetting
-from anechoic.guidance.step import Guided, Needs, Step, StepInfo
+from anechoic.guidance.base import Guidance
+from anechoic.guidance.step import Guided, Needs, Step
 
 
 def check_scale(scale: float) -> None:
@@ -33,7 +34,7 @@ def alone(scale: float) -> Needs:
 
 
 @dataclass(frozen=True)
-class ClassifierFree:
+class ClassifierFree(Guidance):
     """u + scale * (c - u), bit for bit what the pipeline itself computes.
 
     Source: Ho and Salimans, 2022 (arXiv:2207.12598).
@@ -44,9 +45,8 @@ class ClassifierFree:
     def __post_init__(self) -> None:
         check_scale(self.scale)
 
-    def needs(self, moment: StepInfo) -> Needs:
-        """Both halves, always; and no distance of earlier evaluations."""
-        return "both"
+    def looks_back(self) -> bool:
+        return False
 
     def __call__(self, step: Step) -> Guided:
         return Guided(self.scale)

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from anechoic.errors import BadSetting
 from anechoic.guidance.step import Step
-from anechoic.guidance.triggers import LogSNR, Progress, Timestep, Trigger, as_point
+from anechoic.guidance.triggers import Point, as_trigger
 from anechoic.types import Neighbours
 
-Since = LogSNR | Progress | Timestep | float | None
+Start = Point | float | None
 
 
-def due(step: Step, start: Since, every: int) -> Tensor:
+def due(step: Step, start: Start, every: int) -> Tensor:
     """Which samples are compared at this evaluation: their rows, on the device of the latents.
 
     None before `start`. From then on a sample is compared as soon as none of its last `every - 1`
@@ -28,7 +28,7 @@ def due(step: Step, start: Since, every: int) -> Tensor:
         every: of how many evaluations one is compared while a gate is shut.
     """
     b, device = step.batch, step.x.device
-    if start is not None and not as_point(start).reached(step):
+    if start is not None and not as_trigger(start).reached(step):
         return torch.empty(0, dtype=torch.long, device=device)
     lately = step.history[len(step.history) - every + 1 :] if every > 1 else ()
     looked = torch.zeros(b, dtype=torch.bool)
@@ -76,7 +76,7 @@ def spread(values: Tensor, rows: Tensor, batch: int, rest: float) -> Tensor:
     return all_rows
 
 
-def check_due(start: Trigger | float | None, every: int) -> Trigger | None:
+def check_due(start: Start, every: int) -> Point | None:
     """`start` as a point.
 
     Raises:
@@ -84,4 +84,4 @@ def check_due(start: Trigger | float | None, every: int) -> Trigger | None:
     """
     if every < 1 or every != int(every):
         raise BadSetting(f"every is a number of evaluations of 1 or more, got {every}")
-    return None if start is None else as_point(start)
+    return None if start is None else as_trigger(start)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from anechoic.errors import BadSetting
-from anechoic.guidance.base import Conditioning, Guidance, Sparing, needed
+from anechoic.guidance.base import FunctionGuidance, Guidance, as_guidance, inner_guidance
 from anechoic.guidance.interval import check_order
 from anechoic.guidance.step import Guided, Needs, Prompt, Step, StepInfo
-from anechoic.guidance.triggers import BasinEdge, LogSNR, Progress, Timestep, Trigger, as_point
+from anechoic.guidance.triggers import BasinEdge, LogSNR, Progress, Timestep, Trigger, as_trigger
 
 
 @dataclass(frozen=True)
-class Sequence:
+class Sequence(Guidance):
     """One method until a point, another after it; each sample by itself.
 
     For example opposite guidance inside the basin and anti-memorization guidance after it:
@@ -44,31 +42,32 @@ class Sequence:
     at: Progress | LogSNR | Timestep | BasinEdge | float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "at", as_point(self.at))
-        for method in (self.first, self.then):
-            _refuse_conditioning(method)
+        object.__setattr__(self, "at", as_trigger(self.at))
+        for name in ("first", "then"):
+            object.__setattr__(self, name, inner_guidance(getattr(self, name), "Sequence"))
 
-    @property
-    def index(self) -> Any:
-        """The training set that one of them keeps away from, or None."""
-        return _index(self.then) or _index(self.first)
+    def children(self) -> tuple[Guidance, ...]:
+        return self.first, self.then
 
-    def needs(self, moment: StepInfo) -> Needs:
+    def needs(self, info: StepInfo) -> Needs:
         """Those of the method that is on; both, if one of them looks at earlier distances."""
-        at = self.at
-        if _looks_back(self) or isinstance(at, BasinEdge | float):
+        at = as_trigger(self.at)
+        if isinstance(at, BasinEdge) or self.looks_back():
             return "both"
-        return needed(self.then if at.reached(moment) else self.first, moment)
+        return (self.then if at.reached(info) else self.first).needs(info)
+
+    def looks_back(self) -> bool:
+        return isinstance(self.at, BasinEdge) or _any_looks_back(self)
 
     def __call__(self, step: Step) -> Guided:
-        reached = as_point(self.at).reached(step)
+        reached = as_trigger(self.at).reached(step)
         after = torch.as_tensor(reached, device=step.x.device).expand(step.batch).clone()
-        guided = chosen(step, after, self.then, self.first)
+        guided = select(step, after, self.then, self.first)
         return Guided(guided.scale, guided.delta, {**guided.notes, "switched": after})
 
 
 @dataclass(frozen=True)
-class During:
+class During(Guidance):
     """A method within an interval, another outside: by default the conditional estimate alone.
 
     `During(ClassifierFree(scale), start, stop)` is interval guidance.
@@ -89,38 +88,39 @@ class During:
 
     def __post_init__(self) -> None:
         for name in ("start", "stop"):
-            object.__setattr__(self, name, as_point(getattr(self, name)))
+            object.__setattr__(self, name, as_trigger(getattr(self, name)))
         check_order(self.start, self.stop)
-        _refuse_conditioning(self.guidance)
-        _refuse_conditioning(self.outside)
+        for name in ("guidance", "outside"):
+            if (method := getattr(self, name)) is not None or name == "guidance":
+                object.__setattr__(self, name, inner_guidance(method, "During"))
 
-    @property
-    def index(self) -> Any:
-        """The training set that one of them keeps away from, or None."""
-        return _index(self.guidance) or _index(self.outside)
+    def children(self) -> tuple[Guidance, ...]:
+        return (self.guidance,) if self.outside is None else (self.guidance, self.outside)
 
-    def needs(self, moment: StepInfo) -> Needs:
+    def needs(self, info: StepInfo) -> Needs:
         """Those of the method that is on; both, if one of them looks at earlier distances."""
-        start, stop = self.start, self.stop
-        if _looks_back(self) or isinstance(start, BasinEdge | float):
+        start, stop = as_trigger(self.start), as_trigger(self.stop)
+        if isinstance(start, BasinEdge) or isinstance(stop, BasinEdge) or self.looks_back():
             return "both"
-        if isinstance(stop, BasinEdge | float):
-            return "both"
-        if start.reached(moment) and not stop.reached(moment):
-            return needed(self.guidance, moment)
-        return "cond" if self.outside is None else needed(self.outside, moment)
+        if start.reached(info) and not stop.reached(info):
+            return self.guidance.needs(info)
+        return "cond" if self.outside is None else self.outside.needs(info)
+
+    def looks_back(self) -> bool:
+        edges = isinstance(self.start, BasinEdge) or isinstance(self.stop, BasinEdge)
+        return edges or _any_looks_back(self)
 
     def __call__(self, step: Step) -> Guided:
         def at(point: Trigger) -> Tensor:
             reached = torch.as_tensor(point.reached(step), device=step.x.device)
             return reached.expand(step.batch)
 
-        inside = at(as_point(self.start)) & ~at(as_point(self.stop))
-        return chosen(step, inside, self.guidance, self.outside or (lambda step: Guided(1.0)))
+        inside = at(as_trigger(self.start)) & ~at(as_trigger(self.stop))
+        return select(step, inside, self.guidance, self.outside or FunctionGuidance(_cond_alone))
 
 
 @dataclass(frozen=True)
-class Prompted:
+class Prompted(Guidance):
     """The prompt that one method makes, guided as another method does.
 
     Args:
@@ -138,36 +138,34 @@ class Prompted:
     guidance: Guidance
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prompt, Conditioning):
+        object.__setattr__(self, "prompt", as_guidance(self.prompt))
+        if not self.prompt.changes_prompt:
             raise BadSetting(
-                f"a method that changes the prompt was expected first, got "
-                f"{type(self.prompt).__name__}, which does not"
+                f"a method that changes the prompt was expected first, got {self.prompt.label()}, "
+                "which does not; use one such as PromptOptimization"
             )
-        _refuse_conditioning(self.guidance)
+        object.__setattr__(self, "guidance", inner_guidance(self.guidance, "Sequence"))
 
-    @property
-    def index(self) -> Any:
-        """The training set that one of them keeps away from, or None."""
-        return _index(self.guidance) or _index(self.prompt)
+    def children(self) -> tuple[Guidance, ...]:
+        return self.prompt, self.guidance
+
+    changes_prompt = True
 
     def condition(self, prompt: Prompt) -> Tensor:
-        assert isinstance(self.prompt, Conditioning)  # __post_init__ saw to it
         return self.prompt.condition(prompt)
 
-    def needs(self, moment: StepInfo) -> Needs:
+    def needs(self, info: StepInfo) -> Needs:
         """Those of the method that guides."""
-        return needed(self.guidance, moment)
+        return self.guidance.needs(info)
+
+    def looks_back(self) -> bool:
+        return self.guidance.looks_back()
 
     def __call__(self, step: Step) -> Guided | Tensor:
         return self.guidance(step)
 
 
-def chosen(
-    step: Step,
-    mask: Tensor,
-    inside: Callable[[Step], Guided | Tensor],
-    outside: Callable[[Step], Guided | Tensor],
-) -> Guided:
+def select(step: Step, mask: Tensor, inside: Guidance, outside: Guidance) -> Guided:
     """What `inside` says of the samples of a mask [b], and `outside` of the others.
 
     A method none of whose samples is asked for is not computed.
@@ -190,27 +188,14 @@ def chosen(
     return Guided(scale, delta, {**b.notes, **a.notes})
 
 
+def _cond_alone(step: Step) -> Guided:
+    return Guided(1.0)
+
+
 def _guided(answer: Guided | Tensor, step: Step) -> Guided:
     """A bare estimate as a step from the conditional one."""
     return answer if isinstance(answer, Guided) else Guided(1.0, answer - step.cond)
 
 
-def _looks_back(method: Guidance) -> bool:
-    """Whether a method, or one inside it, may look at the distances of earlier evaluations."""
-    points = (getattr(method, name, None) for name in ("at", "start", "stop"))
-    if not isinstance(method, Sparing) or any(isinstance(point, BasinEdge) for point in points):
-        return True
-    inner = (getattr(method, name, None) for name in ("first", "then", "guidance", "outside"))
-    return any(_looks_back(part) for part in inner if part is not None)
-
-
-def _index(guidance: Guidance | None) -> Any:
-    return getattr(guidance, "index", None)
-
-
-def _refuse_conditioning(guidance: Guidance | None) -> None:
-    if isinstance(guidance, Conditioning):
-        raise BadSetting(
-            f"{type(guidance).__name__} changes the prompt, which holds for a whole run; put it "
-            "around the composition: Prompted(it, Sequence(...))"
-        )
+def _any_looks_back(method: Guidance) -> bool:
+    return any(child.looks_back() for child in method.children())

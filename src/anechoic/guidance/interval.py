@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from anechoic.errors import BadSetting
+from anechoic.guidance.base import Guidance
 from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.step import Guided, Needs, Step, StepInfo
-from anechoic.guidance.triggers import LogSNR, Progress, Timestep, as_point
+from anechoic.guidance.triggers import LogSNR, Progress, Timestep, as_trigger
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Guidance):
     """Classifier-free guidance between two points, the conditional estimate alone outside.
 
     The paper's best interval for SDXL is sigma/alpha in (0.28, 5.42], which is the default. It was
@@ -38,21 +39,21 @@ class Interval:
     def __post_init__(self) -> None:
         check_scale(self.scale)
         for name in ("start", "stop"):
-            object.__setattr__(self, name, as_point(getattr(self, name)))
+            object.__setattr__(self, name, as_trigger(getattr(self, name)))
         check_order(self.start, self.stop)
 
-    def needs(self, moment: StepInfo) -> Needs:
-        """The halves it needs: see `anechoic.types.Sparing`."""
-        return "both" if self.both_halves or self._inside(moment) else "cond"
+    def needs(self, info: StepInfo) -> Needs:
+        return "both" if self.both_halves or self._inside(info) else "cond"
+
+    def looks_back(self) -> bool:
+        return False
 
     def __call__(self, step: Step) -> Guided:
         return Guided(self.scale if self._inside(step) else 1.0)
 
-    def _inside(self, moment: StepInfo) -> bool:
-        start, stop = self.start, self.stop
-        assert not isinstance(start, float)  # __post_init__ made points of them
-        assert not isinstance(stop, float)
-        return start.reached(moment) and not stop.reached(moment)
+    def _inside(self, info: StepInfo) -> bool:
+        start, stop = as_trigger(self.start), as_trigger(self.stop)
+        return start.reached(info) and not stop.reached(info)
 
 
 def check_order(start: object, stop: object) -> None:

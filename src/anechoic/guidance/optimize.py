@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from anechoic.errors import BadSetting, GuardError
+from anechoic.guidance.base import PromptGuidance
 from anechoic.guidance.cfg import check_scale
-from anechoic.guidance.step import Guided, Prompt, Step
+from anechoic.guidance.step import Prompt
 
 
 @dataclass(frozen=True)
-class PromptOptimization:
+class PromptOptimization(PromptGuidance):
     """Optimise the encoded prompt at the first evaluation until d_T is under a target.
 
         minimise ||eps(x_T, p) - eps(x_T, none)||_2 over the encoded prompt p, by Adam
@@ -55,6 +56,9 @@ class PromptOptimization:
             raise BadSetting(f"share is between 0 and 1, got {self.share}")
         if self.iterations < 1:
             raise BadSetting(f"iterations is 1 or more, got {self.iterations}")
+
+    def requires_uncond(self) -> bool:
+        return True
 
     def condition(self, prompt: Prompt) -> Tensor:
         if prompt.first is not None:
@@ -98,6 +102,3 @@ class PromptOptimization:
         optimizer.step()
         with torch.no_grad():  # Adam's momentum would move on what has arrived
             encoded.copy_(torch.where(moving, encoded, before))
-
-    def __call__(self, step: Step) -> Guided:
-        return Guided(self.scale)

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from anechoic.errors import BadSetting, GuardError
+from anechoic.guidance.base import PromptGuidance
 from anechoic.guidance.cfg import check_scale
-from anechoic.guidance.step import Guided, Prompt, Step
+from anechoic.guidance.step import Prompt
 
 Kind = Literal["number", "word", "replace", "repeat"]
 
 
 @dataclass(frozen=True)
-class PromptPerturbation:
+class PromptPerturbation(PromptGuidance):
     """Change the words of the prompt at random, before it is encoded.
 
     "number" puts a random number into it, "word" a random word, "repeat" one of its own words
@@ -63,14 +64,6 @@ class PromptPerturbation:
         texts = [perturbed(text, self.kind, self.count, words, draw) for text, draw in pairs]
         return prompt.encode(texts).to(prompt.encoded)
 
-    @property
-    def needs_unconditional(self) -> bool:
-        """Whether it acts through the unconditional estimate, too: it acts on the prompt."""
-        return False
-
-    def __call__(self, step: Step) -> Guided:
-        return Guided(self.scale)
-
 
 def perturbed(
     text: str, kind: Kind, count: int, words: Sequence[str], generator: torch.Generator
@@ -98,7 +91,7 @@ def perturbed(
 
 
 @dataclass(frozen=True)
-class EmbeddingNoise:
+class EmbeddingNoise(PromptGuidance):
     """Add Gaussian noise of deviation `std` to the encoded prompt, the same all along the run.
 
     Only tokens that are text get noise: on a pipeline that sets the others to zero, noise there
@@ -126,14 +119,6 @@ class EmbeddingNoise:
 
     def condition(self, prompt: Prompt) -> Tensor:
         return prompt.encoded + self.std * noise_like(prompt, self.seed)
-
-    @property
-    def needs_unconditional(self) -> bool:
-        """Whether it acts through the unconditional estimate, too: it acts on the prompt."""
-        return False
-
-    def __call__(self, step: Step) -> Guided:
-        return Guided(self.scale)
 
 
 def noise_like(prompt: Prompt, salt: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Guidance methods by name, and their settings from text: what a command line needs of them.
 
 A package adds a method through the entry point group "anechoic.guidance": a name, and a dataclass
-with `__call__(step)`. Its fields are its settings; the fields `index` and `embedder` are not
-typed in but given, by whoever makes the method.
+that inherits `anechoic.guidance.Guidance`. Its fields are its settings; the fields `index` and
+`embedder` are not typed in but given, by whoever makes the method.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 from anechoic.errors import BadSetting
+from anechoic.guidance.base import Guidance
 from anechoic.guidance.presets import resolve
 
 GROUP = "anechoic.guidance"
@@ -22,15 +23,15 @@ GIVEN = ("index", "embedder")
 NOTHING: Mapping[str, Any] = {}
 
 
-def method(name: str, also_known: Iterable[str] = ()) -> type[Any]:
-    """The class of a guidance method, a dataclass that makes an `anechoic.types.Guidance`.
+def method(name: str, also_known: Iterable[str] = ()) -> type[Guidance]:
+    """The class of a guidance method, a dataclass.
 
     Args:
         name: "cfg", "amg", "static", "dynamic", or one that an installed package adds.
         also_known: further names to list when there is no such method.
 
     Raises:
-        BadSetting: no such method, or one that is no dataclass.
+        BadSetting: no such method, or a class that is not such a method.
 
     >>> method("static").__name__
     'TransitionPoint'
@@ -42,17 +43,34 @@ def method(name: str, also_known: Iterable[str] = ()) -> type[Any]:
             "correct the name, or install the package that brings it"
         )
     found = known[name].load()
-    if not is_dataclass(found) or not isinstance(found, type):
+    if not (isinstance(found, type) and is_dataclass(found) and issubclass(found, Guidance)):
         raise BadSetting(
-            f"guard {name!r} ({known[name].value}) is no dataclass, so its settings are not "
-            "known; mend the package that brings it"
+            f"guard {name!r} ({known[name].value}) is not a dataclass that inherits "
+            "anechoic.guidance.Guidance, so its settings and needs are not known; fix the package "
+            "that brings it"
+        )
+    if takes(found, "index") and found.indexes is Guidance.indexes:
+        raise BadSetting(
+            f"guard {name!r} ({known[name].value}) has a field 'index' that its 'indexes' does not "
+            "return, so nobody could check it; fix the package that brings it: let it inherit "
+            "anechoic.guidance.base.ComparingGuidance"
         )
     return found
 
 
-def settings(cls: type) -> list[Field[Any]]:
+def settings(cls: type[Any]) -> list[Field[Any]]:
     """The fields that a user may set."""
     return [field for field in fields(cls) if field.init and field.name not in GIVEN]
+
+
+def settings_of(guidance: Guidance) -> dict[str, Any]:
+    """The settings of a method by name; a method inside it is one of them.
+
+    >>> settings_of(method("cfg")())
+    {'scale': 7.0}
+    """
+    own: list[Field[Any]] = settings(type(guidance)) if is_dataclass(guidance) else []
+    return {field.name: getattr(guidance, field.name) for field in own}
 
 
 def takes(cls: type, name: str) -> bool:
@@ -100,7 +118,7 @@ def parse(cls: type, texts: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def build(name: str, settings: Mapping[str, Any], given: Mapping[str, Any] = NOTHING) -> Any:
+def build(name: str, settings: Mapping[str, Any], given: Mapping[str, Any] = NOTHING) -> Guidance:
     """A method by name with its settings, and the methods that it is made of.
 
     Args:
@@ -122,7 +140,7 @@ def build(name: str, settings: Mapping[str, Any], given: Mapping[str, Any] = NOT
     inner = {key: value for key, value in settings.items() if isinstance(value, Mapping)}
     typed = {key: value for key, value in settings.items() if isinstance(value, str | int | float)}
     ready = {key: value for key, value in settings.items() if key not in {*inner, *typed}}
-    if unknown := set(settings) - {field.name for field in fields(cls)}:
+    if unknown := [name for name in settings if not takes(cls, name)]:
         raise BadSetting(f"{cls.__name__} has no setting {min(unknown)!r}")
     for key, table in inner.items():
         rest = {name: value for name, value in table.items() if name != "guard"}

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from anechoic.errors import BadSetting
-from anechoic.guidance.base import Conditioning, Guidance
+from anechoic.guidance.base import Guidance, inner_guidance
 from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.checks import spread
-from anechoic.guidance.step import Guided, Needs, Step, StepInfo
-from anechoic.guidance.triggers import LogSNR, Progress, Timestep, as_point
+from anechoic.guidance.step import Guided, Step, StepInfo
+from anechoic.guidance.triggers import LogSNR, Progress, Timestep, as_trigger
 
 
 @dataclass(frozen=True)
-class Screened:
+class Screened(Guidance):
     """Ask once whether a prompt is memorized, and guard only the samples where it may be.
 
     At the first evaluation from `at` on, the network is shown pure noise z at that level, and
@@ -54,23 +53,16 @@ class Screened:
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
-        object.__setattr__(self, "at", as_point(self.at))
+        object.__setattr__(self, "at", as_trigger(self.at))
         if not self.over >= 0:
             raise BadSetting(f"over is a norm of 0 or more, got {self.over}")
-        if isinstance(self.guidance, Conditioning):
-            raise BadSetting(
-                f"{type(self.guidance).__name__} changes the prompt, which holds for a whole run; "
-                "put it around: Prompted(it, Screened(...))"
-            )
+        object.__setattr__(self, "guidance", inner_guidance(self.guidance, "Screened"))
 
-    @property
-    def index(self) -> Any:
-        """The training set that the method inside keeps away from, or None."""
-        return getattr(self.guidance, "index", None)
+    def children(self) -> tuple[Guidance, ...]:
+        return (self.guidance,)
 
-    def needs(self, moment: StepInfo) -> Needs:
-        """Both halves, always: the method inside may look at earlier distances."""
-        return "both"
+    def looks_back(self) -> bool:
+        return self.guidance.looks_back()
 
     def __call__(self, step: Step) -> Guided:
         b = step.batch
@@ -93,9 +85,8 @@ class Screened:
         delta = None if answer.delta is None else spread(answer.delta, rows, b, 0.0)
         return Guided(scale, delta, {**notes, "suspected": suspected})
 
-    def _reached(self, moment: StepInfo) -> bool:
-        assert not isinstance(self.at, float)  # __post_init__ made a point of it
-        return self.at.reached(moment)
+    def _reached(self, info: StepInfo) -> bool:
+        return as_trigger(self.at).reached(info)
 
     def _suspected(self, step: Step) -> Tensor:
         """Who is suspected, [b], on the CPU: told by the history, or asked now."""

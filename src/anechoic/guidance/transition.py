@@ -9,13 +9,14 @@ from functools import cached_property
 import torch
 
 from anechoic.errors import BadSetting
+from anechoic.guidance.base import Guidance
 from anechoic.guidance.cfg import alone, check_scale
 from anechoic.guidance.step import Guided, Needs, Step, StepInfo
-from anechoic.guidance.triggers import BasinEdge, LogSNR, Progress, Timestep
+from anechoic.guidance.triggers import BasinEdge, LogSNR, Progress, Timestep, as_trigger
 
 
 @dataclass(frozen=True)
-class TransitionPoint:
+class TransitionPoint(Guidance):
     """Static transition point: guidance `before` until `at`, then `scale`.
 
     `before = 0` is the paper's zero CFG, a negative value its opposite guidance. On Stable
@@ -43,23 +44,23 @@ class TransitionPoint:
 
     def __post_init__(self) -> None:
         _check(self.scale, self.before)
-        if isinstance(self.at, int | float):
-            object.__setattr__(self, "at", Progress(float(self.at)))
+        object.__setattr__(self, "at", as_trigger(self.at))
 
-    def needs(self, moment: StepInfo) -> Needs:
-        """The halves it needs: see `anechoic.types.Sparing`."""
-        return "both" if self.both_halves or self._switched(moment) else alone(self.before)
+    def needs(self, info: StepInfo) -> Needs:
+        return "both" if self.both_halves or self._switched(info) else alone(self.before)
+
+    def looks_back(self) -> bool:
+        return False
 
     def __call__(self, step: Step) -> Guided:
         return _guided(self, self._switched(step), step)
 
-    def _switched(self, moment: StepInfo) -> bool:
-        assert not isinstance(self.at, float)  # __post_init__ made it a Progress
-        return self.at.reached(moment)
+    def _switched(self, info: StepInfo) -> bool:
+        return as_trigger(self.at).reached(info)
 
 
 @dataclass(frozen=True)
-class DynamicTransition:
+class DynamicTransition(Guidance):
     """Dynamic transition point: guidance `before` until the sample has left the basin.
 
     Each sample of the batch switches by itself, and the switch holds for the rest of the run. A

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Protocol, overload
 
 import torch
 
@@ -33,8 +33,8 @@ class Progress:
         if not 0 <= self.share <= 1:
             raise BadSetting(f"a share of the schedule in [0, 1] was expected, got {self.share}")
 
-    def reached(self, moment: StepInfo) -> bool:
-        return moment.progress >= self.share - 1e-9
+    def reached(self, info: StepInfo) -> bool:
+        return info.progress >= self.share - 1e-9
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class LogSNR:
 
     value: float
 
-    def reached(self, moment: StepInfo) -> bool:
-        return moment.noise.log_snr >= self.value
+    def reached(self, info: StepInfo) -> bool:
+        return info.noise.log_snr >= self.value
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Timestep:
         if not 0 <= self.t < 1000:
             raise BadSetting(f"a training timestep in 0..999 was expected, got {self.t}")
 
-    def reached(self, moment: StepInfo) -> bool:
+    def reached(self, info: StepInfo) -> bool:
         abar = _scaled_linear()[self.t]
-        return moment.noise.log_snr >= math.log(abar / (1 - abar))
+        return info.noise.log_snr >= math.log(abar / (1 - abar))
 
 
 @cache
@@ -117,9 +117,27 @@ class BasinEdge:
         return [first_fall(course, self.fall) is not None for course in zip(*past, strict=True)]
 
 
-def as_point(at: Trigger | float) -> Trigger:
-    """A plain number is a share of the schedule."""
-    return Progress(float(at)) if isinstance(at, int | float) else at
+Point = Progress | LogSNR | Timestep  # known of an evaluation before the network is called
+
+
+@overload
+def as_trigger(at: Point | float) -> Point: ...
+@overload
+def as_trigger(at: Point | BasinEdge | float) -> Point | BasinEdge: ...
+def as_trigger(at: Point | BasinEdge | float) -> Point | BasinEdge:
+    """A trigger as it is; a plain number as a share of the schedule.
+
+    Raises:
+        BadSetting: it is neither of the two.
+    """
+    if isinstance(at, int | float):
+        return Progress(float(at))
+    if not hasattr(at, "reached"):
+        raise BadSetting(
+            f"a point of the run was expected, got {at!r}; use Progress, LogSNR or Timestep, or a "
+            "share of the schedule between 0 and 1"
+        )
+    return at
 
 
 def first_minimum(distances: Sequence[float]) -> int | None:

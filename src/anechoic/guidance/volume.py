@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from anechoic.errors import BadSetting
+from anechoic.guidance.base import ComparingGuidance, Reach
 from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.checks import check_due, due, noted, spread, was_open
 from anechoic.guidance.similarity import Estimate, Gradient, SimilarityGradient
-from anechoic.guidance.step import Guided, Needs, Step, StepInfo
+from anechoic.guidance.step import Guided, Step
 from anechoic.guidance.triggers import LogSNR, Progress, Timestep
 from anechoic.types import Embedder, VectorIndex
 
@@ -19,7 +20,7 @@ RIDGE = 1e-4  # added to the Gram matrix, so that an exact copy has a volume and
 
 
 @dataclass(frozen=True)
-class GramVolume:
+class GramVolume(ComparingGuidance):
     """Raise the log volume spanned by the estimate's embedding and its k nearest training clips.
 
     At each evaluation, for each sample whose similarity to the nearest clip is over `threshold`:
@@ -72,14 +73,16 @@ class GramVolume:
         object.__setattr__(self, "start", check_due(self.start, self.every))
         self._like()
 
-    @property
-    def needs_unconditional(self) -> bool:
-        """Whether it acts through the unconditional estimate, too."""
+    def requires_uncond(self) -> bool:
         return self.estimate == "guided"
 
-    def needs(self, moment: StepInfo) -> Needs:
-        """Both halves, always; and no distance of earlier evaluations."""
-        return "both"
+    def gradient_reach(self) -> Reach:
+        if self.strength == 0:
+            return "none"
+        return "network" if self.gradient == "denoiser" else "decoder"
+
+    def with_threshold(self, similarity: float) -> GramVolume:
+        return replace(self, threshold=similarity)
 
     def __call__(self, step: Step) -> Guided:
         rows = due(step, self.start, self.every)

@@ -16,7 +16,7 @@ import torch
 from anechoic.audit.html import story
 from anechoic.diffusers import Trace
 from anechoic.guidance import ClassifierFree
-from anechoic.guidance.base import Guidance
+from anechoic.guidance.base import Guidance, WatchingGuidance
 from anechoic.guidance.step import Guided, Step
 from anechoic_lab.demo import assets
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
@@ -38,17 +38,17 @@ CITATIONS = (
 
 
 @dataclass(frozen=True)
-class Watched:
+class Watched(WatchingGuidance):
     """A guidance that also notes how near the conditional estimate is to the training set.
 
     The output is the inner guidance's; only the trace knows more.
     """
 
-    inner: Guidance
+    guidance: Guidance
     bench: Bench
 
     def __call__(self, step: Step) -> Guided:
-        answer = self.inner(step)
+        answer = self.guidance(step)
         assert isinstance(answer, Guided)
         if "similarity" in answer.notes:
             return answer
