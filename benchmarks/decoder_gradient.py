@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from anechoic.diffusers.footprint import PeakMemory
-from anechoic.diffusers.memory_efficient import Part, keeping_less, lean
+from anechoic.diffusers.memory_efficient import Part, memory_efficient, saving_memory
 from anechoic.environment import machine
 
 CHANNELS, LATENTS = 12, 85
@@ -55,7 +55,7 @@ def computed_again(modules: Iterable[nn.Module]) -> list[Part]:
 
 def gradient(network: Callable[[Tensor], Tensor], parts: list[Part]) -> Tensor:
     x = torch.randn(1, 64, LATENTS, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    with keeping_less(parts):
+    with saving_memory(parts):
         (slope,) = torch.autograd.grad(network(x).square().sum(), x)
     return slope
 
@@ -70,8 +70,8 @@ def main() -> None:
     ways: dict[str, list[Part]] = {
         "as autograd does": [],
         "each Snake computed again": computed_again(named(network, "Snake1d")),
-        "each Snake stores its input": lean(named(network, "Snake1d")),
-        "... and convolutions nothing": lean(network.modules()),
+        "each Snake stores its input": memory_efficient(named(network, "Snake1d")),
+        "... and convolutions nothing": memory_efficient(network.modules()),
         "each residual unit computed again": computed_again(named(network, "OobleckResidualUnit")),
         "each block computed again": computed_again(network.block),
         "the decoder computed again": computed_again([network]),

@@ -37,7 +37,7 @@ from speed_memory import memory
 from speed_memory import table as memory_table
 from speed_subjects import MAKERS, MEMORIZED, ORDINARY, Published, Subject, amg, generate
 
-from anechoic.diffusers.hooks import Hooks
+from anechoic.diffusers.connection import Hooks
 from anechoic.environment import machine
 from anechoic.guidance import ClassifierFree, DynamicTransition, Screened, TransitionPoint
 
@@ -166,12 +166,12 @@ def heard(clock: Clock) -> Iterator[list[float]]:
 
         return call
 
-    before, after = Hooks.before, Hooks.after
-    Hooks.before, Hooks.after = timed(before), timed(after)  # type: ignore[method-assign]
+    before, after = Hooks.pre_forward, Hooks.post_forward
+    Hooks.pre_forward, Hooks.post_forward = timed(before), timed(after)  # type: ignore[method-assign]
     try:
         yield spent
     finally:
-        Hooks.before, Hooks.after = before, after  # type: ignore[method-assign]
+        Hooks.pre_forward, Hooks.post_forward = before, after  # type: ignore[method-assign]
 
 
 def measure(

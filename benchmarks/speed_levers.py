@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 from unittest.mock import patch
 
@@ -82,7 +81,7 @@ def _all_decoded(subject: Subject) -> AbstractContextManager[Any]:
 
 def _all_kept(subject: Subject) -> AbstractContextManager[Any]:
     """A decoder keeps what autograd keeps."""
-    return patch.object(connection, "lean", lambda modules: [])
+    return patch.object(connection, "memory_efficient", lambda modules: [])
 
 
 @contextmanager
@@ -91,7 +90,7 @@ def _weights_too(subject: Subject) -> Iterator[None]:
     parts = [part for part in subject.pipe.components.values() if isinstance(part, nn.Module)]
     weights = [w for part in parts for w in part.parameters() if w.is_floating_point()]
     changed = [weight for weight in weights if not weight.requires_grad]
-    with patch.object(import_module("anechoic.diffusers.guard"), "_frozen", nullcontext):
+    with patch.object(connection.Connection, "frozen", lambda self: nullcontext()):
         for weight in changed:
             weight.requires_grad_(True)
         try:

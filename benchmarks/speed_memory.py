@@ -35,7 +35,7 @@ def peak(subject: str, batch: int, way: str) -> float:
     made = MAKERS[subject]().of_steps(10)
     guidance = None if way == "plain" else amg(made, MEMORIZED)
     if way == "kept":
-        connection.lean = lambda modules: []
+        connection.memory_efficient = lambda modules: []
     generate(made.of_steps(2), MEMORIZED, batch, None)
     if made.pipe.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -20,7 +20,7 @@ from anechoic.guidance.step import Record, Step
 def step(noise: NoiseLevel, x, cond, uncond) -> Step:
     return Step(
         x=x, noise=noise, cond=cond, uncond=uncond, progress=0.0, history=(),
-        denoise=lambda x, condition: x, decode=lambda x0: x0, sample_rate=16_000,
+        denoise=lambda x, condition: x, decode=lambda x0, rows=None: x0, sample_rate=16_000,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from support.pipelines import make_longcat, make_pipe, make_stable_diffusion
 from torch import nn
 
 from anechoic import guard
-from anechoic.diffusers.memory_efficient import keeping_less, lean
+from anechoic.diffusers.memory_efficient import memory_efficient, saving_memory
 
 CODECS = {  # who makes it, what it decodes [b, *latent], and the most that it may keep
     "Oobleck": (make_pipe, (2, 3, 24), 0.45),
@@ -47,7 +47,7 @@ def test_the_same_is_decoded_and_the_gradient_is_the_same_to_rounding(name):
     _, shape, most = CODECS[name]
     vae, x0 = codec(name), torch.randn(shape, generator=torch.manual_seed(1))
     sound, slope, kept = gradient(vae, x0)
-    with keeping_less(lean(vae.modules())):
+    with saving_memory(memory_efficient(vae.modules())):
         again, lean_slope, less = gradient(vae, x0)
     assert torch.equal(again, sound)
     assert (lean_slope - slope).norm() < 1e-5 * slope.norm()
@@ -61,14 +61,14 @@ def test_a_convolution_gives_the_gradient_of_autograd_bit_for_bit(kind, form):
     convolution = kind(4, 6, 3, **form).requires_grad_(False)
     x = torch.randn(2, 4, *([17] * (1 if kind is nn.Conv1d else 2)), requires_grad=True)
     (expected,) = torch.autograd.grad(convolution(x).sin().sum(), x)
-    with keeping_less(lean([convolution])):
+    with saving_memory(memory_efficient([convolution])):
         (found,) = torch.autograd.grad(convolution(x).sin().sum(), x)
     assert torch.equal(found, expected)
 
 
 def test_the_modules_are_as_before_also_after_an_error():
     vae = codec("Oobleck")
-    with pytest.raises(ZeroDivisionError), keeping_less(lean(vae.modules())):
+    with pytest.raises(ZeroDivisionError), saving_memory(memory_efficient(vae.modules())):
         raise ZeroDivisionError
     assert not any("forward" in vars(module) for module in vae.modules())
 
@@ -87,7 +87,7 @@ def test_what_is_not_known_is_left_alone():
         nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular").requires_grad_(False),
         nn.Linear(1, 1).requires_grad_(False),
     ]
-    assert lean(modules) == []
+    assert memory_efficient(modules) == []
 
 
 @pytest.mark.parametrize("casts", [False, True])

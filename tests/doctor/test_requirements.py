@@ -19,7 +19,7 @@ from anechoic.diffusers.blueprint import fingerprint_of_files, read_blueprint
 from anechoic.diffusers.footprint import PeakMemory, footprint
 from anechoic.diffusers.latency import gates, measure_pace
 from anechoic.diffusers.loading import load_pipeline
-from anechoic.diffusers.memory_efficient import keeping_less, lean
+from anechoic.diffusers.memory_efficient import memory_efficient, saving_memory
 from anechoic.diffusers.original import original_checkpoint
 from anechoic.diffusers.pipelines import adapter_for
 from anechoic.errors import UnsupportedPipeline
@@ -93,8 +93,8 @@ def test_memory_counted_without_weights_is_what_the_tensors_of_a_cpu_take(shared
     counted = footprint(blueprint.pipe, torch.float32, "decoder")
     loaded = load_pipeline(shared / "model", "cpu")
     x = torch.randn(1, 3, 16, requires_grad=True)
-    decoder = lean(loaded.vae.requires_grad_(False).modules())
-    with PeakMemory() as memory, keeping_less(decoder):
+    decoder = memory_efficient(loaded.vae.requires_grad_(False).modules())
+    with PeakMemory() as memory, saving_memory(decoder):
         torch.autograd.grad(loaded.vae.decode(x).sample.float().sum(), x)
     assert counted is not None
     # PyTorch's CPU kernels make a few bytes more or less in a step of their own

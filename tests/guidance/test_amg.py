@@ -77,7 +77,15 @@ def test_stopping_at_x0_is_exact_for_a_unit_gaussian_prior():
     x = torch.tensor([[0.9, 0.8]], dtype=torch.float64)
     mean = noise.alpha * x
     step = Step(
-        x, noise, mean, mean, 0.0, (), lambda x, c: noise.alpha * x, lambda x0: x0[:, None], 1
+        x,
+        noise,
+        mean,
+        mean,
+        0.0,
+        (),
+        lambda x, c: noise.alpha * x,
+        lambda x0, rows=None: x0[:, None],
+        1,
     )
     full = AntiMemorization(store, store, 3.0, 0, 0, 5.0, -1, -1)
     torch.testing.assert_close(full(step).delta, replace(full, gradient="x0")(step).delta)

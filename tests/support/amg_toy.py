@@ -36,7 +36,7 @@ class Toy:
         c = torch.stack([self.vectors_of[k] for k in captions])
         return (z / s**2 + sigma / s * torch.tanh(z / s @ self.weights.T + c)).reshape_as(x_ve)
 
-    def decode(self, z):
+    def decode(self, z, rows=None):
         up = z.repeat_interleave(2, -1)
         return torch.stack([up[:, 0] + up[:, 1], up[:, 1] - up[:, 2]], 1)
 
@@ -78,7 +78,7 @@ class Toy:
         )  # fmt: skip
 
 
-def gaussian_mixture_step(points, x, sigma, decode=lambda x0: x0[:, None]):
+def gaussian_mixture_step(points, x, sigma, decode=lambda x0, rows=None: x0[:, None]):
     """The exact posterior mean of a few training points: it memorizes perfectly."""
     noise = NoiseLevel.from_ratio(sigma)
 

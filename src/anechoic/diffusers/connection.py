@@ -1,21 +1,32 @@
-"""An adapter at work on one pipeline: it listens, encodes, decodes and calls the network."""
+"""A pipeline under a guard: what is heard of it, asked of it, and done around its network."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from anechoic.diffusers import prompts
 from anechoic.diffusers.adapters import Adapter, CallRecorder
 from anechoic.diffusers.adapters.adapter import by_name
-from anechoic.diffusers.cfg_batch import DenoiserInputs
-from anechoic.diffusers.memory_efficient import Part, keeping_less, lean
+from anechoic.diffusers.denoiser_call import (
+    DenoiserInputs,
+    PipelineRun,
+    check_known,
+    encoded_pieces,
+    pack,
+)
+from anechoic.diffusers.memory_efficient import Part, memory_efficient, saving_memory
+from anechoic.diffusers.schedules import Schedule
+from anechoic.engine.model import Makes
+from anechoic.engine.run import GuardedModel
 from anechoic.errors import GuardError
 
 Begin = Callable[[list[str] | None, bool], None]
@@ -29,7 +40,7 @@ class Connection:
         self.adapter = adapter
         self.network: nn.Module = getattr(pipe, adapter.network)
         self.sample_rate: int = adapter.sound.sample_rate(pipe) if adapter.sound else 0
-        self.heard = CallRecorder(pipe, {})
+        self.recorder = CallRecorder(pipe, {})
         self._encoded: dict[tuple[str, int], list[Tensor]] = {}
         self._handles: list[Any] = []
         self._wrapped: list[str] = []
@@ -37,6 +48,52 @@ class Connection:
         self.compiled = is_compiled(self.network)
         within = getattr(self.network, "_orig_mod", self.network)  # of torch.compile
         self._parameters = tuple(inspect.signature(type(within).forward).parameters)[1:]
+
+    # ------------------------------------------------- what the engine asks: see `engine.model`
+
+    @property
+    def name(self) -> str:
+        return type(self.pipe).__name__
+
+    @property
+    def makes(self) -> Makes:
+        return "images" if self.adapter.sound is None else "sound"
+
+    guided_by = (
+        "call the pipeline with guidance_scale=7.0 (any value above 1: inside the guard the "
+        "guidance owns the scale)"
+    )
+
+    def fingerprint(self) -> str:
+        """A short name of the network's weights, the same in every number format: it is made of
+        their signs, which casting keeps."""
+        network = getattr(self.network, "_orig_mod", self.network)  # of torch.compile
+        digest = hashlib.sha256()
+        for name, value in sorted(network.state_dict().items()):
+            signs = torch.signbit(value.flatten()[:1024]).cpu().numpy()
+            digest.update(f"{name}{tuple(value.shape)}".encode() + signs.tobytes())
+        return digest.hexdigest()[:16]
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """No weight wants a gradient: a gradient through the decoder keeps two thirds more of its
+        inner values where its weights might want one, too.
+
+        A compiled part is left as it is, for it would be compiled anew.
+        """
+        found = [
+            (module, name)
+            for module in changeable(self.pipe)
+            for name, weight in module.named_parameters(recurse=False)
+            if weight.requires_grad
+        ]
+        for module, name in found:
+            getattr(module, name).requires_grad_(False)
+        try:
+            yield
+        finally:
+            for module, name in found:  # by name: offloading puts other tensors in their place
+                getattr(module, name).requires_grad_(True)
 
     # ------------------------------------------------------------------------------ listening
 
@@ -100,21 +157,21 @@ class Connection:
         **kwargs: Any,
     ) -> Any:
         if name == "check_inputs":  # each pipeline's first word
-            self.heard = CallRecorder(self.pipe, methods)
+            self.recorder = CallRecorder(self.pipe, methods)
             self._encoded.clear()
-        calls = self.heard.calls
+        calls = self.recorder.calls
         if name not in calls:
             calls[name] = by_name(methods[name], args, kwargs)
             if name == "encode_prompt":
-                if reason := self.adapter.refusal(self.heard):
+                if reason := self.adapter.refusal(self.recorder):
                     raise GuardError(reason)
                 prompt = calls[name]["prompt"]
                 texts = [prompt] if isinstance(prompt, str) else prompt
-                begin(texts, self.adapter.guided(self.heard))
+                begin(texts, self.adapter.guided(self.recorder))
         return methods[name](*args, **kwargs)
 
     def _module_called(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self.heard.calls.setdefault(name, by_name(type(module).forward, (None, *args), kwargs))
+        self.recorder.calls.setdefault(name, by_name(type(module).forward, (None, *args), kwargs))
 
     # ------------------------------------------------------------------------------- encoding
 
@@ -123,23 +180,22 @@ class Connection:
 
         Args:
             texts: captions.
-            places: of each among the prompts, whose lyrics and the like it shares.
+            places: for each the prompt whose lyrics and the like it shares.
         """
         keys = list(zip(texts, places, strict=True))
         for key in keys:
             if key not in self._encoded:
                 with torch.no_grad():
-                    encoded = self.adapter.encode(self.heard, [key[0]], [key[1]])
-                self._encoded[key] = prompts.encoded_pieces(self.adapter, encoded)
+                    encoded = self.adapter.encode(self.recorder, [key[0]], [key[1]])
+                self._encoded[key] = encoded_pieces(self.adapter, encoded)
         return [self._encoded[key] for key in keys]
 
-    def encode_prompts(self, texts: Sequence[str], each: int) -> Tensor:
-        """Texts in the prompts' place, as one tensor [b, s, d]: encoded as the pipeline does a
-        batch of them."""
-        rows = [row // each for row in range(len(texts))]
+    def encode_prompts(self, texts: Sequence[str], places: Sequence[int]) -> Tensor:
+        """Texts in the place of these prompts, as one tensor [b, s, d]: encoded as the pipeline
+        does a batch of them."""
         with torch.no_grad():
-            encoded = self.adapter.encode(self.heard, list(texts), rows)
-        return prompts.pack(prompts.encoded_pieces(self.adapter, encoded))
+            encoded = self.adapter.encode(self.recorder, list(texts), places)
+        return pack(encoded_pieces(self.adapter, encoded))
 
     def words(self) -> list[str]:
         """Whole words that the pipeline's tokenizer has a token for."""
@@ -151,17 +207,21 @@ class Connection:
                 whole.add(piece[:-4])
         return sorted(word for word in whole if word.isalpha())
 
-    def decode(self, x0: Tensor) -> Tensor:
-        """Latents to sound [b, c, t], cut to the requested seconds, or images [b, 3, h, w]."""
+    def decode(self, x0: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Latents to sound [b, c, t], cut to the requested seconds, or images [b, 3, h, w]. All
+        samples of a pipeline are equally long, whichever `rows` these are."""
         wants_gradient = torch.is_grad_enabled() and x0.requires_grad
         casts = torch.is_autocast_enabled(x0.device.type)  # then a gradient is cast, too
-        with _in_place(self.pipe), keeping_less(self._lean if wants_gradient and not casts else ()):
-            return self.adapter.decode(self.heard, x0)
+        with (
+            _in_place(self.pipe),
+            saving_memory(self._efficient if wants_gradient and not casts else ()),
+        ):
+            return self.adapter.decode(self.recorder, x0)
 
     @cached_property
-    def _lean(self) -> list[Part]:
-        """Modules that can keep less for a gradient; of them the decoder's are called."""
-        return lean(changeable(self.pipe))
+    def _efficient(self) -> list[Part]:
+        """Modules that can save memory for a gradient; of them the decoder's are called."""
+        return memory_efficient(changeable(self.pipe))
 
     # ---------------------------------------------------------------------------- the network
 
@@ -177,6 +237,98 @@ class Connection:
     def kept(self, prediction: Tensor) -> Tensor:
         """A prediction that stays: CUDA graphs write the next one over it."""
         return prediction.clone() if self.compiled else prediction
+
+
+@dataclass
+class Hooks:
+    """What is called before and after the network."""
+
+    connection: Connection
+    guarded: GuardedModel
+    pipeline: PipelineRun | None = field(init=False, default=None)  # None before `begin`
+
+    def __post_init__(self) -> None:
+        self.changes_prompt = self.guarded.guidance.changes_prompt  # asked once a guard
+
+    def begin(self, texts: list[str] | None, guided: bool) -> None:
+        """A generation starts.
+
+        Raises:
+            GuardError: it has no unconditional half, and the guidance cannot do without.
+        """
+        run = self.guarded.begin(guided)
+        schedule = Schedule(self.connection.pipe.scheduler)
+        combine = self.connection.adapter.combine()
+        self.pipeline = PipelineRun(self.connection, run, texts, guided, schedule, combine)
+
+    def pre_forward(
+        self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The forward pre-hook: what cannot be guarded is refused, and the prompt becomes what
+        the guidance wants."""
+        arguments = self.connection.arguments(args, kwargs)
+        pipeline = self._checked(arguments)
+        batched = pipeline.guided and self.connection.adapter.halves != "cond, then uncond"
+        changed = self.changes_prompt and pipeline.waiting is None  # else: the second of two calls
+        if changed:
+            call = pipeline.call(arguments, None if batched else arguments)
+            arguments = call.under(pipeline.run.change_prompt(call), arguments, batched)
+        if batched:
+            call = pipeline.call(arguments)
+            needs = pipeline.run.needs(call)
+            pipeline.called = call, needs
+            if needs != "both":
+                cond, uncond = call.halves
+                assert uncond is not None  # a batched call has both
+                return (), cond if needs == "cond" else uncond
+        return ((), arguments) if changed else None
+
+    def post_forward(
+        self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Any:
+        """The forward hook: the halves' predictions to guided ones.
+
+        The pipeline computes u + w*(c - u), or the like, of what it is given; given g for both, it
+        gets g + w*(g - g) = g, for any w.
+        """
+        pipeline, prediction = self.pipeline, self.connection.kept(output[0])
+        assert pipeline is not None  # `pre_forward` saw to it
+        run = pipeline.run
+        if pipeline.called is not None:
+            (call, needs), pipeline.called = pipeline.called, None
+            order = self.connection.adapter.order if needs == "both" else (needs,)
+            guided = run.guide(call, dict(zip(order, prediction.chunk(len(order)), strict=True)))
+            return _with(output, torch.cat([guided, guided]))
+        arguments = self.connection.arguments(args, kwargs)
+        if not pipeline.guided:
+            call = pipeline.call(arguments, arguments)
+            return _with(output, run.guide(call, {"cond": prediction}))
+        if pipeline.waiting is None:  # the first of two calls
+            pipeline.waiting = arguments, prediction.clone()
+            return _with(output, pipeline.waiting[1])
+        (conditional, first), pipeline.waiting = pipeline.waiting, None
+        call = pipeline.call(arguments, conditional, arguments)
+        guided = run.guide(call, {"cond": first.clone(), "uncond": prediction})
+        first.copy_(guided)  # which the pipeline holds as its conditional prediction
+        return _with(output, guided)
+
+    def _checked(self, arguments: DenoiserInputs) -> PipelineRun:
+        """The running generation; a call of the network that cannot be guarded is refused.
+
+        Raises:
+            GuardError: it is such a call.
+        """
+        check_known(self.connection.adapter, arguments)
+        if self.pipeline is None:
+            raise GuardError(
+                "the guarded network was called outside its pipeline's own loop; call the pipeline"
+            )
+        if arguments.get("skip_layers") is not None:
+            raise GuardError(
+                "skip_guidance_layers adds an evaluation to the guidance that a guard does not "
+                "see; call the pipeline without it"
+            )
+        return self.pipeline
 
 
 def is_compiled(part: nn.Module) -> bool:
@@ -205,3 +357,11 @@ def _in_place(pipe: Any) -> Iterator[None]:
     finally:
         for hook, previous in chained.items():
             hook.prev_module_hook = previous
+
+
+def _with(output: Any, prediction: Tensor) -> Any:
+    """The network's output with another prediction."""
+    if isinstance(output, tuple):
+        return (prediction, *output[1:])
+    first = dataclasses.fields(output)[0].name
+    return dataclasses.replace(output, **{first: prediction})

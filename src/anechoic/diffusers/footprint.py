@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from anechoic.diffusers.adapters.adapter import CallRecorder
 from anechoic.diffusers.adapters.stable_audio import ADAPTER
-from anechoic.diffusers.memory_efficient import keeping_less, lean
+from anechoic.diffusers.memory_efficient import memory_efficient, saving_memory
 from anechoic.guidance.base import Reach
 
 FRAMES = 130  # of the text's encoding: T5's 128 tokens, where it starts and ends
@@ -111,7 +111,7 @@ def footprint(
 
     end_s = ADAPTER.sound.longest_s(pipe) if seconds is None and ADAPTER.sound else seconds
     asked = {"audio_start_in_s": 0.0, "audio_end_in_s": end_s}
-    heard = CallRecorder(pipe, {}, {"check_inputs": asked})
+    recorder = CallRecorder(pipe, {}, {"check_inputs": asked})
 
     def back(function: Callable[[Tensor], Tensor]) -> int:
         x = latents().requires_grad_(True)
@@ -122,11 +122,11 @@ def footprint(
             forward = _peak(lambda: _evaluate(network, latents(2)))
             decoded = _peak(lambda: codec.decode(latents()).sample)
         guard = 0
-        with keeping_less(lean(codec.modules())):  # as a guard decodes for a gradient
+        with saving_memory(memory_efficient(codec.modules())):  # as a guard decodes for a gradient
             if reach == "decoder":
-                guard = back(lambda x: ADAPTER.decode(heard, x))
+                guard = back(lambda x: ADAPTER.decode(recorder, x))
             elif reach == "network":
-                guard = back(lambda x: ADAPTER.decode(heard, _evaluate(network, x)))
+                guard = back(lambda x: ADAPTER.decode(recorder, _evaluate(network, x)))
     finally:
         for module, own in kept.items():
             nn.Module.to(module, own)

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anechoic.diffusers.guard import Trace, guard
+from anechoic.diffusers.guard import guard
 from anechoic.diffusers.pipelines import adapter_for, waveforms
+from anechoic.engine.run import Trace
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.step import Record
 

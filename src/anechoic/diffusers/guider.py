@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
 from torch import Tensor, nn
 
-from anechoic.diffusers.adapters.adapter import by_name, classifier_free
-from anechoic.diffusers.combine import combined, recorded
-from anechoic.diffusers.guard import Trace
+from anechoic.diffusers.adapters.adapter import by_name
 from anechoic.diffusers.schedules import Schedule, check_scheduler
+from anechoic.engine.call import EncodedPrompt, Predictions
+from anechoic.engine.run import Run, Trace
 from anechoic.errors import BadSetting, GuardError
 from anechoic.guidance.base import Guidance, as_guidance
-from anechoic.guidance.step import Step
+from anechoic.guidance.noise import NoiseLevel, Prediction
+from anechoic.guidance.step import Condition, classifier_free
 
 
 class Guider(BaseGuidance):
@@ -68,6 +68,7 @@ class Guider(BaseGuidance):
         super().set_state(step, num_inference_steps, timestep)
         if step == 0:
             self.trace.runs.append([])
+            self._run = Run(self.guidance, self.trace.records, sample_rate=0)
             self._schedule = Schedule(self.scheduler)
 
     def prepare_models(self, denoiser: nn.Module) -> None:
@@ -101,28 +102,10 @@ class Guider(BaseGuidance):
     def forward(self, pred_cond: Tensor, pred_uncond: Tensor) -> GuiderOutput:
         """The guided prediction."""
         assert self._x is not None  # the network was called
-        x, kind = self._x.float(), self._schedule.kind
         noise = self._schedule.noise(self._timestep)
-        records = self.trace.runs[-1]
-        step = Step(
-            x=x,
-            noise=noise,
-            cond=noise.to_x0(x, pred_cond.float(), kind),
-            uncond=noise.to_x0(x, pred_uncond.float(), kind),
-            progress=self._schedule.progress(len(records)),
-            history=tuple(records),
-            denoise=partial(_refused, "evaluate the network again"),
-            decode=partial(_refused, "decode the estimate"),
-            sample_rate=0,
-        )
-        answer = self.guidance(step)
-        pred = combined(answer, step, pred_uncond, pred_cond, kind, classifier_free)
-        if not torch.isfinite(pred).all():
-            raise GuardError(
-                f"the guidance returned NaN or infinity at log-SNR {noise.log_snr:.2f}; lower its "
-                "strength"
-            )
-        records.append(recorded(answer, step, 2.0))
+        progress = self._schedule.progress(len(self._run.records))
+        call = GuiderCall(self._x.float(), noise, progress, self._schedule.kind)
+        pred = self._run.guide(call, {"cond": pred_cond, "uncond": pred_uncond})
         return GuiderOutput(pred=pred, pred_cond=pred_cond, pred_uncond=pred_uncond)
 
     def _called(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -132,8 +115,40 @@ class Guider(BaseGuidance):
         self._x = by_name(forward, (None, *args), kwargs)[first]
 
 
-def _refused(what: str, *args: Any) -> Any:
-    raise GuardError(
+@dataclass
+class GuiderCall:
+    """What a guider knows of an evaluation: see `anechoic.engine.call.Call`."""
+
+    x: Tensor
+    noise: NoiseLevel
+    progress: float
+    kind: Prediction
+    guided: bool = True
+    may_spare: bool = False
+
+    @property
+    def batch(self) -> int:
+        return len(self.x)
+
+    def combine(
+        self, predictions: Predictions, scale: Tensor | float, rows: Tensor | None = None
+    ) -> Tensor:
+        return classifier_free(predictions["uncond"], predictions["cond"], scale)
+
+    def prompt(self) -> EncodedPrompt:
+        raise _refusal("change the prompt")
+
+    def again(
+        self, x: Tensor, condition: Condition | Sequence[str] | Tensor, rows: Tensor | None = None
+    ) -> Tensor:
+        raise _refusal("evaluate the network again")
+
+    def decode(self, x0: Tensor, rows: Tensor | None = None) -> Tensor:
+        raise _refusal("decode the estimate")
+
+
+def _refusal(what: str) -> GuardError:
+    return GuardError(
         f"the guidance wants to {what}, and a guider is given the predictions alone; use 'with "
         "guard(pipe, ...)' around a pipeline of the table"
     )

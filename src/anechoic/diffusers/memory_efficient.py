@@ -67,7 +67,7 @@ class _Snake(torch.autograd.Function):
         return slope.mul_(grad).add_(grad), None
 
 
-def lean(modules: Iterable[nn.Module]) -> list[Part]:
+def memory_efficient(modules: Iterable[nn.Module]) -> list[Part]:
     """Those of the modules that can keep less. Left as they are: one whose weights want a gradient,
     one that something else has changed (such as accelerate, which moves weights layer by layer)."""
     return [
@@ -80,8 +80,8 @@ def lean(modules: Iterable[nn.Module]) -> list[Part]:
 
 
 @contextmanager
-def keeping_less(parts: Sequence[Part]) -> Iterator[None]:
-    """With the modules' lean forwards in place of their own."""
+def saving_memory(parts: Sequence[Part]) -> Iterator[None]:
+    """A block in which the modules' forwards are replaced by those that save memory."""
     for module, forward in parts:
         vars(module)["forward"] = forward
     try:

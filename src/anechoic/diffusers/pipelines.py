@@ -106,17 +106,9 @@ def unsupported(name: str) -> str:
 def fingerprint(pipe: Any) -> str:
     """A short name of the network's weights, the same in every number format.
 
-    It is made of the signs of the weights, which casting keeps.
-
     An index can carry the fingerprint of the model whose training set it is.
     """
-    network = adapter_for(pipe).network
-    network = getattr(network, "_orig_mod", network)  # of torch.compile
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        signs = torch.signbit(value.flatten()[:1024]).cpu().numpy()
-        digest.update(f"{name}{tuple(value.shape)}".encode() + signs.tobytes())
-    return digest.hexdigest()[:16]
+    return adapter_for(pipe).fingerprint()
 
 
 def weights_sha256(pipe: Any) -> str:

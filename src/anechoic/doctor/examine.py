@@ -154,7 +154,7 @@ def _index(index: TrainingIndex, blueprint: Blueprint | None) -> str:
         raise IndexMismatch(f"index '{index.name}' is empty; build it with 'anechoic index build'")
     if index.model is None:
         return f"{told}; it names no model, so whether it is this one's is not known"
-    own = blueprint and fingerprint_of_files(blueprint)
+    own = None if blueprint is None else fingerprint_of_files(blueprint)
     if own is None:
         return f"{told}, of model '{index.model}', which cannot be compared without the weights"
     require_own_index(index, lambda: own)

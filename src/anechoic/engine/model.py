@@ -3,9 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol
 
-from anechoic.errors import IndexMismatch
+from anechoic.errors import IndexMismatch, UnsupportedPipeline
+from anechoic.guidance.base import Guidance
+
+Makes = Literal["sound", "images"]
+
+
+class Model(Protocol):
+    """A model that can be guarded, as its engine describes it."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def network(self) -> object:
+        """The network itself: two guards around one are refused."""
+
+    @property
+    def makes(self) -> Makes: ...
+
+    @property
+    def sample_rate(self) -> int:
+        """Of its sound, in Hz; 0 of images."""
+
+    @property
+    def guided_by(self) -> str:
+        """What a user does so that a generation has an unconditional half: a clause."""
+
+    def fingerprint(self) -> str:
+        """A short name of its weights, which an index of its training set carries."""
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """A block in which no weight wants a gradient."""
+
+
+def require_guardable(model: Model, guidance: Guidance) -> None:
+    """Refuse a guidance that cannot act on a model, whatever is generated.
+
+    Raises:
+        IndexMismatch: one of its indexes holds another model's training clips.
+        UnsupportedPipeline: it compares sound, and the model makes images, or the other way round.
+    """
+    for index in guidance.indexes():
+        require_own_index(index, model.fingerprint)
+    for embedder in guidance.embedders():
+        compares: Makes = "images" if embedder.sample_rate == 0 else "sound"
+        if compares != model.makes:
+            raise UnsupportedPipeline(
+                f"{model.name} makes {model.makes}, and embedder '{embedder.name}' is one of "
+                f"{compares}; use an index and an embedder of {model.makes}"
+            )
 
 
 def require_own_index(index: Any, fingerprint: Callable[[], str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -35,9 +35,10 @@ class Denoise(Protocol):
 class Decode(Protocol):
     """Latents to sound or images."""
 
-    def __call__(self, x0: Tensor) -> Tensor:
+    def __call__(self, x0: Tensor, rows: Tensor | None = None) -> Tensor:
         """x0 [b, *latent] to sound [b, channels, t], cut to the requested seconds, or to images
-        [b, 3, h, w] in [0, 1]."""
+        [b, 3, h, w] in [0, 1]. `rows` [b] tells which samples of the batch these are, if not
+        all."""
         ...
 
 
@@ -56,7 +57,7 @@ class Record:
     """What is remembered of one evaluation; all tensors are [b], on the CPU."""
 
     progress: float  # share of the schedule that was done before this evaluation, in [0, 1)
-    noise: NoiseLevel
+    noise: NoiseLevel[Any]  # numbers; [b] where the samples have levels of their own
     distance: Tensor  # d_t = ||eps_c - eps_u||_2; NaN where only one half was computed
     scale: Tensor  # the guidance scale that was applied
     passes: float = 2.0  # of each sample through the network: its two halves, and what was more
@@ -70,12 +71,15 @@ class Record:
     @cached_property
     def norms(self) -> list[float]:
         """||c - u||_2 of each sample, in x0 space."""
-        return [distance * self.noise.ratio for distance in self.distances]
+        if isinstance(ratio := self.noise.ratio, Tensor):
+            return [d * r for d, r in zip(self.distances, ratio.tolist(), strict=True)]
+        return [distance * ratio for distance in self.distances]
 
     def of(self, samples: Tensor) -> Record:
         """The record of some samples of the batch, by their rows [n]."""
         return replace(
             self,
+            noise=self.noise.of(samples),
             distance=self.distance[samples],
             scale=self.scale[samples],
             notes={name: value[samples] for name, value in self.notes.items()},
@@ -148,17 +152,23 @@ class Step:
         if len(samples) == len(self.x):
             return self
 
+        def among(rows: Tensor | None) -> Tensor:
+            return samples if rows is None else samples[rows]
+
         def denoise(
             x: Tensor,
             condition: Condition | Sequence[str] | Tensor,
             rows: Tensor | None = None,
         ) -> Tensor:
-            return self.denoise(x, condition, samples if rows is None else samples[rows])
+            return self.denoise(x, condition, among(rows))
+
+        def decode(x0: Tensor, rows: Tensor | None = None) -> Tensor:
+            return self.decode(x0, among(rows))
 
         parts = {name: getattr(self, name)[samples] for name in ("x", "cond", "uncond")}
         rows = samples.cpu()
         history = tuple(record.of(rows) for record in self.history) if keep_history else ()
-        return replace(self, **parts, history=history, denoise=denoise)
+        return replace(self, **parts, history=history, denoise=denoise, decode=decode)
 
 
 @dataclass(frozen=True)
@@ -185,3 +195,8 @@ class Guided:
         scale = step.per_sample(self.scales(step.batch))
         guided = step.uncond + scale * (step.cond - step.uncond)
         return guided if self.delta is None else guided + self.delta
+
+
+def classifier_free(uncond: Tensor, cond: Tensor, scale: Tensor | float) -> Tensor:
+    """u + scale * (c - u)."""
+    return uncond + scale * (cond - uncond)

@@ -13,10 +13,10 @@ from anechoic.diffusers.adapters.adapter import (
     CallRecorder,
     Sound,
     Text,
-    classifier_free,
     of_row,
     told_by_pipeline,
 )
+from anechoic.guidance.step import classifier_free
 
 KEPT = (
     "device", "audio_duration", "instruction", "bpm", "keyscale", "timesignature",

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from anechoic.guidance.step import Condition
+from anechoic.guidance.step import Condition, classifier_free
 
 # In which order a pipeline has its network evaluate the halves of classifier-free guidance: in one
 # batch, or in two calls. Halves that are taken for each other run without an error.
@@ -107,11 +107,6 @@ class Adapter:
     def tensors(self) -> frozenset[str]:
         """All tensors that the network may be given."""
         return frozenset({*self.in_rows, *self.shared})
-
-
-def classifier_free(uncond: Tensor, cond: Tensor, scale: Tensor | float) -> Tensor:
-    """u + scale * (c - u)."""
-    return uncond + scale * (cond - uncond)
 
 
 def as_image(decoded: Tensor) -> Tensor:

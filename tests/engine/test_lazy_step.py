@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -10,19 +11,18 @@ import torch
 from support.pipelines import make_pipe
 
 from anechoic import guard
-from anechoic.diffusers.evaluation import Evaluation
+from anechoic.engine.run import lazy_step
 from anechoic.guidance import DynamicTransition, TransitionPoint
 from anechoic.guidance.noise import NoiseLevel, Prediction
 from anechoic.guidance.step import Guided, Step
 
 X, COND, UNCOND = torch.randn(3, 2, 4, 5, generator=torch.Generator().manual_seed(0))
-REST = {"history": (), "denoise": None, "decode": None, "sample_rate": 1}
 
 
 def seen(kind="v_prediction", **predictions):
     noise = (NoiseLevel.flow if "flow" in kind else NoiseLevel.from_ratio)(0.7)
-    now = Evaluation(2, noise, 0.25, lambda: X, lambda: ({}, {}))
-    return now.step(predictions or {"uncond": UNCOND, "cond": COND}, kind, **REST)
+    call = SimpleNamespace(x=X, batch=2, noise=noise, progress=0.25, kind=kind, decode=None)
+    return lazy_step(call, predictions or {"uncond": UNCOND, "cond": COND}, (), None, 1)
 
 
 @pytest.mark.parametrize("kind", get_args(Prediction))
@@ -32,7 +32,8 @@ def test_it_is_the_step_that_is_made_of_the_estimates(kind):
         "cond": step.noise.to_x0(X, COND, kind),
         "uncond": step.noise.to_x0(X, UNCOND, kind),
     }
-    made = Step(X, step.noise, progress=0.25, **estimates, **REST)
+    rest = {"history": (), "denoise": None, "decode": None, "sample_rate": 1}
+    made = Step(X, step.noise, progress=0.25, **estimates, **rest)
     torch.testing.assert_close(step.distance, made.distance)
     assert step.batch == made.batch == 2
     for name in ("x", "cond", "uncond"):
