@@ -30,7 +30,7 @@ from torch import nn
 
 from anechoic import TrainingIndex
 from anechoic.diffusers.footprint import Reach, footprint
-from anechoic.diffusers.latency import Pace, measure_pace
+from anechoic.diffusers.latency import Latency, measure_latency
 from anechoic.embedders.clap import Clap, Parts
 from anechoic.environment import processor
 from anechoic.guidance import BasinEdge, Progress, registry
@@ -92,7 +92,7 @@ class Row:
 
     method: str
     batch: int
-    pace: Pace | None  # None: out of memory
+    pace: Latency | None  # None: out of memory
     refused: str = ""
 
 
@@ -186,7 +186,7 @@ def run(size: Size, device: torch.device, only: Sequence[str], seconds: float | 
     """Measure all methods in all batch sizes; each row is printed as it is done."""
     pipe, methods = make_pipeline(size, device), make_methods(size)
     chosen = [PLAIN, *(name for name in methods if name != PLAIN and (not only or name in only))]
-    measure_pace(pipe, None, PROMPT, STEPS, seconds)  # the first call of a process is slower
+    measure_latency(pipe, None, PROMPT, STEPS, seconds)  # the first call of a process is slower
     rows: list[Row] = []
     print("| method | batch | s a step | times the plain | s once | peak GiB | times the plain |")
     print("|---|---|---|---|---|---|---|")
@@ -199,7 +199,7 @@ def run(size: Size, device: torch.device, only: Sequence[str], seconds: float | 
 
 def _row(pipe: Any, guidance: Guidance | None, name: str, batch: int, seconds: float | None) -> Row:
     try:
-        return Row(name, batch, measure_pace(pipe, guidance, [PROMPT] * batch, STEPS, seconds))
+        return Row(name, batch, measure_latency(pipe, guidance, [PROMPT] * batch, STEPS, seconds))
     except torch.OutOfMemoryError as error:
         return Row(name, batch, None, str(error).split(". ")[0])
     finally:

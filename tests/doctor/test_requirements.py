@@ -17,7 +17,7 @@ from anechoic import TrainingIndex, embedder
 from anechoic.diffusers import fingerprint
 from anechoic.diffusers.blueprint import fingerprint_of_files, read_blueprint
 from anechoic.diffusers.footprint import PeakMemory, footprint
-from anechoic.diffusers.latency import gates, measure_pace
+from anechoic.diffusers.latency import gates, measure_latency
 from anechoic.diffusers.loading import load_pipeline
 from anechoic.diffusers.memory_efficient import memory_efficient, saving_memory
 from anechoic.diffusers.original import original_checkpoint
@@ -138,7 +138,7 @@ def test_a_pace_is_worked_out_for_all_evaluations_of_the_scheduler(generate) -> 
     from diffusers import HeunDiscreteScheduler
 
     pipe = make_pipe(HeunDiscreteScheduler(prediction_type="v_prediction"))
-    pace = measure_pace(pipe, ClassifierFree(), "a dog barks", steps=10)
+    pace = measure_latency(pipe, ClassifierFree(), "a dog barks", steps=10)
     assert pace.evaluations == 19  # twice a step, but once at the end
     assert pace.sound_s == pace.around_s + 19 * pace.evaluation_s
     assert pace.evaluation_s > 0

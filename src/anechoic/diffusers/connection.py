@@ -104,7 +104,7 @@ class Connection:
         Raises:
             GuardError: while generating, one that cannot be guarded, before its first step.
         """
-        names = ("check_inputs", "encode_prompt", *self.adapter.listens)
+        names = ("check_inputs", "encode_prompt", *self.adapter.records)
         methods = {name: getattr(self.pipe, name) for name in names}
         for name, method in methods.items():
             if isinstance(method, nn.Module):

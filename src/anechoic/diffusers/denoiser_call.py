@@ -190,7 +190,7 @@ class DenoiserCall:
         if len(lengths) == 1 or adapter.text[-1].padded:
             return self._predicted(x, replaced(adapter, half, stacked(encoded)))
         predictions = []  # one by one: filled up, a shorter caption would not be what it is alone
-        for sample, (one, parts) in enumerate(zip(x.split(1), encoded, strict=True)):
+        for sample, (one, parts) in enumerate(zip(torch.split(x, 1), encoded, strict=True)):
             alone = replaced(adapter, only(adapter, half, sample), parts)
             predictions.append(self._predicted(one, alone))
         return torch.cat(predictions)
@@ -403,7 +403,7 @@ def unpack(encoded: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """The pieces of a packed tensor; the last one may have another number of tokens."""
     width = encoded.shape[2]
     rows = [piece.shape[1] * piece.shape[2] // width for piece in like[:-1]]
-    parts = encoded.split([*rows, encoded.shape[1] - sum(rows)], 1)
+    parts = torch.split(encoded, [*rows, encoded.shape[1] - sum(rows)], 1)
     return [
         part.reshape(len(part), -1, piece.shape[2]) for part, piece in zip(parts, like, strict=True)
     ]

@@ -26,7 +26,7 @@ from anechoic.guidance.base import Reach
 FRAMES = 130  # of the text's encoding: T5's 128 tokens, where it starts and ends
 
 
-class PeakMemory(TorchDispatchMode):
+class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the tensors that are made inside it, and the most there were at once.
 
     Sizes and lifetimes are those of any device; an allocator's rounding and a kernel's workspace
@@ -39,7 +39,7 @@ class PeakMemory(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known: set[int] = set()
 
@@ -136,7 +136,7 @@ def footprint(
 def _peak(function: Callable[[], Any]) -> int:
     with PeakMemory() as memory:
         function()
-    return memory.peak
+    return int(memory.peak)
 
 
 def _evaluate(network: Any, x: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def _evaluate(network: Any, x: Tensor) -> Tensor:
     config = network.config
     size = config.attention_head_dim // 2
     rotary = torch.empty(x.shape[-1] + 1, size, device=x.device)
-    return network(
+    prediction: Tensor = network(
         x,
         torch.empty(1, device=x.device),
         encoder_hidden_states=x.new_empty(len(x), FRAMES, config.cross_attention_input_dim),
@@ -152,3 +152,4 @@ def _evaluate(network: Any, x: Tensor) -> Tensor:
         rotary_embedding=(rotary, rotary),
         return_dict=False,
     )[0]
+    return prediction

@@ -19,7 +19,7 @@ from anechoic.guidance.step import Record
 
 
 @dataclass(frozen=True, eq=False)
-class Generation:
+class GeneratedBatch:
     """What a pipeline made of some prompts."""
 
     samples: Tensor  # sound [b, c, t], or images [b, 3, h, w]; float32, on the CPU
@@ -39,7 +39,7 @@ def generate(
     seed: int,
     arguments: Mapping[str, Any],
     guidance: Guidance | None = None,
-) -> Generation:
+) -> GeneratedBatch:
     """Generate one sample a prompt, all from the same seed.
 
     Each sample has a generator of its own, on the CPU: its noise is the same on every device, and
@@ -66,7 +66,7 @@ def generate(
         with guard(pipe, guidance) as trace:
             made, seconds = _timed(pipe, call)
         passes = sum(record.passes for record in trace.records)
-        return Generation(made, trace, seconds / count, passes)
+        return GeneratedBatch(made, trace, seconds / count, passes)
     connection, rows = adapter_for(pipe), [0]
 
     def add_rows(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ def generate(
         made, seconds = _timed(pipe, call)
     finally:
         connection.detach()
-    return Generation(made, Trace(), seconds / count, rows[0] / count)
+    return GeneratedBatch(made, Trace(), seconds / count, rows[0] / count)
 
 
 def _timed(pipe: Any, call: Mapping[str, Any]) -> tuple[Tensor, float]:

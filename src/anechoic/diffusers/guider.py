@@ -25,7 +25,7 @@ from anechoic.guidance.noise import NoiseLevel, Prediction
 from anechoic.guidance.step import Condition, classifier_free
 
 
-class Guider(BaseGuidance):
+class Guider(BaseGuidance):  # type: ignore[misc]  # diffusers has no types
     """The computation of a guidance, where a modular pipeline computes its own.
 
         guider = Guider(TransitionPoint(7.0, before=0.0), pipe.scheduler)
@@ -93,7 +93,7 @@ class Guider(BaseGuidance):
 
     @property
     def is_conditional(self) -> bool:
-        return self._count_prepared == 1
+        return bool(self._count_prepared == 1)
 
     @property
     def num_conditions(self) -> int:

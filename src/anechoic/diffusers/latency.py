@@ -21,7 +21,7 @@ SHUT, OPEN = 1.0, -1.0  # cosines that a gate never, and always, opens at
 
 
 @dataclass(frozen=True)
-class Pace:
+class Latency:
     """Seconds that one sound takes."""
 
     evaluation_s: float  # the network under both prompts, with all that the guard does
@@ -34,13 +34,13 @@ class Pace:
         return self.around_s + self.evaluations * self.evaluation_s
 
 
-def measure_pace(
+def measure_latency(
     pipe: Any,
     guidance: Guidance | None,
     prompt: str | list[str],
     steps: int,
     seconds: float | None = None,
-) -> Pace:
+) -> Latency:
     """Generate with very few steps under a guard, and work out a whole generation.
 
     The few steps go through all noise levels, so a guard that changes on the way is measured on
@@ -72,7 +72,7 @@ def measure_pace(
     around = max(end - start - len(at) * one, 0.0)
     memory = torch.cuda.max_memory_allocated(pipe.device) if on_gpu else None
     evaluations = _evaluations(pipe, steps)
-    return Pace(one, around, evaluations, memory)
+    return Latency(one, around, evaluations, memory)
 
 
 def gates(guidance: Guidance) -> Mapping[str, Guidance]:
@@ -85,7 +85,8 @@ def gates(guidance: Guidance) -> Mapping[str, Guidance]:
 
 def default_steps(pipe: Any) -> int:
     """The number of steps that a pipeline takes when it is not told."""
-    return inspect.signature(type(pipe).__call__).parameters["num_inference_steps"].default
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    return int(parameters["num_inference_steps"].default)
 
 
 def _evaluations(pipe: Any, steps: int) -> int:

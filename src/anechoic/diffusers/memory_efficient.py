@@ -37,7 +37,8 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, module: Any) -> Tensor:
         ctx.module, ctx.size = module, x.shape
         ctx.save_for_backward(module.weight)  # weight normalisation makes it anew at each call
-        return type(module).forward(module, x)
+        made: Tensor = type(module).forward(module, x)
+        return made
 
     @staticmethod
     @once_differentiable
@@ -54,7 +55,8 @@ class _Snake(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, module: Any) -> Tensor:
         ctx.log = module.logscale if hasattr(module, "logscale") else module.alpha_logscale
         ctx.save_for_backward(x, module.alpha, module.beta)
-        return type(module).forward(module, x)
+        made: Tensor = type(module).forward(module, x)
+        return made
 
     @staticmethod
     @once_differentiable

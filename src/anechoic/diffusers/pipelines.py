@@ -54,14 +54,14 @@ def call_arguments(
         seconds: of sound; None: its own length.
     """
     adapter = adapter_for(pipe).adapter
-    told: dict[str, Any] = {"output_type": "pt"}
+    arguments: dict[str, Any] = {"output_type": "pt"}
     if not adapter.distilled(pipe):
-        told["guidance_scale"] = scale
+        arguments["guidance_scale"] = scale
     if steps is not None:
-        told["num_inference_steps"] = steps
+        arguments["num_inference_steps"] = steps
     if seconds is not None and adapter.sound is not None:
-        told[adapter.sound.seconds] = seconds
-    return told
+        arguments[adapter.sound.seconds] = seconds
+    return arguments
 
 
 def sound_seconds(pipe: Any, seconds: float | None = None) -> float:
@@ -92,7 +92,7 @@ def sound_seconds(pipe: Any, seconds: float | None = None) -> float:
 
 def waveforms(made: Any) -> Tensor:
     """The sound [b, c, t] of a pipeline's output, or its images, called with output_type "pt"."""
-    audios = made.audios if hasattr(made, "audios") else made.images
+    audios: Tensor = made.audios if hasattr(made, "audios") else made.images
     return audios[:, None] if audios.dim() == 2 else audios
 
 

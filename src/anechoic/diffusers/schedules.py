@@ -71,7 +71,8 @@ class Schedule:
         """What the network predicts."""
         if self._name in FLOW:
             return "reverse_flow" if self._inverted else "flow"
-        return self.scheduler.config.prediction_type
+        kind: Prediction = self.scheduler.config.prediction_type
+        return kind
 
     @cached_property
     def _inverted(self) -> bool:

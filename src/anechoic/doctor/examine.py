@@ -14,7 +14,7 @@ from anechoic.diffusers.blueprint import (
     fingerprint_of_files,
     read_blueprint,
 )
-from anechoic.diffusers.latency import default_steps, gates, measure_pace
+from anechoic.diffusers.latency import default_steps, gates, measure_latency
 from anechoic.diffusers.loading import load_pipeline, usable_device, usable_dtype
 from anechoic.diffusers.pipelines import adapter_for, sound_seconds
 from anechoic.diffusers.schedules import check_scheduler
@@ -234,7 +234,7 @@ def _time(
     steps = found.run["steps"]
     states = {"without a guard": ClassifierFree(), **gates(guidance)}
     found.pace = {
-        state: measure_pace(pipe, each, prompt, steps, wanted.seconds)
+        state: measure_latency(pipe, each, prompt, steps, wanted.seconds)
         for state, each in states.items()
     }
     told = [

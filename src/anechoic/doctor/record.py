@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from anechoic.diffusers.footprint import Footprint
-from anechoic.diffusers.latency import Pace
+from anechoic.diffusers.latency import Latency
 from anechoic.errors import AnechoicError
 from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
@@ -80,7 +80,7 @@ class Examination:
     findings: list[Finding] = field(default_factory=list)
     run: dict[str, Any] = field(default_factory=dict)
     memory: Memory | None = None
-    pace: Mapping[str, Pace] = field(default_factory=dict)
+    pace: Mapping[str, Latency] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:

@@ -140,7 +140,8 @@ class Step:
         """d_t = ||eps_c - eps_u||_2 of each sample, [b] (Wen et al., 2024; Jain et al., 2025)."""
         of_each = tuple(range(1, self.cond.dim()))
         difference = (self.cond - self.uncond).float()
-        return torch.linalg.vector_norm(difference, dim=of_each) / self.noise.ratio
+        norm: Tensor = torch.linalg.vector_norm(difference, dim=of_each)
+        return norm / self.noise.ratio
 
     def per_sample(self, values: Tensor) -> Tensor:
         """[b] broadcast against latents, [b, 1, ...]."""

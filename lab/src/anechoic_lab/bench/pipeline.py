@@ -16,7 +16,7 @@ from torch import Tensor
 from anechoic import audio
 from anechoic.audit.prompts import PromptFile
 from anechoic.diffusers import fingerprint
-from anechoic.diffusers.generate import Generation, generate
+from anechoic.diffusers.generate import GeneratedBatch, generate
 from anechoic.diffusers.loading import load_pipeline
 from anechoic.diffusers.pipelines import adapter_for, call_arguments, weights_sha256
 from anechoic.embedders import embedder
@@ -195,7 +195,7 @@ class PipelineSubject:
 
     def _make(
         self, captions: list[str], seed: int, guidance: Guidance | None, steps: int | None
-    ) -> Generation:
+    ) -> GeneratedBatch:
         if not self._warm:  # the first call of a process also loads kernels
             self._warm = True
             generate(self.pipe, captions[:1], seed, self._arguments(WARM_UP_STEPS))
@@ -208,7 +208,7 @@ class PipelineSubject:
         self,
         prompts: Sequence[BenchPrompt],
         seed: int,
-        made: Generation,
+        made: GeneratedBatch,
     ) -> Iterator[SampleScore]:
         wavs = made.samples.to(self.pipe.device)  # where the judges are quick
         kept = self._adherence([prompt.caption for prompt in prompts], wavs)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from anechoic.diffusers.generate import Generation, generate
+from anechoic.diffusers.generate import GeneratedBatch, generate
 from anechoic.diffusers.pipelines import call_arguments
 from anechoic.errors import BadSetting
 from anechoic.guidance import registry
@@ -147,7 +147,7 @@ class ImagesSubject:
         seed: int,
         guidance: Guidance | None = None,
         steps: int | None = None,
-    ) -> Generation:
+    ) -> GeneratedBatch:
         """One image for each caption, all under the same seed."""
         arguments = {**call_arguments(self.pipe, self.scale), "num_inference_steps": steps or STEPS}
         return generate(self.pipe, captions, seed, arguments, guidance)

@@ -15,7 +15,7 @@ from anechoic.diffusers.adapters import (
     stable_diffusion_3,
     stable_diffusion_xl,
 )
-from anechoic.diffusers.adapters.adapter import Adapter, CallRecorder, Halves, Sound, Text
+from anechoic.diffusers.adapters.adapter import Adapter, CallRecorder, Halves, SoundSpec, Text
 
 ADAPTERS: dict[str, Adapter] = {
     "StableAudioPipeline": stable_audio.ADAPTER,
@@ -28,4 +28,4 @@ ADAPTERS: dict[str, Adapter] = {
     "StableDiffusion3Pipeline": stable_diffusion_3.ADAPTER,
 }
 
-__all__ = ["ADAPTERS", "Adapter", "CallRecorder", "Halves", "Sound", "Text"]
+__all__ = ["ADAPTERS", "Adapter", "CallRecorder", "Halves", "SoundSpec", "Text"]

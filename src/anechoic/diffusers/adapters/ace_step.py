@@ -11,14 +11,14 @@ from torch import Tensor
 from anechoic.diffusers.adapters.adapter import (
     Adapter,
     CallRecorder,
-    Sound,
+    SoundSpec,
     Text,
+    guided_by_pipeline,
     of_row,
-    told_by_pipeline,
 )
 from anechoic.guidance.step import classifier_free
 
-KEPT = (
+REUSED = (
     "device", "audio_duration", "instruction", "bpm", "keyscale", "timesignature",
     "max_text_length", "max_lyric_length",
 )  # fmt: skip
@@ -55,17 +55,17 @@ class AdaptiveProjected:
         return torch.where(scale > 1, projected, classifier_free(uncond, cond, scale))
 
 
-def encode(heard: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
+def encode(recorder: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
     """The captions with the lyrics, the language and the timbre of their own samples."""
-    asked, timbre = heard.calls["encode_prompt"], heard.calls["condition_encoder"]
-    text, text_mask, lyrics, lyrics_mask = heard.again(
+    asked, timbre = recorder.calls["encode_prompt"], recorder.calls["condition_encoder"]
+    text, text_mask, lyrics, lyrics_mask = recorder.call_again(
         "encode_prompt",
-        KEPT,
+        REUSED,
         prompt=list(texts),
         lyrics=[of_row(asked["lyrics"], row) for row in rows],
         vocal_language=[of_row(asked["vocal_language"], row) for row in rows],
     )
-    encoded, _ = heard.pipe.condition_encoder(
+    encoded, _ = recorder.pipe.condition_encoder(
         text_hidden_states=text,
         text_attention_mask=text_mask,
         lyric_hidden_states=lyrics,
@@ -78,14 +78,15 @@ def encode(heard: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> di
     return {"encoder_hidden_states": encoded}
 
 
-def decode(heard: CallRecorder, x0: Tensor) -> Tensor:
+def decode(recorder: CallRecorder, x0: Tensor) -> Tensor:
     # without the pipeline's last change of level, which no embedder hears
-    vae = heard.pipe.vae
-    return vae.decode(x0.to(vae.dtype).transpose(1, 2)).sample.float()
+    vae = recorder.pipe.vae
+    wav: Tensor = vae.decode(x0.to(vae.dtype).transpose(1, 2)).sample.float()
+    return wav
 
 
-def refusal(heard: CallRecorder) -> str | None:
-    asked = heard.calls["check_inputs"]
+def refusal(recorder: CallRecorder) -> str | None:
+    asked = recorder.calls["check_inputs"]
     if (asked["cfg_interval_start"], asked["cfg_interval_end"]) != (0.0, 1.0):
         return (
             "cfg_interval_start and cfg_interval_end switch the guidance off in a part of the "
@@ -100,11 +101,11 @@ def refusal(heard: CallRecorder) -> str | None:
 
 
 def sample_rate(pipe: Any) -> int:
-    return pipe.sample_rate
+    return int(pipe.sample_rate)
 
 
 def longest_s(pipe: Any) -> float:
-    return pipe.condition_encoder.silence_latent.shape[1] / pipe.latents_per_second
+    return float(pipe.condition_encoder.silence_latent.shape[1] / pipe.latents_per_second)
 
 
 ADAPTER = Adapter(
@@ -114,12 +115,12 @@ ADAPTER = Adapter(
     text=(Text("encoder_hidden_states", repeated=True),),
     rows=("timestep", "timestep_r", "context_latents"),
     shared=(),
-    guided=told_by_pipeline,
+    guided=guided_by_pipeline,
     encode=encode,
     decode=decode,
     distilled=lambda pipe: pipe.is_turbo,
-    sound=Sound(sample_rate, "audio_duration", longest_s),
+    sound=SoundSpec(sample_rate, "audio_duration", longest_s),
     refusal=refusal,
     combine=AdaptiveProjected,
-    listens=("condition_encoder",),
+    records=("condition_encoder",),
 )

@@ -22,7 +22,7 @@ class Text:
     """An argument of the network that is made of the prompt's words: tokens, or a pooled one."""
 
     name: str  # dotted where it stands in a dictionary
-    mask: str | None = None  # the argument that tells which of its tokens are there
+    mask: str | None = None  # the argument that marks the tokens that are there
     padded: bool = False  # what the mask hides leaves no trace, as it does behind a convolution
     tail: int = 0  # tokens at its end that are no text, such as durations
     repeated: bool = False  # the unconditional half is one token, repeated to any length
@@ -35,17 +35,17 @@ class Text:
 
 @dataclass
 class CallRecorder:
-    """What was heard of the generation that is running."""
+    """The calls of a pipeline's methods in the generation that is running."""
 
     pipe: Any
     originals: Mapping[str, Callable[..., Any]]  # the pipeline's own methods, by name
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)  # their first arguments, by name
-    kept: dict[str, Any] = field(default_factory=dict)  # what an adapter makes once a generation
+    cache: dict[str, Any] = field(default_factory=dict)  # what an adapter makes once a generation
 
-    def again(self, name: str, keep: Sequence[str] = (), **arguments: Any) -> Any:
+    def call_again(self, name: str, reuse: Sequence[str] = (), **arguments: Any) -> Any:
         """Call a method of the pipeline once more, with some of the arguments it had."""
-        kept = {key: self.calls[name][key] for key in keep}
-        return self.originals[name](**kept, **arguments)
+        reused = {key: self.calls[name][key] for key in reuse}
+        return self.originals[name](**reused, **arguments)
 
 
 class Combine(Protocol):
@@ -57,7 +57,7 @@ class Combine(Protocol):
 
 
 @dataclass(frozen=True)
-class Sound:
+class SoundSpec:
     """How long a pipeline's sound is."""
 
     sample_rate: Callable[[Any], int]  # in Hz
@@ -81,15 +81,15 @@ class Adapter:
     decode: Callable[
         [CallRecorder, Tensor], Tensor
     ]  # latents to sound [b, c, t], or images [b, 3, h, w]
-    sound: Sound | None = None  # None: it makes images
+    sound: SoundSpec | None = None  # None: it makes images
     distilled: Callable[[Any], bool] = lambda pipe: False  # made to be run without both halves
-    refusal: Callable[[CallRecorder], str | None] = lambda heard: (
+    refusal: Callable[[CallRecorder], str | None] = lambda recorder: (
         None
     )  # why it cannot be guarded so
     combine: Callable[[], Combine] = lambda: classifier_free
     # of two calls: what the second will be given, from what the first is
     unconditional: Callable[[CallRecorder, dict[str, Any]], dict[str, Any]] | None = None
-    listens: tuple[str, ...] = ()  # more of the pipeline's methods and modules to listen to
+    records: tuple[str, ...] = ()  # more of the pipeline's methods and modules whose calls count
     tokenizer: str = "tokenizer"
 
     @cached_property
@@ -114,14 +114,14 @@ def as_image(decoded: Tensor) -> Tensor:
     return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
 
-def told_by_prompt(heard: CallRecorder) -> bool:
+def guided_by_prompt(recorder: CallRecorder) -> bool:
     """Whether the pipeline encodes an unconditional prompt, too."""
-    return bool(heard.calls["encode_prompt"]["do_classifier_free_guidance"])
+    return bool(recorder.calls["encode_prompt"]["do_classifier_free_guidance"])
 
 
-def told_by_pipeline(heard: CallRecorder) -> bool:
+def guided_by_pipeline(recorder: CallRecorder) -> bool:
     """Whether the pipeline says that it computes both halves."""
-    return bool(heard.pipe.do_classifier_free_guidance)
+    return bool(recorder.pipe.do_classifier_free_guidance)
 
 
 def of_row(value: Any, row: int) -> Any:
@@ -129,7 +129,9 @@ def of_row(value: Any, row: int) -> Any:
     return value[row] if isinstance(value, list) else value
 
 
-def by_name(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict:
+def by_name(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
     """The arguments of a call by their names, with defaults."""
     bound = inspect.signature(function).bind(*args, **kwargs)
     bound.apply_defaults()

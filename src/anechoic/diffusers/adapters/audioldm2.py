@@ -11,16 +11,16 @@ from torch import Tensor
 from anechoic.diffusers.adapters.adapter import (
     Adapter,
     CallRecorder,
-    Sound,
+    SoundSpec,
     Text,
+    guided_by_prompt,
     of_row,
-    told_by_prompt,
 )
 
 
-def encode(heard: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
-    said = heard.calls["encode_prompt"]["transcription"]  # the words of a speech model stay
-    tokens, mask, generated = heard.again(
+def encode(recorder: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
+    said = recorder.calls["encode_prompt"]["transcription"]  # the words of a speech model stay
+    tokens, mask, generated = recorder.call_again(
         "encode_prompt",
         ("device", "max_new_tokens"),
         prompt=list(texts),
@@ -35,15 +35,15 @@ def encode(heard: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> di
     }
 
 
-def decode(heard: CallRecorder, x0: Tensor) -> Tensor:
-    pipe, asked = heard.pipe, heard.calls["check_inputs"]
+def decode(recorder: CallRecorder, x0: Tensor) -> Tensor:
+    pipe, asked = recorder.pipe, recorder.calls["check_inputs"]
     mel = pipe.vae.decode(x0.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor).sample
-    wav = pipe.vocoder(mel.squeeze(1)).float()
+    wav: Tensor = pipe.vocoder(mel.squeeze(1)).float()
     return wav[:, None, : int(asked["audio_length_in_s"] * sample_rate(pipe))]
 
 
-def refusal(heard: CallRecorder) -> str | None:
-    if not hasattr(heard.pipe.language_model, "_update_model_kwargs_for_generation"):
+def refusal(recorder: CallRecorder) -> str | None:
+    if not hasattr(recorder.pipe.language_model, "_update_model_kwargs_for_generation"):
         return (
             "its language model is a bare GPT2Model, which cannot generate with transformers 5; "
             "load the pipeline with language_model=GPT2LMHeadModel.from_pretrained(model, "
@@ -53,13 +53,13 @@ def refusal(heard: CallRecorder) -> str | None:
 
 
 def sample_rate(pipe: Any) -> int:
-    return pipe.vocoder.config.sampling_rate
+    return int(pipe.vocoder.config.sampling_rate)
 
 
 def longest_s(pipe: Any) -> float:
     """What it makes by default: longer is possible, but not what it was trained on."""
     hop = math.prod(pipe.vocoder.config.upsample_rates)
-    return pipe.unet.config.sample_size * pipe.vae_scale_factor * hop / sample_rate(pipe)
+    return float(pipe.unet.config.sample_size * pipe.vae_scale_factor * hop / sample_rate(pipe))
 
 
 ADAPTER = Adapter(
@@ -72,9 +72,9 @@ ADAPTER = Adapter(
     ),
     rows=(),
     shared=("timestep",),
-    guided=told_by_prompt,
+    guided=guided_by_prompt,
     encode=encode,
     decode=decode,
     refusal=refusal,
-    sound=Sound(sample_rate, "audio_length_in_s", longest_s),
+    sound=SoundSpec(sample_rate, "audio_length_in_s", longest_s),
 )

@@ -8,26 +8,32 @@ from typing import Any
 
 from torch import Tensor
 
-from anechoic.diffusers.adapters.adapter import Adapter, CallRecorder, Sound, Text, told_by_prompt
+from anechoic.diffusers.adapters.adapter import (
+    Adapter,
+    CallRecorder,
+    SoundSpec,
+    Text,
+    guided_by_prompt,
+)
 
 
-def encode(heard: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
-    encoded = heard.again(
+def encode(recorder: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
+    encoded = recorder.call_again(
         "encode_prompt", ("device",), prompt=list(texts), do_classifier_free_guidance=False
     )
     return {"encoder_hidden_states": encoded}
 
 
-def decode(heard: CallRecorder, x0: Tensor) -> Tensor:
+def decode(recorder: CallRecorder, x0: Tensor) -> Tensor:
     """The requested seconds alone; by the codec's `preview`, if it has one."""
-    vae, asked = heard.pipe.vae, heard.calls["check_inputs"]
+    vae, asked = recorder.pipe.vae, recorder.calls["check_inputs"]
     start, end = (
         int(asked[name] * vae.config.sampling_rate)
         for name in ("audio_start_in_s", "audio_end_in_s")
     )
     first, last = span(vae, start, end, x0.shape[-1])
     to_sound = getattr(vae, "preview", vae.decode)
-    wav = to_sound(x0[..., first:last].to(vae.dtype)).sample
+    wav: Tensor = to_sound(x0[..., first:last].to(vae.dtype)).sample
     return wav[:, :, start - first * vae.hop_length : end - first * vae.hop_length].float()
 
 
@@ -56,12 +62,12 @@ def reach_of(ratios: Sequence[int]) -> int:
 
 
 def sample_rate(pipe: Any) -> int:
-    return pipe.vae.config.sampling_rate
+    return int(pipe.vae.config.sampling_rate)
 
 
 def longest_s(pipe: Any) -> float:
     samples = pipe.transformer.config.sample_size * pipe.vae.hop_length
-    return min(samples / sample_rate(pipe), pipe.projection_model.config.max_value)
+    return float(min(samples / sample_rate(pipe), pipe.projection_model.config.max_value))
 
 
 ADAPTER = Adapter(
@@ -71,8 +77,8 @@ ADAPTER = Adapter(
     text=(Text("encoder_hidden_states", tail=2),),  # the sample's own start and end in seconds
     rows=("global_hidden_states",),
     shared=("timestep", "rotary_embedding"),
-    guided=told_by_prompt,
+    guided=guided_by_prompt,
     encode=encode,
     decode=decode,
-    sound=Sound(sample_rate, "audio_end_in_s", longest_s),
+    sound=SoundSpec(sample_rate, "audio_end_in_s", longest_s),
 )

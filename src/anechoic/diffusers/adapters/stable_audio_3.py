@@ -7,25 +7,32 @@ from typing import Any
 
 from torch import Tensor
 
-from anechoic.diffusers.adapters.adapter import Adapter, CallRecorder, Sound, Text, told_by_pipeline
+from anechoic.diffusers.adapters.adapter import (
+    Adapter,
+    CallRecorder,
+    SoundSpec,
+    Text,
+    guided_by_pipeline,
+)
 
 
-def encode(heard: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
-    encoded, mask = heard.again(
+def encode(recorder: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
+    encoded, mask = recorder.call_again(
         "encode_prompt", ("device",), prompt=list(texts), num_waveforms_per_prompt=1
     )
     return {"encoder_hidden_states": encoded, "encoder_attention_mask": mask}
 
 
-def decode(heard: CallRecorder, x0: Tensor) -> Tensor:
+def decode(recorder: CallRecorder, x0: Tensor) -> Tensor:
     # without the pipeline's last clamp to (-1, 1), beyond which there would be no gradient
-    samples = int(heard.calls["check_inputs"]["duration"] * sample_rate(heard.pipe))
-    vae = heard.pipe.vae
-    return vae.decode(x0.to(vae.dtype)).sample[:, :, :samples].float()
+    samples = int(recorder.calls["check_inputs"]["duration"] * sample_rate(recorder.pipe))
+    vae = recorder.pipe.vae
+    wav: Tensor = vae.decode(x0.to(vae.dtype)).sample[:, :, :samples].float()
+    return wav
 
 
 def sample_rate(pipe: Any) -> int:
-    return pipe.vae.config.sampling_rate
+    return int(pipe.vae.config.sampling_rate)
 
 
 def longest_s(pipe: Any) -> float:
@@ -39,9 +46,9 @@ ADAPTER = Adapter(
     text=(Text("encoder_hidden_states", mask="encoder_attention_mask", tail=1),),  # the duration
     rows=("timestep", "global_hidden_states"),
     shared=(),
-    guided=told_by_pipeline,
+    guided=guided_by_pipeline,
     encode=encode,
     decode=decode,
     distilled=lambda pipe: pipe.scheduler.config.stochastic_sampling,
-    sound=Sound(sample_rate, "duration", longest_s),
+    sound=SoundSpec(sample_rate, "duration", longest_s),
 )

@@ -11,12 +11,12 @@ from anechoic.diffusers.adapters.adapter import (
     CallRecorder,
     Text,
     as_image,
-    told_by_prompt,
+    guided_by_prompt,
 )
 
 
-def encode(heard: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
-    encoded, _ = heard.again(
+def encode(recorder: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
+    encoded, _ = recorder.call_again(
         "encode_prompt",
         ("device", "lora_scale", "clip_skip"),
         prompt=list(texts),
@@ -26,15 +26,15 @@ def encode(heard: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> di
     return {"encoder_hidden_states": encoded}
 
 
-def decode(heard: CallRecorder, x0: Tensor) -> Tensor:
-    vae = heard.pipe.vae
+def decode(recorder: CallRecorder, x0: Tensor) -> Tensor:
+    vae = recorder.pipe.vae
     return as_image(vae.decode(x0.to(vae.dtype) / vae.config.scaling_factor).sample)
 
 
-def refusal(heard: CallRecorder) -> str | None:
-    if heard.pipe.guidance_rescale > 0:
+def refusal(recorder: CallRecorder) -> str | None:
+    if (rescale := recorder.pipe.guidance_rescale) > 0:
         return (
-            f"guidance_rescale is {heard.pipe.guidance_rescale:g}, which the pipeline would apply "
+            f"guidance_rescale is {rescale:g}, which the pipeline would apply "
             "after the guidance and which a guard would undo; call the pipeline without it"
         )
     return None
@@ -47,7 +47,7 @@ ADAPTER = Adapter(
     text=(Text("encoder_hidden_states"),),
     rows=("timestep_cond",),
     shared=("timestep",),
-    guided=told_by_prompt,
+    guided=guided_by_prompt,
     encode=encode,
     decode=decode,
     distilled=lambda pipe: pipe.unet.config.time_cond_proj_dim is not None,

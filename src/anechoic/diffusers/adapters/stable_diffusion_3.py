@@ -11,12 +11,12 @@ from anechoic.diffusers.adapters.adapter import (
     CallRecorder,
     Text,
     as_image,
-    told_by_prompt,
+    guided_by_prompt,
 )
 
 
-def encode(heard: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
-    tokens, _, pooled, _ = heard.again(
+def encode(recorder: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
+    tokens, _, pooled, _ = recorder.call_again(
         "encode_prompt",
         ("device", "clip_skip", "max_sequence_length", "lora_scale"),
         prompt=list(texts),
@@ -27,8 +27,8 @@ def encode(heard: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> di
     return {"encoder_hidden_states": tokens, "pooled_projections": pooled}
 
 
-def decode(heard: CallRecorder, x0: Tensor) -> Tensor:
-    vae = heard.pipe.vae
+def decode(recorder: CallRecorder, x0: Tensor) -> Tensor:
+    vae = recorder.pipe.vae
     x0 = x0.to(vae.dtype) / vae.config.scaling_factor + vae.config.shift_factor
     return as_image(vae.decode(x0).sample)
 
@@ -40,7 +40,7 @@ ADAPTER = Adapter(
     text=(Text("encoder_hidden_states"), Text("pooled_projections")),
     rows=("timestep",),
     shared=(),
-    guided=told_by_prompt,
+    guided=guided_by_prompt,
     encode=encode,
     decode=decode,
 )

@@ -13,13 +13,13 @@ from anechoic.diffusers.adapters.adapter import (
     CallRecorder,
     Text,
     as_image,
-    told_by_prompt,
+    guided_by_prompt,
 )
 from anechoic.diffusers.adapters.stable_diffusion import refusal
 
 
-def encode(heard: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
-    tokens, _, pooled, _ = heard.again(
+def encode(recorder: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
+    tokens, _, pooled, _ = recorder.call_again(
         "encode_prompt",
         ("device", "lora_scale", "clip_skip"),
         prompt=list(texts),
@@ -29,8 +29,8 @@ def encode(heard: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> di
     return {"encoder_hidden_states": tokens, "added_cond_kwargs.text_embeds": pooled}
 
 
-def decode(heard: CallRecorder, x0: Tensor) -> Tensor:
-    vae = _wide(heard)
+def decode(recorder: CallRecorder, x0: Tensor) -> Tensor:
+    vae = _wide(recorder)
     mean, std = (
         None if value is None else torch.tensor(value).view(1, -1, 1, 1).to(x0)
         for value in (vae.config.latents_mean, vae.config.latents_std)
@@ -41,16 +41,16 @@ def decode(heard: CallRecorder, x0: Tensor) -> Tensor:
     return as_image(vae.decode(x0.to(vae.dtype)).sample)
 
 
-def _wide(heard: CallRecorder) -> Any:
+def _wide(recorder: CallRecorder) -> Any:
     """The decoder, in a number format in which it does not overflow: of fp16, a copy in fp32."""
-    vae = heard.pipe.vae
+    vae = recorder.pipe.vae
     if vae.dtype != torch.float16 or not vae.config.force_upcast:
         return vae
-    if "wide vae" not in heard.kept:
+    if "wide vae" not in recorder.cache:
         copy = type(vae).from_config(vae.config).requires_grad_(False).eval()
         copy.load_state_dict(vae.state_dict())
-        heard.kept["wide vae"] = copy.to(heard.pipe._execution_device, torch.float32)
-    return heard.kept["wide vae"]
+        recorder.cache["wide vae"] = copy.to(recorder.pipe._execution_device, torch.float32)
+    return recorder.cache["wide vae"]
 
 
 ADAPTER = Adapter(
@@ -60,7 +60,7 @@ ADAPTER = Adapter(
     text=(Text("encoder_hidden_states"), Text("added_cond_kwargs.text_embeds")),
     rows=("added_cond_kwargs.time_ids", "timestep_cond"),
     shared=("timestep",),
-    guided=told_by_prompt,
+    guided=guided_by_prompt,
     encode=encode,
     decode=decode,
     distilled=lambda pipe: pipe.unet.config.time_cond_proj_dim is not None,
