@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
     from anechoic.audit.run import Calibrated, HeldOut, audit, calibrate
     from anechoic.audit.samples import Sample, Unexamined
     from anechoic.audit.training import TrainingSet
-    from anechoic.audit.write import write_report
+    from anechoic.audit.write import write_page, write_report
     from anechoic.verdict import Rule
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "cautions",
     "document",
     "schema",
+    "write_page",
     "write_report",
 ]
 
@@ -60,6 +61,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that exists
             "cautions": "anechoic.audit.caveats",
             "document": "anechoic.audit.content",
             "schema": "anechoic.audit.content",
+            "write_page": "anechoic.audit.write",
             "write_report": "anechoic.audit.write",
         },
     )

@@ -126,7 +126,7 @@ def _loaded(content: Mapping[str, Any]) -> SampleResult:
         pictures = {
             name: told and Picture(**told)
             for name, told in content["shown"].items()
-            if name in ("made", "training")
+            if name in ("made", "training", "own")
         }
         shown = Shown(**{**content["shown"], **pictures})
     match = Match(**content["match"])

@@ -63,6 +63,7 @@ def document(report: Report, cases: int | None = None) -> dict[str, Any]:
         "notes": [clean(note) for note in report.notes],
         "citations": list(report.citations),
         "noun": report.noun,
+        "supplement": None if report.supplement is None else report.supplement.to_dict(),
     }
 
 
@@ -127,6 +128,7 @@ def _examined(report: Report, rank: int, one: Examined, shown: bool) -> dict[str
         "p_value": one.p_value,
         "q_value": one.q_value,
         "training": None if found.clip is None else _clip(report, found.clip),
+        "own": None if found.own is None else _clip(report, found.own),
         "match": _match(found.match, found.aligned_by),
         "findings": [
             _finding(report, name, finding, calibrations.get(name), one.copies.get(name))
@@ -134,7 +136,14 @@ def _examined(report: Report, rank: int, one: Examined, shown: bool) -> dict[str
         ],
         "notes": [clean(note) for note in found.notes],
         "shown": _shown(found.shown) if found.shown and shown else None,
+        "detail": _detail(report, one.take),
     }
+
+
+def _detail(report: Report, take: Sample) -> dict[str, Any] | None:
+    known = {} if report.supplement is None else report.supplement.details
+    detail = known.get((take.prompt, take.seed, take.guard))
+    return None if detail is None else detail.to_dict()
 
 
 def _shown(shown: Shown) -> dict[str, Any]:
@@ -269,7 +278,7 @@ def media_keys(content: Mapping[str, Any]) -> list[list[str]]:
         if (shown := row["shown"]) is None:
             found.append([])
             continue
-        pictures = [shown["made"], *([shown["training"]] if shown["training"] else [])]
+        pictures = [one for one in (shown["made"], shown["training"], shown["own"]) if one]
         keys = [key for picture in pictures for key in (picture["sound"], picture["spectrogram"])]
         found.append([*keys, *([shown["matrix"]] if shown["matrix"] else [])])
     return found

@@ -54,6 +54,7 @@ class SampleResult:
     match: Match  # where the two are alike
     aligned_by: str  # the detector that told where; empty: nobody did
     notes: Sequence[str]  # detectors that could not compare it, and why
+    own: int | None  # number of the prompt's own clip, where `clip` is another one
     shown: Shown | None  # None: it is held-out sound, which the report does not show
 
 
@@ -88,8 +89,10 @@ class Examiner:
         own = self.training.of_caption.get(prompt, [])[:OWN] if prompt else []
         if set(own) - {clip}:
             told += self._testimony(wav, sample_rate, own, PROMPTED)
+        mine = None if clip in own else _nearest_own(told, own)
         aligned_by, match = _alignment(told, clip)
         sound = "no training clip was named" if clip is None else self.training.sound(clip)
+        other = "" if mine is None else self.training.sound(mine)
         return SampleResult(
             seconds=wav.shape[-1] / sample_rate,
             sample_rate=sample_rate,
@@ -99,7 +102,8 @@ class Examiner:
             match=match,
             aligned_by=aligned_by,
             notes=notes,
-            shown=show(wav, sample_rate, match, sound, self.keep) if pictures else None,
+            own=mine,
+            shown=show(wav, sample_rate, match, sound, self.keep, other) if pictures else None,
         )
 
     def _search(self, wav: Tensor, sample_rate: int, notes: list[str]) -> Iterator[_Told]:
@@ -127,6 +131,13 @@ class Examiner:
             (finding,) = fitted(wav[None], sample_rate)
             row = None if finding.row is None else rows[finding.row]
             yield _Told(f"{fitted.name}, {whose}", replace(finding, row=row), fitted)
+
+
+def _nearest_own(told: Sequence[_Told], own: Sequence[int]) -> int | None:
+    """Of the prompt's own clips the one that a scorer found nearest; the first if none did."""
+    found = [one.finding for one in told if one.name.endswith(PROMPTED)]
+    named = [row for one in found if (row := one.row) is not None]
+    return next(iter([*named, *own]), None)
 
 
 def _alignment(told: Sequence[_Told], clip: int | None) -> tuple[str, Match]:

@@ -36,18 +36,26 @@ class Shown:
 
     made: Picture
     training: Picture | None
+    own: Picture | None  # the prompt's own clip, where the training clip is another one
     matrix: str | None  # key of the PNG
     missing: str  # why the training clip's sound is not shown
 
     @property
     def keys(self) -> list[str]:
         """Of all sounds and pictures."""
-        pictures = [self.made, *([self.training] if self.training else [])]
+        pictures = [one for one in (self.made, self.training, self.own) if one]
         keys = [key for picture in pictures for key in (picture.sound, picture.spectrogram)]
         return [*keys, *([self.matrix] if self.matrix else [])]
 
 
-def show(wav: Tensor, sample_rate: int, match: Match, clip: Sound | str, keep: Keep) -> Shown:
+def show(
+    wav: Tensor,
+    sample_rate: int,
+    match: Match,
+    clip: Sound | str,
+    keep: Keep,
+    own: Sound | str = "",
+) -> Shown:
     """Excerpts and pictures of a sound and its training clip, in the same stretch of time.
 
     Args:
@@ -56,19 +64,28 @@ def show(wav: Tensor, sample_rate: int, match: Match, clip: Sound | str, keep: K
         match: where the two are alike.
         clip: the training clip, or why its sound cannot be had.
         keep: stores them.
+        own: the prompt's own training clip, where `clip` is another one; it starts where the
+            sound starts.
     """
     seconds = wav.shape[-1] / sample_rate
     if isinstance(clip, str):
         first, last = window(match, seconds, 0.0)
         made, _ = _picture(wav, sample_rate, first, last, sample_rate / 2, keep)
-        return Shown(made, None, None, clip)
+        return Shown(made, None, _own(own, first, last, keep), None, clip)
     first, last = window(match, seconds, clip.wav.shape[-1] / clip.sample_rate)
     lag = (match.start_s or 0.0) - (match.match_start_s or 0.0)
     highest = min(sample_rate, clip.sample_rate) / 2
     made, a = _picture(wav, sample_rate, first, last, highest, keep)
     other, b = _picture(clip.wav, clip.sample_rate, first - lag, last - lag, highest, keep)
     matrix = similarity_matrix(a, b, (made.seconds, other.seconds))
-    return Shown(made, other, keep(shaded_png(matrix), ".png"), "")
+    mine = _own(own, first, last, keep)
+    return Shown(made, other, mine, keep(shaded_png(matrix), ".png"), "")
+
+
+def _own(clip: Sound | str, first_s: float, last_s: float, keep: Keep) -> Picture | None:
+    if isinstance(clip, str):
+        return None
+    return _picture(clip.wav, clip.sample_rate, first_s, last_s, clip.sample_rate / 2, keep)[0]
 
 
 def _picture(

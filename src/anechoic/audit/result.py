@@ -12,6 +12,7 @@ from anechoic.audit import summary
 from anechoic.audit.examine import SampleResult
 from anechoic.audit.samples import Sample, Unexamined
 from anechoic.audit.summary import FALSE_DISCOVERY_RATE, Count
+from anechoic.audit.supplement import Supplement
 from anechoic.audit.training import TrainingSet
 from anechoic.detectors import Calibration, Match
 from anechoic.errors import BadSetting
@@ -82,6 +83,7 @@ class Report:
     media: Path  # folder of the sounds and pictures
     noun: str  # what the sounds are called: "generation" or "file"
     guards: Sequence[str] = ()  # in the order in which they were asked for
+    supplement: Supplement | None = None  # what a comparison of guards adds
 
     @cached_property
     def count(self) -> Count:

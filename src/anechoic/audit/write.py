@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from anechoic.audit.cache import write_whole
 from anechoic.audit.content import document, rows
 from anechoic.audit.html.report import BUDGET, render_audit
 from anechoic.audit.result import Report
@@ -107,6 +109,22 @@ def write_report(
             if name != MEDIA or page.beside:
                 new[name].replace(places[name])
     return places[PAGE]
+
+
+def write_page(report: Report, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write the page alone: one file, with all of its sound and pictures in it.
+
+    Raises:
+        OutputExists: `path` exists, and `overwrite` is off.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise OutputExists(f"'{path}' exists already; name another output or overwrite it")
+    content = document(report)
+    page = render_audit(content, lambda key: (report.media / key).read_bytes(), budget=sys.maxsize)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, page.text.encode())
+    return path
 
 
 def _json(content: Any) -> str:

@@ -200,7 +200,8 @@ def large(report: Any, page: Path) -> Path:
     content["examined"] = []
     for i in range(MANY):
         row = copy.deepcopy(rows[i % len(rows)])
-        for picture in (row["shown"]["made"], row["shown"]["training"], row["shown"]):
+        shown = row["shown"]
+        for picture in filter(None, (shown["made"], shown["training"], shown["own"], shown)):
             for kind in {"sound", "spectrogram", "matrix"} & picture.keys():
                 picture[kind] = f"{i:04d}{picture[kind]}"
         content["examined"].append({**row, "rank": i + 1})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-    from anechoic.audit.html import Story
+    from anechoic.audit.supplement import Supplement
 
 commands = typer.Typer(invoke_without_command=True)
 demo_images.register(commands)
@@ -45,17 +46,17 @@ def demo(
 ) -> None:
     """Show the same prompts and seeds unguarded and under each guard.
 
-    Needs no network. Prints a table and writes one self-contained page with players,
-    spectrograms and curves.
+    Needs no network. Prints a table and writes one self-contained page: an audit of some of the
+    generations, with players, spectrograms and curves.
 
     Example: `anechoic demo -o demo.html`
     """
     if context.invoked_subcommand is not None:
         return
-    from anechoic.audit.html import write_page
+    from anechoic.audit import write_page
     from anechoic.errors import OutputExists
     from anechoic_lab.demo import assets
-    from anechoic_lab.demo.show import run, tell
+    from anechoic_lab.demo.show import run, supplement, tell
 
     if output.exists() and not overwrite:
         raise OutputExists(f"'{output}' exists already; name another output or use --overwrite")
@@ -69,18 +70,19 @@ def demo(
                 task, description=what, completed=done, total=total
             ),
         )
-    story = tell(show)
-    write_page(output, story, overwrite=overwrite)
+    found = supplement(show)
+    with TemporaryDirectory(prefix="anechoic-demo-") as work:
+        write_page(tell(show, Path(work)), output, overwrite=overwrite)
     if as_json:
         guards = {
-            row.name: {key: asdict(figure) for key, figure in row.figures.items()}
-            for row in story.methods
+            row.guard: {key: asdict(figure) for key, figure in row.figures.items()}
+            for row in found.guards
         }
         about = {"page": str(output), "seeds": list(show.seeds), "guards": guards}
         print(json.dumps(about, indent=2))
         return
-    _print(_table(story))
-    print(f"{story.sentence}\nThe page with sound and pictures: {output}")
+    _print(_table(found))
+    print(f"{found.sentence}\nThe page with sound and pictures: {output}")
 
 
 @commands.command()
@@ -237,13 +239,13 @@ def _print(table: Table) -> None:
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
-def _table(story: Story) -> Table:
+def _table(found: Supplement) -> Table:
     from rich.table import Table
 
-    table = Table("guard", *(column.label for column in story.columns))
-    for row in story.methods:
+    table = Table("guard", *(column.label for column in found.columns))
+    for row in found.guards:
         cells = []
-        for column in story.columns:
+        for column in found.columns:
             figure = row.figures[column.key]
             spread = figure.interval(column.format).replace("[", r"\[")
             cells.append(f"{figure.value:{column.format}} {spread}".strip())

@@ -1,19 +1,25 @@
-"""The demo itself: the same prompts and seeds unguarded and under each guard, as a story."""
+"""The demo itself: the same prompts and seeds unguarded and under each guard, and the report."""
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
-from anechoic.audit.html import story
+from anechoic.audit import Report, TrainingSet, audit
+from anechoic.audit.supplement import (
+    Column,
+    Curve,
+    Detail,
+    Figure,
+    GuardFigures,
+    ScoreInfo,
+    Supplement,
+)
+from anechoic.detectors import calibration
 from anechoic.diffusers import Trace
 from anechoic.guidance import ClassifierFree
 from anechoic.guidance.base import Guidance, WatchingGuidance
@@ -75,6 +81,7 @@ class Outcome:
 class Show:
     """What the demo ran and found."""
 
+    folder: Path
     outcomes: list[Outcome]
     shown: list[Clip]
     duplicated: list[Clip]
@@ -119,7 +126,7 @@ def run(
             _outcome(name, guide, pipe, bench, duplicated, ordinary, shown, seeds, steps)
         )
     report("done", len(methods), len(methods))
-    return Show(outcomes, shown, duplicated, ordinary, seeds, steps, bench)
+    return Show(folder, outcomes, shown, duplicated, ordinary, seeds, steps, bench)
 
 
 def _outcome(
@@ -149,36 +156,44 @@ def _outcome(
 
 
 COLUMNS = (
-    story.Column(
+    Column(
         "copies", "copies", "Share of duplicated prompts whose generation correlates above 0.9 "
         "(centred log mel) with their own training clip.", ".2f", "lower"),
-    story.Column(
+    Column(
         "confirmed", "confirmed", "Copies that the energy envelope, which no guard follows, tells "
         "apart from other takes of the same caption.", ".2f", "lower"),
-    story.Column(
+    Column(
         "mel", "judge: mel", "Mean correlation with the own training clip.", ".2f", "lower"),
-    story.Column(
+    Column(
         "similarity", "guide: magmel", "Mean similarity to the nearest training clip by the "
         "descriptor that AMG follows.", ".2f", "lower"),
-    story.Column(
+    Column(
         "waveform", "waveform", "Peak cross-correlation with the own clip as the codec gives it "
         "back, under a phase of its own.", ".2f", "lower"),
-    story.Column(
+    Column(
         "kept", "prompt kept", "Duplicated notes: mean of instrument family right and register "
         "right.", ".2f", "higher"),
-    story.Column(
+    Column(
         "ordinary", "prompt kept, ordinary", "The same for notes that were not duplicated: "
         "what protection costs where none was needed.", ".2f", "higher"),
-    story.Column("seconds", "s / clip", "Mean time for a clip on this machine.", ".2f", "lower"),
+    Column("seconds", "s / clip", "Mean time for a clip on this machine.", ".2f", "lower"),
 )  # fmt: skip
 
 
-def figures(outcome: Outcome) -> dict[str, story.Figure]:
+SCORES = (
+    ScoreInfo("mel", "mel correlation", "with the own training clip"),
+    ScoreInfo("envelope", "envelope correlation", "with the own training clip"),
+    ScoreInfo("waveform", "waveform peak", "with the own clip through the codec"),
+    ScoreInfo("similarity", "guide's similarity", "to the nearest training clip"),
+)
+
+
+def figures(outcome: Outcome) -> dict[str, Figure]:
     """The row of the table, with 95 % bootstrap intervals over prompts."""
 
-    def of(rows: list[list[Judgement]], key: str) -> story.Figure:
+    def of(rows: list[list[Judgement]], key: str) -> Figure:
         values = [[float(getattr(v, key)) for v in row] for row in rows]
-        return story.Figure(*interval(values), n=sum(len(row) for row in values))
+        return Figure(*interval(values), n=sum(len(row) for row in values))
 
     def notes(rows: list[list[Judgement]]) -> list[list[Judgement]]:
         return [row for row in rows if row[0].kept is not None]
@@ -194,11 +209,11 @@ def figures(outcome: Outcome) -> dict[str, story.Figure]:
         **duplicated,
         "kept": of(notes(outcome.duplicated), "kept"),
         "ordinary": of(notes(outcome.ordinary), "kept"),
-        "seconds": story.Figure(outcome.seconds),
+        "seconds": Figure(outcome.seconds),
     }
 
 
-def sentence(table: Mapping[str, Mapping[str, story.Figure]]) -> str:
+def sentence(table: Mapping[str, Mapping[str, Figure]]) -> str:
     """The verdict in a sentence, from the figures."""
     plain = table["none"]["copies"].value
     guarded = {k: v["copies"].value for k, v in table.items() if k != "none"}
@@ -218,60 +233,81 @@ def sentence(table: Mapping[str, Mapping[str, story.Figure]]) -> str:
     )
 
 
-def tell(show: Show) -> story.Story:
-    """The page's story."""
+def supplement(show: Show) -> Supplement:
+    """What the demo measured, beside the verdict of the audit."""
     table = {outcome.name: figures(outcome) for outcome in show.outcomes}
-    training = {}
-
-    def clip(row: int) -> story.Clip:
-        known = show.bench.clips[row]
-        if row not in training:
-            training[row] = story.Clip(
-                known.caption, known.id, show.bench.sound[row].numpy(), SAMPLE_RATE,
-                known.licence, known.source, known.url,
-            )  # fmt: skip
-        return training[row]
-
-    cases = []
-    for i, prompt in enumerate(show.shown):
-        made = [
-            story.Generation(
-                method=outcome.name,
-                wav=outcome.wav[i].numpy(),
-                sample_rate=SAMPLE_RATE,
-                similarity=outcome.shown[i].similarity,
-                scores={k: getattr(outcome.shown[i], k) for k in ("mel", "envelope", "waveform")},
-                copy=outcome.shown[i].copied,
-                nearest=clip(outcome.shown[i].nearest),
+    return Supplement(
+        title="A small model that memorizes, and guards that stop it",
+        sentence=sentence(table),
+        columns=COLUMNS,
+        guards=[
+            GuardFigures(one.name, METHODS[one.name].label, METHODS[one.name].description,
+                         table[one.name])
+            for one in show.outcomes
+        ],
+        scores=[
+            replace(one, threshold=show.bench.thresholds.get(one.key)) for one in SCORES
+        ],
+        details={
+            (prompt.caption, show.seeds[0], outcome.name): Detail(
+                kind="duplicated" if prompt.copies > 1 else "ordinary",
+                scores={one.key: getattr(outcome.shown[i], one.key) for one in SCORES},
                 curve=_curve(outcome.trace, i),
             )
             for outcome in show.outcomes
-        ]
-        own = clip(show.bench.clips.index(prompt))
-        kind: Literal["duplicated", "ordinary"] = "duplicated" if prompt.copies > 1 else "ordinary"
-        cases.append(story.Case(prompt.caption, kind, show.seeds[0], own, made))
-    limits = show.bench.thresholds
-    return story.Story(
-        title="A small model that memorizes, and guards that stop it",
-        sentence=sentence(table),
-        settings=_settings(show),
-        columns=COLUMNS,
-        methods=[
-            story.MethodRow(o.name, METHODS[o.name].label, METHODS[o.name].description,
-                            table[o.name])
-            for o in show.outcomes
-        ],
-        cases=cases,
-        notes=NOTES,
-        citations=CITATIONS,
-        judges=(
-            story.Judge("mel", "mel correlation", "with the own training clip", limits["mel"]),
-            story.Judge("envelope", "envelope correlation", "with the own training clip",
-                        limits["envelope"]),
-            story.Judge("waveform", "waveform peak", "with the own clip through the codec"),
-            story.Judge(story.SIMILARITY, "guide's similarity", "to the nearest training clip"),
-        ),
+            for i, prompt in enumerate(show.shown)
+        },
     )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What a guard has already made of the shown prompts, as a generator of an audit."""
+
+    outcome: Outcome
+    prompts: Sequence[str]
+
+    def __call__(self, prompt: str, seed: int) -> tuple[torch.Tensor, int]:
+        return self.outcome.wav[self.prompts.index(prompt)][None], SAMPLE_RATE
+
+    @property
+    def about(self) -> str:
+        """The guard and its settings."""
+        method = METHODS[self.outcome.name]
+        settings = ", ".join(f"{name}={value}" for name, value in method.settings.items())
+        return f"{method.label}: {settings}" if settings else method.label
+
+
+def tell(show: Show, work: Path) -> Report:
+    """The audit of the shown generations, with all that the demo measured.
+
+    Args:
+        show: what `run` found.
+        work: an empty folder; the sounds and pictures of the report stay there.
+    """
+    captions = [clip.caption for clip in show.shown]
+    rows = {clip.id: row for row, clip in enumerate(show.bench.clips)}
+    index = show.bench.index
+    index.name = "demo"
+    training = TrainingSet(index, lambda clip: (show.bench.sound[rows[clip.id]][None], SAMPLE_RATE))
+    report = audit(
+        {one.name: Shown(one, captions) for one in show.outcomes},
+        training,
+        show.bench.embedder,
+        prompts=captions,
+        seeds=[show.seeds[0]],
+        model=f"the demo model, StableAudioPipeline, {show.steps} steps, "
+        f"guidance scale {assets.CFG_SCALE}",
+        calibrations=calibration.read(assets.index_folder(show.folder)),
+        about=_settings(show),
+        work=work,
+    )
+    return replace(
+        report,
+        supplement=supplement(show),
+        notes=[*report.notes, *NOTES],
+        citations=[*report.citations, *CITATIONS],
+    )
 
 
 NOTES = (
@@ -285,7 +321,7 @@ NOTES = (
 )
 
 
-def _curve(trace: Trace, row: int) -> story.Curve:
+def _curve(trace: Trace, row: int) -> Curve:
     """What one sample looked like from inside."""
     records = trace.records
 
@@ -298,7 +334,7 @@ def _curve(trace: Trace, row: int) -> story.Curve:
     transition = None
     if switched is not None and switched.any():
         transition = records[int(switched.argmax())].progress
-    return story.Curve(
+    return Curve(
         progress=np.array([r.progress for r in records]),
         log_snr=np.array([r.noise.log_snr for r in records]),
         distance=np.array([float(r.distance[row]) for r in records]),
@@ -310,18 +346,8 @@ def _curve(trace: Trace, row: int) -> story.Curve:
 
 
 def _settings(show: Show) -> dict[str, str]:
-    about = {
-        "model": f"StableAudioPipeline, {show.steps} steps, guidance scale {assets.CFG_SCALE}",
-        "prompts": f"{len(show.duplicated)} duplicated, {len(show.ordinary)} ordinary",
-        "seeds": ", ".join(str(seed) for seed in show.seeds),
+    return {
+        "prompts of the table": f"{len(show.duplicated)} duplicated, {len(show.ordinary)} ordinary",
+        "seeds of the table": ", ".join(str(seed) for seed in show.seeds),
         "training clips": str(len(show.bench.clips)),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": ", ".join(
-            f"{name} {version(name)}" for name in ("anechoic", "torch", "diffusers", "transformers")
-        ),
     }
-    for outcome in show.outcomes:
-        settings = METHODS[outcome.name].settings
-        if settings:
-            about[METHODS[outcome.name].label] = ", ".join(f"{k}={v}" for k, v in settings.items())
-    return about

@@ -10,8 +10,6 @@ import zlib
 import numpy as np
 import soundfile
 
-from anechoic.errors import BadAudio
-
 FLOOR_DB = 70.0  # what is this far under a clip's loudest point is drawn black
 LOWEST_HZ = 60.0
 _ROWS, _COLUMNS_MIN, _COLUMNS_MAX, _COLUMNS_PER_S = 96, 8, 480, 160
@@ -26,26 +24,12 @@ _MAGMA = np.array(
 )  # fmt: skip
 
 
-def checked(wav: np.ndarray, what: str) -> np.ndarray:
-    """The wav as float32 [t], or BadAudio where it is no playable mono sound."""
-    wav = np.asarray(wav, dtype=np.float32)
-    if wav.ndim != 1 or wav.size == 0:
-        raise BadAudio(f"{what} has shape {wav.shape}; give a mono wav [t] with t > 0")
-    if not np.isfinite(wav).all():
-        raise BadAudio(f"{what} has samples that are NaN or infinite; do not report on it")
-    return wav
-
-
-def audio_uri(wav: np.ndarray, sample_rate: int) -> str:
-    """16-bit FLAC, which Chromium, Firefox and Safari play; louder than full scale is turned down.
-
-    FLAC is lossless, so what is heard is what was judged, at about half the size of WAV.
-    """
-    return data_uri("audio/flac", flac(wav, sample_rate))
-
-
 def flac(wav: np.ndarray, sample_rate: int) -> bytes:
-    """16-bit FLAC of sound [t] or [t, c]; louder than full scale is turned down."""
+    """16-bit FLAC of sound [t] or [t, c], which Chromium, Firefox and Safari play; louder than full
+    scale is turned down.
+
+    FLAC is lossless, so a reader hears what was examined, at about half the size of WAV.
+    """
     peak = float(np.abs(wav).max())
     buffer = io.BytesIO()
     soundfile.write(buffer, wav / max(peak, 1.0), sample_rate, format="FLAC", subtype="PCM_16")
@@ -80,12 +64,6 @@ def spectrogram_db(
     # a band's total, not its density, so that broadband sound is even along a log axis
     db = 10 * np.log10(np.maximum(band * edges_hz[1:], 1e-12))
     return (db - max(db.max(), -80.0)).T[::-1]
-
-
-def spectrogram_uri(wav: np.ndarray, sample_rate: int) -> str:
-    """The spectrogram as a palette PNG."""
-    db = spectrogram_db(wav, sample_rate)
-    return data_uri("image/png", shaded_png(1 + db / FLOOR_DB))
 
 
 def shaded_png(share: np.ndarray) -> bytes:

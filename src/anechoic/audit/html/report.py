@@ -8,14 +8,23 @@ opened. What is over a size budget is left in files beside the page.
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from anechoic.audit.html.audit_chart import chart_svg
+import numpy as np
+
+from anechoic.audit.html.curves import curve_svg
+from anechoic.audit.html.histogram import chart_svg
 from anechoic.audit.html.media import data_uri
-from anechoic.audit.html.page import environment, together
+from anechoic.audit.supplement import Curve, Figure
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
 
 PLAIN_CASES = 10  # that stand in the page as they are
 MOST_PROMPTS = 40  # that are told one by one
@@ -50,6 +59,7 @@ class Timeline:
     last_s: float
     made: Span
     training: Span | None
+    own: Span | None
     match: Span | None
     line: Line | None
 
@@ -104,16 +114,24 @@ def render_audit(
 
     guards = [group["guard"] for group in content["guards"]]
     others = [one["name"] for one in content["detectors"] if not one["decides"]]
+    extra = content.get("supplement")
+    described = {row["guard"]: row["label"] for row in extra["guards"]} if extra else {}
+    curves = _curves(rows)
     charts = [chart_svg(content, group) for group in content["guards"]] if rows else []
     text = (
         environment()
-        .get_template("audit.html")
+        .get_template("report.html")
         .render(
             audit=content,
             cases=[_case(row, guards, others) for row in rows],
             guards=guards,
-            label={group["guard"]: group["label"] for group in content["guards"]},
-            prompts=_prompts(rows),
+            label={group["guard"]: group["label"] for group in content["guards"]} | described,
+            prompts=_prompts(rows, every=extra is not None),
+            kinds=list(dict.fromkeys(kind for row in rows if (kind := _detail(row, "kind")))),
+            extra=extra,
+            best=best_values(extra),
+            figure=lambda told: Figure(**told),
+            curves=curves,
             most_prompts=MOST_PROMPTS,
             plain=len(plain),
             inside=inside,
@@ -129,7 +147,7 @@ def render_audit(
             lag=lag,
             short=short,
             calls=_calls(rows),
-            kinds=KINDS,
+            types=KINDS,
         )
     )
     beside = sorted({key for row in rows for key in _keys(row)} - inside)
@@ -139,7 +157,7 @@ def render_audit(
 def _keys(row: Mapping[str, Any]) -> Iterator[str]:
     if (shown := row["shown"]) is None:
         return
-    for picture in (shown["made"], shown["training"]):
+    for picture in (shown["made"], shown["training"], shown.get("own")):
         if picture:
             yield picture["sound"]
             yield picture["spectrogram"]
@@ -164,12 +182,14 @@ def _case(row: Mapping[str, Any], guards: Sequence[str], others: Sequence[str]) 
     data = _sorted_by(row, guards, others)
     if row["shown"] is None:
         return Case(row, data, None)
-    made, training, match = row["shown"]["made"], row["shown"]["training"], row["match"]
+    made, training, own = (row["shown"].get(name) for name in ("made", "training", "own"))
+    match = row["match"]
     lag = match["lag_s"] if match else 0.0
     starts, ends = [made["start_s"]], [made["start_s"] + made["seconds"]]
     if training:
         starts.append(training["start_s"] + lag)
         ends.append(starts[-1] + training["seconds"])
+    ends += [starts[0] + own["seconds"]] if own else []
     first, last = min(starts), max(max(ends), min(starts) + 1e-3)
 
     def span(start_s: float, length_s: float) -> Span:
@@ -179,12 +199,14 @@ def _case(row: Mapping[str, Any], guards: Sequence[str], others: Sequence[str]) 
     alike = bool(match and match["length_s"])
     times = {"first": first, "last": last, "made": starts[0]}
     times |= {"training": starts[1]} if training else {}
+    times |= {"own": starts[0]} if own else {}
     times |= {"start": match["start_s"]} if match else {}
     time = Timeline(
         first_s=first,
         last_s=last,
         made=span(starts[0], made["seconds"]),
         training=span(starts[1], training["seconds"]) if training else None,
+        own=span(starts[0], own["seconds"]) if own else None,
         match=span(match["start_s"], match["length_s"]) if alike else None,
         line=_line(made, training, match) if alike and training else None,
     )
@@ -201,16 +223,59 @@ def _calls(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _prompts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, tuple[int, int]]]]:
-    """The prompts that replicate, the worst first: under each guard how many of how many."""
-    found: dict[str, dict[str, tuple[int, int]]] = {}
+Rows = list[Mapping[str, Any]]
+
+
+def _prompts(rows: Sequence[Mapping[str, Any]], every: bool) -> list[tuple[str, dict[str, Rows]]]:
+    """The samples of each prompt by guard, the worst prompt first; `every` prompt, or only those
+    that replicate."""
+    found: dict[str, dict[str, Rows]] = {}
     for row in rows:
-        own = found.setdefault(row["prompt"], {})
-        hits, all_ = own.get(row["guard"], (0, 0))
-        own[row["guard"]] = (hits + row["replicates"], all_ + 1)
-    total = {prompt: sum(hits for hits, _ in own.values()) for prompt, own in found.items()}
-    hit = [prompt for prompt in found if prompt and total[prompt]]
-    return [(prompt, found[prompt]) for prompt in sorted(hit, key=lambda p: (-total[p], p))]
+        found.setdefault(row["prompt"], {}).setdefault(row["guard"], []).append(row)
+    total = {
+        prompt: sum(row["replicates"] for group in own.values() for row in group)
+        for prompt, own in found.items()
+    }
+    shown = [prompt for prompt in found if prompt and (every or total[prompt])]
+    return [(prompt, found[prompt]) for prompt in sorted(shown, key=lambda p: (-total[p], p))]
+
+
+def _detail(row: Mapping[str, Any], name: str) -> Any:
+    """What a supplement knows of a sample, or None."""
+    return (row.get("detail") or {}).get(name)
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[int, tuple[Curve, Markup]]:
+    """The drawn curves by rank; those of one prompt and seed share their axis."""
+    found = {
+        row["rank"]: (row, Curve.from_dict(told)) for row in rows if (told := _detail(row, "curve"))
+    }
+    tops: dict[tuple[str, int | None], float] = {}
+    for row, curve in found.values():
+        case = row["prompt"], row["seed"]
+        finite = curve.distance[np.isfinite(curve.distance)]
+        tops[case] = max(tops.get(case, 0.0), float(finite.max(initial=0.0)))
+    return {
+        rank: (curve, curve_svg(curve, tops[row["prompt"], row["seed"]]))
+        for rank, (row, curve) in found.items()
+    }
+
+
+def best_values(extra: Mapping[str, Any] | None) -> dict[str, set[str]]:
+    """The guards that share the best value of each column as it is shown."""
+    found: dict[str, set[str]] = {}
+    for column in extra["columns"] if extra else ():
+        key, spec = column["key"], column["format"]
+        values = {row["guard"]: row["figures"][key]["value"] for row in extra["guards"]
+                  if key in row["figures"]} if extra else {}  # fmt: skip
+        finite = {guard: value for guard, value in values.items() if np.isfinite(value)}
+        if column["better"] is None or not finite:
+            found[key] = set()
+            continue
+        pick = min if column["better"] == "lower" else max
+        best = format(pick(finite.values()), spec)
+        found[key] = {guard for guard, value in finite.items() if format(value, spec) == best}
+    return found
 
 
 def _sorted_by(
@@ -218,13 +283,15 @@ def _sorted_by(
 ) -> dict[str, str]:
     clip, scores = row["training"], {one["detector"]: one["score"] for one in row["findings"]}
     elsewhere = not row["replicates"] and any(one["copy"] for one in row["findings"])
-    words = [row["name"], row["prompt"], *([clip["caption"], clip["id"]] if clip else [])]
+    kind = _detail(row, "kind") or ""
+    words = [row["name"], row["prompt"], kind, *([clip["caption"], clip["id"]] if clip else [])]
     known = {f"data-s{n}": scores.get(name) for n, name in enumerate(others)}
     return {
         "data-rank": str(row["rank"]),
         "data-verdict": "copy" if row["replicates"] else "elsewhere" if elsewhere else "clear",
         "data-guard": str(guards.index(row["guard"])),
         "data-prompt": row["prompt"] or row["name"],
+        "data-kind": kind,
         "data-text": " ".join(words).lower(),
         **{name: str(score) for name, score in known.items() if score is not None},
     }
@@ -241,6 +308,49 @@ def _line(made: Mapping[str, Any], training: Mapping[str, Any], match: Mapping[s
         share(other + length, training),
         share(start + length, made),
     )
+
+
+def environment() -> Environment:
+    """Templates of this folder, in which every word is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    templates = Environment(
+        loader=PackageLoader("anechoic.audit", "html"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters.update(web_link=web_link, csp_hash=csp_hash, together=together)
+    return templates
+
+
+def web_link(url: str) -> str:
+    """The address if it is a plain web page, else an empty string.
+
+    >>> web_link("https://example.org/a"), web_link("javascript:alert(1)"), web_link("http:/x")
+    ('https://example.org/a', '', '')
+    """
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError:
+        return ""
+    return url.strip() if parts.scheme in ("http", "https") and parts.netloc else ""
+
+
+def together(text: str) -> str:
+    """Text in which a number stays on the line of its percent sign.
+
+    >>> together("up to 5 % of 12")
+    'up to 5\xa0% of 12'
+    """
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def csp_hash(script: str) -> str:
+    """The hash by which the page's policy allows its own script and no other."""
+    digest = hashlib.sha256(str(script).encode()).digest()
+    return "sha256-" + base64.b64encode(digest).decode()
 
 
 def percent(share: float) -> str:

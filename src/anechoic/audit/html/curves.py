@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from anechoic.audit.html.story import Curve
+from anechoic.audit.supplement import Curve
 
 _WIDTH, _LEFT, _RIGHT = 400, 40, 10
 _PANEL, _TITLE, _AXIS = 92, 22, 46  # heights of a panel, its title above it, the axis at the end
