@@ -75,17 +75,15 @@ class Adapter:
     text: tuple[Text, ...]  # arguments made of the prompt's words; of any length: the last
     rows: tuple[str, ...]  # other arguments with one row for each sample of each half
     shared: tuple[str, ...]  # other tensors, that are the same for all
-    guided: Callable[[CallRecorder], bool]  # whether a generation has an unconditional half
     # the text arguments of captions, each with its place among the prompts
     encode: Callable[[CallRecorder, Sequence[str], Sequence[int]], Mapping[str, Tensor]]
-    decode: Callable[
-        [CallRecorder, Tensor], Tensor
-    ]  # latents to sound [b, c, t], or images [b, 3, h, w]
+    # latents to sound [b, c, t], or images [b, 3, h, w]
+    decode: Callable[[CallRecorder, Tensor], Tensor]
+    # whether a generation has an unconditional half
+    guided: Callable[[CallRecorder], bool] = lambda recorder: guided_by_prompt(recorder)
     sound: SoundSpec | None = None  # None: it makes images
     distilled: Callable[[Any], bool] = lambda pipe: False  # made to be run without both halves
-    refusal: Callable[[CallRecorder], str | None] = lambda recorder: (
-        None
-    )  # why it cannot be guarded so
+    refusal: Callable[[CallRecorder], str | None] = lambda recorder: None  # why not
     combine: Callable[[], Combine] = lambda: classifier_free
     # of two calls: what the second will be given, from what the first is
     unconditional: Callable[[CallRecorder, dict[str, Any]], dict[str, Any]] | None = None

@@ -8,14 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from anechoic.diffusers.adapters.adapter import (
-    Adapter,
-    CallRecorder,
-    SoundSpec,
-    Text,
-    guided_by_prompt,
-    of_row,
-)
+from anechoic.diffusers.adapters.adapter import Adapter, CallRecorder, SoundSpec, Text, of_row
 
 
 def encode(recorder: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
@@ -72,7 +65,6 @@ ADAPTER = Adapter(
     ),
     rows=(),
     shared=("timestep",),
-    guided=guided_by_prompt,
     encode=encode,
     decode=decode,
     refusal=refusal,

@@ -8,13 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from anechoic.diffusers.adapters.adapter import (
-    Adapter,
-    CallRecorder,
-    SoundSpec,
-    Text,
-    guided_by_prompt,
-)
+from anechoic.diffusers.adapters.adapter import Adapter, CallRecorder, SoundSpec, Text
 
 
 def encode(recorder: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
@@ -77,7 +71,6 @@ ADAPTER = Adapter(
     text=(Text("encoder_hidden_states", tail=2),),  # the sample's own start and end in seconds
     rows=("global_hidden_states",),
     shared=("timestep", "rotary_embedding"),
-    guided=guided_by_prompt,
     encode=encode,
     decode=decode,
     sound=SoundSpec(sample_rate, "audio_end_in_s", longest_s),

@@ -6,24 +6,23 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from anechoic.diffusers.adapters.adapter import (
-    Adapter,
-    CallRecorder,
-    Text,
-    as_image,
-    guided_by_prompt,
-)
+from anechoic.diffusers.adapters.adapter import Adapter, CallRecorder, Text, as_image
 
 
 def encode(recorder: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
-    encoded, _ = recorder.call_again(
+    return {"encoder_hidden_states": encoded(recorder, texts)[0]}
+
+
+def encoded(recorder: CallRecorder, texts: Sequence[str]) -> Sequence[Tensor]:
+    """What the pipeline makes of texts: tokens first, and after them what its class adds."""
+    made: Sequence[Tensor] = recorder.call_again(
         "encode_prompt",
         ("device", "lora_scale", "clip_skip"),
         prompt=list(texts),
         num_images_per_prompt=1,
         do_classifier_free_guidance=False,
     )
-    return {"encoder_hidden_states": encoded}
+    return made
 
 
 def decode(recorder: CallRecorder, x0: Tensor) -> Tensor:
@@ -47,7 +46,6 @@ ADAPTER = Adapter(
     text=(Text("encoder_hidden_states"),),
     rows=("timestep_cond",),
     shared=("timestep",),
-    guided=guided_by_prompt,
     encode=encode,
     decode=decode,
     distilled=lambda pipe: pipe.unet.config.time_cond_proj_dim is not None,

@@ -6,13 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from anechoic.diffusers.adapters.adapter import (
-    Adapter,
-    CallRecorder,
-    Text,
-    as_image,
-    guided_by_prompt,
-)
+from anechoic.diffusers.adapters.adapter import Adapter, CallRecorder, Text, as_image
 
 
 def encode(recorder: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
@@ -40,7 +34,6 @@ ADAPTER = Adapter(
     text=(Text("encoder_hidden_states"), Text("pooled_projections")),
     rows=("timestep",),
     shared=(),
-    guided=guided_by_prompt,
     encode=encode,
     decode=decode,
 )

@@ -8,24 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anechoic.diffusers.adapters.adapter import (
-    Adapter,
-    CallRecorder,
-    Text,
-    as_image,
-    guided_by_prompt,
-)
-from anechoic.diffusers.adapters.stable_diffusion import refusal
+from anechoic.diffusers.adapters.adapter import Adapter, CallRecorder, Text, as_image
+from anechoic.diffusers.adapters.stable_diffusion import encoded, refusal
 
 
 def encode(recorder: CallRecorder, texts: Sequence[str], rows: Sequence[int]) -> dict[str, Tensor]:
-    tokens, _, pooled, _ = recorder.call_again(
-        "encode_prompt",
-        ("device", "lora_scale", "clip_skip"),
-        prompt=list(texts),
-        num_images_per_prompt=1,
-        do_classifier_free_guidance=False,
-    )
+    tokens, _, pooled, _ = encoded(recorder, texts)
     return {"encoder_hidden_states": tokens, "added_cond_kwargs.text_embeds": pooled}
 
 
@@ -60,7 +48,6 @@ ADAPTER = Adapter(
     text=(Text("encoder_hidden_states"), Text("added_cond_kwargs.text_embeds")),
     rows=("added_cond_kwargs.time_ids", "timestep_cond"),
     shared=("timestep",),
-    guided=guided_by_prompt,
     encode=encode,
     decode=decode,
     distilled=lambda pipe: pipe.unet.config.time_cond_proj_dim is not None,
