@@ -18,11 +18,11 @@ from functools import partial
 from typing import Any
 
 import torch
+from anechoic_lab.doctor.footprint import PeakMemory
 from diffusers import AutoencoderOobleck
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from anechoic.diffusers.footprint import PeakMemory
 from anechoic.diffusers.memory_efficient import Part, memory_efficient, saving_memory
 from anechoic.environment import machine
 

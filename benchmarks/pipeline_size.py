@@ -26,11 +26,11 @@ import diffusers
 import torch
 import transformers
 from anechoic_lab.demo.model import make_tokenizer
+from anechoic_lab.doctor.footprint import Reach, footprint
+from anechoic_lab.doctor.latency import Latency, measure_latency
 from torch import nn
 
 from anechoic import TrainingIndex
-from anechoic.diffusers.footprint import Reach, footprint
-from anechoic.diffusers.latency import Latency, measure_latency
 from anechoic.embedders.clap import Clap, Parts
 from anechoic.environment import processor
 from anechoic.guidance import BasinEdge, Progress, registry

@@ -23,7 +23,6 @@ MAY_IMPORT = {
     "processes": {"errors"},
     "environment": {"processes"},
     "index": LEAVES | {"audio", "processes"},
-    "doctor": LEAVES | {"diffusers", "engine", "embedders", "guidance", "index"},
     **dict.fromkeys(("guidance", "embedders", "metrics"), LEAVES),
     "detectors": LEAVES | {"audio", "guidance", "index"},
     "engine": LEAVES | {"guidance"},

@@ -1,10 +1,11 @@
 """The command line: thin, one file a command.
 
 A package adds a command through the entry point group "anechoic.commands": its name, and a
-function that adds it to the typer application it is given. `anechoic-lab` adds three this way.
+function that adds it to the typer application it is given, as `anechoic-lab` does.
 
-Exit codes: 0 done; 1 a check that found copies; 2 input that cannot be used, with one sentence
-on stderr; 130 interrupted. Nothing heavy is imported before a command needs it.
+Exit codes: 0 done, and where something was judged, nothing is a copy; 1 something is a copy;
+2 the input cannot be used, with one sentence on stderr; 3 nothing is known to be a copy, but
+something was not judged; 130 interrupted. Nothing heavy is imported before a command needs it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import typer
 from anechoic import __version__
 from anechoic.errors import AnechoicError
 
-LABORATORY = ("demo", "bench", "basin")  # the commands of anechoic-lab
-COMMANDS = ("doctor", "generate", "index", "check", "calibrate", "screen", "audit")
+LABORATORY = ("demo", "doctor", "bench", "basin")  # the commands of anechoic-lab
+COMMANDS = ("generate", "index", "check", "calibrate", "screen", "audit")
 GROUP = "anechoic.commands"
 
 

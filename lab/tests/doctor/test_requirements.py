@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from anechoic_lab.demo import assets
+from anechoic_lab.doctor.blueprint import fingerprint_of_files, read_blueprint
+from anechoic_lab.doctor.footprint import PeakMemory, footprint
+from anechoic_lab.doctor.latency import gates, measure_latency
 from support.model_folder import save
 from support.pipelines import make as make_tiny
 from support.pipelines import make_pipe
 
 from anechoic import TrainingIndex, embedder
 from anechoic.diffusers import fingerprint
-from anechoic.diffusers.blueprint import fingerprint_of_files, read_blueprint
-from anechoic.diffusers.footprint import PeakMemory, footprint
-from anechoic.diffusers.latency import gates, measure_latency
 from anechoic.diffusers.loading import load_pipeline
 from anechoic.diffusers.memory_efficient import memory_efficient, saving_memory
 from anechoic.diffusers.original import original_checkpoint

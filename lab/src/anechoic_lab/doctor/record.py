@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from anechoic.diffusers.footprint import Footprint
-from anechoic.diffusers.latency import Latency
 from anechoic.errors import AnechoicError
 from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
 from anechoic.types import Embedder
+from anechoic_lab.doctor.footprint import Footprint
+from anechoic_lab.doctor.latency import Latency
 
 Make = Callable[[TrainingIndex | None, Embedder | None], Guidance]
 

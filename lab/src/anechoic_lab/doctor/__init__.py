@@ -5,7 +5,7 @@ of the weights files are read, and memory is counted. Only what passed all of th
 measure how long a sound takes.
 """
 
-from anechoic.doctor.examine import examine
-from anechoic.doctor.record import Examination, Finding, Memory, Wanted
+from anechoic_lab.doctor.examine import examine
+from anechoic_lab.doctor.record import Examination, Finding, Memory, Wanted
 
 __all__ = ["Examination", "Finding", "Memory", "Wanted", "examine"]

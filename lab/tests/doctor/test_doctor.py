@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from anechoic_lab.demo import assets
+from anechoic_lab.doctor import Wanted
+from anechoic_lab.doctor.blueprint import read_blueprint
+from anechoic_lab.doctor.examine import _embedder
 from support.commands import Run
 from support.model_folder import save
 
 from anechoic import TrainingIndex, embedder
-from anechoic.diffusers.blueprint import read_blueprint
-from anechoic.doctor import Wanted
-from anechoic.doctor.examine import _embedder
 from anechoic.errors import BadSetting
 from anechoic.guidance import ClassifierFree
 
@@ -183,7 +183,7 @@ def test_all_problems_are_told_at_once(here: Path, run: Run) -> None:
 def test_too_little_memory_is_told_with_what_would_help(
     here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anechoic.doctor.memory.free_bytes", lambda device: 2**17)
+    monkeypatch.setattr("anechoic_lab.doctor.memory.free_bytes", lambda device: 2**17)
     code, out, _ = run("--model", "model", "--index", "i", "--no-measure")
     assert code == 2
     for mend in ("'--dtype bfloat16'", "'--set gradient=x0'", "'--seconds'", "'--set c3=0'"):

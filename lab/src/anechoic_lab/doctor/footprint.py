@@ -87,7 +87,7 @@ def footprint(
     """Count what one sample of a pipeline needs.
 
     Args:
-        pipe: on the meta device: see `anechoic.diffusers.blueprint`.
+        pipe: on the meta device: see `anechoic_lab.doctor.blueprint`.
         dtype: that it would run in.
         reach: how far back the guard's gradient goes: "none" without one, the "decoder" alone, or
             the "network" too.

@@ -13,10 +13,10 @@ from anechoic.cli.index import EmbedderName, Json, print_table
 from anechoic.models import find, index_folder
 
 if TYPE_CHECKING:
-    from anechoic.doctor import Examination
     from anechoic.guidance.base import Guidance
     from anechoic.index import TrainingIndex
     from anechoic.types import Embedder
+    from anechoic_lab.doctor import Examination
 
 
 def register(app: typer.Typer) -> None:
@@ -68,7 +68,7 @@ def doctor(
 
     Example: `anechoic doctor --model demo --index demo`
     """
-    from anechoic.doctor import Wanted, examine
+    from anechoic_lab.doctor import Wanted, examine
 
     known = find(model)
     name = guard or ("static" if index is None else "amg")

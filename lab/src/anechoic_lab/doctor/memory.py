@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from anechoic.diffusers.blueprint import Blueprint
-from anechoic.diffusers.footprint import footprint
 from anechoic.diffusers.loading import DTYPES
-from anechoic.doctor.record import Memory
 from anechoic.errors import BadSetting
 from anechoic.guidance.base import Guidance, Reach
 from anechoic.index import TrainingIndex
 from anechoic.types import Embedder
+from anechoic_lab.doctor.blueprint import Blueprint
+from anechoic_lab.doctor.footprint import footprint
+from anechoic_lab.doctor.record import Memory
 
 
 def estimate(

@@ -8,18 +8,9 @@ from typing import Any
 
 import torch
 
-from anechoic.diffusers.blueprint import (
-    Blueprint,
-    download_bytes,
-    fingerprint_of_files,
-    read_blueprint,
-)
-from anechoic.diffusers.latency import default_steps, gates, measure_latency
 from anechoic.diffusers.loading import load_pipeline, usable_device, usable_dtype
 from anechoic.diffusers.pipelines import adapter_for, sound_seconds
 from anechoic.diffusers.schedules import check_scheduler
-from anechoic.doctor.memory import binary, estimate, require_enough
-from anechoic.doctor.record import Examination, Wanted
 from anechoic.embedders import embedder as make_embedder
 from anechoic.engine.model import require_own_index
 from anechoic.errors import BadSetting, IndexMismatch, UnsupportedPipeline
@@ -28,6 +19,15 @@ from anechoic.guidance.base import Guidance
 from anechoic.guidance.registry import settings_of
 from anechoic.index import TrainingIndex
 from anechoic.types import Embedder, require_whole
+from anechoic_lab.doctor.blueprint import (
+    Blueprint,
+    download_bytes,
+    fingerprint_of_files,
+    read_blueprint,
+)
+from anechoic_lab.doctor.latency import default_steps, gates, measure_latency
+from anechoic_lab.doctor.memory import binary, estimate, require_enough
+from anechoic_lab.doctor.record import Examination, Wanted
 
 PROMPT = "a solo violin"
 
