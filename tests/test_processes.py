@@ -13,7 +13,7 @@ from support.sounds import tune
 
 from anechoic import embedder
 from anechoic.audit import audit
-from anechoic.audit.progress import Pace
+from anechoic.audit.progress import ProgressTimer
 from anechoic.errors import AnechoicError, BadSetting
 from anechoic.processes import Processes, processes
 
@@ -65,7 +65,7 @@ def test_an_audit_by_processes_is_that_of_one(pool: Processes, tmp_path: Path) -
 
 def test_workers_side_by_side_leave_less_time(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = [["examine"]] * 5
-    alone, beside = (Pace(plan, lambda progress: None, at_once) for at_once in (1, 2))
+    alone, beside = (ProgressTimer(plan, lambda progress: None, at_once) for at_once in (1, 2))
     for pace in (alone, beside):
         pace.add([("examine", 3.0)])
         pace.finish()

@@ -6,34 +6,35 @@ import numpy as np
 import pytest
 from support.sounds import RATE, tune
 
-from anechoic.audit.excerpts import CONTEXT_S, LONGEST_S, window
+from anechoic.audit.excerpts import CONTEXT_S, LONGEST_S, similarity_matrix, window
 from anechoic.audit.html.media import spectrogram_db
-from anechoic.audit.matrix import similarity_matrix
-from anechoic.audit.progress import Pace, Progress
+from anechoic.audit.progress import AuditProgress, ProgressTimer
 from anechoic.detectors import Match
 
 
 def test_the_time_left_is_what_each_kind_of_work_took(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("anechoic.audit.progress.time.perf_counter", lambda: now[0])
-    told: list[Progress] = []
-    pace = Pace([["make a", "examine"], ["make b", "examine"], ["examine"]], told.append)
+    told: list[AuditProgress] = []
+    pace = ProgressTimer([["make a", "examine"], ["make b", "examine"], ["examine"]], told.append)
 
     def work(kind: str, seconds: float) -> None:
         with pace.timed(kind):
             now[0] += seconds
 
-    assert told[-1] == Progress(0, 3, None)
+    assert told[-1] == AuditProgress(0, 3, None)
     work("make a", 10.0)
     work("examine", 1.0)
     pace.finish()
-    assert told[-1] == Progress(1, 3, 10.0 + 1.0 + 1.0)  # "make b" as the slowest that is known
+    assert told[-1] == AuditProgress(
+        1, 3, 10.0 + 1.0 + 1.0
+    )  # "make b" as the slowest that is known
     work("make b", 2.0)
     work("examine", 3.0)
     pace.finish()
-    assert told[-1] == Progress(2, 3, 2.0)  # a mean of two
+    assert told[-1] == AuditProgress(2, 3, 2.0)  # a mean of two
     pace.finish()
-    assert told[-1] == Progress(3, 3, 0.0)
+    assert told[-1] == AuditProgress(3, 3, 0.0)
 
 
 def test_a_copy_is_a_diagonal_of_ones_wherever_it_starts() -> None:

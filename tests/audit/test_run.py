@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anechoic import embedder
 from anechoic.audit import HeldOut, Report, TrainingSet, audit
-from anechoic.audit.progress import Progress
+from anechoic.audit.progress import AuditProgress
 from anechoic.audit.summary import q_values
 from anechoic.detectors import Calibration, Match, NearestStretch
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch
@@ -40,7 +40,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def names(report: Report) -> list[str]:
-    return [one.take.name for one in report.examined]
+    return [one.sample.name for one in report.examined]
 
 
 # ------------------------------------------------------------------------------ what is found
@@ -54,8 +54,8 @@ def test_a_copy_is_found_and_named_and_stands_first(
     assert names(report) == ["copy.wav", "other.wav"]
     assert [one.replicates for one in report.examined] == [True, False]
     first = report.examined[0]
-    assert first.examination.clip == 2
-    assert first.finding.score > 0.99
+    assert first.result.clip == 2
+    assert first.match.score > 0.99
     assert report.sentence == "1 of 2 files replicates a training clip."
     assert report.count.expected is None  # the rate of the index's threshold is not known
 
@@ -65,7 +65,7 @@ def test_a_copy_inside_longer_sound_is_aligned_to_the_sample(
 ) -> None:
     long = torch.cat([tune(60, 2.0), tune(4), tune(61, 1.5)], 1)
     (one,) = audit(folder_of(tmp_path / "s", long=long), training, embed, work=work).examined
-    found = one.examination
+    found = one.result
     assert (found.clip, one.replicates) == (4, True)
     assert found.match.start_s - found.match.match_start_s == pytest.approx(2.0, abs=1 / 8_000)
     assert found.aligned_by.startswith("correlation")
@@ -96,7 +96,7 @@ def test_the_waveform_tells_of_a_copy_that_the_descriptor_was_led_away_from(
     )
     (one,) = report.examined
     assert not one.replicates
-    heard = one.examination.findings
+    heard = one.result.matches
     matched = [f for name, f in heard.items() if name.endswith("the matched clip")]
     own = [f for name, f in heard.items() if name.endswith("the prompt's own clips")]
     assert len(matched) == len(own) == 2
@@ -108,9 +108,9 @@ def test_without_the_training_sound_the_audit_says_so(embed, work: Path, tmp_pat
     silent = TrainingSet(training_set().index)
     (one,) = audit(folder_of(tmp_path / "s", copy=tune(1)), silent, embed, work=work).examined
     assert one.replicates
-    assert one.examination.shown.training is None
-    assert one.examination.shown.missing == "the index tells no file of it"
-    assert list(one.examination.findings) == ["nearest stretch (magmel, whole clips)"]
+    assert one.result.shown.training is None
+    assert one.result.shown.missing == "the index tells no file of it"
+    assert list(one.result.matches) == ["nearest stretch (magmel, whole clips)"]
 
 
 def test_the_nearest_stretch_of_a_clip_as_long_as_the_rows_is_its_cosine(
@@ -161,9 +161,9 @@ def test_held_out_sound_gives_p_values_and_what_chance_expects(
     assert len(calibration.null) == 9
     assert report.count.expected == pytest.approx(3 * 0.2)
     for one in report.examined:
-        assert one.p_value == calibration.p_value(one.finding.score)
+        assert one.p_value == calibration.p_value(one.match.score)
         assert one.replicates == (one.p_value <= 0.2)
-        assert set(one.copies) == set(one.examination.findings)  # every detector is calibrated
+        assert set(one.copies) == set(one.result.matches)  # every detector is calibrated
     assert [one.q_value for one in report.examined] == q_values(
         [one.p_value for one in report.examined]
     )
@@ -271,7 +271,7 @@ def test_another_threshold_examines_nothing_again(training: TrainingSet, embed, 
     assert len(heard) == 3
 
 
-@pytest.mark.parametrize("folder", ["sounds", "examined", "media"])
+@pytest.mark.parametrize("folder", ["sounds", "results", "media"])
 def test_what_is_damaged_in_the_work_folder_is_made_again(
     training: TrainingSet, embed, work: Path, folder: str
 ) -> None:
@@ -330,7 +330,7 @@ def test_what_a_generator_cannot_make_is_listed_with_the_reason(
 
     report = audit(generate, training, embed, prompts=PROMPTS, model="m", work=work)
     (lost,) = report.unexamined
-    assert lost.take.prompt == PROMPTS[1]
+    assert lost.sample.prompt == PROMPTS[1]
     assert reason in lost.reason
     assert report.sentence.startswith("1 of 3 generations was not examined. None of the 2 examined")
 
@@ -373,7 +373,7 @@ def test_held_out_sound_that_is_none_is_refused(
 
 
 def test_what_was_finished_earlier_costs_no_time(training: TrainingSet, embed, work: Path) -> None:
-    told: list[Progress] = []
+    told: list[AuditProgress] = []
     given = {"prompts": PROMPTS, "model": "m", "work": work, "progress": told.append}
     audit(Model(), training, embed, **given)
     assert [p.done for p in told] == [0, 1, 2, 3]
@@ -382,7 +382,7 @@ def test_what_was_finished_earlier_costs_no_time(training: TrainingSet, embed, w
     assert told[-1].left_s == 0.0
     told.clear()
     audit(Model(), training, embed, **given)
-    assert told[-1] == Progress(3, 3, 0.0)
+    assert told[-1] == AuditProgress(3, 3, 0.0)
 
 
 def test_a_training_clip_is_kept_once_however_often_it_is_met(
@@ -390,4 +390,4 @@ def test_a_training_clip_is_kept_once_however_often_it_is_met(
 ) -> None:
     sounds = folder_of(tmp_path / "s", a=tune(0), b=0.5 * tune(0), c=0.1 * tune(0))
     report = audit(sounds, training, embed, work=work)
-    assert len({one.examination.shown.training.sound for one in report.examined}) == 1
+    assert len({one.result.shown.training.sound for one in report.examined}) == 1

@@ -16,8 +16,9 @@ from support.sounds import RATE, tune
 
 from anechoic import embedder
 from anechoic.audit import Report, audit
-from anechoic.audit.progress import Progress
-from anechoic.audit.samples import read_prompts, recorded
+from anechoic.audit.progress import AuditProgress
+from anechoic.audit.prompts import read_prompts
+from anechoic.audit.samples import recorded
 from anechoic.errors import BadAudio, BadCaptions, BadSetting
 
 
@@ -43,7 +44,7 @@ def examine(training, embed, tmp_path: Path):
 
 
 def reasons(report: Report) -> dict[str, str]:
-    return {one.take.name: one.reason for one in report.unexamined}
+    return {one.sample.name: one.reason for one in report.unexamined}
 
 
 # --------------------------------------------------------------------------------- what is examined
@@ -72,18 +73,18 @@ def test_every_format_and_rate_is_read_and_its_copy_found(examine, tmp_path: Pat
         )
     report = examine()
     assert reasons(report) == {}
-    found = {one.take.name: one for one in report.examined}
+    found = {one.sample.name: one for one in report.examined}
     for at, (name, _, channels, rate) in enumerate(FORMATS):
-        heard = found[name].examination
+        heard = found[name].result
         assert (heard.clip, heard.channels, heard.sample_rate) == (at % 5, channels, rate), name
-        assert found[name].replicates, (name, found[name].finding)
+        assert found[name].replicates, (name, found[name].match)
 
 
 def test_the_copy_in_the_side_of_a_stereo_is_found(examine, tmp_path: Path) -> None:
     """The mean of the channels of this one is silence."""
     folder_of(tmp_path / "s", side=torch.cat([tune(3), -tune(3)]))
     (one,) = examine().examined
-    assert (one.examination.clip, one.replicates) == (3, True)
+    assert (one.result.clip, one.replicates) == (3, True)
 
 
 def test_two_hours_are_listed_unless_they_are_asked_for(examine, tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_file_of_any_name_is_examined(examine, tmp_path: Path, name: str) -> N
         pytest.skip("this file system has no such names")
     (one,) = examine().examined
     assert one.replicates
-    assert one.take.name == name
+    assert one.sample.name == name
 
 
 def test_a_file_whose_name_is_no_utf8_is_listed_by_a_name_that_can_be_read(
@@ -139,7 +140,7 @@ def test_a_file_whose_name_is_no_utf8_is_listed_by_a_name_that_can_be_read(
     found = reasons(examine())
     assert list(found) == ["caf\\xe9.wav", "latin \\xe9.wav"]
     assert found["caf\\xe9.wav"] == (
-        "its name is no UTF-8, so the decoder cannot open it; rename it"
+        "its name is not UTF-8, so the decoder cannot open it; rename it"
     )
 
 
@@ -147,7 +148,7 @@ def test_the_same_sound_under_two_names_is_examined_twice(examine, tmp_path: Pat
     folder_of(tmp_path / "s", a=tune(1))
     folder_of(tmp_path / "s/deeper", a=tune(1))
     report = examine()
-    assert [one.take.name for one in report.examined] == ["a.wav", "deeper/a.wav"]
+    assert [one.sample.name for one in report.examined] == ["a.wav", "deeper/a.wav"]
     assert len({one.sha256 for one in report.examined}) == 1
     assert report.notes == ["1 of the 2 examined are the same as another, bit for bit"]
 
@@ -190,7 +191,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         "silent.wav": "it is silent",
         "one sample.wav": "it lasts 0.00006 s, and under 0.1 s everything sounds alike",
         "no samples.wav": "no samples",
-        "broken link.wav": "it is no file: a broken link, or a device",
+        "broken link.wav": "it is not a file: a broken link, or a device",
         "round": "it is a link to a folder, and links are not followed",
     }
 
@@ -203,14 +204,14 @@ def test_what_cannot_be_examined_is_listed_with_the_reason(examine, tmp_path: Pa
     for name, words in expected.items():
         assert found[name], name
         assert words in found[name], name
-    assert [one.take.name for one in report.examined] == ["whole.wav"]
+    assert [one.sample.name for one in report.examined] == ["whole.wav"]
     assert report.sentence.startswith("14 of 15 files were not examined. 1 of the 1 examined")
 
 
 def test_a_folder_that_loses_files_while_it_is_read(examine, tmp_path: Path) -> None:
     folder_of(tmp_path / "s", a=tune(0), b=tune(1), c=tune(2))
 
-    def lose(progress: Progress) -> None:
+    def lose(progress: AuditProgress) -> None:
         if progress.done == 1:
             (tmp_path / "s/b.wav").unlink()
 
@@ -256,7 +257,7 @@ def test_hidden_files_are_counted(examine, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_none_or_empty_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadAudio, match="is none"):
+    with pytest.raises(BadAudio, match="is not a folder"):
         recorded(tmp_path / "no")
     with pytest.raises(BadAudio, match="there are no files"):
         recorded(tmp_path)
@@ -274,7 +275,7 @@ def test_a_table_of_prompts_tells_what_the_files_were_made_from(examine, tmp_pat
         "gone.wav,a tune,1,amg,Suno\n"
     )
     report = examine(prompts=table)
-    takes = {one.take.name: one.take for one in report.examined}
+    takes = {one.sample.name: one.sample for one in report.examined}
     assert (takes["a.wav"].prompt, takes["a.wav"].seed) == (NASTY, 7)
     assert (takes["a.wav"].guard, takes["a.wav"].info) == ("amg", {"tool": "Suno"})
     assert (takes["b.wav"].prompt, takes["b.wav"].seed) == ("", None)
@@ -297,7 +298,7 @@ def test_prompts_are_read_from_lines_and_from_tables(tmp_path: Path) -> None:
     table.write_text('id,caption\n1,a dog barks\n2,"rain, on a roof"\n')
     assert read_prompts(lines) == read_prompts(table) == ["a dog barks", "rain, on a roof"]
     lines.write_bytes(b"caf\xe9\n")
-    with pytest.raises(BadSetting, match="no UTF-8"):
+    with pytest.raises(BadSetting, match="not UTF-8"):
         read_prompts(lines)
     lines.write_text("\n\n")
     with pytest.raises(BadSetting, match="holds no prompts"):

@@ -142,7 +142,7 @@ def test_too_few_held_out_sounds_are_refused_before_any_is_heard(here: Path, com
     code, _, err = command("calibrate", "held", "--index", "i")
     assert code == 2
     assert err.splitlines()[-1].startswith("error: a false-positive rate of 0.01 needs 99 held-out")
-    assert not Path("audit-work/examined").exists()
+    assert not Path("audit-work/results").exists()
 
 
 @pytest.mark.parametrize("name", ["cosine", "correlation", "landmarks"])
@@ -176,7 +176,7 @@ def test_the_page_may_be_named(run: Run) -> None:
         (["--audio", "sounds", "--model", "m"], "give either"),
         (["--audio", "sounds", "--guard", "amg"], "nothing is generated, leave them out"),
         (["--model", "m"], "'--prompts FILE' or by '--captions', one of them"),
-        (["--audio", "no"], "expected a folder of sounds, but 'no' is none"),
+        (["--audio", "no"], "expected a folder of sounds, but 'no' is not a folder"),
         (
             ["--audio", "sounds", "--threshold", "nan"],
             "a number as the threshold, got nan",
@@ -185,7 +185,7 @@ def test_the_page_may_be_named(run: Run) -> None:
         (["--audio", "sounds", "--detector", "angle"], "judges runs, and an audit is of sounds"),
         (["--audio", "sounds", "--fpr", "0.02"], "is not calibrated, so a false-positive rate of"),
         (["--audio", "sounds", "--held-out", "held"], "expected a folder of sounds"),
-        (["--audio", "sounds", "-o", "i"], "holds 'manifest.json', which is no part of a report"),
+        (["--audio", "sounds", "-o", "i"], "holds 'manifest.json', which is not part of a report"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(

@@ -12,22 +12,20 @@ from typing import TYPE_CHECKING
 from anechoic.lazy import on_first_use
 
 if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
-    from anechoic.audit.caveats import cautions
-    from anechoic.audit.content import document, schema
-    from anechoic.audit.progress import Progress
+    from anechoic.audit.progress import AuditProgress
+    from anechoic.audit.report import cautions, document, schema, write_page, write_report
     from anechoic.audit.result import Background, Examined, Report
     from anechoic.audit.run import Calibrated, HeldOut, audit, calibrate
     from anechoic.audit.samples import Sample, Unexamined
     from anechoic.audit.training import TrainingSet
-    from anechoic.audit.write import write_page, write_report
     from anechoic.verdict import Rule
 
 __all__ = [
+    "AuditProgress",
     "Background",
     "Calibrated",
     "Examined",
     "HeldOut",
-    "Progress",
     "Report",
     "Rule",
     "Sample",
@@ -50,7 +48,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that exists
             "Calibrated": "anechoic.audit.run",
             "Examined": "anechoic.audit.result",
             "HeldOut": "anechoic.audit.run",
-            "Progress": "anechoic.audit.progress",
+            "AuditProgress": "anechoic.audit.progress",
             "Report": "anechoic.audit.result",
             "Rule": "anechoic.verdict",
             "Sample": "anechoic.audit.samples",
@@ -58,10 +56,10 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that exists
             "Unexamined": "anechoic.audit.samples",
             "audit": "anechoic.audit.run",
             "calibrate": "anechoic.audit.run",
-            "cautions": "anechoic.audit.caveats",
-            "document": "anechoic.audit.content",
-            "schema": "anechoic.audit.content",
-            "write_page": "anechoic.audit.write",
-            "write_report": "anechoic.audit.write",
+            "cautions": "anechoic.audit.report",
+            "document": "anechoic.audit.report",
+            "schema": "anechoic.audit.report",
+            "write_page": "anechoic.audit.report",
+            "write_report": "anechoic.audit.report",
         },
     )

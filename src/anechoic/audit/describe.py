@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anechoic.audit.examine import SampleResult, Scorer
-from anechoic.audit.matrix import similarity_matrix
+from anechoic.audit.excerpts import similarity_matrix
 from anechoic.audit.result import DetectorInfo
-from anechoic.audit.samples import Generate, Plan, Sample
+from anechoic.audit.samples import AuditPlan, Generate, Sample
 from anechoic.audit.summary import q_values
 from anechoic.audit.training import TrainingSet
 from anechoic.detectors import Calibration, Detector
@@ -39,7 +39,7 @@ def detectors(
     calibrations: Mapping[str, Calibration],
 ) -> list[DetectorInfo]:
     """The detectors of an audit, the deciding one first; scorers where they were heard."""
-    heard = dict.fromkeys(name for _, _, found in rows for name in found.findings)
+    heard = dict.fromkeys(name for _, _, found in rows for name in found.matches)
     own: dict[str, Any] = {detector.name: type(detector) for detector in searching}
     for name in heard:
         for scorer in scorers:
@@ -60,7 +60,7 @@ def detectors(
 def about(
     training: TrainingSet,
     embedder: Embedder,
-    plan: Plan,
+    plan: AuditPlan,
     generators: Mapping[str, Generate],
     model: str,
     told: Mapping[str, str],
@@ -74,13 +74,13 @@ def about(
     found = dict(told)
     if generators:
         found.setdefault("model", model)
-        seeds = sorted({take.seed for take in plan.takes if take.seed is not None})
-        found["prompts"] = f"{len({take.prompt for take in plan.takes})}"
+        seeds = sorted({sample.seed for sample in plan.samples if sample.seed is not None})
+        found["prompts"] = f"{len({sample.prompt for sample in plan.samples})}"
         found["seeds"] = _seeds(seeds)
         for guard, generate in generators.items():
             found[f"guard {guard}"] = getattr(generate, "about", "as its function does it")
     else:
-        found["files"] = f"{len(plan.takes)} to examine"
+        found["files"] = f"{len(plan.samples)} to examine"
     return {
         **found,
         "index": f"{index.name}: {len(training.clips)} clips, {len(index)} rows ({rows}), "

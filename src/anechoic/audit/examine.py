@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from anechoic.audit.excerpts import Keep, Shown, show
@@ -31,11 +30,11 @@ class Scorer:
     """A kind of detector that compares with few clips alone: the matched one, which the deciding
     detector named, and those of the prompt's own caption.
 
-    A guard can lead the descriptor it follows to another clip while the sound stays the copy of its
-    prompt's own. The waveform follows nobody.
+    A guard can lead its own descriptor to another clip while the sound stays a copy of the prompt's
+    own. No guard changes the waveform's verdict.
     """
 
-    starts: str  # how the names of its findings start
+    starts: str  # the names of its detectors start with it
     kind: Fitted
 
 
@@ -49,18 +48,18 @@ class SampleResult:
     seconds: float
     sample_rate: int
     channels: int
-    findings: Mapping[str, Match]  # by the name of the detector, the deciding one first
+    matches: Mapping[str, Match]  # by the name of the detector, the deciding one first
     clip: int | None  # number of the training clip that is shown beside it
     match: Match  # where the two are alike
-    aligned_by: str  # the detector that told where; empty: nobody did
+    aligned_by: str  # the detector that located it; empty: none did
     notes: Sequence[str]  # detectors that could not compare it, and why
     own: int | None  # number of the prompt's own clip, where `clip` is another one
-    shown: Shown | None  # None: it is held-out sound, which the report does not show
+    shown: Shown | None  # None for held-out sound, which the report does not show
 
 
-class _Told(NamedTuple):
+class _Scored(NamedTuple):
     name: str
-    finding: Match
+    match: Match
     detector: Detector
 
 
@@ -82,22 +81,22 @@ class Examiner:
             AnechoicError: it is not usable sound, or too long or short for the deciding detector.
         """
         notes: list[str] = []
-        told = list(self._search(wav, sample_rate, notes))
-        clip = next((one.finding.row for one in told if one.finding.row is not None), None)
+        scored = list(self._search(wav, sample_rate, notes))
+        clip = next((one.match.row for one in scored if one.match.row is not None), None)
         if clip is not None:
-            told += self._testimony(wav, sample_rate, [clip], MATCHED)
+            scored += self._score(wav, sample_rate, [clip], MATCHED)
         own = self.training.of_caption.get(prompt, [])[:OWN] if prompt else []
         if set(own) - {clip}:
-            told += self._testimony(wav, sample_rate, own, PROMPTED)
-        mine = None if clip in own else _nearest_own(told, own)
-        aligned_by, match = _alignment(told, clip)
+            scored += self._score(wav, sample_rate, own, PROMPTED)
+        mine = None if clip in own else _nearest_own(scored, own)
+        aligned_by, match = _alignment(scored, clip)
         sound = "no training clip was named" if clip is None else self.training.sound(clip)
         other = "" if mine is None else self.training.sound(mine)
         return SampleResult(
             seconds=wav.shape[-1] / sample_rate,
             sample_rate=sample_rate,
             channels=len(wav),
-            findings={one.name: one.finding for one in told},
+            matches={one.name: one.match for one in scored},
             clip=clip,
             match=match,
             aligned_by=aligned_by,
@@ -106,76 +105,66 @@ class Examiner:
             shown=show(wav, sample_rate, match, sound, self.keep, other) if pictures else None,
         )
 
-    def _search(self, wav: Tensor, sample_rate: int, notes: list[str]) -> Iterator[_Told]:
+    def _search(self, wav: Tensor, sample_rate: int, notes: list[str]) -> Iterator[_Scored]:
         """What each detector finds in the whole training set. One that cannot compare this sound
         is noted, unless it is the one that decides."""
         for number, detector in enumerate(self.detectors):
             try:
-                (finding,) = detector(wav[None], sample_rate)
+                (match,) = detector(wav[None], sample_rate)
             except AnechoicError as error:
                 if number == 0:
                     raise
                 notes.append(f"'{detector.name}' could not compare it: {error}")
-                finding = NOTHING
-            yield _Told(detector.name, finding, detector)
+                match = NOTHING
+            yield _Scored(detector.name, match, detector)
 
-    def _testimony(
+    def _score(
         self, wav: Tensor, sample_rate: int, numbers: Sequence[int], whose: str
-    ) -> Iterator[_Told]:
+    ) -> Iterator[_Scored]:
         """What the scorers find among some clips; nothing where their sound is not here."""
-        heard = [(n, got) for n in numbers if isinstance(got := self.training.sound(n), Sound)]
+        sounds = [(n, got) for n in numbers if isinstance(got := self.training.sound(n), Sound)]
         for scorer in self.scorers:
-            fitted, rows = _fitted(scorer.kind, heard)
+            fitted, rows = _fitted(scorer.kind, sounds)
             if fitted is None:
                 continue
-            (finding,) = fitted(wav[None], sample_rate)
-            row = None if finding.row is None else rows[finding.row]
-            yield _Told(f"{fitted.name}, {whose}", replace(finding, row=row), fitted)
+            (match,) = fitted(wav[None], sample_rate)
+            row = None if match.row is None else rows[match.row]
+            yield _Scored(f"{fitted.name}, {whose}", replace(match, row=row), fitted)
 
 
-def _nearest_own(told: Sequence[_Told], own: Sequence[int]) -> int | None:
-    """Of the prompt's own clips the one that a scorer found nearest; the first if none did."""
-    found = [one.finding for one in told if one.name.endswith(PROMPTED)]
+def _nearest_own(scored: Sequence[_Scored], own: Sequence[int]) -> int | None:
+    """The prompt's own clip that a scorer found nearest; the first if none did."""
+    found = [one.match for one in scored if one.name.endswith(PROMPTED)]
     named = [row for one in found if (row := one.row) is not None]
     return next(iter([*named, *own]), None)
 
 
-def _alignment(told: Sequence[_Told], clip: int | None) -> tuple[str, Match]:
+def _alignment(scored: Sequence[_Scored], clip: int | None) -> tuple[str, Match]:
     """Where a sound and a clip are alike, and who says so: a waveform that correlates
     convincingly, which is exact, or else the first that tells it."""
-    telling = [
+    located = [
         one
-        for one in told
-        if one.finding.row == clip
-        and one.finding.start_s is not None
-        and one.finding.match_start_s is not None
+        for one in scored
+        if one.match.row == clip
+        and one.match.start_s is not None
+        and one.match.match_start_s is not None
     ]
     exact = [
         one
-        for one in telling
-        if isinstance(one.detector, Correlation) and one.finding.score >= CONVINCING
+        for one in located
+        if isinstance(one.detector, Correlation) and one.match.score >= CONVINCING
     ]
-    for one in [*exact, *telling]:
-        return one.name, one.finding
+    for one in [*exact, *located]:
+        return one.name, one.match
     return "", NOTHING
 
 
 def _fitted(
-    kind: Fitted, heard: Sequence[tuple[int, Sound]]
+    kind: Fitted, sounds: Sequence[tuple[int, Sound]]
 ) -> tuple[Detector | None, Sequence[int]]:
     """A detector of those clips that are usable, which sound and are long enough for it."""
     try:
-        return kind.fit([sound for _, sound in heard]), [number for number, _ in heard]
+        return kind.fit([sound for _, sound in sounds]), [number for number, _ in sounds]
     except AnechoicError:
-        usable = [one for one in heard if len(heard) > 1 and _fitted(kind, [one])[0]]
+        usable = [one for one in sounds if len(sounds) > 1 and _fitted(kind, [one])[0]]
         return _fitted(kind, usable) if usable else (None, [])
-
-
-def torch_sound(wav: object) -> Tensor:
-    """What a generator returned as a tensor [c, t]; one channel may come as [t].
-
-    >>> torch_sound([0.0, 0.5]).shape
-    torch.Size([1, 2])
-    """
-    sound = torch.as_tensor(wav).detach().float().cpu()
-    return sound[None] if sound.dim() == 1 else sound

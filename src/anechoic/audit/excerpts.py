@@ -10,7 +10,6 @@ from torch import Tensor
 
 from anechoic.audio import mono
 from anechoic.audit.html.media import FLOOR_DB, flac, shaded_png, spectrogram_db
-from anechoic.audit.matrix import similarity_matrix
 from anechoic.detectors import Match
 from anechoic.index import Sound
 
@@ -18,6 +17,9 @@ Keep = Callable[[bytes, str], str]  # content, suffix -> the key to find it by
 CONTEXT_S = 5.0  # shown before and after a match in long sound
 LONGEST_S = 30.0  # of an excerpt
 HIGHEST_HZ = 16_000.0  # shown; above it there is little, and many codecs leave nothing
+SIDE = 72  # moments of the longer sound
+COMPARED_DB = 45.0  # under the loudest point nothing is compared: faint noise, silence
+AROUND = 2  # moments before and after that count for one
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,10 @@ def _picture(
     stop = max(min(round(last_s * sample_rate), wav.shape[-1]), start + 1)
     excerpt = wav[:, start:stop].detach().float().cpu()
     middle = mono(excerpt[None], sample_rate)
-    heard = excerpt if len(excerpt) <= 2 else middle
+    played = excerpt if len(excerpt) <= 2 else middle
     db = spectrogram_db(middle[0].numpy(), sample_rate, min(highest_hz, HIGHEST_HZ))
     picture = Picture(
-        keep(flac(heard.T.numpy(), sample_rate), ".flac"),
+        keep(flac(played.T.numpy(), sample_rate), ".flac"),
         keep(shaded_png(1 + db / FLOOR_DB), ".png"),
         start / sample_rate,
         (stop - start) / sample_rate,
@@ -123,3 +125,57 @@ def window(match: Match, seconds: float, other: float) -> tuple[float, float]:
         return first, last
     near = max(first, start - CONTEXT_S)
     return near, min(last, start + length + CONTEXT_S, near + LONGEST_S)
+
+
+# ------------------------------------------------------------------------------ the picture of both
+
+
+def similarity_matrix(
+    a: np.ndarray, b: np.ndarray, seconds: tuple[float, float], side: int = SIDE
+) -> np.ndarray:
+    """Cosine of every moment of one sound with every moment of another, [moments, moments].
+
+        S_ij = mean_{|d| <= 2} <a_{i + d}, b_{j + d}> / (|a_{i + d}| |b_{j + d}|)
+
+    over log spectra with the mean of both sounds taken off, so that what they have in common at all
+    times does not count. A copy is a bright diagonal, a loop several; silence is like nothing.
+
+    Args:
+        a, b: spectrograms in dB under the loudest point, [rows, columns].
+        seconds: how long each of them lasts.
+        side: moments of the longer one; those of the shorter last as long.
+
+    Source: Foote, Visualizing music and audio using self-similarity, 1999; the mean along the
+    diagonal is that of Mueller and Kurth, 2006.
+
+    >>> ramp = np.array([[0.0, -60.0], [-60.0, 0.0]])
+    >>> similarity_matrix(ramp, ramp, (1.0, 1.0), side=2).round(2).tolist()
+    [[1.0, -1.0], [-1.0, 1.0]]
+    """
+    counts = [max(round(side * length / max(seconds)), 1) for length in seconds]
+    x, y = (_moments(s, count) for s, count in zip((a, b), counts, strict=True))
+    mean = np.concatenate([part[part.max(1) > 0] for part in (x, y)]).mean(0)
+    x, y = (_unit(np.where(part.max(1, keepdims=True) > 0, part - mean, 0.0)) for part in (x, y))
+    cosines = x @ y.T
+    total, terms = np.zeros_like(cosines), np.zeros_like(cosines)
+    for shift in range(-AROUND, AROUND + 1):
+        here, there = _overlap(cosines.shape, shift), _overlap(cosines.shape, -shift)
+        total[here] += cosines[there]
+        terms[here] += 1
+    return total / terms
+
+
+def _moments(spectrogram: np.ndarray, count: int) -> np.ndarray:
+    """The levels over the floor, in so many stretches of time, [count, rows]."""
+    levels = np.clip(COMPARED_DB + spectrogram, 0.0, None).T
+    count = min(count, len(levels))
+    return np.stack([part.mean(0) for part in np.array_split(levels, count)])
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+
+
+def _overlap(shape: tuple[int, ...], shift: int) -> tuple[slice, ...]:
+    """Where a matrix lies over itself that was shifted along its diagonal."""
+    return tuple(slice(max(shift, 0), size + min(shift, 0)) for size in shape)

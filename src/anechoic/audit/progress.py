@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Progress:
+class AuditProgress:
     """How far an audit is."""
 
     done: int
@@ -18,7 +18,7 @@ class Progress:
     left_s: float | None  # None: nothing has been timed yet
 
 
-class Pace:
+class ProgressTimer:
     """Tells the time left from what each kind of work took in this run.
 
     What was finished earlier takes next to none, and is not timed. A kind that was not timed yet
@@ -26,7 +26,10 @@ class Pace:
     """
 
     def __init__(
-        self, plan: Sequence[Sequence[str]], report: Callable[[Progress], None], at_once: int = 1
+        self,
+        plan: Sequence[Sequence[str]],
+        report: Callable[[AuditProgress], None],
+        at_once: int = 1,
     ):
         """Args: plan: the kinds of work of everything that is to be done, in its order.
         at_once: how many workers there are."""
@@ -60,11 +63,11 @@ class Pace:
         self.report(self.progress)
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> AuditProgress:
         """How far it is."""
         means = {kind: self._seconds[kind] / count for kind, count in self._timed.items()}
         rest = {kind: count for kind, count in self._left.items() if count > 0}
         slowest = max(means.values(), default=0.0)
         left_s = sum(count * means.get(kind, slowest) for kind, count in rest.items())
         left_s /= self.at_once
-        return Progress(self.done, len(self.plan), None if rest and not means else left_s)
+        return AuditProgress(self.done, len(self.plan), None if rest and not means else left_s)

@@ -1,14 +1,39 @@
-"""A file of prompts: what to ask a model for, and what is known of each prompt."""
+"""Files of prompts: a prompt a line, or a table of prompts and what is known of each."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from anechoic.errors import BadCaptions
+from anechoic.errors import BadCaptions, BadSetting
 
 COLUMNS = ("caption", "id", "group", "scenario", "split")
 ALL = "all"  # the scenario of a file that names none
+
+
+def read_prompts(path: str | Path) -> list[str]:
+    """The prompts of a file: a line each, or the captions of a CSV, JSON lines or Parquet file.
+
+    Args:
+        path: the file; "-" is a prompt a line from stdin.
+
+    Raises:
+        BadSetting: no such file, not UTF-8 text, or no prompts in it.
+        BadCaptions: a table without captions.
+    """
+    if Path(path).suffix.lower() in (".csv", ".jsonl", ".ndjson", ".parquet"):
+        return [line["caption"] for line in PromptFile(path).lines]
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadSetting(f"'{path}' is not UTF-8 text ({error.reason}); save it as such") from error
+    except OSError as error:
+        raise BadSetting(f"prompts '{path}' cannot be read: {error.strerror}") from error
+    prompts = [line.strip() for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise BadSetting(f"'{path}' holds no prompts; write one a line")
+    return prompts
 
 
 class PromptFile:
@@ -16,8 +41,8 @@ class PromptFile:
 
     CSV (with a header), JSON lines or Parquet, told apart by the suffix; UTF-8. The column
     `caption` is needed; `id` (by default the caption), `group` ("memorized", "ordinary"),
-    `scenario` and `split` are not, and other columns are passed over. A file without the column
-    `split` holds the prompts of whatever split is asked for.
+    `scenario` and `split` are optional, and other columns are ignored. A file without the column
+    `split` holds the prompts of every split.
 
     Raises:
         BadCaptions: no such file, another format, no captions, or a line without one.
@@ -60,8 +85,8 @@ def _read(path: Path) -> Sequence[Mapping[str, str]]:
                 )
                 table = pa.csv.read_csv(path, convert_options=options)
             case ".jsonl" | ".ndjson":
-                told = pa.json.ParseOptions(schema, unexpected_field_behavior="ignore")
-                table = pa.json.read_json(path, parse_options=told)
+                parse = pa.json.ParseOptions(schema, unexpected_field_behavior="ignore")
+                table = pa.json.read_json(path, parse_options=parse)
             case ".parquet":
                 table = pa.parquet.read_table(path)
                 table = table.select([name for name in COLUMNS if name in table.column_names])

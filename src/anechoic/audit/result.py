@@ -24,10 +24,10 @@ from anechoic.verdict import Rule
 class Examined:
     """One sound that was examined, and what is made of it."""
 
-    take: Sample
+    sample: Sample
     sha256: str  # of the file that was examined
-    examination: SampleResult
-    finding: Match  # of the detector that decides
+    result: SampleResult
+    match: Match  # of the detector that decides
     replicates: bool
     p_value: float | None  # None: the detector is not calibrated
     q_value: float | None  # over all of its guard
@@ -88,8 +88,8 @@ class Report:
     @cached_property
     def count(self) -> Count:
         """How many replicate."""
-        prompts = {one.take.prompt for one in self.examined if one.take.prompt}
-        hit = {one.take.prompt for one in self.examined if one.take.prompt and one.replicates}
+        prompts = {one.sample.prompt for one in self.examined if one.sample.prompt}
+        hit = {one.sample.prompt for one in self.examined if one.sample.prompt and one.replicates}
         expected, most = summary.expected_by_chance(
             len(self.examined), self.rule.false_positive_rate
         )
@@ -134,15 +134,15 @@ class Report:
     @cached_property
     def groups(self) -> list[Group]:
         """The guards side by side, the plain generator first."""
-        there = {one.take.guard for one in self.examined}
+        there = {one.sample.guard for one in self.examined}
         asked = dict.fromkeys([*self.guards, *sorted(there)])
         names = [name for name in asked if name in there]
         return [self._group(name) for name in sorted(names, key=_is_guarded)]
 
     def _group(self, guard: str) -> Group:
-        rows = [one for one in self.examined if one.take.guard == guard]
+        rows = [one for one in self.examined if one.sample.guard == guard]
         over = [float(one.replicates) for one in rows]
-        clusters = [one.take.prompt or one.take.name for one in rows]
+        clusters = [one.sample.prompt or one.sample.name for one in rows]
         try:
             found = share_interval(over, clusters)
             share = (found.value, found.low, found.high)
@@ -158,7 +158,7 @@ class Report:
             expected=expected,
             by_chance=most,
             discoveries=sum(_stands(one.q_value) for one in rows) if known else None,
-            similarity=top1_summary([one.finding.score for one in rows]),
+            similarity=top1_summary([one.match.score for one in rows]),
         )
 
 
@@ -180,35 +180,35 @@ def examined(
     The false-discovery rate is held within each guard: what is said of one must not depend on how
     many others were audited beside it.
     """
-    findings = [examination.findings[rule.detector] for _, _, examination in rows]
-    p_values = [rule.p_value(finding.score) for finding in findings]
+    findings = [result.matches[rule.detector] for _, _, result in rows]
+    p_values = [rule.p_value(match.score) for match in findings]
     q_values: list[float | None] = [None] * len(rows)
-    for guard in {take.guard for take, _, _ in rows} if rule.calibration is not None else ():
-        own = [i for i, (take, _, _) in enumerate(rows) if take.guard == guard]
+    for guard in {sample.guard for sample, _, _ in rows} if rule.calibration is not None else ():
+        own = [i for i, (sample, _, _) in enumerate(rows) if sample.guard == guard]
         found = summary.q_values([p for i in own if (p := p_values[i]) is not None])
         for i, q_value in zip(own, found, strict=True):
             q_values[i] = q_value
     made = [
         Examined(
-            take=take,
+            sample=sample,
             sha256=sha256,
-            examination=examination,
-            finding=finding,
-            replicates=rule.is_copy(finding.score),
+            result=result,
+            match=match,
+            replicates=rule.is_copy(match.score),
             p_value=p_value,
             q_value=q_value,
-            copies=_copies(examination, calibrations),
+            copies=_copies(result, calibrations),
         )
-        for (take, sha256, examination), finding, p_value, q_value in zip(
+        for (sample, sha256, result), match, p_value, q_value in zip(
             rows, findings, p_values, q_values, strict=True
         )
     ]
-    return sorted(made, key=lambda one: (-one.finding.score, one.take.name))
+    return sorted(made, key=lambda one: (-one.match.score, one.sample.name))
 
 
-def _copies(examination: SampleResult, calibrations: Mapping[str, Calibration]) -> dict[str, bool]:
+def _copies(result: SampleResult, calibrations: Mapping[str, Calibration]) -> dict[str, bool]:
     return {
-        name: finding.score > calibrations[name].threshold
-        for name, finding in examination.findings.items()
-        if name in calibrations and not math.isinf(finding.score)
+        name: match.score > calibrations[name].threshold
+        for name, match in result.matches.items()
+        if name in calibrations and not math.isinf(match.score)
     }

@@ -1,4 +1,4 @@
-"""Auditing: every sound is made, examined and kept; what is finished is not done again."""
+"""An audit: every sound is generated and examined, and what is finished is not done again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from statistics import median
 
 from anechoic import audio
 from anechoic.audit import describe, samples
-from anechoic.audit.cache import ResultCache, identity
+from anechoic.audit.cache import AuditCache
 from anechoic.audit.examine import SCORERS, Examiner, SampleResult, Scorer
-from anechoic.audit.progress import Pace, Progress
+from anechoic.audit.progress import AuditProgress, ProgressTimer
+from anechoic.audit.prompts import read_prompts
 from anechoic.audit.result import Background, Report, examined
-from anechoic.audit.samples import PLAIN, Generate, Plan, Sample, Unexamined
-from anechoic.audit.sounds import generated, read_sound, reason, sha256_of
+from anechoic.audit.samples import PLAIN, AuditPlan, Generate, Sample, Unexamined
 from anechoic.audit.training import TrainingSet
+from anechoic.cache import identity
 from anechoic.detectors import Calibration, Detector, NearestStretch
 from anechoic.engines import Pool, SharedValue
 from anechoic.errors import AnechoicError, BadAudio, BadSetting
@@ -68,7 +69,7 @@ def audit(
     about: Mapping[str, str] | None = None,
     work: str | Path = WORK,
     pool: Pool | None = None,
-    progress: Callable[[Progress], None] = lambda progress: None,
+    progress: Callable[[AuditProgress], None] = lambda progress: None,
 ) -> Report:
     """Compare generated sound with a training set.
 
@@ -105,44 +106,44 @@ def audit(
         IndexMismatch: another embedder built the index.
     """
     training = index if isinstance(index, TrainingSet) else TrainingSet(index)
-    chosen = list(detectors) or [NearestStretch(training.index, embedder)]
+    searching = list(detectors) or [NearestStretch(training.index, embedder)]
     plan, generators = _plan(source, prompts, seeds, model)
-    run = _Run.over(training, chosen, scorers, Path(work), longest_s, generators, model, pool)
+    run = _Run.over(training, searching, scorers, Path(work), longest_s, generators, model, pool)
     known = dict(calibrations or {})
-    told = dict(about or {})
+    facts = dict(about or {})
     if held_out is None:  # refused before anything is generated
-        _rule(chosen[0], training, known, threshold, false_positive_rate)
+        _rule(searching[0], training, known, threshold, false_positive_rate)
     null = None if held_out is None else _held_out(held_out)
-    with run.kept.alone():
-        every = [*(null.takes if null else ()), *plan.takes]
+    with run.cache.alone():
+        every = [*(null.samples if null else ()), *plan.samples]
         at_once = 1 if pool is None else pool.count
-        pace = Pace([run.kinds(take) for take in every], progress, at_once)
+        timer = ProgressTimer([run.kinds(sample) for sample in every], progress, at_once)
         notes = list(plan.notes)
         if held_out is not None and null is not None:
-            found = run.calibrate(null, held_out.false_positive_rate, pace)
+            found = run.calibrate(null, held_out.false_positive_rate, timer)
             known |= found.calibrations
-            used = len(found.calibrations[chosen[0].name].null)
-            told["held-out sound"] = f"{used} files of {held_out.folder}"
+            used = len(found.calibrations[searching[0].name].null)
+            facts["held-out sound"] = f"{used} files of {held_out.folder}"
             notes += [
                 *found.notes,
-                *(f"held-out '{o.take.name}' was not used: {o.reason}" for o in found.unused),
+                *(f"held-out '{o.sample.name}' was not used: {o.reason}" for o in found.unused),
             ]
-        rule = _rule(chosen[0], training, known, threshold, false_positive_rate)
-        rows, refused = run.examine(plan.takes, pace)
+        rule = _rule(searching[0], training, known, threshold, false_positive_rate)
+        rows, refused = run.examine(plan.samples, timer)
     notes += _repeated([sha256 for _, sha256, _ in rows])
     return Report(
         examined=examined(rows, rule, known),
         unexamined=[*plan.refused, *refused],
         rule=rule,
-        detectors=describe.detectors(chosen, scorers, rows, known),
-        background=_background(training, chosen[0], rule),
+        detectors=describe.detectors(searching, scorers, rows, known),
+        background=_background(training, searching[0], rule),
         training=training,
-        about=describe.about(training, embedder, plan, generators, model, told),
+        about=describe.about(training, embedder, plan, generators, model, facts),
         notes=notes,
-        citations=describe.citations(chosen, scorers, generators, rule),
-        media=run.kept.folder / "media",
+        citations=describe.citations(searching, scorers, generators, rule),
+        media=run.cache.folder / "media",
         noun="generation" if generators else "file",
-        guards=list(dict.fromkeys(take.guard for take in plan.takes)),
+        guards=list(dict.fromkeys(sample.guard for sample in plan.samples)),
     )
 
 
@@ -155,7 +156,7 @@ def calibrate(
     scorers: Sequence[Scorer] = SCORERS,
     longest_s: float = LONGEST_S,
     work: str | Path = WORK,
-    progress: Callable[[Progress], None] = lambda progress: None,
+    progress: Callable[[AuditProgress], None] = lambda progress: None,
 ) -> Calibrated:
     """Calibrate detectors on held-out sound once; `detectors.calibration.write` stores the result.
 
@@ -169,12 +170,12 @@ def calibrate(
         IndexMismatch: another embedder built the index.
     """
     training = index if isinstance(index, TrainingSet) else TrainingSet(index)
-    chosen = list(detectors) or [NearestStretch(training.index, embedder)]
-    run = _Run.over(training, chosen, scorers, Path(work), longest_s)
+    searching = list(detectors) or [NearestStretch(training.index, embedder)]
+    run = _Run.over(training, searching, scorers, Path(work), longest_s)
     null = _held_out(held_out)
-    with run.kept.alone():
-        pace = Pace([run.kinds(take) for take in null.takes], progress)
-        return run.calibrate(null, held_out.false_positive_rate, pace)
+    with run.cache.alone():
+        timer = ProgressTimer([run.kinds(sample) for sample in null.samples], progress)
+        return run.calibrate(null, held_out.false_positive_rate, timer)
 
 
 def _rule(
@@ -188,23 +189,23 @@ def _rule(
     return require_rule(found, decides.name, training.index)
 
 
-def _held_out(held_out: HeldOut) -> Plan:
+def _held_out(held_out: HeldOut) -> AuditPlan:
     """The held-out sounds, if there are enough for the rate."""
     plan = samples.recorded(held_out.folder)
-    Calibration("the deciding detector", (0.0,) * len(plan.takes), held_out.false_positive_rate)
+    Calibration("the deciding detector", (0.0,) * len(plan.samples), held_out.false_positive_rate)
     return plan
 
 
 def _plan(
     source: Source, prompts: Sequence[str] | str | Path, seeds: Sequence[int], model: str
-) -> tuple[Plan, Mapping[str, Generate]]:
+) -> tuple[AuditPlan, Mapping[str, Generate]]:
     """What there is to do, and the generators by guard; none for a folder."""
     if isinstance(source, (str, Path)):
         if prompts and not isinstance(prompts, (str, Path)):
             raise BadSetting("the prompts of a folder stand in a caption file; name the file")
         return samples.recorded(source, prompts or None), {}  # type: ignore[arg-type]
     generators = dict(source) if isinstance(source, Mapping) else {PLAIN: source}
-    asked = samples.read_prompts(prompts) if isinstance(prompts, (str, Path)) else prompts
+    asked = read_prompts(prompts) if isinstance(prompts, (str, Path)) else prompts
     if not model and not all(hasattr(made, "identity") for made in generators.values()):
         raise BadSetting(
             "sounds are kept under the name of the model that made them, and it has none; give "
@@ -217,12 +218,12 @@ def _plan(
 class _Run:
     """One audit at work."""
 
-    kept: ResultCache
+    cache: AuditCache
     examiner: Examiner
     generators: Mapping[str, Generate]
     model: str
     longest_s: float
-    setting: str  # a hash of all that an examination depends on, but for the sound
+    setting: str  # a hash of all that a result depends on, but for the sound
     pool: Pool | None = None  # None: one sound after the other, here
 
     @classmethod
@@ -237,56 +238,56 @@ class _Run:
         model: str = "",
         pool: Pool | None = None,
     ) -> _Run:
-        """A run over a training set, that keeps what is finished in `work`."""
-        kept = ResultCache(work)
+        """A run over a training set, with what is finished in `work`."""
+        cache = AuditCache(work)
         setting = identity(
             training.fingerprint,
             [detector.name for detector in detectors],
             [scorer.starts for scorer in scorers],
             describe.versions(),
         )
-        examiner = Examiner(training, detectors, scorers, kept.put)
-        return cls(kept, examiner, generators or {}, model, longest_s, setting, pool)
+        examiner = Examiner(training, detectors, scorers, cache.add_medium)
+        return cls(cache, examiner, generators or {}, model, longest_s, setting, pool)
 
-    def kinds(self, take: Sample) -> list[str]:
+    def kinds(self, sample: Sample) -> list[str]:
         """What may have to be done for a sound, by kinds of work that take different times."""
-        made = take.file is not None or self.kept.sound(self._identity(take)).exists()
-        return ["examine"] if made else [f"make {take.guard}", "examine"]
+        made = sample.file is not None or self.cache.sound(self._identity(sample)).exists()
+        return ["examine"] if made else [f"make {sample.guard}", "examine"]
 
     def examine(
-        self, todo: Sequence[Sample], pace: Pace, pictures: bool = True
+        self, todo: Sequence[Sample], timer: ProgressTimer, pictures: bool = True
     ) -> tuple[list[tuple[Sample, str, SampleResult]], list[Unexamined]]:
         """Every sound, made if it is not there."""
         rows, refused = [], []
-        for take, find in zip(todo, self._each(todo, pace, pictures), strict=True):
+        for sample, find in zip(todo, self._each(todo, timer, pictures), strict=True):
             try:
-                rows.append((take, *find()))
+                rows.append((sample, *find()))
             except BrokenProcessPool as error:  # all that were under way ended with it
                 raise AnechoicError(
                     "a worker process died, as one does that is killed or out of memory; what is "
                     "finished is kept: start it again, with fewer '--jobs' if memory is short"
                 ) from error
             except Exception as error:  # whatever a file makes of a decoder: it is listed
-                refused.append(Unexamined(take, reason(error, take.file)))
-            pace.finish()
+                refused.append(Unexamined(sample, samples.reason(error, sample.file)))
+            timer.finish()
         return rows, refused
 
-    def calibrate(self, null: Plan, rate: float, pace: Pace) -> Calibrated:
+    def calibrate(self, null: AuditPlan, rate: float, timer: ProgressTimer) -> Calibrated:
         """Every detector on sound that is no copy.
 
         Raises:
             BadAudio: nothing that can be used.
             BadSetting: too few for the rate.
         """
-        rows, refused = self.examine(null.takes, pace, pictures=False)
+        rows, refused = self.examine(null.samples, timer, pictures=False)
         unused = [*null.refused, *refused]
         if not rows:
             raise BadAudio(f"no held-out sound can be used: {unused[0].reason}")
         scores: dict[str, list[float]] = {}
-        for _, _, examination in rows:
-            for name, finding in examination.findings.items():
-                scores.setdefault(name, []).extend([finding.score] * finding.compared)
-        seconds = median(examination.seconds for _, _, examination in rows)
+        for _, _, result in rows:
+            for name, match in result.matches.items():
+                scores.setdefault(name, []).extend([match.score] * match.compared)
+        seconds = median(result.seconds for _, _, result in rows)
         found, notes = {}, list(null.notes)
         for name, values in scores.items():
             if len(values) == len(rows):
@@ -301,66 +302,72 @@ class _Run:
     # ------------------------------------------------------------------------------ one sound
 
     def _each(
-        self, todo: Sequence[Sample], pace: Pace, pictures: bool
+        self, todo: Sequence[Sample], timer: ProgressTimer, pictures: bool
     ) -> Iterator[Callable[[], tuple[str, SampleResult]]]:
         """For each sound what makes and examines it, or waits for the worker that does."""
         if self.pool is None:
-            return (partial(self._one, take, pace, pictures) for take in todo)
+            return (partial(self._one, sample, timer, pictures) for sample in todo)
         run = self.pool.shared(replace(self, pool=None))
-        futures = [self.pool.submit(_elsewhere, run, take, pictures) for take in todo]
-        return (partial(_answer, future, pace) for future in futures)
+        futures = [self.pool.submit(_elsewhere, run, sample, pictures) for sample in todo]
+        return (partial(_answer, future, timer) for future in futures)
 
-    def _one(self, take: Sample, pace: Pace, pictures: bool) -> tuple[str, SampleResult]:
+    def _one(
+        self, sample: Sample, timer: ProgressTimer, pictures: bool
+    ) -> tuple[str, SampleResult]:
         """The hash of a sound's file, and what is found of it."""
-        file = take.file or self._made(take, pace)
-        sha256 = sha256_of(file)
-        name = identity(self.setting, self.longest_s, sha256, take.prompt, pictures)
-        found = self.kept.examination(name)
+        file = sample.file or self._made(sample, timer)
+        sha256 = samples.sha256_of(file)
+        name = identity(self.setting, self.longest_s, sha256, sample.prompt, pictures)
+        found = self.cache.result(name)
         if found is None:
-            with pace.timed("examine"):
-                found = self.examiner(*read_sound(file, self.longest_s), take.prompt, pictures)
-                self.kept.keep(name, found)
-        first = next(iter(found.findings.values()))
+            with timer.timed("examine"):
+                found = self.examiner(
+                    *samples.read_sound(file, self.longest_s), sample.prompt, pictures
+                )
+                self.cache.add_result(name, found)
+        first = next(iter(found.matches.values()))
         if math.isinf(first.score):
             raise BadAudio(
-                f"'{next(iter(found.findings))}' could not compare it: it is silent, or shorter "
+                f"'{next(iter(found.matches))}' could not compare it: it is silent, or shorter "
                 "than that detector needs"
             )
         return sha256, found
 
-    def _made(self, take: Sample, pace: Pace) -> Path:
+    def _made(self, sample: Sample, timer: ProgressTimer) -> Path:
         """The file of a generated sound, made if it is not there or damaged."""
-        path = self.kept.sound(self._identity(take))
+        path = self.cache.sound(self._identity(sample))
         if path.exists():
             try:
                 audio.read(path, allow_silence=True)
                 return path
             except BadAudio:
                 path.unlink()
-        with pace.timed(f"make {take.guard}"):
-            assert take.seed is not None
-            wav, sample_rate = generated(self.generators[take.guard], take.prompt, take.seed)
+        with timer.timed(f"make {sample.guard}"):
+            assert sample.seed is not None
+            wav, sample_rate = samples.make(
+                self.generators[sample.guard], sample.prompt, sample.seed
+            )
             audio.require_sound(wav, "what was generated")
             audio.write(path, wav, sample_rate)
         return path
 
-    def _identity(self, take: Sample) -> str:
-        generator = self.generators[take.guard]
-        own = getattr(generator, "identity", None) or [self.model, take.guard]
-        return identity(own, take.prompt, take.seed)
+    def _identity(self, sample: Sample) -> str:
+        generator = self.generators[sample.guard]
+        own = getattr(generator, "identity", None) or [self.model, sample.guard]
+        return identity(own, sample.prompt, sample.seed)
 
 
-def _elsewhere(run: SharedValue, take: Sample, pictures: bool) -> tuple[str, SampleResult, Times]:
-    pace = Pace([], lambda progress: None)
-    return *run.value._one(take, pace, pictures), pace.times
+def _elsewhere(run: SharedValue, sample: Sample, pictures: bool) -> tuple[str, SampleResult, Times]:
+    timer = ProgressTimer([], lambda progress: None)
+    return *run.value._one(sample, timer, pictures), timer.times
 
 
 def _answer(
-    future: Future[tuple[str, SampleResult, Times]], pace: Pace
+    future: Future[tuple[str, SampleResult, Times]], timer: ProgressTimer
 ) -> tuple[str, SampleResult]:
     """What a worker found of a sound."""
     sha256, found, times = future.result()
-    pace.add(times)
+    timer.add(times)
     return sha256, found
 
 

@@ -1,23 +1,30 @@
-"""What there is to examine: sounds that are to be generated, or those of a folder."""
+"""What an audit examines: sounds that a function generates, or those of a folder."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from anechoic.errors import BadAudio, BadSetting
+import torch
+from torch import Tensor
+
+from anechoic import audio
+from anechoic.errors import AnechoicError, BadAudio, BadSetting
 from anechoic.index import captions
 
+SHORTEST_S = 0.1  # under it everything sounds alike
+MOST_CHANNELS = 8  # as many as FLAC, the format of the cache, holds
 Generate = Callable[[str, int], tuple[Any, int]]  # prompt, seed -> sound [c, t], sample rate in Hz
 PLAIN = "none"  # the guard of a generator that was given without one
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sound to examine."""
+    """A sound to examine."""
 
     name: str  # what the report calls it
     prompt: str = ""  # empty: not known
@@ -31,24 +38,24 @@ class Sample:
 class Unexamined:
     """A sound that could not be examined, and why not."""
 
-    take: Sample
+    sample: Sample
     reason: str
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All that was asked for; what could be refused at once is refused."""
+class AuditPlan:
+    """All sounds of an audit, and those that cannot be examined."""
 
-    takes: Sequence[Sample]
+    samples: Sequence[Sample]
     refused: Sequence[Unexamined] = ()
     notes: Sequence[str] = ()
 
 
-def generated(guards: Iterable[str], prompts: Sequence[str], seeds: Sequence[int]) -> Plan:
+def generated(guards: Iterable[str], prompts: Sequence[str], seeds: Sequence[int]) -> AuditPlan:
     """Every prompt under every seed and guard.
 
-    So ordered that the guards take turns: what is there first compares them all, and tells how long
-    the rest will take. A prompt that is given twice is asked once, and a note says so.
+    The guards alternate, so that the first sounds already compare them all and show how long the
+    rest will take. A prompt that is given twice is used once, and a note says so.
 
     Raises:
         BadSetting: no guards, prompts or seeds, an empty prompt, or a seed twice.
@@ -67,7 +74,7 @@ def generated(guards: Iterable[str], prompts: Sequence[str], seeds: Sequence[int
     notes = []
     if again := len(prompts) - len(distinct):
         notes.append(f"{again} of {len(prompts)} prompts repeat an earlier one and are asked once")
-    takes = [
+    samples = [
         Sample(
             " · ".join([prompt, f"seed {seed}", *([guard] if len(names) > 1 else [])]),
             prompt,
@@ -78,14 +85,14 @@ def generated(guards: Iterable[str], prompts: Sequence[str], seeds: Sequence[int
         for prompt in distinct
         for guard in names
     ]
-    return Plan(takes, notes=notes)
+    return AuditPlan(samples, notes=notes)
 
 
-def recorded(folder: str | Path, prompts: str | Path | None = None) -> Plan:
+def recorded(folder: str | Path, prompts: str | Path | None = None) -> AuditPlan:
     """The files of a folder and of the folders in it, in the order of their names.
 
-    Whatever has no name of a sound file is tried all the same: a file is either examined or listed
-    with the reason. Hidden files are counted in a note.
+    Files are tried whatever their names are: each is either examined, or listed with the reason why
+    not. A note counts the hidden files.
 
     Args:
         folder: of sounds.
@@ -98,10 +105,12 @@ def recorded(folder: str | Path, prompts: str | Path | None = None) -> Plan:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise BadAudio(f"expected a folder of sounds, but '{folder}' is none; check the path")
-    told = {} if prompts is None else {line.file: line for line in captions.read(prompts)}
+        raise BadAudio(
+            f"expected a folder of sounds, but '{folder}' is not a folder; check the path"
+        )
+    named = {} if prompts is None else {line.file: line for line in captions.read(prompts)}
     own = None if prompts is None else Path(prompts).resolve()
-    takes, refused, hidden = [], [], 0
+    samples, refused, hidden = [], [], 0
     for file, reason in _files(root):
         if file.resolve() == own:
             continue
@@ -109,10 +118,10 @@ def recorded(folder: str | Path, prompts: str | Path | None = None) -> Plan:
             hidden += 1
             continue
         place = file.relative_to(root).as_posix()
-        line = told.pop(place, None)
+        line = named.pop(place, None)
         info = dict(line.info) if line else {}
         seed, guard = info.pop("seed", ""), info.pop("guard", "")
-        take = Sample(
+        sample = Sample(
             readable(place),
             line.caption if line else "",
             int(seed) if seed.isdecimal() else None,
@@ -121,18 +130,18 @@ def recorded(folder: str | Path, prompts: str | Path | None = None) -> Plan:
             info,
         )
         if reason:
-            refused.append(Unexamined(take, reason))
+            refused.append(Unexamined(sample, reason))
         else:
-            takes.append(take)
+            samples.append(sample)
     missing = "the file of prompts names it, but there is no such file in the folder"
     refused += [
         Unexamined(Sample(readable(line.file), line.caption, file=root / line.file), missing)
-        for line in told.values()
+        for line in named.values()
     ]
-    if not takes and not refused:
+    if not samples and not refused:
         raise BadAudio(f"there are no files in '{folder}'; check the path")
     notes = [f"{hidden} hidden files of the folder were passed over"] if hidden else []
-    return Plan(takes, refused, notes)
+    return AuditPlan(samples, refused, notes)
 
 
 def _files(root: Path) -> Iterator[tuple[Path, str]]:
@@ -148,13 +157,13 @@ def _files(root: Path) -> Iterator[tuple[Path, str]]:
             if file.is_file():
                 yield file, ""
             else:
-                yield file, "it is no file: a broken link, or a device"
+                yield file, "it is not a file: a broken link, or a device"
     for error in failed:
         yield Path(os.fsdecode(error.filename)), f"the folder cannot be read: {error.strerror}"
 
 
 def readable(name: str) -> str:
-    """A file name as text; bytes of it that are no UTF-8 are spelt out.
+    """A file name as text; bytes that are not UTF-8 are spelt out.
 
     >>> readable("caf\\udce9.wav")
     'caf\\\\xe9.wav'
@@ -162,25 +171,92 @@ def readable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def read_prompts(path: str | Path) -> list[str]:
-    """The prompts of a file: a line each, or the captions of a CSV, JSON lines or Parquet file.
+# ------------------------------------------------------------------------------ the sounds
+
+
+def make(generate: Generate, prompt: str, seed: int) -> tuple[Tensor, int]:
+    """Sound [c, t] and its rate, from whatever kind of function.
 
     Raises:
-        BadSetting: no such file, no UTF-8 text, or no prompts in it.
-        BadCaptions: a table without captions.
+        AnechoicError: the function failed, or returned something else.
     """
-    path = Path(path)
-    if path.suffix.lower() in (".csv", ".jsonl", ".ndjson", ".parquet"):
-        from anechoic.audit.prompts import PromptFile
-
-        return [line["caption"] for line in PromptFile(path).lines]
     try:
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise BadSetting(f"'{path}' is no UTF-8 text ({error.reason}); save it as such") from error
-    except OSError as error:
-        raise BadSetting(f"prompts '{path}' cannot be read: {error.strerror}") from error
-    prompts = [line for line in lines if line]
-    if not prompts:
-        raise BadSetting(f"'{path}' holds no prompts; write one a line")
-    return prompts
+        made: Any = generate(prompt, seed)
+    except AnechoicError:
+        raise
+    except Exception as error:  # of any library beneath a generator
+        message = " ".join(str(error).split())
+        raise AnechoicError(f"the generator failed: {type(error).__name__}: {message}") from error
+    try:
+        wav, sample_rate = _tensor(made[0]), int(made[1])
+    except (TypeError, ValueError, RuntimeError, LookupError) as error:
+        raise AnechoicError(
+            "a generator returns sound [channels, samples] and its sample rate; got "
+            f"{type(made).__name__}"
+        ) from error
+    if wav.dim() != 2 or len(wav) > MOST_CHANNELS or sample_rate < 1:
+        raise AnechoicError(
+            "a generator returns sound [channels, samples] and its sample rate; got "
+            f"{list(wav.shape)} at {sample_rate} Hz"
+        )
+    return wav, sample_rate
+
+
+def reason(error: Exception, file: Path | None) -> str:
+    """Why a sound was not examined, in a clause or a sentence."""
+    if isinstance(error, FileNotFoundError):
+        return "it is gone: it was there when the folder was listed"
+    if isinstance(error, UnicodeEncodeError):
+        return "its name is not UTF-8, so the decoder cannot open it; rename it"
+    if isinstance(error, OSError):
+        return f"it cannot be read: {error.strerror or error}"
+    message = str(error)
+    if not isinstance(error, AnechoicError):
+        message = f"it cannot be examined ({type(error).__name__}: {error})"
+    return " ".join(message.replace(f"'{file}'", "it").split())
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _length_s(file: Path) -> float | None:
+    """The length in a file's header; None if the header is damaged."""
+    import soundfile
+
+    try:
+        return float(soundfile.info(str(file)).duration)
+    except Exception:  # `audio.read` tells what is wrong, in a sentence
+        return None
+
+
+def read_sound(file: Path, longest_s: float) -> tuple[Tensor, int]:
+    """A sound [c, t] that is to be examined, and its sample rate in Hz.
+
+    Raises:
+        BadAudio: it is unusable, too long or too short.
+    """
+    seconds = _length_s(file)
+    if seconds is not None and seconds > longest_s:
+        raise BadAudio(
+            f"it lasts {seconds:.0f} s, over the limit of {longest_s:g} s; raise '--longest', or "
+            "cut it"
+        )
+    wav, sample_rate = audio.read(file)
+    seconds = wav.shape[-1] / sample_rate
+    if seconds < SHORTEST_S:
+        raise BadAudio(
+            f"it lasts {seconds:.5f} s, and under {SHORTEST_S:g} s everything sounds alike"
+        )
+    return wav, sample_rate
+
+
+def _tensor(wav: object) -> Tensor:
+    """What a generator returned as a tensor [c, t]; one channel may come as [t].
+
+    >>> _tensor([0.0, 0.5]).shape
+    torch.Size([1, 2])
+    """
+    sound = torch.as_tensor(wav).detach().float().cpu()
+    return sound[None] if sound.dim() == 1 else sound

@@ -150,7 +150,7 @@ def audit(
     _require_source(sounds, model, prompts, captions, limit, guards)
     from anechoic import engines
     from anechoic.audit import HeldOut, audit, write_report
-    from anechoic.audit.write import require_free
+    from anechoic.audit.report import require_free
     from anechoic.processes import processes
     from anechoic.verdict import stored_calibrations
 
@@ -229,7 +229,7 @@ def _require_source(
 
 
 def _prompts(file: Path | None, training: TrainingSet, limit: int | None) -> list[str]:
-    from anechoic.audit.samples import read_prompts
+    from anechoic.audit.prompts import read_prompts
 
     found = list(training.of_caption) if file is None else read_prompts(file)
     if limit is None or limit >= len(found):
@@ -291,18 +291,18 @@ def _print(report: Report, page: Path) -> None:
         print(f"caution: {caution}")
     rows = []
     for rank, one in enumerate(report.examined[:WORST], 1):
-        clip = one.examination.clip
+        clip = one.result.clip
         caption = "" if clip is None else report.training.clips[clip].caption
-        told = f"{one.finding.score:.3f}"
+        told = f"{one.match.score:.3f}"
         told += "" if one.p_value is None else f" (p {one.p_value:.3g})"
         verdict = "REPLICATES" if one.replicates else "-"
-        rows.append((f"{rank}", verdict, told, one.take.name, caption))
+        rows.append((f"{rank}", verdict, told, one.sample.name, caption))
     if rows:
         print_table(("rank", "verdict", "score", report.noun, "nearest training clip"), rows)
     if len(report.examined) > len(rows):
         print(f"the worst {len(rows)} of {len(report.examined)}")
     for lost in report.unexamined[:WORST]:
-        print(f"not examined: {lost.take.name}: {lost.reason}")
+        print(f"not examined: {lost.sample.name}: {lost.reason}")
     if len(report.unexamined) > WORST:
         print(f"... and {len(report.unexamined) - WORST} more, listed in the report")
     print(f"report: {page}")

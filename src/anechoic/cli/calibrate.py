@@ -80,7 +80,7 @@ def calibrate(
         )
     made = list(found.calibrations.values())
     place.write(calibration.FILE, calibration.dump(made, place.read(calibration.MANIFEST)))
-    unused = [{"name": one.take.name, "reason": one.reason} for one in found.unused]
+    unused = [{"name": one.sample.name, "reason": one.reason} for one in found.unused]
     if as_json:
         told = [{**one.to_dict(), "null": len(one.null)} for one in made]
         print(json.dumps({"calibrations": told, "unused": unused, "notes": list(found.notes)}))

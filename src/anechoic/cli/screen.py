@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -76,13 +75,15 @@ def screen(
 
     Example: `anechoic screen prompts.txt --model demo --ordinary ordinary.txt`
     """
+    from anechoic.audit.prompts import read_prompts
     from anechoic.audit.screen import LOOKS, screen
     from anechoic.diffusers.loading import load_pipeline
 
     if by not in LOOKS:
         raise BadSetting(f"'--by' is one of {', '.join(LOOKS)}, got {by!r}")
     looks = {name: LOOKS[name] for name in (CHEAP if by == CHEAP[0] else (by,))}
-    asked, known = _read(prompts), _read(str(ordinary)) if ordinary else []
+    asked = list(dict.fromkeys(read_prompts(prompts)))
+    known = list(dict.fromkeys(read_prompts(ordinary))) if ordinary else []
     own = find(model)
     pipe = load_pipeline(own.pipeline, device, dtype)
     pipe.set_progress_bar_config(disable=True)
@@ -114,22 +115,6 @@ def screen(
     else:
         _print(rows, looks, fpr, len(known))
     raise typer.Exit(int(any(row.over for row in rows)))
-
-
-def _read(name: str) -> list[str]:
-    """The prompts of a file, each once.
-
-    Raises:
-        BadSetting: there are none in it, or it is no text.
-    """
-    try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadSetting(f"'{name}' is no UTF-8 text ({error.reason}); save it as such") from error
-    lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
-    if not lines:
-        raise BadSetting(f"'{name}' holds no prompts; write one a line")
-    return lines
 
 
 def _print(rows: Sequence[Screened], looks: Mapping[str, Look], rate: float, known: int) -> None:

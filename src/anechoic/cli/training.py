@@ -14,7 +14,7 @@ from anechoic.errors import BadSetting
 from anechoic.models import find, index_folder
 
 if TYPE_CHECKING:
-    from anechoic.audit import Progress, TrainingSet
+    from anechoic.audit import AuditProgress, TrainingSet
     from anechoic.detectors import Calibration, Detector
     from anechoic.types import Embedder
     from anechoic.verdict import Verifier
@@ -93,7 +93,7 @@ def at_rate(known: Mapping[str, Calibration], decides: str, rate: float) -> dict
 
 
 @contextmanager
-def progress_of_audit(what: str) -> Iterator[Callable[[Progress], None]]:
+def progress_of_audit(what: str) -> Iterator[Callable[[AuditProgress], None]]:
     """A bar on stderr, with the time left as the audit itself tells it; none before it begins."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -108,7 +108,7 @@ def progress_of_audit(what: str) -> Iterator[Callable[[Progress], None]]:
     bar = Bar(*columns, console=Console(stderr=True))
     task = bar.add_task(what, total=None, left="")
 
-    def show(progress: Progress) -> None:
+    def show(progress: AuditProgress) -> None:
         left = "" if progress.left_s is None else f"{_time(progress.left_s)} left"
         bar.update(task, completed=progress.done, total=progress.total, left=left)
         bar.start()

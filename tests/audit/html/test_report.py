@@ -18,8 +18,8 @@ from support.sounds import tune
 
 from anechoic import embedder
 from anechoic.audit import HeldOut, Report, audit, cautions, document, schema, write_report
-from anechoic.audit.content import media_keys
 from anechoic.audit.html.report import render_audit
+from anechoic.audit.report import media_keys
 from anechoic.audit.summary import Count, q_values, sentences
 from anechoic.errors import OutputExists
 
@@ -304,7 +304,7 @@ def test_a_report_replaces_a_report_and_nothing_else(report: Report, tmp_path: P
         "report.parquet",
     ]
     (tmp_path / "r/thesis.doc").write_text("mine")
-    with pytest.raises(OutputExists, match=r"holds 'thesis\.doc', which is no part of a report"):
+    with pytest.raises(OutputExists, match=r"holds 'thesis\.doc', which is not part of a report"):
         write_report(report, tmp_path / "r", overwrite=True)
     with pytest.raises(OutputExists, match="is a file"):
         write_report(report, tmp_path / "r/thesis.doc", overwrite=True)

@@ -1,29 +1,40 @@
-"""A report as data: one JSON document with a published schema, and rows for Parquet."""
+"""A report as people and programs read it: the page, and beside it the same as JSON and Parquet."""
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
+import sys
+import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from anechoic import __version__
 from anechoic.audit import summary
-from anechoic.audit.caveats import cautions
 from anechoic.audit.excerpts import Shown
+from anechoic.audit.html.report import BUDGET, render_audit
 from anechoic.audit.result import Background, DetectorInfo, Examined, Group, Report
 from anechoic.audit.samples import Sample, readable
 from anechoic.audit.summary import FALSE_DISCOVERY_RATE
+from anechoic.cache import write_whole
 from anechoic.detectors import Calibration, Match
+from anechoic.errors import OutputExists
 from anechoic.metrics import Similarity, top1_summary
 
 FORMAT = 1
 SCHEMA = "report.schema.json"
+PAGE, DATA, ROWS, MEDIA = "report.html", "report.json", "report.parquet", "report-media"
+FEW = 0.1  # a share that may be as high although nothing was found
+LOOSE = 2.0  # how many times its nominal rate a threshold's true one may be
+LONGER = 1.25  # than the held-out sound: from there on it matters
 
 
 def schema() -> dict[str, Any]:
@@ -36,15 +47,14 @@ def document(report: Report, cases: int | None = None) -> dict[str, Any]:
 
     Args:
         report: what `audit` found.
-        cases: of how many sounds of each guard, the worst, sound and pictures are shown; by
-            default of all.
+        cases: how many sounds of each guard, the worst, have sound and pictures; by default all.
     """
     left = Counter({one.guard: len(report.examined) if cases is None else cases
                     for one in report.groups})  # fmt: skip
     examined = []
     for rank, one in enumerate(report.examined, 1):
-        examined.append(_examined(report, rank, one, left[one.take.guard] > 0))
-        left[one.take.guard] -= 1
+        examined.append(_examined(report, rank, one, left[one.sample.guard] > 0))
+        left[one.sample.guard] -= 1
     return {
         "format": FORMAT,
         "anechoic": __version__,
@@ -57,7 +67,7 @@ def document(report: Report, cases: int | None = None) -> dict[str, Any]:
         "background": [_background(one, report.rule.threshold) for one in report.background],
         "examined": examined,
         "unexamined": [
-            {**_take(one.take), "reason": clean(one.reason)} for one in report.unexamined
+            {**_sample(one.sample), "reason": clean(one.reason)} for one in report.unexamined
         ],
         "about": {clean(name): clean(value) for name, value in report.about.items()},
         "notes": [clean(note) for note in report.notes],
@@ -114,17 +124,17 @@ def clean(text: str) -> str:
 
 
 def _examined(report: Report, rank: int, one: Examined, shown: bool) -> dict[str, Any]:
-    found = one.examination
+    found = one.result
     calibrations = {d.name: d.calibration for d in report.detectors}
     return {
         "rank": rank,
-        **_take(one.take),
+        **_sample(one.sample),
         "sha256": one.sha256,
         "seconds": round(found.seconds, 6),
         "sample_rate": found.sample_rate,
         "channels": found.channels,
         "replicates": one.replicates,
-        "score": _number(one.finding.score),
+        "score": _number(one.match.score),
         "p_value": one.p_value,
         "q_value": one.q_value,
         "training": None if found.clip is None else _clip(report, found.clip),
@@ -132,11 +142,11 @@ def _examined(report: Report, rank: int, one: Examined, shown: bool) -> dict[str
         "match": _match(found.match, found.aligned_by),
         "findings": [
             _finding(report, name, finding, calibrations.get(name), one.copies.get(name))
-            for name, finding in found.findings.items()
+            for name, finding in found.matches.items()
         ],
         "notes": [clean(note) for note in found.notes],
         "shown": _shown(found.shown) if found.shown and shown else None,
-        "detail": _detail(report, one.take),
+        "detail": _detail(report, one.sample),
     }
 
 
@@ -150,14 +160,14 @@ def _shown(shown: Shown) -> dict[str, Any]:
     return {**asdict(shown), "missing": clean(shown.missing)}
 
 
-def _take(take: Sample) -> dict[str, Any]:
+def _sample(sample: Sample) -> dict[str, Any]:
     return {
-        "name": clean(take.name),
-        "prompt": clean(take.prompt),
-        "seed": take.seed,
-        "guard": clean(take.guard),
-        "file": None if take.file is None else readable(str(take.file)),
-        "info": {clean(key): clean(value) for key, value in take.info.items()},
+        "name": clean(sample.name),
+        "prompt": clean(sample.prompt),
+        "seed": sample.seed,
+        "guard": clean(sample.guard),
+        "file": None if sample.file is None else readable(str(sample.file)),
+        "info": {clean(key): clean(value) for key, value in sample.info.items()},
     }
 
 
@@ -176,7 +186,7 @@ def _clip(report: Report, number: int) -> dict[str, Any]:
     }
 
 
-def _match(match: Match, told_by: str) -> dict[str, Any] | None:
+def _match(match: Match, located_by: str) -> dict[str, Any] | None:
     if match.start_s is None or match.match_start_s is None:
         return None
     return {
@@ -184,7 +194,7 @@ def _match(match: Match, told_by: str) -> dict[str, Any] | None:
         "match_start_s": round(match.match_start_s, 6),
         "length_s": None if match.length_s is None else round(match.length_s, 6),
         "lag_s": round(match.start_s - match.match_start_s, 6),
-        "told_by": told_by,
+        "located_by": located_by,
     }
 
 
@@ -282,3 +292,176 @@ def media_keys(content: Mapping[str, Any]) -> list[list[str]]:
         keys = [key for picture in pictures for key in (picture["sound"], picture["spectrogram"])]
         found.append([*keys, *([shown["matrix"]] if shown["matrix"] else [])])
     return found
+
+
+# ------------------------------------------------------------------------------------- caveats
+
+
+def cautions(report: Report) -> list[str]:
+    """A sentence for each reason why a verdict is less sure than it looks: few sounds, or held-out
+    sound of another length."""
+    if not report.examined:
+        return []
+    known = report.rule.calibration
+    found = [_unknown_rate(report)] if known is None else [_few_held_out(known)]
+    if known is not None and known.seconds is not None:
+        lengths = [one.result.seconds for one in report.examined]
+        found.append(_another_length(known.seconds, median(lengths), report.noun))
+    return [text for text in [*found, _few_prompts(report)] if text]
+
+
+def _unknown_rate(report: Report) -> str:
+    if report.rule.false_positive_rate is not None:
+        return ""
+    return (
+        "How often sound that copies nothing is over this threshold is not known: give held-out "
+        "sound, or calibrate the index."
+    )
+
+
+def _few_held_out(known: Calibration) -> str:
+    low, high = known.false_positive_interval
+    if high <= LOOSE * known.false_positive_rate:
+        return ""
+    return (
+        f"{len(known.null)} held-out sounds are few: the true rate of false positives lies within "
+        f"{100 * low:.2g} % and {100 * high:.2g} %."
+    )
+
+
+def _another_length(held_out: float, examined: float, noun: str) -> str:
+    if 1 / LONGER < examined / held_out < LONGER:
+        return ""
+    more = "more" if examined > held_out else "less"
+    return (
+        f"The held-out sounds last {held_out:.3g} s and these {noun}s {examined:.3g} s (medians): "
+        f"longer sound has more places to resemble something, so chance makes {more} of it than "
+        "is told here."
+    )
+
+
+def _few_prompts(report: Report) -> str:
+    """Nothing found among few proves little; the guard with the fewest sounds decides."""
+    open_ends: Sequence[float] = [
+        group.share[2] for group in report.groups if group.share and not group.replications
+    ]
+    if not open_ends or max(open_ends) <= FEW:
+        return ""
+    prompts = "prompts" if report.count.prompts else f"{report.noun}s"
+    return (
+        f"Few {prompts} exclude little: where nothing was found, up to "
+        f"{100 * max(open_ends):.0f} % of such {report.noun}s may still replicate (95 %)."
+    )
+
+
+# ------------------------------------------------------------------------------------- on disk
+
+
+def parts(output: str | Path) -> dict[str, Path]:
+    """Where the files of a report go.
+
+    Args:
+        output: a folder, or the name of the page, which ends in .html.
+
+    >>> [str(path) for path in parts("a/page.html").values()]
+    ['a/page.html', 'a/page.json', 'a/page.parquet', 'a/page-media']
+    """
+    output = Path(output)
+    names = [PAGE, DATA, ROWS, MEDIA]
+    if output.suffix.lower() not in (".html", ".htm"):
+        return {name: output / name for name in names}
+    files = [output.name, f"{output.stem}.json", f"{output.stem}.parquet", f"{output.stem}-media"]
+    return {name: output.parent / file for name, file in zip(names, files, strict=True)}
+
+
+def require_free(output: str | Path, overwrite: bool = False) -> None:
+    """Refuse to write where something is that may not be replaced.
+
+    Raises:
+        OutputExists: a part of the report is there, and `overwrite` is off; or the output is a
+            file, or a folder in which there is anything else than a report.
+    """
+    output = Path(output)
+    known = parts(output)
+    if known[PAGE] != output:
+        if output.exists() and not output.is_dir():
+            raise OutputExists(f"'{output}' is a file; name a folder, or a page that ends in .html")
+        if output.is_dir():
+            strange = sorted({path.name for path in output.iterdir()} - {PAGE, DATA, ROWS, MEDIA})
+            if strange:
+                raise OutputExists(
+                    f"'{output}' holds '{strange[0]}', which is not part of a report; name another "
+                    "folder"
+                )
+    there = [path for path in known.values() if path.exists()]
+    if there and not overwrite:
+        raise OutputExists(f"'{there[0]}' exists already; name another output or overwrite it")
+
+
+def write_report(
+    report: Report,
+    output: str | Path,
+    *,
+    overwrite: bool = False,
+    budget: int = BUDGET,
+    cases: int | None = None,
+) -> Path:
+    """Write the page, the JSON document and the Parquet rows.
+
+    Everything is written under other names first; the page, which needs the rest, comes last.
+
+    Args:
+        report: what `audit` found.
+        output: a folder, or the name of the page, which ends in .html; the rest lies beside it.
+        overwrite: replace a report that is there.
+        budget: bytes of sound and pictures in the page itself; what is over it lies in a folder
+            beside the page. Up to 25 MB a page opens in a few seconds.
+        cases: how many sounds of each guard, the worst, are shown with sound and pictures; of the
+            others only figures. By default all.
+
+    Returns:
+        The page.
+
+    Raises:
+        OutputExists: something is there that may not be replaced.
+    """
+    import pyarrow.parquet
+
+    require_free(output, overwrite)
+    places = parts(output)
+    folder = places[PAGE].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    content = document(report, cases)
+    page = render_audit(
+        content, lambda key: (report.media / key).read_bytes(), places[MEDIA].name, budget
+    )
+    with tempfile.TemporaryDirectory(prefix=".anechoic-", dir=folder) as scratch:
+        new = {name: Path(scratch, name) for name in places}
+        new[PAGE].write_text(page.text, "utf-8")
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        new[DATA].write_text(text + "\n", "utf-8")
+        pyarrow.parquet.write_table(rows(content), new[ROWS])
+        new[MEDIA].mkdir()
+        for key in page.beside:
+            shutil.copyfile(report.media / key, new[MEDIA] / key)
+        shutil.rmtree(places[MEDIA], ignore_errors=True)
+        for name in (MEDIA, ROWS, DATA, PAGE):
+            if name != MEDIA or page.beside:
+                new[name].replace(places[name])
+    return places[PAGE]
+
+
+def write_page(report: Report, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write the page alone: one file, with all of its sound and pictures in it.
+
+    Raises:
+        OutputExists: `path` exists, and `overwrite` is off.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise OutputExists(f"'{path}' exists already; name another output or overwrite it")
+    content = document(report)
+    page = render_audit(content, lambda key: (report.media / key).read_bytes(), budget=sys.maxsize)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, page.text.encode())
+    return path

@@ -1,0 +1,111 @@
+"""Finished results in a work folder: each is a file, named by all that determines it.
+
+A file is written whole or not at all, and checked when it is read. So work that is stopped at any
+moment goes on from what is finished, and a damaged result is computed again, never trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from anechoic.errors import AnechoicError, BadSetting
+
+
+class Untrusted(AnechoicError):
+    """A result that is there and cannot be trusted; the message is the reason, as a clause."""
+
+
+def identity(*parts: Any) -> str:
+    """A hash of whatever JSON can hold."""
+    content = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class ResultCache:
+    """A work folder; runs that ask for the same results may share it.
+
+    Args:
+        folder: made if it is not there.
+        user: what uses it, as errors call it: "audit".
+    """
+
+    folder: Path
+    user: str
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder; the lock ends with the process, however it ends.
+
+        Raises:
+            BadSetting: another run holds it.
+        """
+        (self.folder / "results").mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / f"{self.user}.lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise BadSetting(
+                f"another {self.user} is at work in '{self.folder}'; wait for it, or name another "
+                "'--work'"
+            ) from error
+
+    def path(self, name: str) -> Path:
+        """Where the result of an identity belongs."""
+        return self.folder / "results" / f"{name}.json"
+
+    def put(self, name: str, content: Any, about: str = "") -> None:
+        """Store a result; `about` says what it is. What JSON does not know becomes text."""
+        result = json.dumps(content, default=_plain)
+        digest = hashlib.sha256(result.encode()).hexdigest()
+        head = json.dumps({"identity": name, "about": about, "sha256": digest})
+        write_whole(self.path(name), f"{head}\n{result}\n".encode())
+
+    def get(self, name: str) -> Any:
+        """The result of an identity; None if it is not there.
+
+        Raises:
+            Untrusted: it is damaged, or that of another identity.
+        """
+        try:
+            head, _, result = self.path(name).read_text("utf-8").partition("\n")
+            about, result = json.loads(head), result.removesuffix("\n")
+            digest = hashlib.sha256(result.encode()).hexdigest()
+            whole, own = about["sha256"] == digest, about["identity"] == name
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Untrusted(f"it is damaged ({' '.join(str(error).split())[:80]})") from error
+        if not own:
+            raise Untrusted(f"it holds another result: {about.get('about')}")
+        if not whole:
+            raise Untrusted("it is damaged (its checksum differs)")
+        return json.loads(result)
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Write a file whole, or not at all; in sync, renamed means written, after a power cut too."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
