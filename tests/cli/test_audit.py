@@ -74,12 +74,12 @@ def test_json_is_the_report_itself(run: Run) -> None:
     assert told["about"]["command"].startswith("anechoic")
 
 
-def test_nothing_found_ends_with_0_and_something_unexamined_with_2(run: Run) -> None:
+def test_nothing_found_ends_with_0_and_something_unexamined_with_3(run: Run) -> None:
     Path("sounds/copy.wav").unlink()
     assert run("--audio", "sounds")[0] == 0
     Path("sounds/broken.wav").write_text("no sound")
     code, out, _ = run("--audio", "sounds", "--overwrite")
-    assert code == 2
+    assert code == 3
     assert lines(out)[0].startswith("1 of 2 files was not examined. None of the 1 examined")
     assert "not examined: broken.wav: it cannot be read as sound" in out
 

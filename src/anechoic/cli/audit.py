@@ -140,8 +140,8 @@ def audit(
 
     Killed at any moment and started again with the same WORK, it goes on where it was.
 
-    The exit code is 1 if a replication was found; 2 if none was found but something could not be
-    examined, or if the input cannot be used; 0 if all was examined and nothing was found.
+    Exit codes: 0 everything was examined, and nothing replicates; 1 a replication was found; 2 the
+    input cannot be used; 3 no replication was found, but something could not be examined.
 
     Example: `anechoic audit --audio takes --index clips.index -o report`
 
@@ -198,7 +198,7 @@ def audit(
     else:
         _print(report, page)
     found = report.count
-    raise typer.Exit(1 if found.replications else 2 if found.unexamined else 0)
+    raise typer.Exit(1 if found.replications else 3 if found.unexamined else 0)
 
 
 # ---------------------------------------------------------------------------------- what to audit
