@@ -258,6 +258,15 @@ def windows(wav: Tensor, sample_rate: int, window_s: float, hop_s: float) -> lis
             f"window {window_s:g} s and hop {hop_s:g} s do not fit at {sample_rate} Hz; the hop "
             "has to be at least a sample and at most the window"
         )
-    last = max(wav.shape[-1] - length, 0)
-    starts = [*range(0, last, hop), last]
+    starts = window_starts(wav.shape[-1], length, hop)
     return [Window(start / sample_rate, wav[..., start : start + length]) for start in starts]
+
+
+def window_starts(length: int, size: int, hop: int) -> list[int]:
+    """Where windows of `size` begin that cover `length`: every `hop`, the last flush with the end.
+
+    >>> window_starts(25, size=10, hop=5), window_starts(3, size=10, hop=5)
+    ([0, 5, 10, 15], [0])
+    """
+    last = max(length - size, 0)
+    return [*range(0, last, hop), last]

@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anechoic.embedders.frontend import follow, mel_filters, power_spectrum, prepare, window_starts
+from anechoic.audio import window_starts
+from anechoic.embedders.frontend import MelBank, follow, power_spectrum, prepare
 from anechoic.errors import UnknownEmbedder
 
 INSTALL = "pip install --no-deps aisfx==0.1.2"
-BANDS, SIZE, HOP = 96, 2048, 1024
+SAMPLE_RATE, SIZE, HOP = 44_100, 2048, 1024
+MEL = MelBank(96, SIZE, SAMPLE_RATE, 0.0, SAMPLE_RATE / 2, scale="htk", norm="sum")
 BLOCK = 100  # frames the network sees at once, 2.3 s
 SCALE = 9.457798957824707  # the largest log-mel value of the authors' training sets
 
@@ -24,16 +26,16 @@ SCALE = 9.457798957824707  # the largest log-mel value of the authors' training 
 class Aisfx:
     """The convolutional network "X-Sequential-CE", trained on nine sound-effects libraries.
 
-    An independent witness: report it beside the embedder that a guard optimises. It is a poor
-    guide itself, for it hears faint noise as another sound (FEASIBILITY.md).
+    Report it beside the embedder that a guard optimises, as an independent score. It is a poor
+    guide itself, since faint noise moves it far.
 
         s = log10(10^4 M |STFT(wav)|^2 + 1) / 9.458,   emb = unit(mean over blocks of f(s))
 
-    Blocks of 100 frames overlap by half, the last flush with the end; the authors dropped what
-    was left over. Sound under 2.3 s is padded with silence, as theirs was.
+    Blocks of 100 frames overlap by half, the last flush with the end; the authors dropped the
+    remainder. Sound under 2.3 s is padded with silence, as theirs was.
 
-    Needs the authors' package for its weights alone (CC BY 4.0); nothing of it is imported, for
-    it asks for old versions of its dependencies. The network follows the device of the sound and
+    Only the weights in the authors' package are used (CC BY 4.0). The package is never imported,
+    since it pins old versions of its dependencies. The network follows the device of the sound and
     computes in float32.
 
     Raises:
@@ -44,7 +46,7 @@ class Aisfx:
 
     name = "aisfx"
     dim = 512
-    sample_rate = 44_100
+    sample_rate = SAMPLE_RATE
 
     def __init__(self) -> None:
         self._network = Network()
@@ -70,18 +72,8 @@ class Aisfx:
 
     def features(self, mono: Tensor) -> Tensor:
         """Compressed mel energies, 0 to about 1, [b, frames, 96], of mono sound [b, t]."""
-        filters = mel_filters(
-            BANDS,
-            SIZE,
-            self.sample_rate,
-            0.0,
-            self.sample_rate / 2,
-            scale="htk",
-            norm="sum",
-            device=mono.device,
-            dtype=mono.dtype,
-        )
-        mel = filters @ power_spectrum(mono, SIZE, HOP, "constant")
+        power = power_spectrum(mono, SIZE, HOP, "constant")
+        mel = MEL.filters(power) @ power
         return (1e4 * mel + 1).log10().transpose(1, 2) / SCALE
 
 

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anechoic.embedders.frontend import follow, power_spectrum, prepare, window_starts
+from anechoic.audio import window_starts
+from anechoic.embedders.frontend import follow, power_spectrum, prepare
 from anechoic.embedders.weights import Place, find, fingerprint, freeze, read, read_model
 from anechoic.errors import UnknownEmbedder
 

@@ -1,4 +1,4 @@
-"""What embedders share between the sound they are given and the network: level, rate, spectrum.
+"""What embedders of sound share in front of the network: level, rate, spectrum.
 
 Everything here is differentiable, treats each sample of a batch by itself, and stays finite, in
 value and in gradient, on silence.
@@ -7,11 +7,12 @@ value and in gradient, on silence.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import julius
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from anechoic.errors import BadAudio
@@ -23,7 +24,7 @@ LOG_FROM_HZ, LOG_FROM_MEL, LOG_STEP = 1000.0, 15.0, np.log(6.4) / 27.0
 
 
 def prepare(wav: Tensor, sample_rate: int, target_rate: int) -> Tensor:
-    """Sound as a descriptor wants it: mono, at its rate, each sample at full scale.
+    """Sound as an embedder needs it: mono, at its rate, each sample at full scale.
 
     Args:
         wav: sound [b, channels, t] at `sample_rate`; half precision is raised to float32.
@@ -68,101 +69,79 @@ def power_spectrum(
     return stft.real.square() + stft.imag.square()
 
 
-@lru_cache(maxsize=16)
-def mel_filters(
-    bands: int,
-    size: int,
-    sample_rate: int,
-    low_hz: float,
-    high_hz: float,
-    scale: Literal["slaney", "htk"],
-    norm: Literal["slaney", "sum"],
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Tensor:
-    """Triangular mel filters [bands, size // 2 + 1] over the bins of `power_spectrum`.
-
-    Args:
-        norm: "slaney" divides a filter by its width in Hz, "sum" by the sum of its weights.
-    """
-    bank = mel_bank(bands, size, sample_rate, low_hz, high_hz, scale, slaney=norm == "slaney")
-    # It is kept, and what is made in inference mode could never serve a gradient later.
-    with torch.inference_mode(False):
-        filters = torch.from_numpy(bank)
-        if norm == "sum":
-            filters = filters / filters.sum(1, keepdim=True)
-        return filters.to(device=device, dtype=dtype)
-
-
-def mel_bank(
-    bands: int,
-    size: int,
-    sample_rate: int,
-    low_hz: float,
-    high_hz: float,
-    scale: Literal["slaney", "htk"],
-    *,
-    slaney: bool,
-) -> np.ndarray:
-    """Triangles that are equally wide on the mel scale [bands, size // 2 + 1], in float64.
+class MelBank(NamedTuple):
+    """Triangular filters, equally wide on the mel scale, over the bins of `power_spectrum`.
 
         slaney:  m = 3 f / 200,  from 1 kHz on 15 + 27 ln(f / 1000) / ln 6.4
         htk:     m = 2595 log10(1 + f / 700)
 
-    Bit for bit what `transformers.audio_utils.mel_filter_bank` gives, without a second of imports.
-
-    Args:
-        slaney: divide each filter by its width in Hz; their peaks are 1 otherwise.
-
     Source: Slaney, Auditory Toolbox, 1998; Young et al., The HTK Book.
     """
-    to_mel, to_hz = (_slaney_mel, _slaney_hz) if scale == "slaney" else (_htk_mel, _htk_hz)
-    low, high = to_mel(np.array([low_hz, high_hz]))
-    corners = to_hz(np.linspace(low, high, bands + 2))
-    bins = np.linspace(0, sample_rate // 2, size // 2 + 1)
-    from_bin = corners[:, None] - bins
-    width = np.diff(corners)[:, None]
-    bank = np.maximum(0.0, np.minimum(-from_bin[:-2] / width[:-1], from_bin[2:] / width[1:]))
-    return bank * (2.0 / (corners[2:] - corners[:-2]))[:, None] if slaney else bank
+
+    bands: int
+    size: int  # of the spectrum's window, in samples
+    sample_rate: int
+    low_hz: float
+    high_hz: float
+    scale: Literal["slaney", "htk"]
+    norm: Literal["slaney", "sum"] | None  # divide by the width in Hz, or by the sum; None: peak 1
+
+    def weights(self) -> NDArray[np.float64]:
+        """[bands, size // 2 + 1], before "sum" is applied; without it bit for bit what
+        `transformers.audio_utils.mel_filter_bank` gives, without a second of imports."""
+        to_mel, to_hz = (_slaney_mel, _slaney_hz) if self.scale == "slaney" else (_htk_mel, _htk_hz)
+        low, high = to_mel(np.array([self.low_hz, self.high_hz]))
+        corners = to_hz(np.linspace(low, high, self.bands + 2))
+        bins = np.linspace(0, self.sample_rate // 2, self.size // 2 + 1)
+        from_bin = corners[:, None] - bins
+        width = np.diff(corners)[:, None]
+        bank = np.maximum(0.0, np.minimum(-from_bin[:-2] / width[:-1], from_bin[2:] / width[1:]))
+        if self.norm == "slaney":
+            bank = bank * (2.0 / (corners[2:] - corners[:-2]))[:, None]
+        return bank
+
+    def filters(self, like: Tensor) -> Tensor:
+        """The filters on the device and in the number format of a spectrum; cached."""
+        return _filters(self, like.device, like.dtype)
 
 
-def _slaney_mel(hz: np.ndarray) -> np.ndarray:
+@lru_cache(maxsize=16)
+def _filters(bank: MelBank, device: torch.device, dtype: torch.dtype) -> Tensor:
+    # The cache outlives inference mode, and a tensor made in it could never serve a gradient.
+    with torch.inference_mode(False):
+        filters = torch.from_numpy(bank.weights())
+        if bank.norm == "sum":
+            filters = filters / filters.sum(1, keepdim=True)
+        return filters.to(device=device, dtype=dtype)
+
+
+def _slaney_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
     above = np.maximum(hz, LOG_FROM_HZ) / LOG_FROM_HZ
     return np.where(hz < LOG_FROM_HZ, 3.0 * hz / 200.0, LOG_FROM_MEL + np.log(above) / LOG_STEP)
 
 
-def _slaney_hz(mel: np.ndarray) -> np.ndarray:
+def _slaney_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
     above = np.maximum(mel, LOG_FROM_MEL) - LOG_FROM_MEL
     return np.where(mel < LOG_FROM_MEL, 200.0 * mel / 3.0, LOG_FROM_HZ * np.exp(LOG_STEP * above))
 
 
-def _htk_mel(hz: np.ndarray) -> np.ndarray:
+def _htk_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
     return 2595.0 * np.log10(1.0 + hz / 700.0)
 
 
-def _htk_hz(mel: np.ndarray) -> np.ndarray:
+def _htk_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
     return 700.0 * (np.power(10, mel / 2595.0) - 1.0)
-
-
-def window_starts(length: int, size: int, hop: int) -> list[int]:
-    """Where windows of `size` begin that cover `length`: every `hop`, the last flush with the end.
-
-    >>> window_starts(25, size=10, hop=5), window_starts(3, size=10, hop=5)
-    ([0, 5, 10, 15], [0])
-    """
-    last = max(length - size, 0)
-    return [*range(0, last, hop), last]
 
 
 def follow(model: nn.Module, sound: Tensor) -> None:
     """Move a model's weights to the device of the sound, if they are elsewhere."""
     if next(model.parameters()).device != sound.device:
-        with torch.inference_mode(False):  # as in `mel_filters`
+        with torch.inference_mode(False):  # as in `_filters`
             model.to(sound.device)
 
 
 @lru_cache(maxsize=16)
 def _resampler(old: int, new: int, device: torch.device, dtype: torch.dtype) -> julius.ResampleFrac:
-    # Kept, for `julius.resample_frac` builds its kernels anew at each call: longer than their use.
+    # Cached, since `julius.resample_frac` takes longer to build its kernels than to use them.
     with torch.inference_mode(False):
         return julius.ResampleFrac(old, new).to(device=device, dtype=dtype)

@@ -7,37 +7,36 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from anechoic.embedders.frontend import mel_filters, power_spectrum, prepare
+from anechoic.embedders.frontend import MelBank, power_spectrum, prepare
 from anechoic.errors import BadSetting, UnknownEmbedder
 
-BANDS, SIZE, HOP = 64, 1024, 256
-LOW_HZ, HIGH_HZ = 40.0, 7600.0
+SAMPLE_RATE, BANDS, SIZE, HOP = 16_000, 64, 1024, 256
+MEL = MelBank(BANDS, SIZE, SAMPLE_RATE, 40.0, 7600.0, scale="slaney", norm="slaney")
 SECONDS = 1.024
-# Energy below this is flat: it keeps the gradient of the square root finite, and stands 100 dB or
-# more under the energy of any sound at full scale.
+# Energy below this is flat, so that the gradient of the square root stays finite: 100 dB or more
+# under the energy of any sound at full scale.
 FLOOR = 1e-10
 
 
 class MagMel:
-    """The unit vector of sqrt(mel energy), blurred over three frames, every
-    other of them kept.
+    """The unit vector of sqrt(mel energy), blurred over three frames, of which every other counts.
 
         e = M |STFT(wav)|^2,    emb = unit(blur(sqrt(e)))
 
-    A logarithm lifts faint noise to the level of the sound, so a guard that is guided by log mel
-    can lower its similarity with a veil of noise while the copy stays. Under the square root the
-    loud parts decide, and only another sound is far away (ARCHITECTURE.md, FEASIBILITY.md: a copy
-    with noise at 20 dB keeps .999, against .63 for log mel).
+    A logarithm lifts faint noise to the level of the sound, so a guard that follows log mel can
+    lower its similarity with a veil of noise while the copy remains. Under the square root the loud
+    parts decide, and only another sound is far away: a copy with noise at 20 dB has a cosine of
+    .999, against .63 for log mel.
 
-    A fixed window from the start of the sound: shorter sound is padded with silence, longer is
-    cut; whoever has long sound cuts the windows. Silence has an embedding too, the flat one.
+    The window is fixed, from the start of the sound: shorter sound is padded with silence, longer
+    sound is cut. Cut long sound into windows first. Silence has an embedding too, the flat one.
 
     Args:
-        source: the settings as text, "seconds=2.0", as they stand in a name.
+        source: the settings as text, "seconds=2.0", as in a name.
         seconds: length of the window.
 
     Raises:
-        UnknownEmbedder: `source` is not of that form.
+        UnknownEmbedder: `source` does not have that form.
         BadSetting: a window shorter than one frame of the spectrum, 0.064 s.
 
     Source: own, by the measurements above; mel filters by Slaney, Auditory Toolbox, 1998.
@@ -46,7 +45,7 @@ class MagMel:
     'magmel:seconds=2.0'
     """
 
-    sample_rate = 16_000
+    sample_rate = SAMPLE_RATE
 
     def __init__(self, source: str = "", *, seconds: float = SECONDS) -> None:
         self.seconds = _parse(source) if source else float(seconds)
@@ -65,18 +64,7 @@ class MagMel:
         mono = prepare(wav, sample_rate, self.sample_rate)
         mono = F.pad(mono, (0, self._samples - mono.shape[-1]))  # a negative pad cuts
         power = power_spectrum(mono, SIZE, HOP, "reflect")[..., : self._frames]
-        filters = mel_filters(
-            BANDS,
-            SIZE,
-            self.sample_rate,
-            LOW_HZ,
-            HIGH_HZ,
-            scale="slaney",
-            norm="slaney",
-            device=power.device,
-            dtype=power.dtype,
-        )
-        magnitude = (filters @ power).clamp_min(FLOOR).sqrt()
+        magnitude = (MEL.filters(power) @ power).clamp_min(FLOOR).sqrt()
         return F.normalize(F.avg_pool1d(magnitude, 3, stride=2, padding=1).flatten(1), dim=1)
 
 

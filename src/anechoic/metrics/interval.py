@@ -164,7 +164,7 @@ def statistic_interval(
     Raises:
         BadSetting: sets of different length, fewer than two clusters, or a statistic that is NaN.
 
-    >>> e = statistic_interval(np.std, [0.0, 1.0, 2.0, 3.0], resamples=50)
+    >>> e = statistic_interval(np.std, np.arange(4.0), resamples=50)
     >>> e.low <= e.value <= e.high
     True
     """

@@ -13,7 +13,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
-from anechoic.embedders.frontend import mel_bank
+from anechoic.embedders.frontend import MelBank
 
 LOUDEST = 6.0  # log mel magnitude; a sine at full scale has 4.9 to 5.5
 
@@ -49,7 +49,7 @@ def mel_filters(bands: int, bins: int, sample_rate: int, low_hz: float, high_hz:
     """Triangular filters, equally wide on the mel scale, each of unit sum. [bands, bins]"""
     size = 2 * (bins - 1)
     bank = torch.from_numpy(
-        mel_bank(bands, size, sample_rate, low_hz, high_hz, "slaney", slaney=True)
+        MelBank(bands, size, sample_rate, low_hz, high_hz, "slaney", "slaney").weights()
     ).float()
     return bank / bank.sum(1, keepdim=True).clamp_min(1e-9)
 
