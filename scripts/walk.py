@@ -34,6 +34,7 @@ from anechoic.cli import main
 from anechoic.models import find
 
 PROJECT = Path(anechoic.__file__).parent
+SCHEDULE = {"timestep", "sigmas"}  # tensors that do not hold the sample
 CARRIERS = {"Step", "LazyStep", "Neighbours", "Match", "Verdict"}  # classes that hold a sample
 
 
@@ -65,8 +66,8 @@ class Walk:
             return
         name = str(path.relative_to(PROJECT))
         if event == "call":
-            given = frame.f_locals.items()  # a timestep is not the sample
-            carried = any(carries(item) for key, item in given if key != "timestep")
+            given = frame.f_locals.items()
+            carried = any(carries(item) for key, item in given if key not in SCHEDULE)
             if carried:
                 self._enter(name)
             self.frames.append((name, name if carried else None))

@@ -103,12 +103,12 @@ WEIGHTS, TEXT = "diffusion_pytorch_model.safetensors", "text_encoder/model.safet
 BROKEN: dict[str, tuple[Callable[[], object], str]] = {
     "folder missing": (
         lambda: shutil.rmtree("model"),
-        "'model' is no folder; give the folder of a saved diffusers pipeline, or a hub id such as "
-        "'stabilityai/stable-audio-open-1.0'",
+        "'model' is not a folder; give the folder of a saved diffusers pipeline, or a hub id "
+        "such as 'stabilityai/stable-audio-open-1.0'",
     ),
     "no pipeline": (
         lambda: Path("model/model_index.json").unlink(),
-        "'model' has no model_index.json, so it is no diffusers pipeline; give the folder that "
+        "'model' has no model_index.json, so it is not a diffusers pipeline; give the folder that "
         "'save_pretrained' of a whole pipeline wrote",
     ),
     "a checkpoint of stable-audio-tools": (
@@ -196,7 +196,7 @@ def test_a_folder_that_cannot_be_loaded_is_one_sentence(model: Path, kind: str) 
 
 def test_a_file_and_a_path_are_no_hub_ids(model: Path) -> None:
     for name in ("model/model_index.json", "./nowhere", "/no/where", "a/b/c", "nowhere"):
-        with pytest.raises(UnsupportedPipeline, match="is no folder; give the folder"):
+        with pytest.raises(UnsupportedPipeline, match="is not a folder; give the folder"):
             load_pipeline(name, "cpu")
 
 
@@ -259,8 +259,8 @@ for name in sys.argv[1:]:
         "model and log in with 'hf auth login', or set HF_TOKEN",
         unseen.format("private"),
         unseen.format("expired"),
-        "UnsupportedPipeline model 'plain/model' on the hub has no model_index.json, so it is no "
-        "diffusers pipeline; use another model",
+        "UnsupportedPipeline model 'plain/model' on the hub has no model_index.json, so it is not "
+        "a diffusers pipeline; use another model",
         "UnsupportedPipeline 'no--id/model' is neither a folder here nor a valid hub id; check "
         "the name",
     ]

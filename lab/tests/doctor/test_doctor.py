@@ -103,7 +103,7 @@ INDEX = ("--index", "i")
 PROBLEMS: dict[str, tuple[Callable[[], object], tuple[str, ...], str]] = {
     "no folder": (
         lambda: shutil.rmtree("model"), (),
-        "model: 'model' is no folder; give the folder of a saved diffusers pipeline",
+        "model: 'model' is not a folder; give the folder of a saved diffusers pipeline",
     ),
     "offline": (
         lambda: None, ("--model", "nobody/nothing"),
@@ -129,7 +129,7 @@ PROBLEMS: dict[str, tuple[Callable[[], object], tuple[str, ...], str]] = {
     ),
     "a part that is no such part": (
         lambda: edit("transformer/config.json", num_attention_heads="two"), (),
-        "model: 'model/transformer' is no StableAudioDiTModel that diffusers can build",
+        "model: 'model/transformer' is not a StableAudioDiTModel that diffusers can build",
     ),
     "too long": (
         lambda: None, ("--seconds", "9"),

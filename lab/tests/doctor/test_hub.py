@@ -120,7 +120,7 @@ def test_what_the_hub_refuses_is_a_sentence_of_each_command(
         "'hf auth login', or set HF_TOKEN",
         "private": "there is no folder 'private/one' here, and no model 'private/one' on the hub "
         "that you may see; check the name, or log in with 'hf auth login' if it is private",
-        "plain": "model 'plain/one' on the hub has no model_index.json, so it is no diffusers "
+        "plain": "model 'plain/one' on the hub has no model_index.json, so it is not a diffusers "
         "pipeline; use another model",
     }
     more = ["a prompt", "--guard", "cfg", "-o", str(tmp_path / "o.wav")]

@@ -36,15 +36,15 @@ def local_folder(name: str) -> Path | None:
         if not folder.exists() and HUB_ID.fullmatch(name):
             return None
         raise UnsupportedPipeline(
-            f"'{name}' is no folder; give the folder of a saved diffusers pipeline, or a hub id "
+            f"'{name}' is not a folder; give the folder of a saved diffusers pipeline, or a hub id "
             "such as 'stabilityai/stable-audio-open-1.0'"
         )
     if not (folder / MODEL_INDEX).is_file():
         if sentence := original_checkpoint(folder):
             raise UnsupportedPipeline(sentence)
         raise UnsupportedPipeline(
-            f"'{name}' has no {MODEL_INDEX}, so it is no diffusers pipeline; give the folder that "
-            "'save_pretrained' of a whole pipeline wrote"
+            f"'{name}' has no {MODEL_INDEX}, so it is not a diffusers pipeline; give the folder "
+            "that 'save_pretrained' of a whole pipeline wrote"
         )
     return folder
 
@@ -126,7 +126,7 @@ def class_of(library: str, name: str) -> Any:
 
 
 def hub_sentence(name: str, error: Exception) -> str:
-    """What keeps a pipeline on the hub from us, and the mend."""
+    """What keeps a pipeline on the hub from us, and how to fix it."""
     from huggingface_hub import constants, errors
 
     # diffusers wraps the error of its first question into an OSError
@@ -144,8 +144,8 @@ def hub_sentence(name: str, error: Exception) -> str:
         )
     if isinstance(cause, errors.RemoteEntryNotFoundError):
         return (
-            f"model '{name}' on the hub has no {MODEL_INDEX}, so it is no diffusers pipeline; use "
-            "another model"
+            f"model '{name}' on the hub has no {MODEL_INDEX}, so it is not a diffusers pipeline; "
+            "use another model"
         )
     if isinstance(cause, errors.HFValidationError):
         return f"'{name}' is neither a folder here nor a valid hub id; check the name"

@@ -144,7 +144,7 @@ def _part(folder: Path, library: str, name: str) -> Any:
             return kind.from_config(kind.load_config(folder))
     except Exception as error:  # of two libraries and all the parts that a folder can name
         raise UnsupportedPipeline(
-            f"'{folder}' is no {name} that {library} can build ({reason(error)}); fetch or "
+            f"'{folder}' is not a {name} that {library} can build ({reason(error)}); fetch or "
             "save the whole pipeline again"
         ) from error
 
