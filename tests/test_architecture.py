@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.imports import imports
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src/anechoic"
@@ -47,16 +46,6 @@ HOMES: dict[str, set[str]] = {
     "ray": set(),
     "typer": {"cli"},
 }
-
-
-def imports(path: Path) -> Iterator[list[str]]:
-    """Every name that a file imports, in full: anechoic, errors, BadAudio."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".") for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute here"
-            yield from (f"{node.module}.{alias.name}".split(".") for alias in node.names)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))

@@ -40,7 +40,7 @@ def require_figure(path: Path, overwrite: bool) -> None:
     require_writable([path], SUFFIXES, overwrite)
     if find_spec("matplotlib") is None:
         raise AnechoicError(
-            "the figure needs matplotlib, which is not installed; pip install 'anechoic[plot]'"
+            "the figure needs matplotlib, which is not installed; pip install 'anechoic-lab[plot]'"
         )
 
 

@@ -49,7 +49,7 @@ def require_plot(path: Path, overwrite: bool) -> None:
     require_writable([path], SUFFIXES, overwrite)
     if find_spec("matplotlib") is None:
         raise AnechoicError(
-            "a plot needs matplotlib, which is not installed; pip install 'anechoic[plot]', or "
+            "a plot needs matplotlib, which is not installed; pip install 'anechoic-lab[plot]', or "
             "leave '--plot' out"
         )
 

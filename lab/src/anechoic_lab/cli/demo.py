@@ -111,7 +111,7 @@ def train(
 ) -> None:
     """Rebuild the demo's model, index and judges from scratch.
 
-    Needs `pip install "anechoic[train]"` and Debian's libfluidsynth3.
+    Needs `pip install "anechoic-lab[train]"` and Debian's libfluidsynth3.
 
     Example: `anechoic demo train -o my-demo`, then `anechoic demo --data my-demo`
     """

@@ -40,7 +40,7 @@ def train(
 ) -> None:
     """Train the small Stable Diffusion from scratch, in some seven minutes on one core.
 
-    Needs `pip install "anechoic[train]"`, for the photographs that come with scikit-image.
+    Needs `pip install "anechoic-lab[train]"`, for the photographs that come with scikit-image.
 
     Example: `anechoic demo images train -o my-images`
     """

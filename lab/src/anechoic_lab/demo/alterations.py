@@ -137,7 +137,7 @@ def _stretch(wav: Wave, sample_rate: int, semitones: float = 0.0, factor: float 
         from python_stretch.Signalsmith import Stretch
     except ImportError as error:
         raise BadSetting(
-            "altering pitch and tempo needs python-stretch; run 'pip install python-stretch'"
+            "altering pitch and tempo needs python-stretch; pip install 'anechoic-lab[calibrate]'"
         ) from error
     machine = Stretch(0)
     machine.preset(1, sample_rate)

@@ -80,7 +80,7 @@ def cut() -> tuple[list[Tile], Tensor]:
     except ImportError as error:
         raise AnechoicError(
             "the photographs come with scikit-image, which is not installed; "
-            "pip install 'anechoic[train]'"
+            "pip install 'anechoic-lab[train]'"
         ) from error
     from PIL import Image
 

@@ -1,0 +1,41 @@
+"""Who may import whom in the laboratory: dependencies point one way there, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.imports import imports
+
+SRC = Path(__file__).parents[1] / "src/anechoic_lab"
+FILES = sorted(SRC.rglob("*.py"))
+ROOMS = {path.relative_to(SRC).parts[0].removesuffix(".py") for path in FILES}
+MAY_IMPORT: dict[str, set[str]] = {
+    "__init__": set(),
+    "doctor": set(),
+    "embedders": set(),
+    "metrics": set(),
+    "bench": {"metrics"},
+    "basin": {"bench"},
+    "demo": {"basin", "bench"},
+    "images": {"basin", "bench", "demo", "embedders"},
+    "cli": ROOMS,
+}
+HOMES = {
+    "fluidsynth": {"demo"},
+    "matplotlib": {"basin", "bench"},
+    "psutil": {"doctor"},
+    "python_stretch": {"demo"},
+    "rich": {"cli"},
+    "skimage": {"images"},
+    "typer": {"cli"},
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
+def test_a_room_imports_only_what_it_may(path: Path) -> None:
+    room = path.relative_to(SRC).parts[0].removesuffix(".py")
+    rooms = {names[1] for names in imports(path) if names[0] == "anechoic_lab"} & ROOMS
+    assert rooms <= {room} | MAY_IMPORT[room]
+    heavy = {names[0] for names in imports(path)} & HOMES.keys()
+    assert {name for name in heavy if room not in HOMES[name]} == set()
