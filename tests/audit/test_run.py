@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from anechoic_lab.metrics import leave_one_out
 from support.audits import Model, folder_of, training_set
 from support.sounds import RATE, SECONDS, tune
 from torch import Tensor
@@ -18,7 +19,6 @@ from anechoic.audit.progress import AuditProgress
 from anechoic.audit.summary import q_values
 from anechoic.detectors import Calibration, Match, NearestStretch
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch
-from anechoic.metrics import leave_one_out
 
 PROMPTS = ["tune number 0", "tune number 3", "something of its own"]
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from anechoic_lab.guidance import CADS
 from support.pipelines import CASES, make, make_pipe
 from support.pool import Pool
 
 from anechoic import guard
 from anechoic.diffusers.adapters.stable_audio import reach_of
 from anechoic.guidance import (
-    CADS,
     AntiMemorization,
     BasinEdge,
     ClassifierFree,

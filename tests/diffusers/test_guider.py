@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 import torch
+from anechoic_lab.guidance import EmbeddingNoise
 from support.pipelines import CASES, make
 from support.pool import Pool
 
@@ -15,7 +16,6 @@ from anechoic.guidance import (
     AntiMemorization,
     ClassifierFree,
     DynamicTransition,
-    EmbeddingNoise,
     Interval,
     Progress,
     Sequence,

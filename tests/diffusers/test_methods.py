@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from anechoic_lab.guidance import EmbeddingNoise
 from support.pipelines import (
     CASES,
     Case,
@@ -30,7 +31,7 @@ from support.pool import Pool
 from anechoic import guard
 from anechoic.diffusers.pipelines import adapter_for
 from anechoic.errors import AnechoicError
-from anechoic.guidance import ClassifierFree, EmbeddingNoise, Progress, TransitionPoint
+from anechoic.guidance import ClassifierFree, Progress, TransitionPoint
 
 PAGE = Path(__file__).parents[2] / "docs" / "pipelines.md"
 METHODS = {

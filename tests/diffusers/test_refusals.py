@@ -6,13 +6,14 @@ from functools import cache
 
 import pytest
 import torch
+from anechoic_lab.guidance import PromptOptimization
 from support.pipelines import CASES, alive, make, make_ace_step, make_stable_audio_3
 from support.pool import Pool
 
 from anechoic import guard
 from anechoic.diffusers.pipelines import adapter_for
 from anechoic.errors import GuardError, UnsupportedPipeline
-from anechoic.guidance import AntiMemorization, ClassifierFree, PromptOptimization
+from anechoic.guidance import AntiMemorization, ClassifierFree
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.step import Guided
 

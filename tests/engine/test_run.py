@@ -7,22 +7,19 @@ import sys
 
 import pytest
 import torch
+from anechoic_lab.guidance import CADS, EmbeddingNoise, PromptOptimization, PromptPerturbation
 from support.pool import Pool
 from support.tiny_engine import LENGTH, TinyModel, drawn, generate, levels, stacked
 
 from anechoic.engine.run import guarding
 from anechoic.errors import GuardError, IndexMismatch, UnsupportedPipeline
 from anechoic.guidance import (
-    CADS,
     AntiMemorization,
     ClassifierFree,
     DynamicTransition,
-    EmbeddingNoise,
     GramVolume,
     Interval,
     LogSNR,
-    PromptOptimization,
-    PromptPerturbation,
     TransitionPoint,
 )
 from anechoic.guidance.step import Guided

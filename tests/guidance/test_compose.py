@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from anechoic_lab.guidance import EmbeddingNoise
 from support.amg_toy import REFERENCE, Toy
 
 from anechoic.errors import BadSetting
@@ -12,7 +13,6 @@ from anechoic.guidance import (
     BasinEdge,
     ClassifierFree,
     During,
-    EmbeddingNoise,
     Interval,
     LogSNR,
     Progress,

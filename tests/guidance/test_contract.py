@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from anechoic_lab.guidance import EmbeddingNoise
 from support.amg_toy import REFERENCE, Toy
 from support.amg_toy import run as run_toy
 
 from anechoic import guard
-from anechoic.guidance import ClassifierFree, EmbeddingNoise, TransitionPoint
+from anechoic.guidance import ClassifierFree, TransitionPoint
 
 METHODS = sorted(entry_points(group="anechoic.guidance"), key=lambda point: point.name)
 RATIOS = (500.0, 14.6, 1.0, 0.3)

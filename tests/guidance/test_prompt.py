@@ -2,22 +2,15 @@
 
 import pytest
 import torch
+from anechoic_lab.guidance import CADS, EmbeddingNoise, PromptOptimization, PromptPerturbation
+from anechoic_lab.guidance.perturb import noise_like, perturbed
 from support.pipelines import make_pipe
 
 from anechoic import guard
 from anechoic.errors import BadSetting, GuardError
-from anechoic.guidance import (
-    CADS,
-    ClassifierFree,
-    EmbeddingNoise,
-    Prompted,
-    PromptOptimization,
-    PromptPerturbation,
-    TransitionPoint,
-)
+from anechoic.guidance import ClassifierFree, Prompted, TransitionPoint
 from anechoic.guidance.base import PromptGuidance
 from anechoic.guidance.noise import NoiseLevel
-from anechoic.guidance.perturb import noise_like, perturbed
 from anechoic.guidance.step import Prompt
 
 METHODS = [

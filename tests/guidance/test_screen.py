@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from anechoic_lab.guidance import EmbeddingNoise
 from support.amg_toy import RATIOS, XS, Toy, run_amg
 from support.pipelines import make_pipe
 from support.pool import Pool
@@ -13,7 +14,6 @@ from anechoic.errors import BadSetting
 from anechoic.guidance import (
     AntiMemorization,
     ClassifierFree,
-    EmbeddingNoise,
     Progress,
     Screened,
     TransitionPoint,

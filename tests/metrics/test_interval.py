@@ -5,20 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from anechoic_lab.metrics import Gaussian, KernelReference, frechet_distance, kernel_distance
+from anechoic_lab.metrics import (
+    Gaussian,
+    KernelReference,
+    difference_interval,
+    frechet_distance,
+    kernel_distance,
+    mean_interval,
+    statistic_interval,
+    warning,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
 from anechoic.errors import BadSetting
-from anechoic.metrics import (
-    Estimate,
-    difference_interval,
-    mean_interval,
-    share_interval,
-    statistic_interval,
-    warning,
-)
+from anechoic.metrics import Estimate, share_interval
 
 PROMPTS = st.lists(st.sampled_from("abcdef"), min_size=2, max_size=30).filter(
     lambda labels: len(set(labels)) > 1

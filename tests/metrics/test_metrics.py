@@ -7,15 +7,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from anechoic_lab.metrics import (
+    background,
     by_prompt,
     clap_score,
     cosine_distance,
     cosine_per_pair,
+    inputs,
     kl_of_means,
     kl_paired,
     kl_per_pair,
     label_accuracy,
     label_hits,
+    leave_one_out,
     vendi_score,
 )
 from hypothesis import given, settings
@@ -25,7 +28,7 @@ from scipy.stats import entropy, ortho_group
 
 import anechoic.metrics
 from anechoic.errors import BadSetting
-from anechoic.metrics import background, inputs, leave_one_out, top1_summary
+from anechoic.metrics import top1_summary
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -10,6 +10,7 @@ from anechoic_lab.metrics import (
     KernelReference,
     frechet_distance,
     frechet_distance_extrapolated,
+    inputs,
     kernel_distance,
 )
 from hypothesis import given, settings
@@ -19,7 +20,6 @@ from scipy.spatial.distance import cdist, pdist
 from scipy.stats import ortho_group
 
 from anechoic.errors import BadSetting
-from anechoic.metrics import inputs
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -10,10 +10,10 @@ from statistics import mean
 
 import numpy as np
 
-from anechoic.metrics import difference_interval
 from anechoic_lab.basin.sweep import ORDINARY, Course, Judge, Sweep, Take
 from anechoic_lab.bench.figures import MEAN, SHARE, Figure
 from anechoic_lab.bench.subject import MEMORIZED
+from anechoic_lab.metrics import difference_interval
 
 BAND = (10, 90)  # percentiles of prompts x seeds
 HIGH, LOW = 0.8, 0.2  # shares of a course's maximum between which its fall is measured

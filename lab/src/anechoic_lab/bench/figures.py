@@ -10,9 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anechoic.metrics import Estimate, mean_interval, share_interval, statistic_interval
+from anechoic.metrics import Estimate, share_interval
 from anechoic_lab.bench.subject import SampleScore
-from anechoic_lab.metrics import Gaussian, KernelReference, frechet_distance, kernel_distance
+from anechoic_lab.metrics import (
+    Gaussian,
+    KernelReference,
+    frechet_distance,
+    kernel_distance,
+    mean_interval,
+    statistic_interval,
+)
 
 RESAMPLES = 300  # for FAD and KAD, which take long
 

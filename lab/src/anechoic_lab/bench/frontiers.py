@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anechoic.metrics import statistic_interval
 from anechoic_lab.bench.figures import Figure, Statistic
 from anechoic_lab.bench.plan import Method
 from anechoic_lab.bench.subject import SampleScore
-from anechoic_lab.metrics import area_under_front, pareto_front
+from anechoic_lab.metrics import area_under_front, pareto_front, statistic_interval
 
 
 @dataclass(frozen=True)

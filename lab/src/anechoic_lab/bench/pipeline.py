@@ -24,12 +24,11 @@ from anechoic.engine.model import require_own_index
 from anechoic.errors import BadAudio, UnknownEmbedder
 from anechoic.guidance import registry
 from anechoic.guidance.base import Guidance
-from anechoic.metrics import leave_one_out
 from anechoic.types import Embedder
 from anechoic_lab.bench.judges import Judges, describe
 from anechoic_lab.bench.plan import Method
 from anechoic_lab.bench.subject import BenchPrompt, SampleScore
-from anechoic_lab.metrics import cosine_per_pair
+from anechoic_lab.metrics import cosine_per_pair, leave_one_out
 
 SCALE = 7.0
 WARM_UP_STEPS = 3  # before anything is timed

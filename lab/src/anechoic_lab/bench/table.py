@@ -10,13 +10,12 @@ from typing import Literal
 import numpy as np
 
 from anechoic.errors import BadSetting
-from anechoic.metrics import warning
 from anechoic_lab.bench import figures
 from anechoic_lab.bench.figures import MEAN, P95, Figure, bounded
 from anechoic_lab.bench.frontiers import Frontier, frontiers
 from anechoic_lab.bench.run import Results
 from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt, SampleScore
-from anechoic_lab.metrics import Gaussian, KernelReference
+from anechoic_lab.metrics import Gaussian, KernelReference, warning
 
 BACKGROUND = "training set"  # the line of training clips among themselves
 WITHOUT_REFERENCE = "FAD and KAD are not measured: there is no reference of real sound"

@@ -20,7 +20,6 @@ from anechoic.errors import BadSetting
 from anechoic.guidance import registry
 from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
-from anechoic.metrics import leave_one_out
 from anechoic_lab.bench.plan import Method
 from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt, SampleScore
 from anechoic_lab.demo import assets, scenarios
@@ -29,6 +28,7 @@ from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 from anechoic_lab.demo.evaluate import unique_prompts
 from anechoic_lab.demo.run import Bench, generate
 from anechoic_lab.demo.show import prompts_to_tune
+from anechoic_lab.metrics import leave_one_out
 
 ORDINARY = 12  # ordinary notes of each split
 REFERENCE = 256  # training clips through the codec, drawn, that FAD and KAD compare with

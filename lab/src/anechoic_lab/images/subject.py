@@ -16,7 +16,6 @@ from anechoic.errors import BadSetting
 from anechoic.guidance import registry
 from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
-from anechoic.metrics import leave_one_out
 from anechoic.verdict import Rule
 from anechoic_lab.bench.plan import Method
 from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt, SampleScore
@@ -24,6 +23,7 @@ from anechoic_lab.images import folder as folders
 from anechoic_lab.images import judge
 from anechoic_lab.images.descriptor import TinyImage
 from anechoic_lab.images.tiles import Tile, cut
+from anechoic_lab.metrics import leave_one_out
 
 SCALE = 3.0  # of classifier-free guidance
 STEPS = 50

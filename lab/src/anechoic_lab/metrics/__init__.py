@@ -4,6 +4,13 @@ Torch tensors or NumPy arrays in; float64 inside; plain figures out, the same ev
 """
 
 from anechoic_lab.metrics.adherence import clap_score, cosine_per_pair, label_accuracy, label_hits
+from anechoic_lab.metrics.background import background, leave_one_out
+from anechoic_lab.metrics.bootstrap import (
+    difference_interval,
+    mean_interval,
+    statistic_interval,
+    warning,
+)
 from anechoic_lab.metrics.divergence import kl_of_means, kl_paired, kl_per_pair
 from anechoic_lab.metrics.diversity import by_prompt, cosine_distance, vendi_score
 from anechoic_lab.metrics.frechet import (
@@ -20,10 +27,12 @@ __all__ = [
     "Gaussian",
     "KernelReference",
     "area_under_front",
+    "background",
     "by_prompt",
     "clap_score",
     "cosine_distance",
     "cosine_per_pair",
+    "difference_interval",
     "frechet_distance",
     "frechet_distance_extrapolated",
     "kernel_distance",
@@ -32,7 +41,11 @@ __all__ = [
     "kl_per_pair",
     "label_accuracy",
     "label_hits",
+    "leave_one_out",
+    "mean_interval",
     "pareto_front",
     "staircase",
+    "statistic_interval",
     "vendi_score",
+    "warning",
 ]

@@ -6,7 +6,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from anechoic.metrics.inputs import Array, Floats, same_length, same_width, unit, values
+from anechoic.metrics.inputs import Array, Floats, same_length, values
+from anechoic_lab.metrics.inputs import same_width, unit
 
 
 def cosine_per_pair(text: Array, audio: Array) -> Floats:

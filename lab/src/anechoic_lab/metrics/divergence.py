@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from anechoic.errors import BadSetting
-from anechoic.metrics.inputs import Array, Floats, rows, same_length, same_width
+from anechoic.metrics.inputs import Array, Floats, same_length
+from anechoic_lab.metrics.inputs import rows, same_width
 
 EPS = 1e-6  # as AudioGen and AudioLDM's evaluation have it
 SUM = 1e-3  # what half precision loses of a sum of 1

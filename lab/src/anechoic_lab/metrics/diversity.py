@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from anechoic.metrics.inputs import Array, numbered, rows, unit
+from anechoic.metrics.inputs import Array, numbered
+from anechoic_lab.metrics.inputs import rows, unit
 
 
 def cosine_distance(embeddings: Array) -> float:

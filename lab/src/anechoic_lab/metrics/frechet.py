@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from anechoic.errors import BadSetting
-from anechoic.metrics.inputs import Array, Floats, rows, same_width
+from anechoic.metrics.inputs import Array, Floats
+from anechoic_lab.metrics.inputs import rows, same_width
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anechoic.errors import BadSetting
-from anechoic.metrics.inputs import Array, Floats, rows
+from anechoic.metrics.inputs import Array, Floats
+from anechoic_lab.metrics.inputs import rows
 
 Points = Array | Sequence[tuple[float, float]]
 

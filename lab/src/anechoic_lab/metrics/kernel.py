@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from anechoic.errors import BadSetting
-from anechoic.metrics.inputs import Array, Floats, blocks, rows, same_width
+from anechoic.metrics.inputs import Array, Floats
+from anechoic_lab.metrics.inputs import blocks, rows, same_width
 
 SCALE = 100.0  # the published figures are so many times the squared discrepancy
 MEDIAN_ROWS = 4096  # of a larger reference, so many rows give the median

@@ -10,8 +10,8 @@ from torch import Tensor
 from anechoic.errors import BadSetting
 from anechoic.guidance.base import PromptGuidance
 from anechoic.guidance.cfg import check_scale
-from anechoic.guidance.perturb import noise_like
 from anechoic.guidance.step import Prompt
+from anechoic_lab.guidance.perturb import noise_like
 
 
 @dataclass(frozen=True)
