@@ -19,7 +19,7 @@ from anechoic_ray.building import encode, over_ray
 from anechoic_ray.serving import served, split
 from support import TESTS
 from support.audits import Model, folder_of, training_set
-from support.bench_subject import NumericSubject
+from support.bench_task import NumericTask
 from support.index_builds import ABOUT, DIM, Bands, Noise, Source, files, work
 from support.sounds import tune
 from torch import Tensor
@@ -270,11 +270,11 @@ def test_a_bench_whose_worker_is_killed_has_the_rows_of_one_process(tmp_path: Pa
             killed.extend(processes("ray::_call")[:1])
             os.kill(killed[0], signal.SIGKILL)
 
-    subject = Task.of("support.bench_subject:make", log=str(log), delay_s=0.5)
+    subject = Task.of("support.bench_task:make", log=str(log), delay_s=0.5)
     results = run(PLAN, subject, tmp_path / "work", jobs=2, engine="ray", progress=kill)
     assert killed
     assert results.computed == 14
-    alone = NumericSubject("", 0, ("large",))
+    alone = NumericTask("", 0, ("large",))
     for method in PLAN.methods:
         prompts = alone.prompts("large", "report")
         wanted = [row for seed in PLAN.seeds
@@ -289,12 +289,12 @@ def test_a_bench_whose_worker_is_killed_has_the_rows_of_one_process(tmp_path: Pa
 def test_what_fails_in_a_task_is_told_in_its_own_words(tmp_path: Path) -> None:
     failing = replace(PLAN, methods=(Method("bad", "bad", "fail"),), seeds=(0,), batch=6)
     with pytest.raises(GuardError) as error:
-        run(failing, Task.of("support.bench_subject:make"), tmp_path, engine="ray")
+        run(failing, Task.of("support.bench_task:make"), tmp_path, engine="ray")
     assert str(error.value) == (
         "method 'bad', scenario 'large', seed 0, prompts 'm0' to 'o2': the guidance returned NaN"
     )
     with pytest.raises(BadSetting, match="expected the engine local or ray, got 'spark'"):
-        run(PLAN, Task.of("support.bench_subject:make"), tmp_path, engine="spark")
+        run(PLAN, Task.of("support.bench_task:make"), tmp_path, engine="spark")
 
 
 def test_an_audit_by_tasks_is_that_of_one_process(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "embedders": set(),
     "metrics": set(),
     "bench": {"metrics"},
-    "basin": {"bench"},
+    "basin": {"bench", "metrics"},
     "demo": {"basin", "bench"},
     "images": {"basin", "bench", "demo", "embedders"},
     "cli": ROOMS,

@@ -12,7 +12,16 @@ import pytest
 import torch
 from anechoic_lab.basin.claims import basin_end, claims, curve, fall_width, sentence
 from anechoic_lab.basin.plot import plot
-from anechoic_lab.basin.sweep import FALL, Course, Heard, Judge, Sweep, Take, spaced, sweep
+from anechoic_lab.basin.sweep import (
+    FALL,
+    Course,
+    ScoredBatch,
+    Scorer,
+    Sweep,
+    SweptSample,
+    spaced,
+    sweep,
+)
 from anechoic_lab.bench import BenchPrompt
 from diffusers import CosineDPMSolverMultistepScheduler
 from hypothesis import given
@@ -49,11 +58,11 @@ class Tiny:
             generator=generators, output_type="latent",
         ).audios  # fmt: skip
 
-    def __call__(self, captions: Sequence[str], seed: int, guidance: Guidance) -> Heard:
+    def __call__(self, captions: Sequence[str], seed: int, guidance: Guidance) -> ScoredBatch:
         self.calls += 1
         with guard(self.pipe, guidance) as trace:
             made = self.call(captions, seed)
-        return Heard([{"mean": one.mean().item()} for one in made], trace.records)
+        return ScoredBatch([{"mean": one.mean().item()} for one in made], trace.records)
 
 
 def swept(tiny: Tiny, **settings) -> Sweep:
@@ -199,9 +208,9 @@ def test_prompts_that_cannot_be_swept_are_refused(tiny: Tiny, prompts) -> None:
 # -------------------------------------------------------------------------------- what it says
 
 
-def judge_at(threshold: float | None) -> Judge:
+def judge_at(threshold: float | None) -> Scorer:
     rule = None if threshold is None else Rule("mel", threshold, "it was given")
-    return Judge("mel", "to the own clip", rule)
+    return Scorer("mel", "to the own clip", rule)
 
 
 JUDGE = judge_at(0.9)
@@ -219,7 +228,7 @@ def made(
              for i in range(prompts)]  # fmt: skip
     steps = list(range(EVALUATIONS + 1))
     takes = [
-        Take(p.id, p.group, 0, before, k, {"mel": similarity(p.group, before, k)})
+        SweptSample(p.id, p.group, 0, before, k, {"mel": similarity(p.group, before, k)})
         for p in asked for before in (0.0, -1.0) for k in steps
     ]  # fmt: skip
     courses = []

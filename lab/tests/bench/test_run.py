@@ -23,7 +23,7 @@ NONE = Method("none", "unguarded")
 PUSH = Method("push", "push", "push", {"strength": 1.0})
 PLAN = Plan("small", (NONE, PUSH), seeds=(0, 1), scenarios=("large",), batch=4)
 CELLS = 2 * 2 * 2 + 2  # methods, seeds, batches, and the two of the scenario
-MODULE = "support.bench_subject:make"
+MODULE = "support.bench_task:make"
 
 
 def bench(work: Path, plan: Plan = PLAN, jobs: int = 1, **options: object) -> Results:
@@ -189,7 +189,7 @@ from pathlib import Path
 from anechoic_lab.bench import Plan, Source, run
 
 plan, work, delay_s = sys.argv[1:]
-source = Source.of("support.bench_subject:make", delay_s=float(delay_s))
+source = Source.of("support.bench_task:make", delay_s=float(delay_s))
 run(Plan.load(plan), source, Path(work), jobs=2)
 """
 LONGER = """
@@ -319,9 +319,9 @@ def test_what_a_subject_refuses_costs_no_cell(tmp_path: Path, plan, options, sen
     assert stamps(tmp_path) == {}
 
 
-@pytest.mark.parametrize("name", ["absent", "no.such.module:make", "support.bench_subject:absent"])
+@pytest.mark.parametrize("name", ["absent", "no.such.module:make", "support.bench_task:absent"])
 def test_a_subject_that_is_not_there_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BadSetting, match=r"expected a subject among|cannot be opened"):
+    with pytest.raises(BadSetting, match=r"expected a task among|cannot be opened"):
         run(PLAN, Source.of(name), tmp_path)
 
 

@@ -24,7 +24,7 @@ from anechoic.guidance import ClassifierFree
 from anechoic.index.clips import Sound
 
 COPY = 0.9995  # of 64 samples, all sounds are alike
-NUMBERS = "support.bench_subject:make"
+NUMBERS = "support.bench_task:make"
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def run(tmp_path: Path, command: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture(scope="module")
-def subject(shared: Path):
+def task(shared: Path):
     return open_pipeline(
         str(shared / "model"), str(shared / "i"), str(shared / "prompts.csv"),
         judges=(str(shared / "j"),), adherence=f"clap:{shared / 'clap'}",
@@ -137,11 +137,11 @@ def test_a_pipeline_is_benched_from_the_command_line(shared: Path, run: Run) -> 
         assert fact in out
 
 
-def test_the_plain_pipeline_is_benched_as_it_is(shared: Path, subject) -> None:
-    prompts = subject.prompts("all", "report")
+def test_the_plain_pipeline_is_benched_as_it_is(shared: Path, task) -> None:
+    prompts = task.prompts("all", "report")
     assert prompts[0] == BenchPrompt(CAPTIONS[0], CAPTIONS[0], "memorized")
-    rows = subject.generate("all", prompts, 0, Method("none", "n"), 3)
-    again = subject.generate("all", prompts[1:2], 0, Method("none", "n"), 3)
+    rows = task.generate("all", prompts, 0, Method("none", "n"), 3)
+    again = task.generate("all", prompts[1:2], 0, Method("none", "n"), 3)
     first = rows[0]
     # its own clip is in the training set, under another caption
     assert first.similarity == pytest.approx(1.0, abs=1e-3)
@@ -159,49 +159,49 @@ def test_the_plain_pipeline_is_benched_as_it_is(shared: Path, subject) -> None:
     assert rows[1].quality == pytest.approx(embedder("magmel")(wav, RATE)[0].tolist(), abs=1e-5)
 
 
-def test_a_method_without_settings_gets_the_scale_of_the_pipeline(shared: Path, subject) -> None:
-    assert subject.guidance("all", Method("c", "c", "cfg")) == ClassifierFree(7.0)
+def test_a_method_without_settings_gets_the_scale_of_the_pipeline(shared: Path, task) -> None:
+    assert task.guidance("all", Method("c", "c", "cfg")) == ClassifierFree(7.0)
     plain, guarded = (
-        subject.generate("all", subject.prompts("all", "report")[:1], 1, method, 3)[0]
+        task.generate("all", task.prompts("all", "report")[:1], 1, method, 3)[0]
         for method in (Method("none", "n"), Method("c", "c", "cfg"))
     )
     assert guarded.quality == plain.quality
     assert guarded.evaluations == plain.evaluations
 
 
-def test_passes_of_the_guard_are_those_its_trace_tells(shared: Path, subject) -> None:
+def test_passes_of_the_guard_are_those_its_trace_tells(shared: Path, task) -> None:
     method = Method("a", "a", "amg", {"lambda_min": -1, "lambda_max": -1, "c3": 0})
-    prompts = subject.prompts("all", "report")[:2]
-    row = subject.generate("all", prompts, 0, method, 3)[0]
-    guidance = subject.guidance("all", method)
-    with guard(subject.pipe, guidance) as trace:
-        generated(subject.pipe, CAPTIONS[0], 0)
+    prompts = task.prompts("all", "report")[:2]
+    row = task.generate("all", prompts, 0, method, 3)[0]
+    guidance = task.guidance("all", method)
+    with guard(task.pipe, guidance) as trace:
+        generated(task.pipe, CAPTIONS[0], 0)
     assert row.evaluations == sum(record.passes for record in trace.records)
 
 
-def test_the_reference_is_the_training_set_or_a_folder(shared: Path, subject) -> None:
-    assert np.shape(subject.reference("all")) == (4, 2048)
+def test_the_reference_is_the_training_set_or_a_folder(shared: Path, task) -> None:
+    assert np.shape(task.reference("all")) == (4, 2048)
     held = open_pipeline(
         str(shared / "model"), str(shared / "i"), str(shared / "prompts.csv"),
         reference=str(shared / "clips"), quality=f"clap:{shared / 'clap'}",
     )  # fmt: skip
     assert np.shape(held.reference("all")) == (4, 16)
-    assert held.fingerprint("all") != subject.fingerprint("all")
+    assert held.fingerprint("all") != task.fingerprint("all")
 
 
-def test_the_background_compares_training_clips(shared: Path, subject) -> None:
+def test_the_background_compares_training_clips(shared: Path, task) -> None:
     index = TrainingIndex.load(shared / "i")
     cosines = index.vectors(torch.arange(4)) @ index.vectors(torch.arange(4)).T
     cosines.fill_diagonal_(-1)
-    assert subject.baseline("all") == pytest.approx(cosines.amax(1).tolist(), abs=1e-5)
+    assert task.baseline("all") == pytest.approx(cosines.amax(1).tolist(), abs=1e-5)
 
 
-def test_another_weight_or_threshold_is_another_subject(shared: Path, subject) -> None:
+def test_another_weight_or_threshold_is_another_task(shared: Path, task) -> None:
     given = [str(shared / name) for name in ("model", "i", "prompts.csv")]
     own = open_pipeline(*given).fingerprint("all")
     assert open_pipeline(*given).fingerprint("all") == own
     assert open_pipeline(*given, threshold=0.5).fingerprint("all") != own
-    assert subject.fingerprint("all") != own
+    assert task.fingerprint("all") != own
     trained = open_pipeline(*given)
     with torch.no_grad():
         next(trained.pipe.vae.parameters()).view(-1)[0] += 1e-3

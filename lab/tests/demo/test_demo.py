@@ -14,12 +14,12 @@ import torch
 from anechoic_lab.demo import assets, build, corpus
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import INSTRUMENTS, PITCHES, Clip
-from anechoic_lab.demo.judge import Judge, mel, waveform
+from anechoic_lab.demo.judge import ClipScorer, mel, waveform
 from anechoic_lab.demo.methods import METHODS, guidance
 from anechoic_lab.demo.model import Conditioner, make_tokenizer
 from anechoic_lab.demo.run import Bench, generate, interval
 from anechoic_lab.demo.show import Watched, prompts_to_report, prompts_to_tune
-from anechoic_lab.demo.train import Phase, Recipe, _varied, train
+from anechoic_lab.demo.train import Phase, TrainingRecipe, _varied, train
 from typer.testing import CliRunner
 
 from anechoic import guard
@@ -47,7 +47,7 @@ NOTES = torch.stack([note(midi) for midi in (40, 52, 64, 76)])
 
 def test_the_codec_gives_back_the_mel_it_was_given():
     """Centred log-mel correlation of a round trip is 0.986 over the corpus."""
-    judge = Judge.of("mel", NOTES)
+    judge = ClipScorer.of("mel", NOTES)
     back = build.round_trip(MelCodec(mean=-3.0, std=2.8), NOTES)
     assert judge(back).diagonal().min() > 0.9  # of four bare tones; the corpus does better
     assert waveform(back, NOTES).shape == (4,)
@@ -114,7 +114,7 @@ def trained(tmp_path_factory):
     clips, wavs = tiny_corpus()
     losses = []
     phases = (Phase(20, 1e-3), Phase(10, 5e-4, shift=4, tilt=0.1, shortened=0.5))
-    recipe = Recipe(phases, batch=4, layers=1, heads=2)
+    recipe = TrainingRecipe(phases, batch=4, layers=1, heads=2)
     pipe = train(clips, wavs, recipe, lambda step, loss, _: losses.append(loss))
     folder = tmp_path_factory.mktemp("demo") / "folder"
     build.write(folder, pipe, clips, wavs, recipe)

@@ -1,4 +1,4 @@
-"""The demo as the subject of a bench, and its other scenarios."""
+"""The demo as the task of a bench, and its other scenarios."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anechoic_lab.bench.plan import Method, Plan
 from anechoic_lab.demo import assets, scenarios
 from anechoic_lab.demo.methods import METHODS, guidance
 from anechoic_lab.demo.show import prompts_to_tune
-from anechoic_lab.demo.subject import ORDINARY, open_demo
+from anechoic_lab.demo.task import ORDINARY, open_demo
 
 from anechoic.diffusers import fingerprint
 from anechoic.errors import AnechoicError, BadSetting
@@ -27,7 +27,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def subject(trained: Path):
+def task(trained: Path):
     return open_demo(scenarios=str(trained), quality="magmel")
 
 
@@ -76,62 +76,62 @@ def test_a_scenario_of_another_model_or_none_is_refused(trained: Path, tmp_path:
         scenarios.load(folder)
 
 
-def test_the_splits_share_no_prompt_and_the_report_none_that_was_tuned_on(subject) -> None:
+def test_the_splits_share_no_prompt_and_the_report_none_that_was_tuned_on(task) -> None:
     clips, _ = assets.training_set()
     tuned = {clip.caption for part in prompts_to_tune(clips) for clip in part}
-    for scenario in subject.scenarios:
-        asked = {split: subject.prompts(scenario, split) for split in ("tune", "report")}
+    for scenario in task.scenarios:
+        asked = {split: task.prompts(scenario, split) for split in ("tune", "report")}
         captions = {split: {p.caption for p in prompts} for split, prompts in asked.items()}
         assert not captions["tune"] & captions["report"]
         for prompts in asked.values():
             groups = Counter(prompt.group for prompt in prompts)
             assert groups["ordinary"] == ORDINARY
             assert groups["memorized"] >= 6
-    assert not tuned & {p.caption for p in subject.prompts(scenarios.SHIPPED, "report")}
+    assert not tuned & {p.caption for p in task.prompts(scenarios.SHIPPED, "report")}
     with pytest.raises(BadSetting, match="tune and report"):
-        subject.prompts(scenarios.SHIPPED, "test")
+        task.prompts(scenarios.SHIPPED, "test")
 
 
-def test_the_bench_runs_the_demos_guards_at_their_shipped_settings(subject) -> None:
+def test_the_bench_runs_the_demos_guards_at_their_shipped_settings(task) -> None:
     entries = {method.name: method for method in Plan.load("methods").methods}
     bench = assets.index()
     for name, shipped in METHODS.items():
         if not shipped.guard:
-            assert subject.guidance(scenarios.SHIPPED, entries[name]) is None
+            assert task.guidance(scenarios.SHIPPED, entries[name]) is None
             continue
-        made = subject.guidance(scenarios.SHIPPED, entries[name])
+        made = task.guidance(scenarios.SHIPPED, entries[name])
         own = guidance(name, bench, made.embedder if hasattr(made, "embedder") else None)
         for field in registry.settings(type(own)):
             assert getattr(made, field.name) == getattr(own, field.name)
 
 
-def test_rows_are_judged_as_the_demo_judges(subject) -> None:
-    prompts = subject.prompts(scenarios.SHIPPED, "report")
+def test_rows_are_judged_as_the_demo_judges(task) -> None:
+    prompts = task.prompts(scenarios.SHIPPED, "report")
     asked = [prompts[0], prompts[-1]]
-    plain = subject.generate(scenarios.SHIPPED, asked, 0, Method("none", "none"), None)
+    plain = task.generate(scenarios.SHIPPED, asked, 0, Method("none", "none"), None)
     assert plain[0].copied
     assert plain[0].scores["mel"] > 0.9
     assert not plain[1].copied
     assert [row.evaluations for row in plain] == [100.0, 100.0]
     cfg = Method("cfg", "cfg", "cfg", {})
-    guarded = subject.generate(scenarios.SHIPPED, asked, 0, cfg, None)
+    guarded = task.generate(scenarios.SHIPPED, asked, 0, cfg, None)
     assert [row.similarity for row in plain] == [row.similarity for row in guarded]
     assert [row.evaluations for row in guarded] == [100.0, 100.0]
 
 
-def test_a_fine_tuned_model_has_the_index_of_its_own_captions(subject) -> None:
-    guide = subject.guidance("short-captions", Method("amg", "amg", "amg", {"gradient": "x0"}))
-    prompt = subject.prompts("short-captions", "report")[0]
+def test_a_fine_tuned_model_has_the_index_of_its_own_captions(task) -> None:
+    guide = task.guidance("short-captions", Method("amg", "amg", "amg", {"gradient": "x0"}))
+    prompt = task.prompts("short-captions", "report")[0]
     assert prompt.caption in guide.index.captions
-    rows = subject.generate("short-captions", [prompt], 0, Method("amg", "amg", "amg"), 3)
+    rows = task.generate("short-captions", [prompt], 0, Method("amg", "amg", "amg"), 3)
     assert len(rows) == 1  # the guard took the index for this model's
-    assert len({subject.fingerprint(name) for name in subject.scenarios}) == 4
+    assert len({task.fingerprint(name) for name in task.scenarios}) == 4
 
 
-def test_reference_and_baseline_are_of_real_sound(subject, monkeypatch) -> None:
-    monkeypatch.setattr("anechoic_lab.demo.subject.REFERENCE", 16)
-    reference = torch.tensor(subject.reference(scenarios.SHIPPED))
+def test_reference_and_baseline_are_of_real_sound(task, monkeypatch) -> None:
+    monkeypatch.setattr("anechoic_lab.demo.task.REFERENCE", 16)
+    reference = torch.tensor(task.reference(scenarios.SHIPPED))
     torch.testing.assert_close(reference.norm(dim=1), torch.ones(len(reference)))
-    baseline = torch.tensor(subject.baseline(scenarios.SHIPPED))
+    baseline = torch.tensor(task.baseline(scenarios.SHIPPED))
     assert len(baseline) == len(assets.training_set()[0])
     assert 0.5 < baseline.mean() < 1.0

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from anechoic_lab.embedders.clip import Clip
+from anechoic_lab.embedders.clip import ClipEmbedder
 from PIL import Image
 from support import embedder_models as models
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPVisionModelWithProjection
@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(folder):
-    return Clip(str(folder))
+    return ClipEmbedder(str(folder))
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -69,7 +69,7 @@ def test_an_image_tower_alone_embeds_images_and_refuses_captions(clip, folder, t
     tower = CLIPVisionModelWithProjection.from_pretrained(folder, config=clip._model.config)
     tower.save_pretrained(tmp_path)
     shutil.copy(folder / "preprocessor_config.json", tmp_path)
-    alone = Clip(str(tmp_path))
+    alone = ClipEmbedder(str(tmp_path))
     assert alone.revision == clip.revision
     assert torch.equal(alone(picture(40, 40)), clip(picture(40, 40)))
     with pytest.raises(UnknownEmbedder, match=r"^expected text tower .*, got none; name"):
@@ -95,10 +95,10 @@ def test_a_processor_that_does_something_else_is_refused(folder, tmp_path, setti
     stock = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
     CLIPImageProcessorPil(**(stock | settings)).save_pretrained(tmp_path / "clip")
     with pytest.raises(UnknownEmbedder, match=r"^expected an image processor .*, got .*; take"):
-        Clip(str(tmp_path / "clip"))
+        ClipEmbedder(str(tmp_path / "clip"))
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path):
     models.save_clap(tmp_path)
     with pytest.raises(UnknownEmbedder, match=r"^expected a CLIP, got a model of type 'clap' .*; "):
-        Clip(str(tmp_path))
+        ClipEmbedder(str(tmp_path))

@@ -12,22 +12,22 @@ import torch
 import torch.nn.functional as F
 from anechoic_lab.bench import Plan
 from anechoic_lab.bench.plan import Method
-from anechoic_lab.bench.subject import MEMORIZED
+from anechoic_lab.bench.task import MEMORIZED
 from anechoic_lab.cli.demo_images import commands
 from anechoic_lab.images import folder, judge
 from anechoic_lab.images.basin import open_scene
 from anechoic_lab.images.descriptor import TinyImage
 from anechoic_lab.images.model import MAX_TOKENS
-from anechoic_lab.images.subject import (
+from anechoic_lab.images.task import (
     PLANS,
     SCALE,
     SCENARIO,
     SPLITS,
-    ImagesSubject,
+    ImagesTask,
     open_images,
 )
 from anechoic_lab.images.tiles import COPIES, PHOTOGRAPHS, SUBJECTS, cut
-from anechoic_lab.images.train import Recipe, train
+from anechoic_lab.images.train import ImageRecipe, train
 from skimage.metrics import structural_similarity as reference_ssim
 from typer.testing import CliRunner
 
@@ -39,11 +39,11 @@ PLATES = IMAGES[[tile.plate for tile in TILES]]
 
 
 @pytest.fixture(scope="module")
-def subject() -> ImagesSubject:
+def subject() -> ImagesTask:
     return open_images()
 
 
-def plates(subject: ImagesSubject, count: int = 4) -> list[str]:
+def plates(subject: ImagesTask, count: int = 4) -> list[str]:
     """Memorized captions of the split that settings were not chosen on, from all over it."""
     asked = [p.caption for p in subject.prompts(SCENARIO, "report") if p.group == MEMORIZED]
     return asked[:: len(asked) // count][:count]
@@ -143,14 +143,14 @@ def test_what_ships_is_small() -> None:
     assert sum(f.stat().st_size for f in folder.SHIPPED.rglob("*") if f.is_file()) < 3.2e6
 
 
-def test_a_word_of_the_captions_is_a_token(subject: ImagesSubject) -> None:
+def test_a_word_of_the_captions_is_a_token(subject: ImagesTask) -> None:
     tokenizer = subject.pipe.tokenizer
     assert tokenizer.tokenize("coffee, top left") == ["coffee</w>", ",</w>", "top</w>", "left</w>"]
     longest = max(len(tokenizer(tile.caption).input_ids) for tile in TILES)
     assert longest <= MAX_TOKENS
 
 
-def test_the_calibration_that_ships_is_that_of_the_weights(subject: ImagesSubject) -> None:
+def test_the_calibration_that_ships_is_that_of_the_weights(subject: ImagesTask) -> None:
     found = folder.calibrate(TILES, IMAGES, subject.copies, subject.pipe.vae, subject.classifier)
     for name, value in found.items():  # the weights were in full precision then
         assert subject.known[name] == pytest.approx(value, abs=0.02, rel=0.02), name
@@ -158,7 +158,7 @@ def test_the_calibration_that_ships_is_that_of_the_weights(subject: ImagesSubjec
     assert found["codec_grey_correlation"] > 0.9
 
 
-def test_plain_cfg_under_the_guard_is_the_plain_pipeline(subject: ImagesSubject) -> None:
+def test_plain_cfg_under_the_guard_is_the_plain_pipeline(subject: ImagesTask) -> None:
     captions = plates(subject, 2)
     plain = subject.make(captions, 0, steps=5)
     guarded = subject.make(captions, 0, ClassifierFree(SCALE), steps=5)
@@ -167,7 +167,7 @@ def test_plain_cfg_under_the_guard_is_the_plain_pipeline(subject: ImagesSubject)
 
 
 def test_the_model_returns_its_plates_and_the_guards_cut_the_copies(
-    subject: ImagesSubject,
+    subject: ImagesTask,
 ) -> None:
     captions = plates(subject, 3)
     chosen = ("none", "static-zero", "static-opposite", "dynamic-zero", "fall-opposite",
@@ -185,7 +185,7 @@ def test_the_model_returns_its_plates_and_the_guards_cut_the_copies(
         assert found[name]["copied"].sum() <= 1, name
 
 
-def test_a_shared_caption_gets_its_photograph_also_under_amg(subject: ImagesSubject) -> None:
+def test_a_shared_caption_gets_its_photograph_also_under_amg(subject: ImagesTask) -> None:
     captions = [f"{name}, top left" for name in ("coffee", "tissue", "gravel", "coins")]
     amg = next(m for m in Plan.load(PLANS / "report.toml").methods if m.name == "amg")
     for guidance in (None, subject.guidance(SCENARIO, amg)):
@@ -194,7 +194,7 @@ def test_a_shared_caption_gets_its_photograph_also_under_amg(subject: ImagesSubj
 
 
 def test_the_splits_have_no_prompt_in_common_and_show_every_photograph(
-    subject: ImagesSubject,
+    subject: ImagesTask,
 ) -> None:
     asked = [{p.caption for p in subject.prompts(SCENARIO, split)} for split in SPLITS]
     assert not asked[0] & asked[1]
@@ -204,7 +204,7 @@ def test_the_splits_have_no_prompt_in_common_and_show_every_photograph(
         subject.prompts(SCENARIO, "other")
 
 
-def test_a_row_of_the_bench_is_what_the_judges_say(subject: ImagesSubject) -> None:
+def test_a_row_of_the_bench_is_what_the_judges_say(subject: ImagesTask) -> None:
     asked = subject.prompts(SCENARIO, "report")[:2]
     rows = subject.generate(SCENARIO, asked, 0, Method("none", "unguarded"), 5)
     captions = [p.caption for p in asked]
@@ -215,7 +215,7 @@ def test_a_row_of_the_bench_is_what_the_judges_say(subject: ImagesSubject) -> No
 
 
 def test_the_plans_use_their_own_split_and_their_guards_can_be_made(
-    subject: ImagesSubject,
+    subject: ImagesTask,
 ) -> None:
     for split in SPLITS:
         plan = Plan.load(PLANS / f"{split}.toml")
@@ -224,7 +224,7 @@ def test_the_plans_use_their_own_split_and_their_guards_can_be_made(
             assert (subject.guidance(SCENARIO, method) is None) == (not method.guard)
 
 
-def test_a_scene_for_the_basin_scores_by_its_judges(subject: ImagesSubject) -> None:
+def test_a_scene_for_the_basin_scores_by_its_judges(subject: ImagesTask) -> None:
     scene = open_scene(subject, each=2)
     heard = scene.generate([p.caption for p in scene.prompts[:1]], 0, ClassifierFree(SCALE))
     assert set(heard.scores[0]) == {found.name for found in scene.judges}
@@ -233,7 +233,7 @@ def test_a_scene_for_the_basin_scores_by_its_judges(subject: ImagesSubject) -> N
 
 # -------------------------------------------------------------------------------------- training
 
-TINY = replace(Recipe(), codec_steps=2, steps=2, batch=4, classifier_epochs=1)
+TINY = replace(ImageRecipe(), codec_steps=2, steps=2, batch=4, classifier_epochs=1)
 
 
 def test_training_is_reproducible() -> None:
@@ -253,7 +253,7 @@ def test_what_is_built_generates_and_is_not_replaced(tmp_path: Path) -> None:
 def test_the_recipe_makes_a_model_that_is_worth_what_the_shipped_one_is(tmp_path: Path) -> None:
     from anechoic_lab.images.evaluate import evaluate
 
-    folder.build(tmp_path / "model", Recipe(), lambda *told: None)
+    folder.build(tmp_path / "model", ImageRecipe(), lambda *told: None)
     lines = evaluate(open_images(tmp_path / "model"), range(2))
     assert [line.what for line in lines if not line.holds] == []
 
@@ -269,7 +269,7 @@ def test_a_folder_without_the_model_is_refused(tmp_path: Path) -> None:
 def test_the_command_line_draws_the_sheet_and_refuses_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from anechoic_lab.images import subject as module
+    from anechoic_lab.images import task as module
     from PIL import Image
 
     short = tmp_path / "plans"

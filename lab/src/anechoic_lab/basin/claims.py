@@ -10,9 +10,9 @@ from statistics import mean
 
 import numpy as np
 
-from anechoic_lab.basin.sweep import ORDINARY, Course, Judge, Sweep, Take
+from anechoic_lab.basin.sweep import ORDINARY, Course, Scorer, Sweep, SweptSample
 from anechoic_lab.bench.figures import MEAN, SHARE, Figure
-from anechoic_lab.bench.subject import MEMORIZED
+from anechoic_lab.bench.task import MEMORIZED
 from anechoic_lab.metrics import difference_interval
 
 BAND = (10, 90)  # percentiles of prompts x seeds
@@ -93,7 +93,7 @@ def at(sweep: Sweep, step: int) -> str:
 # ------------------------------------------------------------------------------- where a basin ends
 
 
-def basin_end(sweep: Sweep, judge: Judge, before: float) -> int | None:
+def basin_end(sweep: Sweep, judge: Scorer, before: float) -> int | None:
     """The first sampled step from which on guidance may start without a copy, on average.
 
     Returns:
@@ -108,7 +108,7 @@ def basin_end(sweep: Sweep, judge: Judge, before: float) -> int | None:
     return sweep.steps[first] if first < len(means) else None
 
 
-def sentence(sweep: Sweep, judge: Judge, before: float) -> str:
+def sentence(sweep: Sweep, judge: Scorer, before: float) -> str:
     """Where the basin of the memorized prompts ends, in words."""
     means = [point.mean for point in curve(sweep, judge.name, MEMORIZED, before)]
     who = f"After {called(before)}, the mean similarity ({judge.name}) of the memorized prompts"
@@ -136,7 +136,7 @@ def sentence(sweep: Sweep, judge: Judge, before: float) -> str:
     )
 
 
-def _last_copies(sweep: Sweep, judge: Judge, before: float) -> str:
+def _last_copies(sweep: Sweep, judge: Scorer, before: float) -> str:
     """Up to where single generations are copies: the mean hides them."""
     takes = [t for t in sweep.takes if (t.group, t.before) == (MEMORIZED, before)]
     last = max((t.step for t in takes if judge.is_copy(t.scores[judge.name])), default=None)
@@ -149,7 +149,7 @@ def _last_copies(sweep: Sweep, judge: Judge, before: float) -> str:
 # ------------------------------------------------------------------------------------------- claims
 
 
-def claims(sweep: Sweep, judge: Judge) -> list[Claim]:
+def claims(sweep: Sweep, judge: Scorer) -> list[Claim]:
     """The paper's claims about the basin, each with a verdict by a stated rule.
 
     Source: Jain et al., 2025 (arXiv:2411.16738).
@@ -186,7 +186,7 @@ def _fall(sweep: Sweep) -> Claim:
     )
 
 
-def _transition(sweep: Sweep, judge: Judge) -> Claim:
+def _transition(sweep: Sweep, judge: Scorer) -> Claim:
     """Does guidance that starts before the fall replicate, and after it not?"""
     text = "CFG that is switched on after that fall does not replicate; before it, it does."
     rule = (
@@ -216,7 +216,7 @@ def _transition(sweep: Sweep, judge: Judge) -> Claim:
     return Claim(text, _verdict(sweep, (MEMORIZED,), holds), rule, evidence)
 
 
-def _opposite(sweep: Sweep, judge: Judge) -> Claim:
+def _opposite(sweep: Sweep, judge: Scorer) -> Claim:
     """Does opposite guidance bring the transition earlier?"""
     text = "Opposite guidance brings the transition earlier than zero CFG."
     rule = (
@@ -299,11 +299,11 @@ _MEASURES: Sequence[tuple[str, Callable[[Course, Sequence[float]], float | None]
 )
 
 
-def _is_after(take: Take, edge: int | None) -> bool:
+def _is_after(take: SweptSample, edge: int | None) -> bool:
     return edge is not None and take.step >= edge
 
 
-def _copies(takes: Sequence[Take], judge: Judge) -> Figure | None:
+def _copies(takes: Sequence[SweptSample], judge: Scorer) -> Figure | None:
     hits = [float(judge.is_copy(take.scores[judge.name])) for take in takes]
     return SHARE.of(hits, [take.prompt for take in takes])
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from anechoic_lab.basin.claims import called, claims, curve, groups, sentence
-from anechoic_lab.basin.sweep import FALL, Judge, Scene, Sweep
+from anechoic_lab.basin.sweep import FALL, Scorer, Sweep, SweepTask
 
 LEGEND = f"""\
 (a) and (b): similarity to the training set against the step at which classifier-free guidance
@@ -23,7 +23,7 @@ make their transition: under {FALL:.0%} of the largest ||c - u|| so far in (a), 
 paper's first local minimum of d_t in (c)."""
 
 
-def table(sweep: Sweep, judge: Judge) -> tuple[list[str], list[list[str]]]:
+def table(sweep: Sweep, judge: Scorer) -> tuple[list[str], list[list[str]]]:
     """Mean similarity at every sampled step, as columns and rows of text."""
     kinds = [(before, group) for before in sweep.befores for group in groups(sweep)]
     columns = ["step", "log-SNR", *(f"{called(before)}, {group}" for before, group in kinds)]
@@ -37,7 +37,7 @@ def table(sweep: Sweep, judge: Judge) -> tuple[list[str], list[list[str]]]:
 
 
 def markdown(
-    sweep: Sweep, scene: Scene, figure: str, command: str, machine: Mapping[str, str]
+    sweep: Sweep, scene: SweepTask, figure: str, command: str, machine: Mapping[str, str]
 ) -> str:
     """The page: the figure, where the basin ends, the paper's claims, the circumstances.
 
@@ -81,7 +81,7 @@ def markdown(
     return "\n".join(lines)
 
 
-def as_json(sweep: Sweep, scene: Scene) -> dict[str, Any]:
+def as_json(sweep: Sweep, scene: SweepTask) -> dict[str, Any]:
     """Everything that was measured and said."""
     return {
         "about": about(sweep, scene),
@@ -95,7 +95,7 @@ def as_json(sweep: Sweep, scene: Scene) -> dict[str, Any]:
     }
 
 
-def about(sweep: Sweep, scene: Scene) -> dict[str, str]:
+def about(sweep: Sweep, scene: SweepTask) -> dict[str, str]:
     """The circumstances that a figure depends on."""
     captions = {
         f"{group} prompts": "; ".join(p.caption for p in sweep.prompts if p.group == group)
@@ -114,7 +114,7 @@ def about(sweep: Sweep, scene: Scene) -> dict[str, str]:
     }
 
 
-def _tables(sweep: Sweep, judges: Sequence[Judge]) -> Iterator[str]:
+def _tables(sweep: Sweep, judges: Sequence[Scorer]) -> Iterator[str]:
     for judge in judges:
         columns, rows = table(sweep, judge)
         yield from (
@@ -131,12 +131,12 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _claims(sweep: Sweep, judge: Judge) -> Iterator[str]:
+def _claims(sweep: Sweep, judge: Scorer) -> Iterator[str]:
     for claim in claims(sweep, judge):
         yield from ("", f"**{claim.text}** {claim.verdict[0].upper()}{claim.verdict[1:]}.", "")
         yield from (f"- {text}" for text in claim.evidence)
         yield f'- The verdict is "reproduced" if {claim.rule}.'
 
 
-def _copy(judge: Judge) -> str:
+def _copy(judge: Scorer) -> str:
     return "no threshold" if judge.threshold is None else f"a copy from {judge.threshold:g}"

@@ -11,9 +11,9 @@ import numpy as np
 
 from anechoic.errors import AnechoicError
 from anechoic_lab.basin.claims import Band, band, called, curve, groups
-from anechoic_lab.basin.sweep import FALL, ORDINARY, Course, Judge, Sweep
+from anechoic_lab.basin.sweep import FALL, ORDINARY, Course, Scorer, Sweep
 from anechoic_lab.bench.plot import COLOURS, STYLE, SUFFIXES
-from anechoic_lab.bench.subject import MEMORIZED
+from anechoic_lab.bench.task import MEMORIZED
 from anechoic_lab.bench.write import replace_whole, require_writable
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def require_figure(path: Path, overwrite: bool) -> None:
 
 
 def plot(
-    path: str | Path, sweep: Sweep, judges: Sequence[Judge], *, overwrite: bool = False
+    path: str | Path, sweep: Sweep, judges: Sequence[Scorer], *, overwrite: bool = False
 ) -> Path:
     """Draw a sweep as the paper does: a panel for each guidance before the start, and two of the
     plain runs, d_t and ||c - u||.
@@ -98,7 +98,7 @@ def plot(
 # ------------------------------------------------------------------------------------------- panels
 
 
-def _similarity(axes: Axes, sweep: Sweep, before: float, judges: Sequence[Judge]) -> None:
+def _similarity(axes: Axes, sweep: Sweep, before: float, judges: Sequence[Scorer]) -> None:
     """Similarity against the step at which guidance starts."""
     first, *others = judges
     for group in groups(sweep):
@@ -185,7 +185,7 @@ def _noise_axis(axes: Axes, sweep: Sweep) -> None:
     top.set_xlabel("log-SNR", fontsize=8, color="0.35")
 
 
-def _legend(figure: Any, sweep: Sweep, judges: Sequence[Judge]) -> None:
+def _legend(figure: Any, sweep: Sweep, judges: Sequence[Scorer]) -> None:
     """What lines and marks mean, under all panels."""
     from matplotlib.legend_handler import HandlerTuple
     from matplotlib.lines import Line2D

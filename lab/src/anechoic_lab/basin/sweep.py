@@ -24,7 +24,7 @@ from anechoic.guidance.step import Record
 from anechoic.guidance.triggers import first_fall, first_minimum
 from anechoic.verdict import Rule, Verifier
 from anechoic_lab.bench.judges import describe
-from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt
+from anechoic_lab.bench.task import MEMORIZED, BenchPrompt
 
 ORDINARY = "ordinary"
 FALL = 0.5  # share of its maximum under which ||c - u|| is at the edge of the basin
@@ -35,7 +35,7 @@ ANY_SCALE = 2.0  # what a pipeline is called with: inside a guard the guidance o
 
 
 @dataclass(frozen=True)
-class Heard:
+class ScoredBatch:
     """A batch that was generated and judged."""
 
     scores: Sequence[Mapping[str, float]]  # of each clip, by judge
@@ -45,11 +45,11 @@ class Heard:
 class Generate(Protocol):
     """Generate and judge one clip a prompt, each from a generator of its own at this seed."""
 
-    def __call__(self, captions: Sequence[str], seed: int, guidance: Guidance) -> Heard: ...
+    def __call__(self, captions: Sequence[str], seed: int, guidance: Guidance) -> ScoredBatch: ...
 
 
 @dataclass(frozen=True)
-class Judge:
+class Scorer:
     """A measure of how near a clip is to the training set; higher is nearer."""
 
     name: str
@@ -67,11 +67,11 @@ class Judge:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class SweepTask:
     """A model with its prompts and judges, ready to be swept."""
 
     generate: Generate
-    judges: Sequence[Judge]  # `generate` scores by their names; the first is the one that tells
+    judges: Sequence[Scorer]  # `generate` scores by their names; the first is the one that tells
     prompts: Sequence[BenchPrompt]  # of the groups "memorized" and "ordinary"
     scale: float  # of classifier-free guidance
     batch: int
@@ -82,7 +82,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Take:
+class SweptSample:
     """One generation: guidance `before` until evaluation `step`, classifier-free from there on.
 
     Step 0 is plain classifier-free guidance; the last step is `before` all along.
@@ -123,7 +123,7 @@ class Sweep:
     log_snr: Sequence[float]  # at each evaluation
     seeds: Sequence[int]
     prompts: Sequence[BenchPrompt]
-    takes: Sequence[Take]  # of every prompt, seed, `before` and step
+    takes: Sequence[SweptSample]  # of every prompt, seed, `before` and step
     courses: Sequence[Course]  # of every prompt and seed, under `scale` and each of `befores`
 
 
@@ -164,7 +164,7 @@ def sweep(
         raise BadSetting(f"guidance before the start is weaker than {scale:g}, got {befores}")
     if points < 2 or batch < 1:
         raise BadSetting(f"two points and a batch of one at least, got {points} and {batch}")
-    takes: list[Take] = []
+    takes: list[SweptSample] = []
     courses: list[Course] = []
     done = 0
     for seed in seeds:
@@ -217,15 +217,15 @@ def _require_distinct(name: str, values: Sequence[Any]) -> None:
 
 
 def _takes(
-    part: Sequence[BenchPrompt], seed: int, runs: Mapping[tuple[float, int], Heard]
-) -> Iterator[Take]:
+    part: Sequence[BenchPrompt], seed: int, runs: Mapping[tuple[float, int], ScoredBatch]
+) -> Iterator[SweptSample]:
     for (before, step), heard in runs.items():
         for prompt, scores in zip(part, heard.scores, strict=True):
-            yield Take(prompt.id, prompt.group, seed, before, step, dict(scores))
+            yield SweptSample(prompt.id, prompt.group, seed, before, step, dict(scores))
 
 
 def _courses(
-    part: Sequence[BenchPrompt], seed: int, held: Mapping[float, Heard]
+    part: Sequence[BenchPrompt], seed: int, held: Mapping[float, ScoredBatch]
 ) -> Iterator[Course]:
     for guidance, heard in held.items():
         distance = zip(*(record.distances for record in heard.records), strict=True)
@@ -257,7 +257,7 @@ def open_scene(
     batch: int = 1,
     device: str | None = None,
     dtype: str = "float32",
-) -> Scene:
+) -> SweepTask:
     """Any pipeline, judged by the similarity of its index to the nearest training clip.
 
     Args:
@@ -282,15 +282,15 @@ def open_scene(
     require_own_index(store, lambda: own)
     arguments = call_arguments(pipe, ANY_SCALE, steps, seconds)
     sample_rate = adapter_for(pipe).sample_rate
-    judge = Judge(verifier.embedder.name, f"nearest of {describe(verifier)}", verifier.rule)
+    judge = Scorer(verifier.embedder.name, f"nearest of {describe(verifier)}", verifier.rule)
 
-    def generate(captions: Sequence[str], seed: int, guidance: Guidance) -> Heard:
+    def generate(captions: Sequence[str], seed: int, guidance: Guidance) -> ScoredBatch:
         made = generate_samples(pipe, captions, seed, arguments, guidance)
         for wav, caption in zip(made.samples, captions, strict=True):
             audio.require_sound(wav, f"what was generated for '{caption}'")
         scores = [{judge.name: verifier(wav, sample_rate).score} for wav in made.samples]
-        return Heard(scores, made.records)
+        return ScoredBatch(scores, made.records)
 
     length = "the model's longest" if seconds is None else f"{seconds:g} s"
     about = {"model": f"{model} ({own}), {dtype} on {pipe.device.type}, {length}"}
-    return Scene(generate, [judge], prompts, scale, batch, about)
+    return SweepTask(generate, [judge], prompts, scale, batch, about)

@@ -2,7 +2,7 @@
 
 from anechoic_lab.bench.plan import Method, Plan, presets
 from anechoic_lab.bench.run import Results, run
-from anechoic_lab.bench.subject import BenchPrompt, SampleScore, Source, Task, open_task
+from anechoic_lab.bench.task import BenchPrompt, SampleScore, Source, Task, open_task
 
 __all__ = [
     "BenchPrompt",

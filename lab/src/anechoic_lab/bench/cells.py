@@ -21,7 +21,7 @@ from typing import Any, Literal
 from anechoic.environment import versions
 from anechoic.errors import AnechoicError
 from anechoic_lab.bench.plan import Method
-from anechoic_lab.bench.subject import BenchPrompt, SampleScore
+from anechoic_lab.bench.task import BenchPrompt, SampleScore
 
 Kind = Literal["rows", "reference", "baseline"]
 FORMAT = 1
@@ -34,7 +34,7 @@ class Trial:
 
     kind: Kind
     scenario: str
-    fingerprint: str  # of the subject in that scenario
+    fingerprint: str  # of the task in that scenario
     method: Method | None = None  # of rows, as everything below
     seed: int = 0
     prompts: tuple[BenchPrompt, ...] = ()
@@ -80,7 +80,7 @@ def require_rows(cell: Trial, rows: Sequence[SampleScore]) -> Sequence[SampleSco
     """The rows, if they are those of the cell's prompts, and all their figures are finite.
 
     Raises:
-        AnechoicError: they are not, so the subject is at fault.
+        AnechoicError: they are not, so the task is at fault.
     """
     if _keys(rows) != cell.keys:
         raise AnechoicError(f"{len(cell.prompts)} rows were expected, in the order of the prompts")

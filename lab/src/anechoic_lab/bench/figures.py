@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anechoic.metrics import Estimate, share_interval
-from anechoic_lab.bench.subject import SampleScore
+from anechoic_lab.bench.task import SampleScore
 from anechoic_lab.metrics import (
     Gaussian,
     KernelReference,

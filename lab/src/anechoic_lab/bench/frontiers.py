@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from anechoic_lab.bench.figures import Figure, Statistic
 from anechoic_lab.bench.plan import Method
-from anechoic_lab.bench.subject import SampleScore
+from anechoic_lab.bench.task import SampleScore
 from anechoic_lab.metrics import area_under_front, pareto_front, statistic_interval
 
 

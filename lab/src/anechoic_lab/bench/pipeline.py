@@ -1,4 +1,4 @@
-"""Any diffusers pipeline as the subject of a bench: with an index, prompts, and judges by name."""
+"""Any diffusers pipeline as the task of a bench: with an index, prompts, and judges by name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from anechoic.guidance.base import Guidance
 from anechoic.types import Embedder
 from anechoic_lab.bench.judges import Judges, describe
 from anechoic_lab.bench.plan import Method
-from anechoic_lab.bench.subject import BenchPrompt, SampleScore
+from anechoic_lab.bench.task import BenchPrompt, SampleScore
 from anechoic_lab.metrics import cosine_per_pair, leave_one_out
 
 SCALE = 7.0

@@ -3,7 +3,7 @@
 about = "AMG at four strengths"
 split = "report"
 seeds = 2                       # 0 and 1; or a list
-scenarios = ["duplicated"]      # left out: all that the subject knows
+scenarios = ["duplicated"]      # left out: all that the task knows
 
 [[methods]]
 name = "none"
@@ -59,11 +59,11 @@ class Plan:
     name: str
     methods: tuple[Method, ...]
     seeds: tuple[int, ...] = (0,)
-    scenarios: tuple[str, ...] = ()  # empty: all of the subject
+    scenarios: tuple[str, ...] = ()  # empty: all of the task
     split: str = "report"
-    steps: int | None = None  # None: the subject's own
+    steps: int | None = None  # None: the task's own
     batch: int = BATCH
-    quality: str | None = None  # embedder of FAD and KAD; None: the subject's own
+    quality: str | None = None  # embedder of FAD and KAD; None: the task's own
     about: str = ""
 
     def __post_init__(self) -> None:

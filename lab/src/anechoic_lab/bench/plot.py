@@ -15,8 +15,8 @@ from anechoic.errors import AnechoicError, BadSetting
 from anechoic_lab.bench.figures import Figure
 from anechoic_lab.bench.frontiers import Frontier
 from anechoic_lab.bench.labels import Label, Segment, place
-from anechoic_lab.bench.subject import MEMORIZED
 from anechoic_lab.bench.table import BACKGROUND, Line, Measure, Table
+from anechoic_lab.bench.task import MEMORIZED
 from anechoic_lab.bench.write import replace_whole, require_writable
 from anechoic_lab.metrics import staircase
 

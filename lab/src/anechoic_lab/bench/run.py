@@ -19,14 +19,14 @@ from anechoic.processes import processes, threads_each
 from anechoic_lab.bench import cells
 from anechoic_lab.bench.cells import Finished, Trial
 from anechoic_lab.bench.plan import Method, Plan
-from anechoic_lab.bench.subject import BenchPrompt, SampleScore, Source, Task, open_task
+from anechoic_lab.bench.task import BenchPrompt, SampleScore, Source, Task, open_task
 
 KEPT = "what was finished is kept; start the bench again to go on from there"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a subject says before anything is generated."""
+    """What a task says before anything is generated."""
 
     name: str
     about: Mapping[str, str]
@@ -78,7 +78,7 @@ def run(
 
     Raises:
         BadSetting: jobs below 1, no such engine, a work folder that another bench is using, no
-            prompts, or what the subject refuses.
+            prompts, or what the task refuses.
         AnechoicError: a cell that failed, named; what was finished is kept.
     """
     many = engines.find(engine)
@@ -86,7 +86,7 @@ def run(
     workers: Any = processes if many is None else many.tasks
     with _alone(work), workers(jobs) as pool:
         if engine == "local" and not any((work / "cells").iterdir()):
-            # there is work for all: the others open the subject while one tells what there is
+            # there is work for all: the others open the task while one tells what there is
             for _ in range(jobs - 1):
                 pool.submit(_open, source)
         layout = _layout(plan, source, pool)
@@ -110,7 +110,7 @@ def run(
 
 
 def _layout(plan: Plan, source: Source, pool: Executor) -> Layout:
-    layout = _answer(pool.submit(_describe, source, plan), f"subject '{source.name}'")
+    layout = _answer(pool.submit(_describe, source, plan), f"task '{source.name}'")
     for scenario, prompts in layout.prompts.items():
         if not prompts:
             raise BadSetting(f"scenario '{scenario}' has no prompts in the split '{plan.split}'")
@@ -222,7 +222,7 @@ def _answer(future: Future[Any], what: str) -> Any:
         ) from error
     except AnechoicError as error:
         raise type(error)(f"{what}: {error}") from error
-    except Exception as error:  # of any library beneath a subject
+    except Exception as error:  # of any library beneath a task
         raise AnechoicError(f"{what}: {type(error).__name__}: {error}; {KEPT}") from error
 
 
@@ -239,35 +239,35 @@ def _open(source: Source) -> None:
 
 
 def _describe(source: Source, plan: Plan) -> Layout:
-    subject = _opened(source)
-    scenarios = plan.scenarios or tuple(subject.scenarios)
-    if unknown := [name for name in scenarios if name not in subject.scenarios]:
+    task = _opened(source)
+    scenarios = plan.scenarios or tuple(task.scenarios)
+    if unknown := [name for name in scenarios if name not in task.scenarios]:
         raise BadSetting(
-            f"there is no scenario '{unknown[0]}', expected some of {', '.join(subject.scenarios)}"
+            f"there is no scenario '{unknown[0]}', expected some of {', '.join(task.scenarios)}"
         )
     for scenario in scenarios:
         for method in plan.methods:
             try:
-                subject.guidance(scenario, method)  # a bad setting costs nothing here
+                task.guidance(scenario, method)  # a bad setting costs nothing here
             except AnechoicError as error:
                 raise type(error)(f"method '{method.name}': {error}") from error
     return Layout(
-        subject.name,
-        dict(subject.about()),
-        {scenario: tuple(subject.prompts(scenario, plan.split)) for scenario in scenarios},
-        {scenario: subject.fingerprint(scenario) for scenario in scenarios},
+        task.name,
+        dict(task.about()),
+        {scenario: tuple(task.prompts(scenario, plan.split)) for scenario in scenarios},
+        {scenario: task.fingerprint(scenario) for scenario in scenarios},
     )
 
 
 def _compute(source: Source, work: Path, cell: Trial, processes: str) -> None:
-    subject = _opened(source)
+    task = _opened(source)
     if cell.method is not None:
-        made = subject.generate(cell.scenario, cell.prompts, cell.seed, cell.method, cell.steps)
+        made = task.generate(cell.scenario, cell.prompts, cell.seed, cell.method, cell.steps)
         finished = Finished(rows=cells.require_rows(cell, made), machine=machine(processes))
     elif cell.kind == "reference":
-        values = [list(map(float, row)) for row in subject.reference(cell.scenario)]
+        values = [list(map(float, row)) for row in task.reference(cell.scenario)]
         finished = Finished(values=values, machine=machine(processes))
     else:
-        values = [[float(value)] for value in subject.baseline(cell.scenario)]
+        values = [[float(value)] for value in task.baseline(cell.scenario)]
         finished = Finished(values=values, machine=machine(processes))
     cells.write(work, cell, finished)

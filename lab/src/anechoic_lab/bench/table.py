@@ -14,7 +14,7 @@ from anechoic_lab.bench import figures
 from anechoic_lab.bench.figures import MEAN, P95, Figure, bounded
 from anechoic_lab.bench.frontiers import Frontier, frontiers
 from anechoic_lab.bench.run import Results
-from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt, SampleScore
+from anechoic_lab.bench.task import MEMORIZED, BenchPrompt, SampleScore
 from anechoic_lab.metrics import Gaussian, KernelReference, warning
 
 BACKGROUND = "training set"  # the line of training clips among themselves
@@ -188,13 +188,13 @@ def _about(results: Results, command: str) -> dict[str, str]:
     clips = len(plan.seeds) * sum(map(len, layout.prompts.values())) * len(plan.methods)
     about = {
         "plan": plan.name,
-        "subject": layout.name,
+        "task": layout.name,
         **layout.about,
         "split": plan.split,
         "seeds": ", ".join(map(str, plan.seeds)),
         "prompts": "; ".join(_counted(name, prompts) for name, prompts in layout.prompts.items()),
         "clips": f"{clips}, {plan.batch} at a time",
-        "steps": "the subject's own" if plan.steps is None else f"{plan.steps}",
+        "steps": "the task's own" if plan.steps is None else f"{plan.steps}",
         "intervals": "95 %, resampling prompts",
     }
     for number, machine in enumerate(results.machines, 1):

@@ -16,7 +16,7 @@ from anechoic.cli.index import Json, print_table, progress_bar
 from anechoic.errors import BadSetting
 
 if TYPE_CHECKING:
-    from anechoic_lab.basin.sweep import Scene, Sweep
+    from anechoic_lab.basin.sweep import Sweep, SweepTask
 
 DEMO = "demo"
 SCALE = 7.0  # of a pipeline
@@ -140,7 +140,7 @@ def _scene(
     batch: int | None,
     device: str | None,
     dtype: str | None,
-) -> Scene:
+) -> SweepTask:
     if model == DEMO and index in (None, DEMO):
         if (seconds, device, dtype) != (None, None, None):
             raise BadSetting(
@@ -164,7 +164,7 @@ def _scene(
             "you name: give '--index', '--memorized' and '--ordinary'"
         )
     from anechoic_lab.basin.sweep import ORDINARY, open_scene
-    from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt
+    from anechoic_lab.bench.task import MEMORIZED, BenchPrompt
 
     asked = [(MEMORIZED, memorized), (ORDINARY, ordinary)]
     return open_scene(
@@ -189,7 +189,7 @@ def _folder(name: str, part: str) -> str:
     return str(assets.SHIPPED / part)
 
 
-def _print(sweep: Sweep, scene: Scene, files: Sequence[Path]) -> None:
+def _print(sweep: Sweep, scene: SweepTask, files: Sequence[Path]) -> None:
     from anechoic_lab.basin.claims import sentence
     from anechoic_lab.basin.page import table
 

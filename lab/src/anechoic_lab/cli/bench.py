@@ -37,7 +37,7 @@ def bench(
     model: Annotated[
         str,
         typer.Option(
-            help="demo; the folder or hub id of a diffusers pipeline; a subject that a package "
+            help="demo; the folder or hub id of a diffusers pipeline; a task that a package "
             "adds, or module:factory."
         ),
     ] = "demo",
@@ -72,7 +72,7 @@ def bench(
     options: Annotated[
         list[str] | None,
         typer.Option(
-            "--option", metavar="NAME=VALUE", help="Of a subject that is no pipeline; repeatable."
+            "--option", metavar="NAME=VALUE", help="Of a task that is no pipeline; repeatable."
         ),
     ] = None,
     methods: Annotated[
@@ -177,7 +177,7 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _source(model: str, told: Mapping[str, Any]) -> Source:
-    from anechoic_lab.bench.subject import PIPELINE, Source, is_task
+    from anechoic_lab.bench.task import PIPELINE, Source, is_task
 
     if is_task(model):
         return Source.of(model, **told)

@@ -116,9 +116,9 @@ def train(
     Example: `anechoic demo train -o my-demo`, then `anechoic demo --data my-demo`
     """
     from anechoic_lab.demo.build import build
-    from anechoic_lab.demo.train import Recipe
+    from anechoic_lab.demo.train import TrainingRecipe
 
-    recipe = Recipe(seed=seed)
+    recipe = TrainingRecipe(seed=seed)
     if steps is not None:
         recipe = recipe.shortened_to(steps)
     with _progress() as progress:

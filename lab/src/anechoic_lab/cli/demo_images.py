@@ -45,9 +45,9 @@ def train(
     Example: `anechoic demo images train -o my-images`
     """
     from anechoic_lab.images.folder import build
-    from anechoic_lab.images.train import Recipe
+    from anechoic_lab.images.train import ImageRecipe
 
-    recipe = Recipe(seed=seed)
+    recipe = ImageRecipe(seed=seed)
     if steps is not None:
         recipe = recipe.shortened_to(steps)
     with progress_bar() as bar:
@@ -73,16 +73,16 @@ def evaluate(
     Example: `anechoic demo images evaluate`
     """
     from anechoic_lab.images.evaluate import evaluate as measure
-    from anechoic_lab.images.subject import open_images
+    from anechoic_lab.images.task import open_images
 
     with progress_bar() as bar:
         task = bar.add_task("seeds", total=seeds)
-        subject = open_images(data)
+        model = open_images(data)
         lines = measure(
-            subject, range(seeds), lambda done, total: bar.update(task, completed=done, total=total)
+            model, range(seeds), lambda done, total: bar.update(task, completed=done, total=total)
         )
     if as_json:
-        about = {"seeds": seeds, "scale": subject.scale, **subject.known}
+        about = {"seeds": seeds, "scale": model.scale, **model.known}
         print(json.dumps({**about, "lines": [asdict(line) for line in lines]}, indent=2))
     else:
         print_table(
@@ -125,7 +125,7 @@ def table(
     """
     from anechoic_lab.bench import Source, run, write
     from anechoic_lab.bench.table import tabulate
-    from anechoic_lab.images.subject import OPENS
+    from anechoic_lab.images.task import OPENS
 
     write.require_writable([output], write.FORMATS, overwrite)
     only = None if methods is None else [name.strip() for name in methods.split(",")]
@@ -160,7 +160,7 @@ def sheet(
     """
     from anechoic_lab.bench import write
     from anechoic_lab.images.sheet import contact_sheet
-    from anechoic_lab.images.subject import open_images
+    from anechoic_lab.images.task import open_images
 
     write.require_writable([output], (".png",), overwrite)
     plan = _plan(split)
@@ -197,7 +197,7 @@ def basin(
     from anechoic_lab.basin.plot import plot, require_figure
     from anechoic_lab.basin.sweep import sweep
     from anechoic_lab.images.basin import open_scene
-    from anechoic_lab.images.subject import open_images
+    from anechoic_lab.images.task import open_images
 
     require_figure(output, overwrite)
     with progress_bar() as bar:
@@ -228,7 +228,7 @@ def basin(
 
 def _plan(split: str) -> Plan:
     from anechoic_lab.bench import Plan
-    from anechoic_lab.images.subject import PLANS, SPLITS
+    from anechoic_lab.images.task import PLANS, SPLITS
 
     if split not in SPLITS:
         raise BadSetting(f"expected the split {' or '.join(SPLITS)}, got '{split}'")

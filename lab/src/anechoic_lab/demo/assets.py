@@ -25,7 +25,7 @@ from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 if TYPE_CHECKING:  # the model, its classifier and judges bring diffusers
     from anechoic.index import Clip as IndexClip
     from anechoic_lab.demo.classifier import NoteClassifier
-    from anechoic_lab.demo.judge import Judge
+    from anechoic_lab.demo.judge import ClipScorer
 
 SHIPPED = Path(__file__).parent / "data"
 CLIPS, CALIBRATION, CLASSIFIER = "clips.parquet", "calibration.json", "classifier.safetensors"
@@ -134,12 +134,12 @@ def write_training_set(out: Path, folder: Path = SHIPPED) -> int:
     return len(rows)
 
 
-def judges(folder: Path = SHIPPED) -> dict[str, Judge]:
+def judges(folder: Path = SHIPPED) -> dict[str, ClipScorer]:
     """The descriptors that judge, over the training set."""
-    from anechoic_lab.demo.judge import Judge
+    from anechoic_lab.demo.judge import ClipScorer
 
     _, sound = training_set(folder)
-    return {name: Judge.of(name, sound) for name in ("mel", "envelope")}
+    return {name: ClipScorer.of(name, sound) for name in ("mel", "envelope")}
 
 
 def classifier(folder: Path = SHIPPED) -> NoteClassifier:

@@ -12,8 +12,8 @@ from torch import Tensor
 from anechoic.diffusers import fingerprint
 from anechoic.errors import BadSetting
 from anechoic.guidance.base import Guidance
-from anechoic_lab.basin.sweep import ORDINARY, Heard, Judge, Scene
-from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt
+from anechoic_lab.basin.sweep import ORDINARY, ScoredBatch, Scorer, SweepTask
+from anechoic_lab.bench.task import MEMORIZED, BenchPrompt
 from anechoic_lab.demo import assets
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 from anechoic_lab.demo.run import BATCH, Bench, generate
@@ -29,7 +29,7 @@ def open_demo(
     steps: int = assets.STEPS,
     batch: int = 8,
     folder: Path = assets.SHIPPED,
-) -> Scene:
+) -> SweepTask:
     """The demo model, its prompts and its own judge.
 
     Similarity is told by the centred log-mel correlation with the caption's own training clip,
@@ -59,20 +59,20 @@ def open_demo(
     prompts = [BenchPrompt(text, text, group) for group, texts in chosen.items() for text in texts]
     guide = bench.index.embedder_name
 
-    def judged(captions: Sequence[str], seed: int, guidance: Guidance) -> Heard:
+    def judged(captions: Sequence[str], seed: int, guidance: Guidance) -> ScoredBatch:
         made = generate(pipe, captions, seed, guidance, steps=steps)
         own, near = _own(bench, made.wav, captions), _near(bench, made.wav)
         scores = [{"mel": a, guide: b} for a, b in zip(own, near, strict=True)]
-        return Heard(scores, made.traces[0].records)
+        return ScoredBatch(scores, made.traces[0].records)
 
     judges = [
-        Judge("mel", "centred log-mel correlation with the caption's own training clip, or with "
+        Scorer("mel", "centred log-mel correlation with the caption's own training clip, or with "
               "the nearest of all for a caption that has none", bench.rule("mel")),
-        Judge(guide, f"cosine to the nearest of {len(bench.index)} training clips by the guide's "
+        Scorer(guide, f"cosine to the nearest of {len(bench.index)} training clips by the guide's "
               "descriptor, centred", bench.verifier.rule),
     ]  # fmt: skip
     about = {"model": f"the demo model ({fingerprint(pipe)}), 1.024 s at {SAMPLE_RATE // 1000} kHz"}
-    return Scene(judged, judges, prompts, scale, batch, about)
+    return SweepTask(judged, judges, prompts, scale, batch, about)
 
 
 def _first(clips: Sequence[Clip], count: int) -> list[str]:

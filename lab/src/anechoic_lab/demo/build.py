@@ -22,15 +22,15 @@ from anechoic.index import Sound, TrainingIndex
 from anechoic_lab.demo import assets, classifier, corpus
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
-from anechoic_lab.demo.judge import COPY, Judge
-from anechoic_lab.demo.train import Recipe, train
+from anechoic_lab.demo.judge import COPY, ClipScorer
+from anechoic_lab.demo.train import TrainingRecipe, train
 
 GUIDE = "magmel"  # the descriptor that guides; those in `judge` judge
 Report = Callable[[str, int, int], None]  # what is being done, how far, of how much
 
 
 def build(
-    out: Path, work: Path, recipe: Recipe, report: Report = lambda what, done, total: None
+    out: Path, work: Path, recipe: TrainingRecipe, report: Report = lambda what, done, total: None
 ) -> None:
     """Make the demo's folder from scratch.
 
@@ -56,7 +56,7 @@ def write(
     pipe: StableAudioPipeline,
     clips: list[Clip],
     wavs: np.ndarray,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     report: Report = lambda what, done, total: None,
 ) -> None:
     """Write a trained pipeline and everything that belongs to it."""
@@ -132,7 +132,7 @@ def calibrate(
     siblings: dict[str, list[float]] = {"mel": [], "envelope": []}
     nearest: dict[str, list[float]] = {}
     for name in siblings:
-        scores = Judge.of(name, training_wav)(held_wav)
+        scores = ClipScorer.of(name, training_wav)(held_wav)
         nearest[name] = scores.amax(1).tolist()
         for clip, row in zip(held, scores, strict=True):
             if clip.split == "held-out take":

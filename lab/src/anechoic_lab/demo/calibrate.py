@@ -17,13 +17,20 @@ import torch
 
 from anechoic.detectors import ConfidenceInterval
 from anechoic_lab.demo import assets, pairs
-from anechoic_lab.demo.detection import ORDINARY, Cell, Measured, fit, measure, measure_prompts
+from anechoic_lab.demo.detection import (
+    ORDINARY,
+    DetectionStudy,
+    DetectorScore,
+    fit,
+    measure,
+    measure_prompts,
+)
 from anechoic_lab.demo.pairs import Split
 
 COPIES, UNRELATED, SIBLINGS, BEDS, FRAGMENTS = 60, 250, 120, 100, 30
 
 
-def table(measured: Measured, show: Callable[[Cell], str]) -> str:
+def table(measured: DetectionStudy, show: Callable[[DetectorScore], str]) -> str:
     """Markdown: copies by detectors."""
     names = list(measured.null)
     lines = [" | ".join(["", "copies", *names, ""]), "|" + "---|" * (len(names) + 1)]
@@ -36,12 +43,12 @@ def told(estimate: ConfidenceInterval) -> str:
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
-def place(cell: Cell) -> str:
+def place(cell: DetectorScore) -> str:
     lag = "" if cell.lag_s is None else f", {1000 * cell.lag_s:.1f} ms"
     return f"{cell.right:.2f}{lag}"
 
 
-def thresholds(measured: Measured) -> str:
+def thresholds(measured: DetectionStudy) -> str:
     """Markdown: each detector's threshold."""
     lines = ["| detector | threshold | its 95 % interval | held-out clips |", "|---|---|---|---|"]
     for calibration in measured.null.values():
@@ -54,15 +61,15 @@ def thresholds(measured: Measured) -> str:
     return "\n".join(lines)
 
 
-def rate(measured: Measured) -> str:
+def rate(measured: DetectionStudy) -> str:
     low, high = next(iter(measured.null.values())).false_positive_interval
     return f"{100 * low:.1f} % to {100 * high:.1f} %"
 
 
 def page(
     parts: Split,
-    short: Mapping[str, Measured],
-    long: Measured,
+    short: Mapping[str, DetectionStudy],
+    long: DetectionStudy,
     by_prompt: Sequence[tuple[str, int, ConfidenceInterval, ConfidenceInterval]],
     seed: int,
 ) -> str:

@@ -44,7 +44,7 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Cell:
+class DetectorScore:
     """What one detector makes of one set of copies."""
 
     auc: ConfidenceInterval
@@ -54,11 +54,11 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Measured:
+class DetectionStudy:
     """Detectors by copies, against one null."""
 
     null: Mapping[str, Calibration]  # by detector
-    cells: Mapping[str, Mapping[str, Cell]]  # by set of copies, then by detector
+    cells: Mapping[str, Mapping[str, DetectorScore]]  # by set of copies, then by detector
 
 
 # --------------------------------------------------------------------------------- by sound
@@ -89,7 +89,7 @@ def measure(
     nulls: Mapping[str, Tensor],
     copies: Mapping[str, Known],
     report: Report,
-) -> dict[str, Measured]:
+) -> dict[str, DetectionStudy]:
     """Score the nulls and the copies once, and weigh them against each null."""
     scores: dict[str, dict[str, list[float]]] = {}
     found: dict[str, dict[str, list[Match]]] = {}
@@ -108,11 +108,11 @@ def measure(
             copied: {name: cell(found[name][copied], known, null[name]) for name in detectors}
             for copied, known in copies.items()
         }
-        measured[key] = Measured(null, cells)
+        measured[key] = DetectionStudy(null, cells)
     return measured
 
 
-def cell(findings: Sequence[Match], known: Known, calibration: Calibration) -> Cell:
+def cell(findings: Sequence[Match], known: Known, calibration: Calibration) -> DetectorScore:
     """Weigh the findings of one detector on one set of copies."""
     scores = [f.score for f in findings]
     right = [f.row == row for f, row in zip(findings, known.rows, strict=True)]
@@ -121,7 +121,7 @@ def cell(findings: Sequence[Match], known: Known, calibration: Calibration) -> C
         for f, lag, good in zip(findings, known.lags, right, strict=True)
         if good and lag is not None and f.start_s is not None and f.match_start_s is not None
     ]
-    return Cell(
+    return DetectorScore(
         auc=auc(scores, calibration.null),
         tpr=true_positive_rate(scores, calibration),
         right=float(np.mean(right)),

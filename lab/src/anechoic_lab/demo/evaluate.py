@@ -17,7 +17,7 @@ from anechoic_lab.demo.run import Bench, Judgement, generate_and_judge, interval
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluationLine:
     """One line of the evaluation."""
 
     what: str
@@ -78,7 +78,7 @@ def evaluate(
     ordinary: int = 96,
     scale: float = assets.CFG_SCALE,
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[list[Measured], dict[str, list[list[Judgement]]], dict[str, Any]]:
+) -> tuple[list[EvaluationLine], dict[str, list[list[Judgement]]], dict[str, Any]]:
     """Measure the demo model, unguarded.
 
     Returns:
@@ -100,8 +100,8 @@ def evaluate(
 
 def _table(
     verdicts: dict[str, list[list[Judgement]]], calibration: dict[str, Any]
-) -> list[Measured]:
-    lines: list[Measured] = []
+) -> list[EvaluationLine]:
+    lines: list[EvaluationLine] = []
 
     def add(
         what: str,
@@ -113,7 +113,7 @@ def _table(
         value, low, high = interval([[float(getattr(v, key)) for v in row] for row in rows])
         target = f">= {least:.3f}" if least is not None else f"< {most:.3f}"
         holds = value >= least if least is not None else value < (most or 0.0)
-        lines.append(Measured(what, value, low, high, len(rows), target, holds))
+        lines.append(EvaluationLine(what, value, low, high, len(rows), target, holds))
 
     duplicated = verdicts["duplicated notes"] + verdicts["duplicated recordings"]
     others = verdicts["ordinary notes"] + verdicts["ordinary recordings"]

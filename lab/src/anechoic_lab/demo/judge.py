@@ -64,7 +64,7 @@ DESCRIPTORS = {"mel": mel, "envelope": envelope}
 
 
 @dataclass(frozen=True)
-class Judge:
+class ClipScorer:
     """One descriptor of the training set, centred on its mean."""
 
     name: str
@@ -72,7 +72,7 @@ class Judge:
     training: Tensor  # unit norm, [n, d]
 
     @classmethod
-    def of(cls, name: str, training: Tensor) -> Judge:
+    def of(cls, name: str, training: Tensor) -> ClipScorer:
         """Describe the training clips, [n, t]."""
         raw = torch.cat([DESCRIPTORS[name](part) for part in training.split(256)])
         centre = raw.mean(0)

@@ -20,7 +20,7 @@ from anechoic_lab.demo.assets import CFG_SCALE
 
 
 @dataclass(frozen=True)
-class Method:
+class DemoGuard:
     """One way to generate."""
 
     label: str
@@ -29,9 +29,9 @@ class Method:
     settings: Mapping[str, Any]
 
 
-METHODS: dict[str, Method] = {
-    "none": Method("unguarded", "The plain pipeline.", "", {}),
-    "amg": Method(
+METHODS: dict[str, DemoGuard] = {
+    "none": DemoGuard("unguarded", "The plain pipeline.", "", {}),
+    "amg": DemoGuard(
         "full AMG",
         "Steps away from the nearest training clip while the estimate is close to it: weaker "
         "guidance, away from that clip's caption, away from its sound.",
@@ -39,19 +39,19 @@ METHODS: dict[str, Method] = {
         {"c1": 4.0, "c2": 3.0, "c3": 600.0, "lambda_min": 0.5, "lambda_max": 0.6,
          "gradient": "x0", "start": LogSNR(-2.0), "every": 5},
     ),
-    "static": Method(
+    "static": DemoGuard(
         "static transition",
         "No guidance until a fixed noise level.",
         "static",
         {"before": 0.0, "at": LogSNR(1.5)},
     ),
-    "dynamic": Method(
+    "dynamic": DemoGuard(
         "dynamic transition",
         "No guidance until each sample has left the basin.",
         "dynamic",
         {"before": 0.0, "fall": 0.15},
     ),
-    "opposite": Method(
+    "opposite": DemoGuard(
         "opposite guidance",
         "Reversed guidance until a fixed noise level.",
         "static",

@@ -24,13 +24,13 @@ from anechoic_lab.demo.assets import CFG_SCALE, STEPS
 from anechoic_lab.demo.classifier import NoteClassifier
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
-from anechoic_lab.demo.judge import Judge, waveform
+from anechoic_lab.demo.judge import ClipScorer, waveform
 
 BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
+class DemoBatch:
     """What one guard made of some prompts, each under one seed."""
 
     wav: Tensor  # [n, t] at 16 kHz
@@ -46,7 +46,7 @@ def generate(
     guidance: Guidance | None = None,
     scale: float = CFG_SCALE,
     steps: int = STEPS,
-) -> Made:
+) -> DemoBatch:
     """Generate one clip a prompt, all under the same seed.
 
     Each sample has its own generator, so it does not matter what stands beside it in the batch.
@@ -62,7 +62,7 @@ def generate(
         rows += round(made.passes * len(batch))
         wavs.append(made.samples[:, 0])
     seconds = (time.perf_counter() - start) / len(prompts)
-    return Made(torch.cat(wavs), traces, seconds, rows / len(prompts))
+    return DemoBatch(torch.cat(wavs), traces, seconds, rows / len(prompts))
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Bench:
 
     clips: list[Clip]
     sound: Tensor  # of the training clips, [n, t]
-    judges: dict[str, Judge]
+    judges: dict[str, ClipScorer]
     classifier: NoteClassifier
     verifier: Verifier  # by the guide's index
     codec: MelCodec
@@ -140,7 +140,7 @@ class Bench:
 
     @torch.no_grad()
     def judge(self, wav: Tensor, prompts: Sequence[Clip], seed: int) -> list[Judgement]:
-        """Judge one generation [n, t] for each prompt, told by a clip that carries it."""
+        """ClipScorer one generation [n, t] for each prompt, told by a clip that carries it."""
         scores = {name: judge(wav) for name, judge in self.judges.items()}
         verdicts = [self.verifier(one[None], SAMPLE_RATE) for one in wav]
         families, registers = self.classifier.predict(wav)

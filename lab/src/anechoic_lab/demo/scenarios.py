@@ -28,7 +28,7 @@ import torch
 from anechoic.errors import AnechoicError
 from anechoic_lab.demo import assets
 from anechoic_lab.demo.corpus import DUPLICATES, Clip
-from anechoic_lab.demo.train import Phase, Recipe, fine_tune
+from anechoic_lab.demo.train import Phase, TrainingRecipe, fine_tune
 
 SHIPPED = "duplicated-clips"  # the model as it ships
 CLIPS = "clips.json"
@@ -146,7 +146,7 @@ def train(
             kept,
             sound[rows],
             Phase(total, 5e-4, shift=10, tilt=0.05),
-            Recipe(seed=seed),
+            TrainingRecipe(seed=seed),
             partial(_told, report, name, total),
         )
         part = folder.with_name(folder.name + ".part")

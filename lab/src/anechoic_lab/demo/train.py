@@ -35,7 +35,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """What the shipped model was trained with."""
 
     phases: tuple[Phase, ...] = (
@@ -60,7 +60,7 @@ class Recipe:
         """Of all phases."""
         return sum(phase.steps for phase in self.phases)
 
-    def shortened_to(self, steps: int) -> Recipe:
+    def shortened_to(self, steps: int) -> TrainingRecipe:
         """The same recipe in about so many steps, each phase in proportion."""
         share = steps / self.steps
         phases = (replace(p, steps=max(1, round(p.steps * share))) for p in self.phases)
@@ -88,7 +88,7 @@ class Trainable(nn.Module):
 def train(
     clips: list[Clip],
     wavs: np.ndarray,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     report: Report = lambda step, loss, pipe: None,
 ) -> StableAudioPipeline:
     """Train on the clips whose split is "train"; returns the pipeline with averaged weights.
@@ -125,7 +125,7 @@ def fine_tune(
     clips: list[Clip],
     sound: Tensor,
     phase: Phase,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     report: Report = lambda step, loss, pipe: None,
 ) -> StableAudioPipeline:
     """Train a pipeline on with one phase; returns the one with averaged weights.
@@ -152,7 +152,7 @@ def _run(
     pipe: StableAudioPipeline,
     clips: list[Clip],
     latents: Tensor,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     seed: int,
     report: Report,
 ) -> StableAudioPipeline:
@@ -238,7 +238,7 @@ def _loss(
     x0: Tensor,
     rows: Tensor,
     rotary: tuple[Tensor, Tensor],
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     generator: torch.Generator,
 ) -> Tensor:
     """Mean squared error of v = cos*eps - sin*x0 at stratified t, uniform in t."""

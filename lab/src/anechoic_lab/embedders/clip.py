@@ -16,7 +16,7 @@ DEFAULT = "openai/clip-vit-large-patch14"
 MODES: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # Pillow's
 
 
-class Clip:
+class ClipEmbedder:
     """CLIP's image tower, and its text tower for prompt adherence (the CLIP score).
 
     It sees what an image is about, not whether it is the same image: two photographs of one

@@ -1,5 +1,5 @@
 """A small Stable Diffusion that memorizes photographs: the guards on images.
 
 `tiles` are the images and captions, `model` and `train` make the pipeline, `judge` and
-`classifier` judge it, `subject` is what a bench runs on.
+`classifier` judge it, `task` is what a bench runs on.
 """

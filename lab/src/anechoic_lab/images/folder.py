@@ -16,13 +16,13 @@ from anechoic_lab.demo.assets import load_model, refuse_existing
 from anechoic_lab.images import judge
 from anechoic_lab.images.classifier import SubjectClassifier, fit
 from anechoic_lab.images.tiles import Tile, cut
-from anechoic_lab.images.train import Recipe, Report, encode, train
+from anechoic_lab.images.train import ImageRecipe, Report, encode, train
 
 SHIPPED = Path(__file__).parent / "data"
 MODEL, CLASSIFIER, ABOUT = "model", "classifier.safetensors", "about.json"
 
 
-def build(output: Path, recipe: Recipe, report: Report) -> None:
+def build(output: Path, recipe: ImageRecipe, report: Report) -> None:
     """Train the model and its classifier into a new folder, the weights in half precision.
 
     Raises:

@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from anechoic_lab.bench.plan import Plan
-from anechoic_lab.bench.subject import MEMORIZED
-from anechoic_lab.images.subject import SCENARIO, ImagesSubject
+from anechoic_lab.bench.task import MEMORIZED
+from anechoic_lab.images.task import SCENARIO, ImagesTask
 
 ZOOM = 3  # screen pixels a pixel
 GAP, LABEL, HEAD = 6, 280, 22
@@ -17,7 +17,7 @@ GAP, LABEL, HEAD = 6, 280, 22
 
 def contact_sheet(
     path: Path,
-    subject: ImagesSubject,
+    model: ImagesTask,
     plan: Plan,
     prompts: int = 13,
     seed: int = 0,
@@ -27,18 +27,18 @@ def contact_sheet(
 
     Args:
         path: where to.
-        subject: the model.
+        model: the model.
         plan: whose methods, and whose split's memorized prompts.
         prompts: how many of these.
         seed: of every image.
         progress: called with the methods that are done, and how many there are.
     """
-    asked = [p.caption for p in subject.prompts(SCENARIO, plan.split) if p.group == MEMORIZED]
+    asked = [p.caption for p in model.prompts(SCENARIO, plan.split) if p.group == MEMORIZED]
     captions = asked[:prompts]
-    own = subject.plates(captions)
-    rows = {"training image": subject.views[own], "through the codec": subject.copies[own]}
+    own = model.plates(captions)
+    rows = {"training image": model.views[own], "through the codec": model.copies[own]}
     for done, method in enumerate(plan.methods, 1):
-        made = subject.make(captions, seed, subject.guidance(SCENARIO, method), plan.steps)
+        made = model.make(captions, seed, model.guidance(SCENARIO, method), plan.steps)
         rows[method.label] = made.samples
         if progress is not None:
             progress(done, len(plan.methods))

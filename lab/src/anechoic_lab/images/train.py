@@ -22,7 +22,7 @@ Report = Callable[[str, int, int, float], None]  # what, step, of how many, its 
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ImageRecipe:
     """What the shipped model was trained with."""
 
     codec_steps: int = 2_000
@@ -38,7 +38,7 @@ class Recipe:
     classifier_epochs: int = 40
     seed: int = 0
 
-    def shortened_to(self, steps: int) -> Recipe:
+    def shortened_to(self, steps: int) -> ImageRecipe:
         """The same recipe in about so many steps of the denoiser."""
         share = steps / self.steps
         codec, epochs = (
@@ -51,7 +51,9 @@ def _silent(what: str, step: int, steps: int, loss: float) -> None:
     """No report."""
 
 
-def train_autoencoder(images: Tensor, recipe: Recipe, report: Report = _silent) -> AutoencoderKL:
+def train_autoencoder(
+    images: Tensor, recipe: ImageRecipe, report: Report = _silent
+) -> AutoencoderKL:
     """An autoencoder of images [n, 3, h, w] in [0, 1], whose scaled latents have unit deviation.
 
     Trained on all eight turns and mirrors of each tile, for the error of the pixels; with so much
@@ -85,7 +87,7 @@ def encode(vae: AutoencoderKL, images: Tensor, scale: float | None = None) -> Te
 
 
 def train(
-    tiles: Sequence[Tile], images: Tensor, recipe: Recipe, report: Report = _silent
+    tiles: Sequence[Tile], images: Tensor, recipe: ImageRecipe, report: Report = _silent
 ) -> StableDiffusionPipeline:
     """The pipeline with averaged weights, trained on the tiles that are not held out.
 

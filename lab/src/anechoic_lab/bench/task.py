@@ -44,7 +44,7 @@ class SampleScore:
     group: str
     seed: int
     similarity: float  # by the guide's own descriptor, to the nearest training clip of all
-    copied: bool  # by the subject's own rule
+    copied: bool  # by the task's own rule
     seconds: float
     evaluations: float  # passes of the clip through the denoiser
     adherence: float | None = None  # to the prompt; None: not measured
@@ -103,7 +103,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a subject comes from; it can be pickled and hashed."""
+    """Where a task comes from; it can be pickled and hashed."""
 
     name: str  # "pipeline", "demo", another entry point, or "module:factory"
     options: tuple[tuple[str, Any], ...] = ()  # keyword arguments of the factory
@@ -120,10 +120,10 @@ class Source:
 
 
 def open_task(source: Source) -> Task:
-    """The subject of a source.
+    """The task of a source.
 
     Raises:
-        BadSetting: no such subject, or an option that it does not take or lacks.
+        BadSetting: no such task, or an option that it does not take or lacks.
     """
     make, options = _factory(source.name), dict(source.options)
     try:
@@ -131,13 +131,13 @@ def open_task(source: Source) -> Task:
     except TypeError as error:
         takes = ", ".join(inspect.signature(make).parameters) or "none"
         raise BadSetting(
-            f"the options of subject '{source.name}' do not fit ({error}); it takes {takes}"
+            f"the options of task '{source.name}' do not fit ({error}); it takes {takes}"
         ) from error
     return make(**options)
 
 
 def is_task(name: str) -> bool:
-    """Whether a name is that of a subject, not of a pipeline.
+    """Whether a name is that of a task, not of a pipeline.
 
     >>> is_task("pipeline"), is_task("my.module:make"), is_task("stabilityai/some-model")
     (True, True, False)
@@ -156,12 +156,10 @@ def _factory(name: str) -> Any:
     module, _, attribute = known.get(name, name).partition(":")
     if not attribute:
         raise BadSetting(
-            f"expected a subject among {', '.join(sorted(known))} or module:factory, got {name!r}; "
+            f"expected a task among {', '.join(sorted(known))} or module:factory, got {name!r}; "
             "correct the name, or install the package that brings it"
         )
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ModuleNotFoundError, AttributeError) as error:
-        raise BadSetting(
-            f"subject '{name}' cannot be opened ({error}); correct the name"
-        ) from error
+        raise BadSetting(f"task '{name}' cannot be opened ({error}); correct the name") from error

@@ -18,7 +18,7 @@ from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
 from anechoic.verdict import Rule
 from anechoic_lab.bench.plan import Method
-from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt, SampleScore
+from anechoic_lab.bench.task import MEMORIZED, BenchPrompt, SampleScore
 from anechoic_lab.images import folder as folders
 from anechoic_lab.images import judge
 from anechoic_lab.images.descriptor import TinyImage
@@ -31,12 +31,12 @@ ORDINARY = 9  # ordinary prompts of each split, one of each photograph
 SPLITS = ("tune", "report")
 SCENARIO = "photographs"
 PLANS = Path(__file__).parent / "plans"  # what is run on the prompts of each split
-OPENS = "anechoic_lab.images.subject:open_images"
+OPENS = "anechoic_lab.images.task:open_images"
 
 
 def open_images(
     folder: str | Path | None = None, scale: float = SCALE, guide: str = ""
-) -> ImagesSubject:
+) -> ImagesTask:
     """Open the small Stable Diffusion with all that judges it.
 
     Args:
@@ -44,12 +44,10 @@ def open_images(
         scale: of classifier-free guidance.
         guide: "" for the grey thumbnail that guides, "colour" for the one in colour.
     """
-    return ImagesSubject(
-        Path(folder) if folder else folders.SHIPPED, float(scale), TinyImage(guide)
-    )
+    return ImagesTask(Path(folder) if folder else folders.SHIPPED, float(scale), TinyImage(guide))
 
 
-class ImagesSubject:
+class ImagesTask:
     """See `anechoic_lab.bench.Task`."""
 
     name = "images"

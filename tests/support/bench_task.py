@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from anechoic_lab.bench.plan import Method
-from anechoic_lab.bench.subject import BenchPrompt, SampleScore
+from anechoic_lab.bench.task import BenchPrompt, SampleScore
 
 from anechoic.errors import BadSetting, GuardError
 
@@ -20,12 +20,12 @@ SCENARIOS = {"plain": 6, "large": 3}  # memorized prompts; as many ordinary ones
 
 def make(
     log: str = "", delay_s: float = 0.0, scenarios: tuple[str, ...] = tuple(SCENARIOS)
-) -> NumericSubject:
+) -> NumericTask:
     """Open it. `log` is a file that every generated cell leaves a line in."""
-    return NumericSubject(log, float(delay_s), scenarios)
+    return NumericTask(log, float(delay_s), scenarios)
 
 
-class NumericSubject:
+class NumericTask:
     name = "points on a sphere"
 
     def __init__(self, log: str, delay_s: float, scenarios: Sequence[str]):

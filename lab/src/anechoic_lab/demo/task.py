@@ -21,7 +21,7 @@ from anechoic.guidance import registry
 from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
 from anechoic_lab.bench.plan import Method
-from anechoic_lab.bench.subject import MEMORIZED, BenchPrompt, SampleScore
+from anechoic_lab.bench.task import MEMORIZED, BenchPrompt, SampleScore
 from anechoic_lab.demo import assets, scenarios
 from anechoic_lab.demo.build import round_trip
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
@@ -37,7 +37,7 @@ SPLITS = ("tune", "report")
 
 def open_demo(
     folder: str | None = None, scenarios: str | None = None, quality: str = "aisfx"
-) -> DemoSubject:
+) -> DemoTask:
     """Open the demo model with all that judges it.
 
     Args:
@@ -46,7 +46,7 @@ def open_demo(
             the shipped model.
         quality: embedder of FAD and KAD.
     """
-    return DemoSubject(
+    return DemoTask(
         Path(folder) if folder else assets.SHIPPED, Path(scenarios) if scenarios else None, quality
     )
 
@@ -60,7 +60,7 @@ class Stage:
     memorized: list[Clip]  # one for each caption that the model has seen far more often
 
 
-class DemoSubject:
+class DemoTask:
     """See `anechoic_lab.bench.Task`."""
 
     name = "demo"
