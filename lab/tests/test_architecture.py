@@ -14,11 +14,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "doctor": set(),
     "embedders": set(),
+    "guidance": set(),
     "metrics": set(),
     "bench": {"metrics"},
     "basin": {"bench", "metrics"},
-    "demo": {"basin", "bench"},
-    "images": {"basin", "bench", "demo", "embedders"},
+    "demo": {"basin", "bench", "metrics"},
+    "images": {"basin", "bench", "demo", "embedders", "metrics"},
     "cli": ROOMS,
 }
 HOMES = {
