@@ -32,8 +32,8 @@ from anechoic.embedders import embedder
 from anechoic.embedders.clap import Clap, Parts
 from anechoic.index import shards, structure
 from anechoic.index.clips import Clip
-from anechoic.index.place import Storage
 from anechoic.index.plan import plan as plan_of
+from anechoic.storage import Storage
 
 RATE, SECONDS, WINDOW_S, HOP_S, DIM = 44_100, 30, 10, 5, 512
 ROWS = 65_536  # a shard

@@ -31,9 +31,9 @@ from anechoic.index import TrainingIndex, search, shards
 from anechoic.index.build import build
 from anechoic.index.clips import Clip
 from anechoic.index.manifest import read as read_manifest
-from anechoic.index.place import Storage
 from anechoic.index.plan import plan
 from anechoic.index.shards import Shard
+from anechoic.storage import Storage
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'anechoic[ray]'")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import secrets
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from anechoic.errors import BadAudio, BadSetting, OutputExists
+from anechoic.storage import write_whole
 
 SILENCE = 1e-6  # a peak below this is silence: 30 dB under the last bit of 16-bit sound
 OFFSET = 0.1  # of the rms: from there on a constant offset is taken off; sound has less
@@ -224,12 +224,7 @@ def write(path: str | Path, wav: Tensor, sample_rate: int, *, overwrite: bool = 
             "choose another format or rate"
         ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        part.write_bytes(sound.getbuffer())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, sound.getvalue(), sync=False)
     return path
 
 

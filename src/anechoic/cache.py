@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from anechoic.errors import AnechoicError, BadSetting
+from anechoic.storage import locked, write_whole
 
 
 class Untrusted(AnechoicError):
@@ -51,14 +48,12 @@ class ResultCache:
             BadSetting: another run holds it.
         """
         (self.folder / "results").mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.folder / f"{self.user}.lock", timeout=0):
-                yield
-        except Timeout as error:
-            raise BadSetting(
-                f"another {self.user} is at work in '{self.folder}'; wait for it, or name another "
-                "'--work'"
-            ) from error
+        busy = BadSetting(
+            f"another {self.user} is at work in '{self.folder}'; wait for it, or name another "
+            "'--work'"
+        )
+        with locked(self.folder / f"{self.user}.lock", busy):
+            yield
 
     def path(self, name: str) -> Path:
         """Where the result of an identity belongs."""
@@ -95,17 +90,3 @@ class ResultCache:
 
 def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else str(value)
-
-
-def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
-    """Write a file whole, or not at all; in sync, renamed means written, after a power cut too."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

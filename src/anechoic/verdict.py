@@ -23,7 +23,7 @@ from anechoic.detectors.protocol import NOTHING
 from anechoic.embedders import embedder as make_embedder
 from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index import Clip, TrainingIndex
-from anechoic.index.place import Storage
+from anechoic.storage import Storage
 from anechoic.types import Embedder, Match
 
 COPY = "copy"  # the threshold of an index above which a score is called a copy

@@ -19,7 +19,7 @@ from anechoic.errors import BadSetting, CannotWrite, IndexMismatch, OutputExists
 from anechoic.index import TrainingIndex, edit, manifest
 from anechoic.index.build import Work, build
 from anechoic.index.clips import Clip
-from anechoic.index.place import Storage
+from anechoic.storage import Storage
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from anechoic.errors import IndexMismatch
 from anechoic.index import TrainingIndex, edit, manifest, search
 from anechoic.index.clips import Clip
-from anechoic.index.place import Storage
 from anechoic.index.plan import Plan, plan
+from anechoic.storage import Storage
 
 ROWS, DIM = 3000, 64
 PLAN = replace(plan(ROWS, DIM, kind="ivfpq"), probes=48)  # of so few rows, most lists

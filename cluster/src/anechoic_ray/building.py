@@ -26,10 +26,10 @@ from anechoic.errors import AnechoicError, BadSetting, CannotWrite
 from anechoic.index import build, shards
 from anechoic.index.build import PLAN, Run, Work, do_unit
 from anechoic.index.manifest import NOTES, Manifest
-from anechoic.index.place import Storage
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Unit, VectorUnit
 from anechoic.index.vectors import project
+from anechoic.storage import Storage
 from anechoic_ray import cluster
 
 BLOCKS = 10_000  # Ray Data keeps a note of each; in one go the units of a block are done

@@ -18,10 +18,10 @@ from anechoic.errors import AnechoicError, BadSetting
 from anechoic.index import manifest as manifests
 from anechoic.index import shards
 from anechoic.index.clips import Clip
-from anechoic.index.place import Storage
 from anechoic.index.shards import Shard
 from anechoic.index.training import TrainingIndex
 from anechoic.index.vectors import Resident, project
+from anechoic.storage import Storage
 from anechoic.types import Embedder
 from anechoic_ray import cluster
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from anechoic.audit.examine import SampleResult
 from anechoic.audit.excerpts import Picture, Shown
-from anechoic.cache import ResultCache, Untrusted, write_whole
+from anechoic.cache import ResultCache, Untrusted
 from anechoic.detectors import Match
+from anechoic.storage import write_whole
 
 
 @dataclass(frozen=True)

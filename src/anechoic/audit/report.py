@@ -24,10 +24,10 @@ from anechoic.audit.html.report import BUDGET, render_audit
 from anechoic.audit.result import Background, DetectorInfo, Examined, Group, Report
 from anechoic.audit.samples import Sample, readable
 from anechoic.audit.summary import FALSE_DISCOVERY_RATE
-from anechoic.cache import write_whole
 from anechoic.detectors import Calibration, Match
 from anechoic.errors import OutputExists
 from anechoic.metrics import Similarity, top1_summary
+from anechoic.storage import write_whole
 
 FORMAT = 1
 SCHEMA = "report.schema.json"

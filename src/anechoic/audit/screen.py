@@ -62,7 +62,7 @@ LOOKS: Mapping[str, Look] = {
 
 
 @dataclass(frozen=True)
-class Screened:
+class ScreenedPrompt:
     """A prompt, and what each look made of it."""
 
     prompt: str
@@ -82,7 +82,7 @@ def screen(
     scale: float = 7.0,
     steps: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Screened]:
+) -> list[ScreenedPrompt]:
     """Look at prompts, the riskiest first.
 
     Args:
@@ -127,7 +127,7 @@ def screen(
         own = {name: scores[i] for name, scores in found.items()}
         p_values = {name: c.p_value(own[name]) for name, c in calibrations.items()}
         over = own[first] > calibrations[first].threshold if calibrations else None
-        rows.append(Screened(prompt, own, p_values, over))
+        rows.append(ScreenedPrompt(prompt, own, p_values, over))
     return sorted(rows, key=lambda row: (row.p_values.get(first, 1.0), -row.scores[first]))
 
 

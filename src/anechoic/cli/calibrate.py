@@ -61,7 +61,7 @@ def calibrate(
     from anechoic.audit import HeldOut
     from anechoic.audit import calibrate as run
     from anechoic.detectors import calibration
-    from anechoic.index.place import Storage
+    from anechoic.storage import Storage
 
     place = Storage(index_folder(index))
     path = place.path(calibration.FILE)

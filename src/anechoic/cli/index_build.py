@@ -87,7 +87,7 @@ def build(
         str | None, typer.Option(help="Name of the model whose training set this is.")
     ] = None,
     half: Annotated[
-        bool, typer.Option("--half", help="VectorIndex 16-bit embeddings: half the disk, 1e-3 off.")
+        bool, typer.Option("--half", help="Store 16-bit embeddings: half the disk, 1e-3 off.")
     ] = False,
     shard: Annotated[
         int | None, typer.Option(help="Clips in a shard; so many are done again after a stop.")
@@ -110,8 +110,8 @@ def build(
     from anechoic.index.build import build as build_index
     from anechoic.index.embedding import Windows
     from anechoic.index.ending import require_free
-    from anechoic.index.place import Storage
     from anechoic.index.sources.opening import open_source
+    from anechoic.storage import Storage
 
     windows = Windows(window, hop)
     require_free(Storage(output), overwrite)
@@ -147,7 +147,7 @@ def optimise(
     Example: `anechoic index optimise clips.index --search ivfpq --memory 0.5`
     """
     from anechoic.index import manifest
-    from anechoic.index.place import Storage
+    from anechoic.storage import Storage
 
     built = manifest.read(Storage(index))
     print(f"{index}: {derive(index, built, search, memory, engine)}")
@@ -231,9 +231,9 @@ def derive(
 ) -> str:
     """Make the search of an index that lies on this machine; the answer tells how it searches."""
     from anechoic.index import structure
-    from anechoic.index.place import Storage
     from anechoic.index.search import derive as derive_search
     from anechoic.index.search import told as told_of
+    from anechoic.storage import Storage
 
     local = Storage(folder).local
     memory = None if memory_gib is None else round(memory_gib * 2**30)

@@ -50,8 +50,8 @@ def add(
     from anechoic.errors import IndexMismatch
     from anechoic.index import edit, manifest
     from anechoic.index.embedding import Windows
-    from anechoic.index.place import Storage
     from anechoic.index.sources.opening import open_source
+    from anechoic.storage import Storage
 
     old = manifest.read(Storage(index))
     source = open_source(clips, captions)
@@ -137,7 +137,7 @@ def _count(number: int, noun: str) -> str:
 def _derive_again(folder: str, built: Manifest) -> None:
     """Make the search again of an index that had one, in the structure that was trained."""
     from anechoic.index import search
-    from anechoic.index.place import Storage
+    from anechoic.storage import Storage
 
     local = Storage(folder).local
     if local is not None and (plan := search.plan_of(local)):
@@ -203,7 +203,7 @@ def info(
     """
     with uncollected():
         from anechoic.index import manifest, search, shards
-        from anechoic.index.place import Storage
+        from anechoic.storage import Storage
 
     place = Storage(index_folder(index))
     built = manifest.read(place)

@@ -16,7 +16,7 @@ from anechoic.errors import BadSetting
 from anechoic.models import SCALE, find
 
 if TYPE_CHECKING:
-    from anechoic.audit.screen import Look, Screened
+    from anechoic.audit.screen import Look, ScreenedPrompt
 
 CHEAP = ("magnitude", "first-step", "angle")  # shown together: one evaluation each
 
@@ -117,7 +117,9 @@ def screen(
     raise typer.Exit(int(any(row.over for row in rows)))
 
 
-def _print(rows: Sequence[Screened], looks: Mapping[str, Look], rate: float, known: int) -> None:
+def _print(
+    rows: Sequence[ScreenedPrompt], looks: Mapping[str, Look], rate: float, known: int
+) -> None:
     verdicts = {True: "MEMORIZED", False: "ordinary", None: "not judged"}
     table = []
     for rank, row in enumerate(rows, 1):
@@ -131,6 +133,6 @@ def _print(rows: Sequence[Screened], looks: Mapping[str, Look], rate: float, kno
     print(f"{over} of {len(rows)} over, at a rate of {rate:g} of {known} ordinary prompts")
 
 
-def _cell(row: Screened, look: str) -> Any:
+def _cell(row: ScreenedPrompt, look: str) -> Any:
     score = f"{row.scores[look]:.3f}"
     return f"{score} (p {row.p_values[look]:.3f})" if row.p_values else score

@@ -11,7 +11,7 @@ from __future__ import annotations
 from anechoic.detectors.calibration import (
     Calibration,
     ConfidenceInterval,
-    Verdict,
+    WeighedMatch,
     auc,
     calibrate,
     true_positive_rate,
@@ -40,7 +40,7 @@ __all__ = [
     "Segments",
     "TopCosine",
     "TrainingSound",
-    "Verdict",
+    "WeighedMatch",
     "alignment",
     "auc",
     "calibrate",

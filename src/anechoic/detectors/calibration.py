@@ -19,6 +19,7 @@ import numpy as np
 
 from anechoic.detectors.protocol import Detector, TrainingSound
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch, OutputExists
+from anechoic.storage import write_whole
 from anechoic.types import Match
 
 FORMAT = 1
@@ -34,7 +35,7 @@ class ConfidenceInterval(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class WeighedMatch:
     """A finding, weighed."""
 
     finding: Match
@@ -129,10 +130,10 @@ class Calibration:
         at_least = len(self.null) - int(np.searchsorted(self.null, score, side="left"))
         return (1 + at_least) / (len(self.null) + 1)
 
-    def judge(self, finding: Match) -> Verdict:
+    def judge(self, finding: Match) -> WeighedMatch:
         """Weigh a finding of this detector."""
         copy = finding.score > self.threshold if finding.compared else None
-        return Verdict(finding, self.p_value(finding.score), copy)
+        return WeighedMatch(finding, self.p_value(finding.score), copy)
 
     def check_detector(self, name: str) -> None:
         """Refuse another detector than the one that was calibrated, or other settings of it.
@@ -282,7 +283,7 @@ def true_positive_rate(positive: Sequence[float], calibration: Calibration) -> C
 def write(
     folder: str | Path, calibrations: Sequence[Calibration], *, overwrite: bool = False
 ) -> Path:
-    """VectorIndex calibrations beside the index that they belong to, in its folder.
+    """Store calibrations beside the index that they belong to, in its folder.
 
     Raises:
         IndexMismatch: there is no index in the folder.
@@ -292,12 +293,7 @@ def write(
     content = dump(calibrations, _manifest(Path(folder)))
     if path.exists() and not overwrite:
         raise OutputExists(f"'{path}' exists already; overwrite it, or keep it")
-    part = path.with_suffix(".part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, content)
     return path
 
 

@@ -21,10 +21,10 @@ from anechoic.index.clips import Clip
 from anechoic.index.embedding import Windows, embed
 from anechoic.index.ending import put_in_place, require_free, settled, tidied, tidy
 from anechoic.index.manifest import NOTES, About, Manifest
-from anechoic.index.place import Storage
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Source, Unit, VectorUnit
 from anechoic.index.vectors import NO_DIRECTION
+from anechoic.storage import Storage
 from anechoic.types import Embedder
 
 PLAN = "plan.json"

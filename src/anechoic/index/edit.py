@@ -17,9 +17,9 @@ from anechoic.index.build import Progress, Run, Work, build, require_unique
 from anechoic.index.clips import Clip
 from anechoic.index.ending import forget, require_free
 from anechoic.index.manifest import Manifest
-from anechoic.index.place import Storage
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Source
+from anechoic.storage import Storage
 
 ADDED = "added"
 

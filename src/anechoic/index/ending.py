@@ -7,7 +7,7 @@ from pathlib import Path
 from anechoic.errors import OutputExists
 from anechoic.index import manifest, shards
 from anechoic.index.manifest import NOTES, Manifest
-from anechoic.index.place import Storage
+from anechoic.storage import Storage
 
 
 def require_free(place: Storage, overwrite: bool = False) -> None:

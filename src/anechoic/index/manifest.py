@@ -12,8 +12,8 @@ from typing import Any
 
 from anechoic import __version__
 from anechoic.errors import IndexMismatch
-from anechoic.index.place import Storage
 from anechoic.index.shards import Shard, damaged
+from anechoic.storage import Storage
 
 FORMAT = 2
 NAME = "manifest.json"

@@ -24,11 +24,11 @@ import torch
 from anechoic.errors import IndexMismatch
 from anechoic.index import shards, structure
 from anechoic.index.manifest import Manifest, hash_of
-from anechoic.index.place import Storage
 from anechoic.index.shards import Shard
 from anechoic.index.stored import StoredClips
 from anechoic.index.structure import Plan
 from anechoic.index.vectors import Mapped, project
+from anechoic.storage import Storage
 
 FOLDER = "search"
 RESIDENT = 2 * 2**30  # bytes of vectors that are searched in memory, where nothing is derived

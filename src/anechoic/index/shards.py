@@ -12,7 +12,7 @@ import numpy as np
 
 from anechoic.errors import IndexMismatch
 from anechoic.index.clips import Clip
-from anechoic.index.place import Storage
+from anechoic.storage import Storage
 
 FOLDER = "shards"
 DTYPES = ("float32", "float16")

@@ -24,9 +24,9 @@ from anechoic.index.clips import Clip, Sound
 from anechoic.index.embedding import Windows, embed
 from anechoic.index.ending import put_in_place, require_free
 from anechoic.index.manifest import About, Manifest
-from anechoic.index.place import Storage
 from anechoic.index.sources.protocol import Item
 from anechoic.index.vectors import Mapped, Resident, Vectors, project, require_directions
+from anechoic.storage import Storage
 from anechoic.types import Embedder, Neighbours
 
 

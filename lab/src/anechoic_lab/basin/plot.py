@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anechoic.errors import AnechoicError
+from anechoic.storage import write_whole
 from anechoic_lab.basin.claims import Band, band, called, curve, groups
 from anechoic_lab.basin.sweep import FALL, ORDINARY, Course, Scorer, Sweep
 from anechoic_lab.bench.plot import COLOURS, STYLE, SUFFIXES
 from anechoic_lab.bench.task import MEMORIZED
-from anechoic_lab.bench.write import replace_whole, require_writable
+from anechoic_lab.bench.write import require_writable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +92,7 @@ def plot(
         sink, suffix = io.BytesIO(), path.suffix.lower()
         undated = {"Date": None} if suffix == ".svg" else {}
         figure.savefig(sink, format=suffix[1:], dpi=130, metadata=undated)
-    replace_whole(path, sink.getvalue())
+    write_whole(path, sink.getvalue())
     return path
 
 

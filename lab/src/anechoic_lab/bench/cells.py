@@ -8,10 +8,9 @@ checksums, identity, prompts and seed), and anything else is computed again, nev
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -20,6 +19,7 @@ from typing import Any, Literal
 
 from anechoic.environment import versions
 from anechoic.errors import AnechoicError
+from anechoic.storage import write_whole
 from anechoic_lab.bench.plan import Method
 from anechoic_lab.bench.task import BenchPrompt, SampleScore
 
@@ -109,15 +109,9 @@ def write(work: Path, cell: Trial, finished: Finished) -> None:
     about = {"identity": cell.identity, "cell": str(cell), "machine": finished.machine}
     table = table.replace_schema_metadata({KEY: json.dumps(about).encode()})
     path = path_of(work, cell)
-    part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}")
-    try:
-        with part.open("wb") as file:
-            pyarrow.parquet.write_table(table, file, write_page_checksum=True)
-            file.flush()
-            os.fsync(file.fileno())  # renamed means written, after a power cut too
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(table, buffer, write_page_checksum=True)
+    write_whole(path, buffer.getvalue())
 
 
 def read(work: Path, cell: Trial) -> Finished | str | None:

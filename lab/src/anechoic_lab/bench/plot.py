@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anechoic.errors import AnechoicError, BadSetting
+from anechoic.storage import write_whole
 from anechoic_lab.bench.figures import Figure
 from anechoic_lab.bench.frontiers import Frontier
 from anechoic_lab.bench.labels import Label, Segment, place
 from anechoic_lab.bench.table import BACKGROUND, Line, Measure, Table
 from anechoic_lab.bench.task import MEMORIZED
-from anechoic_lab.bench.write import replace_whole, require_writable
+from anechoic_lab.bench.write import require_writable
 from anechoic_lab.metrics import staircase
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def plot(path: str | Path, table: Table, *, overwrite: bool = False) -> Path:
         sink, suffix = io.BytesIO(), path.suffix.lower()
         undated = {"Date": None} if suffix == ".svg" else {}
         figure.savefig(sink, format=suffix[1:], dpi=160, metadata=undated)
-    replace_whole(path, sink.getvalue())
+    write_whole(path, sink.getvalue())
     return path
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from anechoic import engines
 from anechoic.environment import machine
 from anechoic.errors import AnechoicError, BadSetting
 from anechoic.processes import processes, threads_each
+from anechoic.storage import locked
 from anechoic_lab.bench import cells
 from anechoic_lab.bench.cells import Finished, Trial
 from anechoic_lab.bench.plan import Method, Plan
@@ -84,7 +82,8 @@ def run(
     many = engines.find(engine)
     (work / "cells").mkdir(parents=True, exist_ok=True)
     workers: Any = processes if many is None else many.tasks
-    with _alone(work), workers(jobs) as pool:
+    busy = BadSetting(f"a bench is at work in '{work}'; wait for it, or name another '--work'")
+    with locked(work / "bench.lock", busy), workers(jobs) as pool:
         if engine == "local" and not any((work / "cells").iterdir()):
             # there is work for all: the others open the task while one tells what there is
             for _ in range(jobs - 1):
@@ -188,18 +187,6 @@ def _results(
 
 
 # ------------------------------------------------------------------------------------- processes
-
-
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Hold the work folder; the lock ends with the process, however it ends."""
-    try:
-        with FileLock(work / "bench.lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise BadSetting(
-            f"another bench is at work in '{work}'; wait for it, or name another '--work'"
-        ) from error
 
 
 def _computed(

@@ -6,13 +6,13 @@ import csv
 import io
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from anechoic.errors import BadSetting, OutputExists
+from anechoic.storage import write_whole
 from anechoic_lab.bench.table import BACKGROUND, Line, Measure, Table
 
 NOT_MEASURED = "not measured"
@@ -27,7 +27,7 @@ def write(path: str | Path, table: Table, *, overwrite: bool = False) -> Path:
     """
     path = Path(path)
     require_writable([path], FORMATS, overwrite)
-    replace_whole(path, FORMATS[path.suffix.lower()](table))
+    write_whole(path, FORMATS[path.suffix.lower()](table))
     return path
 
 
@@ -48,16 +48,6 @@ def require_writable(paths: Iterable[Path], suffixes: Iterable[str], overwrite: 
             raise OutputExists(f"'{path}' exists already; name another output or use --overwrite")
         if not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
             raise BadSetting(f"'{path.parent}' is no folder that may be written to; make it first")
-
-
-def replace_whole(path: Path, content: bytes) -> None:
-    """Write a file under another name beside it, then rename it."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------------------------- for the reader

@@ -86,11 +86,12 @@ def basin(
     """
     from anechoic.environment import machine
     from anechoic.processes import threads_each
+    from anechoic.storage import write_whole
     from anechoic_lab.basin.page import as_json as to_json
     from anechoic_lab.basin.page import markdown
     from anechoic_lab.basin.plot import plot, require_figure
     from anechoic_lab.basin.sweep import sweep
-    from anechoic_lab.bench.write import replace_whole, require_writable
+    from anechoic_lab.bench.write import require_writable
 
     require_figure(output, overwrite)
     if page is not None:
@@ -120,7 +121,7 @@ def basin(
         figure = Path(os.path.relpath(output, page.parent)).as_posix()
         command = shlex.join(["anechoic", *sys.argv[1:]])
         measured_on = machine(f"1 x {threads_each(1)} threads")
-        replace_whole(page, markdown(found, scene, figure, command, measured_on).encode())
+        write_whole(page, markdown(found, scene, figure, command, measured_on).encode())
     if as_json:
         files = {"figure": str(output), "page": None if page is None else str(page)}
         print(json.dumps(files | to_json(found, scene), indent=2))

@@ -1,8 +1,10 @@
-"""Where an index lies: a folder of this machine, or wherever fsspec reaches."""
+"""Files that are written whole or not at all, work folders that one process holds, and storage:
+a folder of this machine, or wherever fsspec reaches."""
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,42 @@ from fsspec.implementations.local import LocalFileSystem
 from anechoic.errors import CannotWrite
 
 BUILD_LOCK = ".lock"
+
+
+def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Write a file under another name and rename it: it is whole, or not there.
+
+    Args:
+        path: in a folder that exists.
+        content: of the file.
+        sync: wait for the disk, so that a renamed file is written, after a power cut too.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(file: Path, busy: Exception) -> Iterator[None]:
+    """Hold a lock that ends with this process, however it ends; `busy` is raised if it is held."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise busy from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Storage:
@@ -69,15 +107,7 @@ class Storage:
                 return
             target = Path(self.path(name))
             target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{target.name}.part")
-            try:
-                with part.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                part.replace(target)
-            finally:
-                part.unlink(missing_ok=True)
+            write_whole(target, data)
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder, if it is there; without a name, all of the place."""
@@ -106,19 +136,10 @@ class Storage:
         if self.local is None:
             yield
             return
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.local / BUILD_LOCK, timeout=0)
         with self.writing():
             self.local.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise CannotWrite(
-                    f"another process is writing to '{self.name}'; wait for it, or name another "
-                    "place"
-                ) from error
-        try:
+        busy = CannotWrite(
+            f"another process is writing to '{self.name}'; wait for it, or name another place"
+        )
+        with locked(self.local / BUILD_LOCK, busy):
             yield
-        finally:
-            lock.release()
