@@ -17,15 +17,16 @@ from anechoic.errors import CannotWrite
 BUILD_LOCK = ".lock"
 
 
-def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
+def write_whole(path: Path, content: bytes, *, sync: bool = True, alone: bool = False) -> None:
     """Write a file under another name and rename it: it is whole, or not there.
 
     Args:
         path: in a folder that exists.
         content: of the file.
         sync: wait for the disk, so that a renamed file is written, after a power cut too.
+        alone: nobody else writes here, so that what a killed process left is written over.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    part = path.with_name(f".{path.name}.{'part' if alone else secrets.token_hex(4)}")
     try:
         with part.open("wb") as file:
             file.write(content)
@@ -107,7 +108,7 @@ class Storage:
                 return
             target = Path(self.path(name))
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(target, data)
+            write_whole(target, data, alone=True)
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder, if it is there; without a name, all of the place."""

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import pytest
 import torch
-from anechoic_lab.embedders.clip import Clip
+from anechoic_lab.embedders.clip import ClipEmbedder
 from anechoic_lab.embedders.sscd import SSCD
 from support import embedder_models as models
 
@@ -39,7 +39,7 @@ def embed(request, tmp_path_factory):
                 pytest.skip("the weights are not installed: pip install --no-deps aisfx")
             return Aisfx()
         case "clip":
-            return Clip(str(models.save_clip(folder)))
+            return ClipEmbedder(str(models.save_clip(folder)))
         case "sscd":
             return SSCD(str(models.save_sscd(folder / "sscd.pt")))
 

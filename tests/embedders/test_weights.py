@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from anechoic_lab.embedders.clip import Clip
+from anechoic_lab.embedders.clip import ClipEmbedder
 from huggingface_hub import close_session, constants
 from support import embedder_models as models
 from support.hub import RefusingHub, serving
@@ -58,7 +58,7 @@ def test_a_pipeline_on_the_hub_gives_its_clap(cache):
     assert (clap.name, clap.revision) == (f"clap:me/clap@{NEW}", alone)
 
 
-@pytest.mark.parametrize("make", [Clap, Clip])
+@pytest.mark.parametrize("make", [Clap, ClipEmbedder])
 @pytest.mark.parametrize(
     ("source", "mend"),
     [

@@ -82,7 +82,9 @@ def run(
     many = engines.find(engine)
     (work / "cells").mkdir(parents=True, exist_ok=True)
     workers: Any = processes if many is None else many.tasks
-    busy = BadSetting(f"a bench is at work in '{work}'; wait for it, or name another '--work'")
+    busy = BadSetting(
+        f"another bench is at work in '{work}'; wait for it, or name another '--work'"
+    )
     with locked(work / "bench.lock", busy), workers(jobs) as pool:
         if engine == "local" and not any((work / "cells").iterdir()):
             # there is work for all: the others open the task while one tells what there is
