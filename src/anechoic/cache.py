@@ -55,6 +55,11 @@ class ResultCache:
         with locked(self.folder / f"{self.user}.lock", busy):
             yield
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is finished."""
+        return not any((self.folder / "results").glob("*.json"))
+
     def path(self, name: str) -> Path:
         """Where the result of an identity belongs."""
         return self.folder / "results" / f"{name}.json"

@@ -49,17 +49,13 @@ class Rule:
         """What a score says. One that is not finite compares nothing."""
         if not math.isfinite(score):
             return "not judged"
-        calibrated = self.calibration is not None
-        over = score > self.threshold if calibrated else score >= self.threshold
+        known = self.calibration
+        over = score >= self.threshold if known is None else known.exceeds(score)
         return "copy" if over else "no copy"
 
     def is_copy(self, score: float) -> bool:
         """Whether a score is that of a copy."""
         return self.status(score) == "copy"
-
-    def p_value(self, score: float) -> float | None:
-        """At most how often held-out sound scores as high; None without a calibration."""
-        return None if self.calibration is None else self.calibration.p_value(score)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -167,6 +163,7 @@ class Verifier:
         index: the training set.
         embedder: the one that built the index.
         rule: None: nothing is judged, only compared.
+        calibration: gives p-values, whatever the rule is; None: not calibrated.
 
     Raises:
         IndexMismatch: another embedder built the index.
@@ -175,6 +172,7 @@ class Verifier:
     index: TrainingIndex
     embedder: Embedder
     rule: Rule | None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         self.index.check_embedder(self.embedder)
@@ -188,8 +186,9 @@ class Verifier:
         threshold: float | None = None,
     ) -> Verifier:
         """A verifier by what is known of an index that is in memory."""
-        detector = NearestStretch(index, embedder).name
-        return cls(index, embedder, find_rule(detector, index, calibrations or {}, threshold))
+        detector, known = NearestStretch(index, embedder).name, calibrations or {}
+        rule = find_rule(detector, index, known, threshold)
+        return cls(index, embedder, rule, known.get(detector))
 
     @classmethod
     def load(
@@ -246,7 +245,8 @@ class Verifier:
         elif rule is None:
             reason = f"index '{self.index.name}' has neither a calibration nor a threshold"
         else:
-            status, p_value = rule.status(match.score), rule.p_value(match.score)
+            status = rule.status(match.score)
+            p_value = self.calibration and self.calibration.p_value(match.score)
         clip = match.clip_in(self.index.clips) if match.compared else None
         return Verdict(status, match, clip, p_value, rule, reason)  # type: ignore[arg-type]
 

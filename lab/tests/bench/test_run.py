@@ -16,6 +16,7 @@ import pytest
 from anechoic_lab.bench import Method, Plan, Results, Source, cells, run
 from support import TESTS
 
+from anechoic.cache import ResultCache
 from anechoic.errors import AnechoicError, BadSetting, GuardError
 from anechoic.processes import threads_each
 
@@ -32,7 +33,7 @@ def bench(work: Path, plan: Plan = PLAN, jobs: int = 1, **options: object) -> Re
 
 def stamps(work: Path) -> dict[str, int]:
     """The cells that are there, and when each was written."""
-    return {path.name: path.stat().st_mtime_ns for path in (work / "cells").glob("*.parquet")}
+    return {path.name: path.stat().st_mtime_ns for path in (work / "results").glob("*.json")}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def spoil_emptied(path: Path, other: Path) -> None:
 
 def spoil_flipped(path: Path, other: Path) -> None:
     content = bytearray(path.read_bytes())
-    content[40] ^= 0x10  # within the first page of data
+    content[-40] ^= 0x01  # within the result
     path.write_bytes(content)
 
 
@@ -133,23 +134,20 @@ def spoil_foreign(path: Path, other: Path) -> None:
 
 
 def spoil_strange(path: Path, other: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.table({"similarity": [0.0]}), path)
+    path.write_text('{"similarity": [0.0]}')
 
 
 def spoil_rows(path: Path, other: Path) -> None:
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(path)  # the identity stays, the last row goes
-    pyarrow.parquet.write_table(table.slice(0, len(table) - 1), path)
+    cache = ResultCache(path.parents[1], "bench")  # the identity stays, the last row goes
+    content = cache.get(path.stem)
+    content["rows"].pop()
+    cache.put(path.stem, content)
 
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [(spoil_truncated, "is damaged"), (spoil_emptied, "is damaged"), (spoil_flipped, "is damaged"),
-     (spoil_foreign, "holds another cell: method 'none', scenario 'large', seed 0"),
+     (spoil_foreign, "holds another result: method 'none', scenario 'large', seed 0"),
      (spoil_strange, "is damaged"), (spoil_rows, "are not those of its prompts")],
     ids=lambda value: getattr(value, "__name__", ""),
 )  # fmt: skip
@@ -160,7 +158,9 @@ def test_a_file_that_cannot_be_trusted_is_computed_again_with_a_note(
     first = tuple(layout.prompts["large"][:4])
     fingerprint = layout.fingerprints["large"]
     victim, other = (
-        cells.path_of(work, cells.Trial("rows", "large", fingerprint, method, 0, first))
+        cells.cache_of(work).path(
+            cells.Trial("rows", "large", fingerprint, method, 0, first).identity
+        )
         for method in (PUSH, NONE)
     )
     before = stamps(work)
@@ -177,7 +177,7 @@ def test_a_file_that_cannot_be_trusted_is_computed_again_with_a_note(
 
 
 def test_what_a_killed_write_left_is_passed_over(work: Path) -> None:
-    (work / "cells" / ".half-written.1234").write_bytes(b"PAR1")
+    (work / "results" / ".half-written.1234").write_bytes(b"{")
     assert bench(work).computed == 0
 
 

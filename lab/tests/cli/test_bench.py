@@ -327,7 +327,7 @@ def test_what_cannot_be_used_is_refused_before_any_cell(
     code, _, err = run("--model", NUMBERS, *words)
     assert (code, sentence in err) == (2, True), err
     assert Path("here.md").read_text() == "mine"
-    assert not list(Path("bench-work").glob("cells/*"))
+    assert not list(Path("bench-work").glob("results/*"))
 
 
 def test_a_failed_cell_ends_with_two_and_keeps_the_others(run: Run) -> None:
@@ -336,4 +336,4 @@ def test_a_failed_cell_ends_with_two_and_keeps_the_others(run: Run) -> None:
     )
     code, _, err = run("p.toml", "--model", NUMBERS, "--option", "delay_s=0.01")
     assert (code, "error: method 'bad', scenario 'plain', seed 0" in err) == (2, True)
-    assert list(Path("bench-work/cells").glob("*.parquet"))
+    assert list(Path("bench-work/results").glob("*.json"))

@@ -30,7 +30,7 @@ class Examined:
     match: Match  # of the detector that decides
     replicates: bool
     p_value: float | None  # None: the detector is not calibrated
-    q_value: float | None  # over all of its guard
+    q_value: float | None  # over all of its guard; None: another threshold decides
     copies: Mapping[str, bool]  # by each calibrated detector that could compare
 
 
@@ -180,8 +180,9 @@ def examined(
     The false-discovery rate is held within each guard: what is said of one must not depend on how
     many others were audited beside it.
     """
-    findings = [result.matches[rule.detector] for _, _, result in rows]
-    p_values = [rule.p_value(match.score) for match in findings]
+    matches = [result.matches[rule.detector] for _, _, result in rows]
+    known = calibrations.get(rule.detector)
+    p_values = [None if known is None else known.p_value(match.score) for match in matches]
     q_values: list[float | None] = [None] * len(rows)
     for guard in {sample.guard for sample, _, _ in rows} if rule.calibration is not None else ():
         own = [i for i, (sample, _, _) in enumerate(rows) if sample.guard == guard]
@@ -200,7 +201,7 @@ def examined(
             copies=_copies(result, calibrations),
         )
         for (sample, sha256, result), match, p_value, q_value in zip(
-            rows, findings, p_values, q_values, strict=True
+            rows, matches, p_values, q_values, strict=True
         )
     ]
     return sorted(made, key=lambda one: (-one.match.score, one.sample.name))
@@ -208,7 +209,7 @@ def examined(
 
 def _copies(result: SampleResult, calibrations: Mapping[str, Calibration]) -> dict[str, bool]:
     return {
-        name: match.score > calibrations[name].threshold
+        name: calibrations[name].exceeds(match.score)
         for name, match in result.matches.items()
         if name in calibrations and not math.isinf(match.score)
     }

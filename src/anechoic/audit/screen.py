@@ -126,7 +126,7 @@ def screen(
     for i, prompt in enumerate(prompts):
         own = {name: scores[i] for name, scores in found.items()}
         p_values = {name: c.p_value(own[name]) for name, c in calibrations.items()}
-        over = own[first] > calibrations[first].threshold if calibrations else None
+        over = calibrations[first].exceeds(own[first]) if calibrations else None
         rows.append(ScreenedPrompt(prompt, own, p_values, over))
     return sorted(rows, key=lambda row: (row.p_values.get(first, 1.0), -row.scores[first]))
 

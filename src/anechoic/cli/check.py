@@ -15,7 +15,7 @@ from anechoic.lazy import uncollected
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from anechoic.verdict import Rule, Status, Verdict, Verifier
+    from anechoic.verdict import Status, Verdict, Verifier
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +63,7 @@ def check(
         about = {
             "index": index,
             "embedder": verifier.index.embedder_name,
-            **rule_to_dict(verifier.rule),
+            **rule_to_dict(verifier),
             "files": [
                 {"file": str(file), **to_dict(verifier, verdict)}
                 for file, verdict in zip(files, verdicts, strict=True)
@@ -101,11 +101,15 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
     return next((EXIT_CODES[status] for status in order if status in statuses), 0)
 
 
-def rule_to_dict(rule: Rule | None) -> dict[str, Any]:
+def rule_to_dict(verifier: Verifier | None) -> dict[str, Any]:
     """What was judged by, as JSON holds it; all None: nothing was."""
-    content = {} if rule is None else rule.to_dict()
-    keys = ("threshold", "false_positive_rate", "held_out")
-    return {key: content.get(key) for key in keys}
+    rule = None if verifier is None else verifier.rule
+    known = None if verifier is None else verifier.calibration
+    return {
+        "threshold": None if rule is None else rule.threshold,
+        "false_positive_rate": None if rule is None else rule.false_positive_rate,
+        "held_out": None if known is None else len(known.null),
+    }
 
 
 def to_dict(verifier: Verifier, verdict: Verdict) -> dict[str, Any]:
@@ -133,7 +137,7 @@ def print_verdicts(
             "calibrate it with 'anechoic calibrate FOLDER', a folder of sound that is known not to "
             "be in the training set, or give '--threshold' to 'anechoic check'"
         )
-    calibrated = rule is not None and rule.calibration is not None
+    calibrated = verifier.calibration is not None
     rows = []
     for name, verdict in zip(names, verdicts, strict=True):
         match, clip = verdict.match, verdict.clip
@@ -150,6 +154,6 @@ def print_verdicts(
     if rule is not None:
         copies = sum(verdict.status == "copy" for verdict in verdicts)
         print(f"{copies} of {len(verdicts)} over the threshold of {rule.threshold:g}")
-        if rule.calibration is not None:
-            count = len(rule.calibration.null)
+        if verifier.calibration is not None:
+            count = len(verifier.calibration.null)
             print(f"p: the share of {count} held-out sounds that score as high, counting the file")

@@ -43,7 +43,6 @@ class Generation:
 
     file: Path
     prompt: str
-    wav: Tensor  # [c, t]
     records: Sequence[Record]
     verdict: Verdict | None  # None: there is no index
 
@@ -114,8 +113,9 @@ def generate(
 ) -> None:
     """Generate sound from text, guarded against returning a training clip.
 
-    Prompts are generated one after the other, each from the same seed, so that none depends on
-    what stands beside it. Nothing is written before all of them are done.
+    Prompts are generated one after the other, each from the same seed, so that none depends on the
+    others. Nothing is written before all of them are generated. With '--index' each written file is
+    then judged, as `anechoic check` judges it.
 
     Exit codes: 0 no output is a copy, or none was compared (no '--index'); 1 an output is a copy
     (it is written all the same); 2 the input cannot be used; 3 the index has no calibration, so
@@ -137,15 +137,18 @@ def generate(
     pipe = load_pipeline(known.pipeline, device, dtype)
     sample_rate = _check(pipe, seconds, store)
     arguments = call_arguments(pipe, ANY_SCALE, steps or known.steps, seconds)
+    sounds = []
+    for prompt, sound in zip(prompts, _sounds(pipe, method, prompts, seed, arguments), strict=True):
+        audio.require_sound(sound[0], f"what was generated for {prompt!r}")
+        sounds.append(sound)
+    for file, (wav, _) in zip(files, sounds, strict=True):
+        audio.write(file, wav, sample_rate, overwrite=overwrite)
     generations = []
-    for file, prompt, (wav, records) in zip(
-        files, prompts, _sounds(pipe, method, prompts, seed, arguments), strict=True
-    ):
-        audio.require_sound(wav, f"what was generated for {prompt!r}")
-        verdict = None if verifier is None else verifier(wav, sample_rate)
-        generations.append(Generation(file, prompt, wav, records, verdict))
-    for one in generations:
-        audio.write(one.file, one.wav, sample_rate, overwrite=overwrite)
+    for file, prompt, (_, records) in zip(files, prompts, sounds, strict=True):
+        verdict = None  # the file is judged, not the samples before they were rounded
+        if verifier is not None:
+            verdict = verifier(*audio.read(file, allow_silence=True))
+        generations.append(Generation(file, prompt, records, verdict))
     if as_json:
         about = {
             "model": model,
@@ -153,7 +156,7 @@ def generate(
             "guard": guard,
             "settings": registry.settings_of(method),
             "seed": seed,
-            **rule_to_dict(verifier.rule if verifier else None),
+            **rule_to_dict(verifier),
             "outputs": [_to_dict(one, verifier) for one in generations],
         }
         print(json.dumps(about, indent=2, default=str))  # a setting may be a LogSNR(value=-1.0)

@@ -130,9 +130,13 @@ class Calibration:
         at_least = len(self.null) - int(np.searchsorted(self.null, score, side="left"))
         return (1 + at_least) / (len(self.null) + 1)
 
+    def exceeds(self, score: float) -> bool:
+        """Whether a score is that of a copy: above the threshold."""
+        return score > self.threshold
+
     def judge(self, finding: Match) -> WeighedMatch:
         """Weigh a finding of this detector."""
-        copy = finding.score > self.threshold if finding.compared else None
+        copy = self.exceeds(finding.score) if finding.compared else None
         return WeighedMatch(finding, self.p_value(finding.score), copy)
 
     def check_detector(self, name: str) -> None:
@@ -273,7 +277,7 @@ def true_positive_rate(positive: Sequence[float], calibration: Calibration) -> C
     The interval is for the threshold as it is; what rate that has of false positives is
     `calibration.false_positive_interval`.
     """
-    found = sum(score > calibration.threshold for score in positive)
+    found = sum(map(calibration.exceeds, positive))
     return clopper_pearson(found, len(positive), calibration.confidence)
 
 

@@ -13,7 +13,6 @@ from anechoic import engines
 from anechoic.environment import machine
 from anechoic.errors import AnechoicError, BadSetting
 from anechoic.processes import processes, threads_each
-from anechoic.storage import locked
 from anechoic_lab.bench import cells
 from anechoic_lab.bench.cells import Finished, Trial
 from anechoic_lab.bench.plan import Method, Plan
@@ -80,13 +79,10 @@ def run(
         AnechoicError: a cell that failed, named; what was finished is kept.
     """
     many = engines.find(engine)
-    (work / "cells").mkdir(parents=True, exist_ok=True)
+    cache = cells.cache_of(work)
     workers: Any = processes if many is None else many.tasks
-    busy = BadSetting(
-        f"another bench is at work in '{work}'; wait for it, or name another '--work'"
-    )
-    with locked(work / "bench.lock", busy), workers(jobs) as pool:
-        if engine == "local" and not any((work / "cells").iterdir()):
+    with cache.alone(), workers(jobs) as pool:
+        if engine == "local" and cache.is_empty:
             # there is work for all: the others open the task while one tells what there is
             for _ in range(jobs - 1):
                 pool.submit(_open, source)
@@ -154,7 +150,7 @@ def _trusted(work: Path, cell: Trial, note: Callable[[str], None]) -> Finished |
     """What a cell's file holds, if it is there and can be trusted."""
     found = cells.read(work, cell)
     if isinstance(found, str):
-        note(f"'{cells.path_of(work, cell)}' is computed again: {found}")
+        note(f"'{cells.cache_of(work).path(cell.identity)}' is computed again: {found}")
         return None
     return found
 
