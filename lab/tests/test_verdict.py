@@ -26,7 +26,7 @@ from anechoic.detectors import Calibration, NearestStretch, calibration
 from anechoic.diffusers import fingerprint
 from anechoic.guidance import ClassifierFree
 from anechoic.index.clips import Sound
-from anechoic.verdict import Verifier, stored_calibrations
+from anechoic.verdict import Verifier
 
 INDEX = assets.index_folder()
 
@@ -84,7 +84,7 @@ def test_every_command_gives_the_same_verdict(
         TrainingSet(verifier.index),
         verifier.embedder,
         detectors=[NearestStretch(verifier.index, verifier.embedder)],
-        calibrations=stored_calibrations(INDEX),
+        calibrations=calibration.read(INDEX),
         work=tmp_path / "work",
     )
     audited = {

@@ -23,7 +23,6 @@ from anechoic.detectors.protocol import NOTHING
 from anechoic.embedders import embedder as make_embedder
 from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index import Clip, TrainingIndex
-from anechoic.storage import Storage
 from anechoic.types import Embedder, Match
 
 COPY = "copy"  # the threshold of an index above which a score is called a copy
@@ -215,7 +214,7 @@ class Verifier:
         index = TrainingIndex.load(folder)
         made = make_embedder(embedder or index.embedder_name)
         index.check_embedder(made)
-        calibrations = stored_calibrations(folder, needed=threshold is None)
+        calibrations = calibration.read(folder, needed=threshold is None)
         return cls.of(index, made, calibrations, threshold)
 
     def over(self, index: TrainingIndex) -> Verifier:
@@ -258,26 +257,3 @@ class Verifier:
         if audio.is_silent(audio.mono(x[None], sample_rate)):
             return NOTHING
         return locate(x, sample_rate, self.index, self.embedder)[0]
-
-
-def stored_calibrations(folder: str | Path, needed: bool = True) -> dict[str, Calibration]:
-    """The calibrations that are stored with an index, by the names of their detectors.
-
-    Args:
-        folder: of the index.
-        needed: whether the verdict depends on them; if not, those of an index that was changed
-            since are left out.
-
-    Raises:
-        IndexMismatch: they are needed, and are damaged or of an index that was changed since.
-    """
-    place = Storage(str(folder))
-    if not place.exists(calibration.FILE):
-        return {}
-    path, manifest = place.path(calibration.FILE), place.read(calibration.MANIFEST)
-    try:
-        return calibration.parse(place.read(calibration.FILE), manifest, path)
-    except IndexMismatch:
-        if needed:
-            raise
-        return {}

@@ -270,7 +270,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "no folder": (
         ("--guard", "cfg", "-o", "i/manifest.json/out.wav"),
-        "'i/manifest.json' is no folder that may be written to; name another output",
+        "'i/manifest.json' is not a folder that can be written to; name another output",
     ),
     **{
         f"{seconds} s": (

@@ -37,10 +37,10 @@ def detectors(
     rows: Sequence[tuple[Sample, str, SampleResult]],
     calibrations: Mapping[str, Calibration],
 ) -> list[DetectorInfo]:
-    """The detectors of an audit, the deciding one first; scorers where they were heard."""
-    heard = dict.fromkeys(name for _, _, found in rows for name in found.matches)
+    """The detectors of an audit, the deciding one first; scorers where they were used."""
+    used = dict.fromkeys(name for _, _, found in rows for name in found.matches)
     own: dict[str, Any] = {detector.name: type(detector) for detector in searching}
-    for name in heard:
+    for name in used:
         for scorer in scorers:
             if name not in own and name.startswith(scorer.starts):
                 own[name] = scorer.kind
@@ -62,7 +62,7 @@ def about(
     plan: AuditPlan,
     generators: Mapping[str, Generate],
     model: str,
-    told: Mapping[str, str],
+    facts: Mapping[str, str],
 ) -> dict[str, str]:
     """All that is needed to repeat an audit, a line each."""
     index = training.index
@@ -70,7 +70,7 @@ def about(
     rows = "whole clips"
     if index.window_s is not None:
         rows = f"windows of {index.window_s:g} s every {index.hop_s or index.window_s:g} s"
-    found = dict(told)
+    found = dict(facts)
     if generators:
         found.setdefault("model", model)
         seeds = sorted({sample.seed for sample in plan.samples if sample.seed is not None})
@@ -87,7 +87,7 @@ def about(
         "index hash": training.fingerprint,
         "embedder": f"{embedder.name}{revision}, {embedder.dim} dimensions, {embedder.sample_rate} "
         "Hz, mean of the channels",
-        **{name: told for name, told in machine("").items() if name != "processes"},
+        **{name: value for name, value in machine("").items() if name != "processes"},
     }
 
 

@@ -14,7 +14,9 @@ from anechoic.detectors import NOTHING, Correlation, Detector, Landmarks, Match,
 from anechoic.errors import AnechoicError
 from anechoic.index import Sound
 
-CONVINCING = 0.7  # of a copy under other sound as loud; it tells the lag better than an embedding
+CONVINCING = (
+    0.7  # the score of a copy under other sound as loud: its lag is better than an embedding's
+)
 OWN = 16  # clips of the prompt's own caption that scorers compare with
 MATCHED, PROMPTED = "the matched clip", "the prompt's own clips"
 
@@ -107,7 +109,7 @@ class Examiner:
 
     def _search(self, wav: Tensor, sample_rate: int, notes: list[str]) -> Iterator[_Scored]:
         """What each detector finds in the whole training set. One that cannot compare this sound
-        is noted, unless it is the one that decides."""
+        gets a note, unless it is the one that decides."""
         for number, detector in enumerate(self.detectors):
             try:
                 (match,) = detector(wav[None], sample_rate)

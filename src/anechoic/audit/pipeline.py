@@ -37,7 +37,7 @@ class Pipeline:
         steps, seconds: by default the pipeline's own.
 
     Raises:
-        BadSetting: a scale that is no guidance, or longer sound than the model makes.
+        BadSetting: a scale of 1 or less, or longer sound than the model makes.
     """
 
     pipe: Any
@@ -48,7 +48,9 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         if not self.scale > 1:
-            raise BadSetting(f"guidance scale {self.scale:g} is no guidance; give one above 1")
+            raise BadSetting(
+                f"guidance scale {self.scale:g} is not a valid guidance scale; give one above 1"
+            )
         if adapter_for(self.pipe).adapter.sound is None:
             raise BadSetting(
                 f"{type(self.pipe).__name__} makes images, and an audit is of sound; give a model "
@@ -135,8 +137,8 @@ class Guarded:
         """What the report tells of the guard."""
         if self.guidance is None:
             return "the plain pipeline"
-        told = ", ".join(f"{name}={value}" for name, value in settings(self.guidance).items())
-        return f"{self.guidance.label()}({told})"
+        text = ", ".join(f"{name}={value}" for name, value in settings(self.guidance).items())
+        return f"{self.guidance.label()}({text})"
 
     @property
     def source(self) -> str:

@@ -39,7 +39,7 @@ def read_prompts(path: str | Path) -> list[str]:
 class PromptFile:
     """Prompts by scenario and split.
 
-    CSV (with a header), JSON lines or Parquet, told apart by the suffix; UTF-8. The column
+    CSV (with a header), JSON lines or Parquet, by its suffix; UTF-8. The column
     `caption` is needed; `id` (by default the caption), `group` ("memorized", "ordinary"),
     `scenario` and `split` are optional, and other columns are ignored. A file without the column
     `split` holds the prompts of every split.

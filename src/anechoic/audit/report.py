@@ -108,9 +108,9 @@ def rows(content: Mapping[str, Any]) -> Any:
     for row in content["examined"]:
         training = row["training"] or {}
         flat = {key: row.get(key) for key in types}
-        told = {f"training_{key}": training.get(key) for key in
+        clip = {f"training_{key}": training.get(key) for key in
                 ("id", "caption", "licence", "source", "url")}  # fmt: skip
-        lines.append({**flat, **told, "lag_s": row["match"] and row["match"]["lag_s"]})
+        lines.append({**flat, **clip, "lag_s": row["match"] and row["match"]["lag_s"]})
     return pa.Table.from_pylist(lines, pa.schema(list(types.items())))
 
 
@@ -336,7 +336,7 @@ def _another_length(held_out: float, examined: float, noun: str) -> str:
     return (
         f"The held-out sounds last {held_out:.3g} s and these {noun}s {examined:.3g} s (medians): "
         f"longer sound has more places to resemble something, so chance makes {more} of it than "
-        "is told here."
+        "this report says."
     )
 
 

@@ -41,13 +41,13 @@ class DetectorInfo:
     name: str
     decides: bool
     about: str  # what it does, in a sentence
-    source: str  # of the method; empty: not told
+    source: str  # of the method; empty: unknown
     calibration: Calibration | None
 
 
 @dataclass(frozen=True)
 class Background:
-    """Scores of the deciding detector on sound that is no generation."""
+    """Scores of the deciding detector on sound that was not generated."""
 
     label: str
     scores: Sequence[float]

@@ -82,9 +82,9 @@ def audit(
         index: of the training set, or a `TrainingSet` that also knows its sound.
         embedder: the one that built the index.
         prompts: to generate from; of a folder, the caption file that tells its prompts.
-        seeds: each prompt is asked under each.
-        model: what the generator is called. Its sounds are kept under this name, so change it with
-            the model; a generator with an `identity` of its own needs none.
+        seeds: each prompt is used under each.
+        model: the name of the generator. Its sounds are stored under it, so change it with the
+            model; a generator with an `identity` of its own needs none.
         detectors: that search the training set; the first decides. By default the nearest stretch
             by the embedder.
         scorers: that compare with the clips that the detectors name, and the prompt's own.
@@ -92,13 +92,13 @@ def audit(
         held_out: calibrate all detectors on this sound.
         threshold, false_positive_rate: instead of a calibration.
         longest_s: longer sound is listed as not examined.
-        about: whatever else the report is to tell of how it was made.
+        about: whatever else the report should say of how it was made.
         work: the folder of what is finished.
         pool: makes and examines many sounds at once: processes of this machine
             (`anechoic.processes.processes`), or tasks of a Ray cluster (`anechoic_ray.tasks`),
             whose machines share that folder and the sounds, and where a sound whose worker is
             killed is made and examined again.
-        progress: told after every sound.
+        progress: called after every sound.
 
     Raises:
         BadSetting: no prompts, no name of the model, no threshold, or a work folder in use.
@@ -202,13 +202,13 @@ def _plan(
     """What there is to do, and the generators by guard; none for a folder."""
     if isinstance(source, (str, Path)):
         if prompts and not isinstance(prompts, (str, Path)):
-            raise BadSetting("the prompts of a folder stand in a caption file; name the file")
+            raise BadSetting("the prompts of a folder come from a caption file; name the file")
         return samples.recorded(source, prompts or None), {}  # type: ignore[arg-type]
     generators = dict(source) if isinstance(source, Mapping) else {PLAIN: source}
     asked = read_prompts(prompts) if isinstance(prompts, (str, Path)) else prompts
     if not model and not all(hasattr(made, "identity") for made in generators.values()):
         raise BadSetting(
-            "sounds are kept under the name of the model that made them, and it has none; give "
+            "sounds are stored under the name of the model that made them, and it has none; give "
             "model='NAME', another one for each model"
         )
     return samples.generated(generators, asked, seeds), generators
@@ -273,7 +273,7 @@ class _Run:
         return rows, refused
 
     def calibrate(self, null: AuditPlan, rate: float, timer: ProgressTimer) -> Calibrated:
-        """Every detector on sound that is no copy.
+        """Calibrate every detector on sound that copies nothing.
 
         Raises:
             BadAudio: nothing that can be used.
@@ -386,5 +386,5 @@ def _background(training: TrainingSet, decides: Detector, rule: Rule) -> list[Ba
         found.append(Background("training clips, to the nearest other one", scores))
     if rule.calibration is not None:
         null = [score for score in rule.calibration.null if math.isfinite(score)]
-        found.append(Background("held-out sound that is no copy", null))
+        found.append(Background("held-out sound that copies nothing", null))
     return found

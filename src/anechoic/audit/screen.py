@@ -28,7 +28,7 @@ BATCH = 8  # prompts shown to the network at once
 class Look:
     """What a prompt is asked, and by whom it is judged.
 
-    With a `log_snr` the network is fed pure noise and told that it is a sample at that level; this
+    With a `log_snr` the denoiser gets pure noise as if it were a sample at that level; this
     is a single evaluation. Without one it goes down its own schedule.
     """
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from anechoic.audit.samples import PLAIN
 
 FALSE_DISCOVERY_RATE = 0.05
-MOST_GUARDS = 6  # that are told one by one in a sentence
+MOST_GUARDS = 6  # listed one by one in a sentence
 
 
 def q_values(p_values: Sequence[float]) -> list[float]:
@@ -46,7 +46,7 @@ class Count:
 
 
 def expected_by_chance(count: int, rate: float | None) -> tuple[float | None, int | None]:
-    """How many of so many sounds that are no copies are called one, on average and in 95 of 100
+    """How many of `count` sounds without a copy are called one, on average and in 95 of 100
     cases at most."""
     if rate is None or count == 0:
         return None, None
@@ -104,9 +104,9 @@ wrong.']
     verb = "replicate" if count.replications > 1 else "replicates"
     several = guards if len(guards) > 1 else ()
     each = ", ".join(f"{guard_name(guard)}: {found} of {all_}" for guard, found, all_ in several)
-    told = f" ({each})" if 1 < len(guards) <= MOST_GUARDS else ""
+    by_guard = f" ({each})" if 1 < len(guards) <= MOST_GUARDS else ""
     words = [
-        f"{first}{count.replications or 'None'} {of} {verb} a training clip{told}"
+        f"{first}{count.replications or 'None'} {of} {verb} a training clip{by_guard}"
         f"{_chance(count, several)}.",
         *_standing(count),
     ]
@@ -129,8 +129,8 @@ def _chance(count: Count, guards: Sequence[tuple[str, int, int]]) -> str:
         found = max(replications for _, replications, _ in guards)
         expected, of = expected * each / count.examined, f" of each {each}"
         most = expected_by_chance(each, expected / each)[1] or 0
-    told = f"; chance alone would flag about {_about(expected)}{of}"
-    return f"{told}, and up to {most} would be no surprise" if found <= most else told
+    text = f"; chance alone would flag about {_about(expected)}{of}"
+    return f"{text}, and up to {most} would be no surprise" if found <= most else text
 
 
 def _standing(count: Count) -> list[str]:

@@ -95,7 +95,7 @@ class TrainingSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the embeddings and of all that is told of the clips."""
+        """A hash of the embeddings and of all that the index knows of the clips."""
         index = self.index
         about = [index.embedder_name, index.revision, index.centred, index.window_s, index.hop_s]
         digest = hashlib.sha256(json.dumps(about).encode())

@@ -151,14 +151,15 @@ def audit(
     from anechoic import engines
     from anechoic.audit import HeldOut, audit, write_report
     from anechoic.audit.report import require_free
+    from anechoic.detectors import calibration
     from anechoic.processes import processes
-    from anechoic.verdict import stored_calibrations
 
     require_free(output, overwrite)
     training, embed = open_training(index, embedder_name)
     detectors = [fitted(name, training, embed) for name in detector or ["nearest"]]
-    known = stored_calibrations(index_folder(index), needed=held_out is None and threshold is None)
-    if fpr is not None and held_out is None and threshold is None:
+    needed = held_out is None and threshold is None
+    known = calibration.read(index_folder(index), needed)
+    if fpr is not None and needed:
         known = at_rate(known, detectors[0].name, fpr)
     source: Any = sounds
     asked: Any = prompts or ()
@@ -166,10 +167,10 @@ def audit(
     about = {"command": shlex.join(["anechoic", *sys.argv[1:]]), "date": today}
     if model is not None:
         asked = _prompts(prompts, training, limit)
-        source, told = _generators(
+        source, facts = _generators(
             model, guards or ["none"], training, embed, scale, steps, seconds, device, dtype
         )
-        about |= told
+        about |= facts
     many = engines.find(engine)
     workers: Any = nullcontext() if jobs in (None, 1) else processes(jobs)
     if many is not None:
@@ -280,7 +281,7 @@ def _guidance(
     return registry.build(name, settings, given)
 
 
-# ------------------------------------------------------------------------------------ what is told
+# ------------------------------------------------------------------------------------- the output
 
 
 def _print(report: Report, page: Path) -> None:
@@ -293,10 +294,10 @@ def _print(report: Report, page: Path) -> None:
     for rank, one in enumerate(report.examined[:WORST], 1):
         clip = one.result.clip
         caption = "" if clip is None else report.training.clips[clip].caption
-        told = f"{one.match.score:.3f}"
-        told += "" if one.p_value is None else f" (p {one.p_value:.3g})"
+        score = f"{one.match.score:.3f}"
+        score += "" if one.p_value is None else f" (p {one.p_value:.3g})"
         verdict = "REPLICATES" if one.replicates else "-"
-        rows.append((f"{rank}", verdict, told, one.sample.name, caption))
+        rows.append((f"{rank}", verdict, score, one.sample.name, caption))
     if rows:
         print_table(("rank", "verdict", "score", report.noun, "nearest training clip"), rows)
     if len(report.examined) > len(rows):

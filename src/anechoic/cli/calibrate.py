@@ -12,7 +12,6 @@ import typer
 
 from anechoic.cli.index import EmbedderName, Json, print_table
 from anechoic.cli.training import fitted, open_training, progress_of_audit
-from anechoic.errors import OutputExists
 from anechoic.models import index_folder
 
 if TYPE_CHECKING:
@@ -52,21 +51,18 @@ def calibrate(
 ) -> None:
     """Calibrate an index on real sound that is not in it, and store the calibration with it.
 
-    From then on `check` and `audit` tell for each score how often such sound scores as high, and
-    call a copy what is over the threshold of the rate. Give sounds of the kind that the training
-    set holds and as long as those that will be judged: 99 or more for a rate of 0.01.
+    From then on `check`, `generate` and `audit` call a copy what scores above the threshold of that
+    rate, and say of each score how often such sound scores as high. Give sounds of the kind that
+    the training set holds, as long as those that will be judged: 99 or more for a rate of 0.01.
 
     Example: `anechoic calibrate others --index clips.index`
     """
     from anechoic.audit import HeldOut
     from anechoic.audit import calibrate as run
     from anechoic.detectors import calibration
-    from anechoic.storage import Storage
 
-    place = Storage(index_folder(index))
-    path = place.path(calibration.FILE)
-    if place.exists(calibration.FILE) and not overwrite:
-        raise OutputExists(f"'{path}' exists already; replace it with '--overwrite', or keep it")
+    folder = index_folder(index)
+    calibration.require_free(folder, overwrite)
     training, embed = open_training(index, embedder_name)
     with progress_of_audit("calibrating") as progress:
         found = run(
@@ -79,11 +75,11 @@ def calibrate(
             progress=progress,
         )
     made = list(found.calibrations.values())
-    place.write(calibration.FILE, calibration.dump(made, place.read(calibration.MANIFEST)))
+    path = calibration.write(folder, made, overwrite=overwrite)
     unused = [{"name": one.sample.name, "reason": one.reason} for one in found.unused]
     if as_json:
-        told = [{**one.to_dict(), "null": len(one.null)} for one in made]
-        print(json.dumps({"calibrations": told, "unused": unused, "notes": list(found.notes)}))
+        rows = [{**one.to_dict(), "null": len(one.null)} for one in made]
+        print(json.dumps({"calibrations": rows, "unused": unused, "notes": list(found.notes)}))
         return
     _print(made)
     for one in unused:

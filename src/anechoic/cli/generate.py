@@ -173,7 +173,7 @@ def _outputs(output: Path, count: int, overwrite: bool) -> list[Path]:
 
     Raises:
         OutputExists: one is there and may not be replaced.
-        BadSetting: a name that is no sound format, or a folder that may not be written.
+        BadSetting: a name without a known sound format, or a folder that is not writable.
     """
     from anechoic import audio
 
@@ -190,7 +190,7 @@ def _outputs(output: Path, count: int, overwrite: bool) -> list[Path]:
             raise OutputExists(f"'{file}' exists already; name another output or overwrite it")
     folder = next(parent for parent in output.parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise BadSetting(f"'{folder}' is no folder that may be written to; name another output")
+        raise BadSetting(f"'{folder}' is not a folder that can be written to; name another output")
     return files
 
 
@@ -280,7 +280,7 @@ def _draw_steps(pipe: Any, bar: Progress, runs: int) -> None:
 
 
 def _flags(records: Sequence[Record]) -> dict[str, list[int]]:
-    """What the guard noted as true or false, an open gate, a transition that was made: at which
+    """What the guard recorded as true or false, as an open gate or a transition: at which
     evaluations, from 0, it was true."""
     import torch
 
@@ -288,15 +288,15 @@ def _flags(records: Sequence[Record]) -> dict[str, list[int]]:
     return {name: [i for i, r in enumerate(records) if r.notes[name].item()] for name in names}
 
 
-def _tell(records: Sequence[Record]) -> str:
+def _describe(records: Sequence[Record]) -> str:
     """What the guard did, in a few words."""
-    told = [f"{len(records)} evaluations"]
+    parts = [f"{len(records)} evaluations"]
     for name, on in _flags(records).items():
         if name == "switched":
-            told.append(f"transition at number {on[0] + 1}" if on else "no transition")
+            parts.append(f"transition at number {on[0] + 1}" if on else "no transition")
         else:
-            told.append(f"{'gate open' if name == 'gate' else name} at {len(on)}")
-    return ", ".join(told)
+            parts.append(f"{'gate open' if name == 'gate' else name} at {len(on)}")
+    return ", ".join(parts)
 
 
 def _to_dict(one: Generation, verifier: Verifier | None) -> dict[str, Any]:
@@ -315,7 +315,7 @@ def _to_dict(one: Generation, verifier: Verifier | None) -> dict[str, Any]:
 
 def _print(generations: Sequence[Generation], verifier: Verifier | None) -> None:
     for one in generations:
-        print(f"{one.file}: {_tell(one.records)}")
+        print(f"{one.file}: {_describe(one.records)}")
     if verifier is None:
         print("not compared with any training set; to have it compared, give '--index'")
         return

@@ -50,13 +50,13 @@ def fitted(name: str, training: TrainingSet, embed: Embedder) -> Detector:
         )
     if not hasattr(kind, "fit"):
         return kind(training.index, embed)
-    heard = [training.sound(number) for number in range(len(training.clips))]
-    if missing := [one for one in heard if isinstance(one, str)]:
+    sounds = [training.sound(number) for number in range(len(training.clips))]
+    if missing := [one for one in sounds if isinstance(one, str)]:
         raise BadSetting(
-            f"detector '{name}' listens to the training clips, and {len(missing)} of {len(heard)} "
-            f"cannot be had ({missing[0]}); choose another, or bring the sound back"
+            f"detector '{name}' needs the training clips, and {len(missing)} of {len(sounds)} "
+            f"cannot be read ({missing[0]}); choose another, or bring the sound back"
         )
-    return kind.fit(heard)
+    return kind.fit(sounds)
 
 
 # ----------------------------------------------------------------------------- what it is judged by
@@ -89,7 +89,7 @@ def at_rate(known: Mapping[str, Calibration], decides: str, rate: float) -> dict
     return {name: replace(one, false_positive_rate=rate) for name, one in known.items()}
 
 
-# ------------------------------------------------------------------------------------ what is told
+# ------------------------------------------------------------------------------------ the progress
 
 
 @contextmanager

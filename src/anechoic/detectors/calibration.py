@@ -19,7 +19,7 @@ import numpy as np
 
 from anechoic.detectors.protocol import Detector, TrainingSound
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch, OutputExists
-from anechoic.storage import write_whole
+from anechoic.storage import Storage
 from anechoic.types import Match
 
 FORMAT = 1
@@ -286,52 +286,71 @@ def true_positive_rate(positive: Sequence[float], calibration: Calibration) -> C
 
 def write(
     folder: str | Path, calibrations: Sequence[Calibration], *, overwrite: bool = False
-) -> Path:
-    """Store calibrations beside the index that they belong to, in its folder.
+) -> str:
+    """Store calibrations in the folder of the index that they belong to, and return their path.
 
     Raises:
         IndexMismatch: there is no index in the folder.
         OutputExists: calibrations are there, and `overwrite` is off.
     """
-    path = Path(folder, FILE)
-    content = dump(calibrations, _manifest(Path(folder)))
-    if path.exists() and not overwrite:
-        raise OutputExists(f"'{path}' exists already; overwrite it, or keep it")
-    write_whole(path, content)
-    return path
-
-
-def read(folder: str | Path) -> dict[str, Calibration]:
-    """The calibrations of an index, by the names of their detectors; none if it has none.
-
-    Raises:
-        IndexMismatch: no index, calibrations that are damaged, of a newer format, or that were made
-            with another index.
-    """
-    path = Path(folder, FILE)
-    manifest = _manifest(Path(folder))
-    return parse(path.read_bytes(), manifest, str(path)) if path.exists() else {}
-
-
-def dump(calibrations: Sequence[Calibration], manifest: bytes) -> bytes:
-    """Calibrations as they are stored, beside the manifest of the index that they belong to."""
+    place, manifest = require_free(folder, overwrite)
     content = {
         "format": FORMAT,
         "index": hashlib.sha256(manifest).hexdigest(),
         "calibrations": [calibration.to_dict() for calibration in calibrations],
     }
-    return (json.dumps(content, allow_nan=False) + "\n").encode()
+    place.write(FILE, (json.dumps(content, allow_nan=False) + "\n").encode())
+    return place.path(FILE)
 
 
-def parse(content: bytes, manifest: bytes, name: str) -> dict[str, Calibration]:
-    """What `dump` made; `name` is what errors call it.
+def require_free(folder: str | Path, overwrite: bool = False) -> tuple[Storage, bytes]:
+    """Where an index lies, and its manifest, if its calibrations may be written.
 
     Raises:
-        IndexMismatch: damaged, of a newer format, or made with another index.
+        IndexMismatch: there is no index in the folder.
+        OutputExists: calibrations are there, and `overwrite` is off.
     """
+    place, manifest = _index(folder)
+    if place.exists(FILE) and not overwrite:
+        path = place.path(FILE)
+        raise OutputExists(f"'{path}' exists already; replace it with '--overwrite', or keep it")
+    return place, manifest
+
+
+def read(folder: str | Path, needed: bool = True) -> dict[str, Calibration]:
+    """The calibrations of an index, by the names of their detectors; none if it has none.
+
+    Args:
+        folder: of the index.
+        needed: whether the verdict depends on them. If not, calibrations that cannot be used are
+            left out.
+
+    Raises:
+        IndexMismatch: there is no index; or the calibrations are needed, and are damaged, of a
+            newer format, or of an index that was changed since.
+    """
+    place, manifest = _index(folder)
+    if not place.exists(FILE):
+        return {}
     try:
-        told = json.loads(content)
-        version, index, rows = told["format"], told["index"], told["calibrations"]
+        return _parse(place.read(FILE), manifest, place.path(FILE))
+    except IndexMismatch:
+        if needed:
+            raise
+        return {}
+
+
+def _index(folder: str | Path) -> tuple[Storage, bytes]:
+    place = Storage(folder)
+    if not place.exists(MANIFEST):
+        raise IndexMismatch(f"there is no index '{folder}' (no {MANIFEST}); build it first")
+    return place, place.read(MANIFEST)
+
+
+def _parse(content: bytes, manifest: bytes, name: str) -> dict[str, Calibration]:
+    try:
+        stored = json.loads(content)
+        version, index, rows = stored["format"], stored["index"], stored["calibrations"]
     except (ValueError, KeyError, TypeError) as error:
         raise IndexMismatch(f"'{name}' is damaged ({error!r}); calibrate again") from error
     expected = hashlib.sha256(manifest).hexdigest()
@@ -342,10 +361,3 @@ def parse(content: bytes, manifest: bytes, name: str) -> dict[str, Calibration]:
             "again, over it ('--overwrite')"
         )
     return {row["detector"]: Calibration.from_dict(row) for row in rows}
-
-
-def _manifest(folder: Path) -> bytes:
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        raise IndexMismatch(f"there is no index '{folder}' (no {MANIFEST}); build it first")
-    return manifest.read_bytes()
