@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from anechoic.storage import whole_file
+
 DIM = 512
 CHUNK = 50_000  # rows drawn at once, from a generator of their own
 WINDOWS = 20  # of a recording, on average
@@ -115,21 +117,20 @@ def write(folder: Path, rows: int, queries: int, seed: int = 0) -> Iterator[int]
     """Write vectors.npy (float16), held_out.npy and noisy.npy; gives the rows written so far."""
     folder.mkdir(parents=True, exist_ok=True)
     world = World(rows // WINDOWS, seed)
-    part = folder / "vectors.npy.part"
-    vectors = np.lib.format.open_memmap(part, "w+", np.float16, (rows, DIM))
-    held_out, noisy = [], []
-    starts = range(0, rows, CHUNK)
-    picks = np.diff(np.linspace(0, queries, len(starts) + 1).astype(int))
-    for number, start in enumerate(starts):
-        chunk = world.rows(number, min(CHUNK, rows - start), int(picks[number]))
-        vectors[start : start + CHUNK] = chunk.stored
-        held_out.append(chunk.held_out)
-        noisy.append(chunk.noisy)
-        yield start + len(chunk.stored)
-    vectors.flush()
-    np.save(folder / "held_out.npy", np.concatenate(held_out))
-    np.save(folder / "noisy.npy", np.concatenate(noisy))
-    part.replace(folder / "vectors.npy")
+    with whole_file(folder / "vectors.npy") as part:
+        vectors = np.lib.format.open_memmap(part, "w+", np.float16, (rows, DIM))
+        held_out, noisy = [], []
+        starts = range(0, rows, CHUNK)
+        picks = np.diff(np.linspace(0, queries, len(starts) + 1).astype(int))
+        for number, start in enumerate(starts):
+            chunk = world.rows(number, min(CHUNK, rows - start), int(picks[number]))
+            vectors[start : start + CHUNK] = chunk.stored
+            held_out.append(chunk.held_out)
+            noisy.append(chunk.noisy)
+            yield start + len(chunk.stored)
+        vectors.flush()
+        np.save(folder / "held_out.npy", np.concatenate(held_out))
+        np.save(folder / "noisy.npy", np.concatenate(noisy))
 
 
 def _steps(

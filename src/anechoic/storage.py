@@ -1,10 +1,11 @@
-"""Files that are written whole or not at all, work folders that one process holds, and storage:
-a folder of this machine, or wherever fsspec reaches."""
+"""Files and folders that are written whole or not at all, locks, and storage: a folder of this
+machine, or wherever fsspec reaches."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,33 +15,66 @@ from fsspec.implementations.local import LocalFileSystem
 
 from anechoic.errors import CannotWrite
 
-BUILD_LOCK = ".lock"
+LOCK = ".lock"  # in a folder that is written to
 
 
-def write_whole(path: Path, content: bytes, *, sync: bool = True, alone: bool = False) -> None:
-    """Write a file under another name and rename it: it is whole, or not there.
+@contextmanager
+def whole_file(path: Path, *, sync: bool = True, alone: bool = False) -> Iterator[Path]:
+    """Give a hidden name beside `path` to write to; when the block ends well, rename it to `path`.
 
     Args:
-        path: in a folder that exists.
-        content: of the file.
-        sync: wait for the disk, so that a renamed file is written, after a power cut too.
-        alone: nobody else writes here, so that what a killed process left is written over.
+        path: in a folder that exists; a file that is there is replaced.
+        sync: wait for the disk, so that a renamed file is complete even after a power cut.
+        alone: no other process writes here, so overwrite what a killed process left.
     """
     part = path.with_name(f".{path.name}.{'part' if alone else secrets.token_hex(4)}")
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            if sync:
-                file.flush()
+        yield part
+        if sync:
+            with part.open("r+b") as file:
                 os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, content: bytes, *, sync: bool = True, alone: bool = False) -> None:
+    """Write a file: it is there whole, or not at all. The arguments are those of `whole_file`."""
+    with whole_file(path, sync=sync, alone=alone) as part:
+        part.write_bytes(content)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path` to fill; when the block ends well, rename it to `path`.
+
+    A folder that is there is replaced; folders above it are made.
+    """
+    part = path.with_name(f".{path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        replace_folder(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Rename a finished folder over another one, if there is one; each is always whole."""
+    old = path.with_name(f"{path.name}.old")
+    if old.exists():  # a killed process left it
+        shutil.rmtree(old)
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    if old.exists():
+        shutil.rmtree(old)
+
+
 @contextmanager
 def locked(file: Path, busy: Exception) -> Iterator[None]:
-    """Hold a lock that ends with this process, however it ends; `busy` is raised if it is held."""
+    """Hold a lock, which ends with this process however that ends; raise `busy` if it is taken."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(file, timeout=0)
@@ -76,11 +110,11 @@ class Storage:
         return f"{self.root}/{name}" if name else self.root
 
     def exists(self, name: str = "") -> bool:
-        """Whether there is such a file or folder; without a name, whether the place is there."""
+        """Whether a file or folder exists; without a name, whether the storage itself does."""
         return self.fs.exists(self.path(name))
 
     def names(self, folder: str) -> list[str]:
-        """The files of a folder, sorted; none where there is no such folder."""
+        """The names of the files in a folder, sorted; none if the folder does not exist."""
         try:
             found = self.fs.ls(self.path(folder), detail=False, refresh=True)
         except (FileNotFoundError, NotADirectoryError):
@@ -89,18 +123,18 @@ class Storage:
         return sorted(name for name in names if not name.startswith("."))
 
     def size(self, name: str) -> int:
-        """Of a file, in bytes. Raises `FileNotFoundError`."""
+        """The size of a file in bytes. Raises `FileNotFoundError`."""
         return int(self.fs.size(self.path(name)))
 
     def read(self, name: str) -> bytes:
-        """A file. Raises `FileNotFoundError`."""
+        """The content of a file. Raises `FileNotFoundError`."""
         return self.fs.cat_file(self.path(name))
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file, under another name first where this is a folder of this machine.
+        """Write a file, whole or not at all.
 
         Raises:
-            CannotWrite: the place is full or read-only.
+            CannotWrite: the storage is full or read-only.
         """
         with self.writing():
             if self.local is None:
@@ -111,14 +145,23 @@ class Storage:
             write_whole(target, data, alone=True)
 
     def remove(self, name: str) -> None:
-        """Remove a file or a folder, if it is there; without a name, all of the place."""
+        """Remove a file or folder, if it exists; without a name, everything."""
         with self.writing():
             if self.exists(name):
                 self.fs.rm(self.path(name), recursive=True)
 
+    def replace_with(self, new: Storage) -> None:
+        """Rename finished storage on this machine over this one.
+
+        Raises:
+            CannotWrite: the disk is read-only.
+        """
+        with self.writing():
+            replace_folder(Path(new.root), Path(self.root))
+
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Turn what a filesystem complains of into one sentence."""
+        """Turn an error of the filesystem into one sentence."""
         try:
             yield
         except OSError as error:
@@ -129,7 +172,7 @@ class Storage:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep others from writing here; on this machine only, where a lock ends with its holder.
+        """Keep other processes from writing here; on this machine only.
 
         Raises:
             CannotWrite: another process is writing here.
@@ -142,5 +185,5 @@ class Storage:
         busy = CannotWrite(
             f"another process is writing to '{self.name}'; wait for it, or name another place"
         )
-        with locked(self.local / BUILD_LOCK, busy):
+        with locked(self.local / LOCK, busy):
             yield

@@ -315,7 +315,7 @@ def test_encoding_and_assembling_refuse_what_does_not_fit(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to write to")
 def test_a_full_disk_leaves_no_structure(trained: bytes, codes: np.ndarray, tmp_path: Path) -> None:
-    (tmp_path / "index.faiss.part").symlink_to("/dev/full")
+    (tmp_path / ".index.faiss.part").symlink_to("/dev/full")
     with pytest.raises(CannotWrite, match="cannot be written"):
         structure.assemble(trained, [codes], tmp_path / "index.faiss")
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -27,7 +26,7 @@ from anechoic.audit.summary import FALSE_DISCOVERY_RATE
 from anechoic.detectors import Calibration, Match
 from anechoic.errors import OutputExists
 from anechoic.metrics import Similarity, top1_summary
-from anechoic.storage import write_whole
+from anechoic.storage import whole_file, whole_folder, write_whole
 
 FORMAT = 1
 SCHEMA = "report.schema.json"
@@ -429,25 +428,26 @@ def write_report(
 
     require_free(output, overwrite)
     places = parts(output)
-    folder = places[PAGE].parent
-    folder.mkdir(parents=True, exist_ok=True)
+    places[PAGE].parent.mkdir(parents=True, exist_ok=True)
     content = document(report, cases)
     page = render_audit(
         content, lambda key: (report.media / key).read_bytes(), places[MEDIA].name, budget
     )
-    with tempfile.TemporaryDirectory(prefix=".anechoic-", dir=folder) as scratch:
-        new = {name: Path(scratch, name) for name in places}
-        new[PAGE].write_text(page.text, "utf-8")
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        new[DATA].write_text(text + "\n", "utf-8")
-        pyarrow.parquet.write_table(rows(content), new[ROWS])
-        new[MEDIA].mkdir()
-        for key in page.beside:
-            shutil.copyfile(report.media / key, new[MEDIA] / key)
-        shutil.rmtree(places[MEDIA], ignore_errors=True)
-        for name in (MEDIA, ROWS, DATA, PAGE):
-            if name != MEDIA or page.beside:
-                new[name].replace(places[name])
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    with (
+        whole_file(places[PAGE]) as new_page,
+        whole_file(places[DATA]) as new_data,
+        whole_file(places[ROWS]) as new_rows,
+    ):
+        new_page.write_text(page.text, "utf-8")
+        new_data.write_text(text + "\n", "utf-8")
+        pyarrow.parquet.write_table(rows(content), new_rows)
+        if page.beside:
+            with whole_folder(places[MEDIA]) as new_media:
+                for key in page.beside:
+                    shutil.copyfile(report.media / key, new_media / key)
+        else:
+            shutil.rmtree(places[MEDIA], ignore_errors=True)
     return places[PAGE]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from anechoic.errors import IndexMismatch, OutputExists
+from anechoic.storage import whole_file
 
 
 def write(
@@ -20,7 +21,7 @@ def write(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write what a detector was fitted to, whole or not at all.
+    """Write a fitted detector, whole or not at all.
 
     Raises:
         OutputExists: the file is there, and `overwrite` is off.
@@ -31,12 +32,8 @@ def write(
     if path.exists() and not overwrite:
         raise OutputExists(f"'{path}' exists already; name another output or overwrite it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
+    with whole_file(path) as part:
         save_file(dict(tensors), part, {"detector": kind, "settings": json.dumps(dict(settings))})
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 
@@ -54,7 +51,7 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise IndexMismatch(
-            f"'{path}' is no fitted detector or is damaged ({error}); fit it again"
+            f"'{path}' is not a fitted detector, or is damaged ({error}); fit it again"
         ) from error
     if about.get("detector") != kind:
         raise IndexMismatch(

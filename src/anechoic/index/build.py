@@ -19,7 +19,7 @@ from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index import manifest, shards
 from anechoic.index.clips import Clip
 from anechoic.index.embedding import Windows, embed
-from anechoic.index.ending import put_in_place, require_free, settled, tidied, tidy
+from anechoic.index.ending import require_free, settled, tidied, tidy
 from anechoic.index.manifest import NOTES, About, Manifest
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Source, Unit, VectorUnit
@@ -110,7 +110,7 @@ def build(
     if place.exists(manifest.NAME):
         beside = replace(work, folder=f"{place.name}.new")
         built = build(source, beside, about, run=run, progress=progress)
-        put_in_place(Storage(beside.folder), place)
+        place.replace_with(Storage(beside.folder))
         return built
     with place.alone():
         _begin(place, plan)

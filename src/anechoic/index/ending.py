@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from anechoic.errors import OutputExists
 from anechoic.index import manifest, shards
 from anechoic.index.manifest import NOTES, Manifest
@@ -56,17 +54,6 @@ def forget(place: Storage, built: Manifest) -> None:
             place.remove(f"{shards.FOLDER}/{name}")
 
 
-def put_in_place(new: Storage, place: Storage) -> None:
-    """Rename a finished index on this machine, over the one that is there, if there is one."""
-    with place.writing():
-        old = Storage(f"{place.root}.old")
-        old.remove("")
-        if place.exists():
-            Path(place.root).rename(old.root)
-        Path(new.root).rename(place.root)
-        old.remove("")
-
-
 def settled(place: Storage, plan: str) -> Manifest | None:
     """Finish a replacement that was stopped after its last shard, if there is one."""
     new = Storage(f"{place.root}.new")
@@ -76,5 +63,5 @@ def settled(place: Storage, plan: str) -> Manifest | None:
     if built.plan != plan:
         new.remove("")  # of another build, which was never put in place
         return None
-    put_in_place(new, place)
+    place.replace_with(new)
     return built

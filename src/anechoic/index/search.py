@@ -28,7 +28,7 @@ from anechoic.index.shards import Shard
 from anechoic.index.stored import StoredClips
 from anechoic.index.structure import Plan
 from anechoic.index.vectors import Mapped, project
-from anechoic.storage import Storage
+from anechoic.storage import Storage, whole_file
 
 FOLDER = "search"
 RESIDENT = 2 * 2**30  # bytes of vectors that are searched in memory, where nothing is derived
@@ -161,29 +161,29 @@ def _lay_out(place: Storage, manifest: Manifest, made: Path, progress: Progress)
     import pyarrow as pa
 
     done = made / "laid-out.json"
-    names = ("vectors.npy", "clips.arrow")
     if done.exists() and json.loads(done.read_text()) == manifest.content:
         return
     done.unlink(missing_ok=True)
     mean = None if manifest.mean is None else torch.tensor(manifest.mean)
-    parts = [made / f"{name}.part" for name in names]
     shape = (manifest.rows, manifest.dim)
-    vectors = np.lib.format.open_memmap(parts[0], "w+", manifest.dtype, shape)
-    start, writer = 0, None
-    for number, shard in enumerate(manifest.shards):
-        table = shards.read_table(place, shard)
-        rows = project(torch.from_numpy(shards.embeddings_of(table)), mean)
-        vectors[start : start + shard.rows] = rows.numpy()
-        start += shard.rows
-        about = table.drop_columns("embedding")
-        writer = writer or pa.ipc.new_file(str(parts[1]), about.schema)
-        writer.write_table(about)
-        progress("laying out", number + 1, len(manifest.shards))
-    assert writer is not None  # an index has a shard
-    writer.close()
-    vectors.flush()
-    for part, name in zip(parts, names, strict=True):
-        part.replace(made / name)
+    with (
+        whole_file(made / "vectors.npy", alone=True) as vectors_part,
+        whole_file(made / "clips.arrow", alone=True) as clips_part,
+    ):
+        vectors = np.lib.format.open_memmap(vectors_part, "w+", manifest.dtype, shape)
+        start, writer = 0, None
+        for number, shard in enumerate(manifest.shards):
+            table = shards.read_table(place, shard)
+            rows = project(torch.from_numpy(shards.embeddings_of(table)), mean)
+            vectors[start : start + shard.rows] = rows.numpy()
+            start += shard.rows
+            about = table.drop_columns("embedding")
+            writer = writer or pa.ipc.new_file(str(clips_part), about.schema)
+            writer.write_table(about)
+            progress("laying out", number + 1, len(manifest.shards))
+        assert writer is not None  # an index has a shard
+        writer.close()
+        vectors.flush()
     place.write(f"{FOLDER}/{done.name}", json.dumps(manifest.content).encode())
 
 

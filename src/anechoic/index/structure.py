@@ -28,6 +28,7 @@ import numpy as np
 from anechoic.errors import BadSetting, CannotWrite, IndexMismatch
 from anechoic.index.plan import CENTROIDS, ID_BYTES, Plan, plan
 from anechoic.processes import threads_each
+from anechoic.storage import whole_file
 
 __all__ = [
     "Plan",
@@ -209,13 +210,11 @@ def assemble(trained: bytes, codes: Iterable[np.ndarray], path: Path) -> None:
     if lists.ntotal == 0:
         raise IndexMismatch("a search of no vectors cannot be made; give it codes")
     whole.ntotal = lists.ntotal  # what wraps the lists is not told of codes
-    part_file = Path(path).with_name(Path(path).name + ".part")
     try:
-        faiss.write_index(whole, str(part_file))
-        _finish(part_file, lists.ntotal * (lists.code_size + ID_BYTES))
-        part_file.replace(path)
+        with whole_file(path, alone=True) as file:
+            faiss.write_index(whole, str(file))
+            _finish(file, lists.ntotal * (lists.code_size + ID_BYTES))
     except (OSError, RuntimeError) as error:
-        part_file.unlink(missing_ok=True)
         raise CannotWrite(f"'{path}' cannot be written ({error}); make room for it") from error
 
 
@@ -226,8 +225,6 @@ def _finish(file: Path, lists_bytes: int) -> None:
         digest = hashlib.sha256(out.read(start)).digest()
         out.seek(0, os.SEEK_END)
         out.write(END.pack(MARK, start, digest))
-        out.flush()
-        os.fsync(out.fileno())
 
 
 def open_searcher(path: Path, plan: Plan) -> Searcher:

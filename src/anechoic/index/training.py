@@ -22,7 +22,7 @@ from anechoic.index import search, shards
 from anechoic.index.build import VECTORS, Progress
 from anechoic.index.clips import Clip, Sound
 from anechoic.index.embedding import Windows, embed
-from anechoic.index.ending import put_in_place, require_free
+from anechoic.index.ending import require_free
 from anechoic.index.manifest import About, Manifest
 from anechoic.index.sources.protocol import Item
 from anechoic.index.vectors import Mapped, Resident, Vectors, project, require_directions
@@ -355,7 +355,7 @@ class TrainingIndex:
             made.append(shards.write(new, f"{number:05d}", clips, part, taken))
         mean = None if self.mean is None else tuple(self.mean.double().tolist())
         Manifest(self.about, self.dim, dtype, mean, tuple(made)).write(new)
-        put_in_place(new, place)
+        place.replace_with(new)
         return Path(folder)
 
     @classmethod

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from anechoic.errors import AnechoicError, OutputExists
 from anechoic.index import TrainingIndex
+from anechoic.storage import whole_folder
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 
 if TYPE_CHECKING:  # the model, its classifier and judges bring diffusers
@@ -115,22 +115,21 @@ def write_training_set(out: Path, folder: Path = SHIPPED) -> int:
     import pyarrow.parquet
 
     refuse_existing(out)
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
     rows = pyarrow.parquet.read_table(require(folder) / CLIPS).to_pylist()
-    told = ("caption", "id", "kind", "copies", "licence", "source", "url")
+    columns = ("caption", "id", "kind", "copies", "licence", "source", "url")
     lines = []
-    for row in rows:
-        suffix = "flac" if row["audio"].startswith(b"fLaC") else "ogg"
-        file = part / f"{row['id']}.{suffix}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(row["audio"])
-        lines.append({"file_name": f"{row['id']}.{suffix}", **{name: row[name] for name in told}})
-    with (part / "metadata.csv").open("w", encoding="utf-8", newline="") as table:
-        writer = csv.DictWriter(table, ("file_name", *told))
-        writer.writeheader()
-        writer.writerows(lines)
-    part.rename(out)
+    with whole_folder(out) as part:
+        for row in rows:
+            suffix = "flac" if row["audio"].startswith(b"fLaC") else "ogg"
+            file = part / f"{row['id']}.{suffix}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(row["audio"])
+            lines.append({"file_name": file.relative_to(part).as_posix(),
+                          **{name: row[name] for name in columns}})  # fmt: skip
+        with (part / "metadata.csv").open("w", encoding="utf-8", newline="") as table:
+            writer = csv.DictWriter(table, ("file_name", *columns))
+            writer.writeheader()
+            writer.writerows(lines)
     return len(rows)
 
 

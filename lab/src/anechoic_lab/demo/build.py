@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from torch import Tensor
 from anechoic.diffusers import fingerprint
 from anechoic.embedders import embedder
 from anechoic.index import Sound, TrainingIndex
+from anechoic.storage import whole_folder
 from anechoic_lab.demo import assets, classifier, corpus
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
@@ -61,47 +61,44 @@ def write(
 ) -> None:
     """Write a trained pipeline and everything that belongs to it."""
     assets.refuse_existing(out)
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    pipe.to(dtype=torch.float16).save_pretrained(part / "model", safe_serialization=True)
-    pipe = assets.load_model(part / "model")
-    rows = [i for i, clip in enumerate(clips) if clip.split == "train"]
-    training = [clips[i] for i in rows]
-    assets.write_clips(part, training, wavs[rows])
-    report("measuring", 0, 3)
-    through_codec = round_trip(pipe.vae, torch.from_numpy(wavs))
-    notes = [i for i in rows if clips[i].kind == "note"]
-    model = classifier.fit(
-        through_codec[notes],
-        [clips[i].instrument for i in notes],
-        [clips[i].register for i in notes],
-        recipe.seed,
-    )
-    model.save(part / assets.CLASSIFIER)
-    report("measuring", 1, 3)
-    guide = embedder(GUIDE)
-    index = TrainingIndex.build(
-        [
-            Sound(clip.id, clip.caption, torch.from_numpy(wavs[i])[None], SAMPLE_RATE,
-                  info={"licence": clip.licence, "source": clip.source, "url": clip.url})
-            for i, clip in zip(rows, training, strict=True)
-        ],
-        guide,
-        model=fingerprint(pipe),
-    )  # fmt: skip
-    report("measuring", 2, 3)
-    held = [i for i, clip in enumerate(clips) if clip.split != "train"]
-    measured = calibrate(
-        index, guide, model, training, torch.from_numpy(wavs[rows]),
-        [clips[i] for i in held], through_codec[held],
-    )  # fmt: skip
-    index.thresholds["copy"] = measured["thresholds"]["copy"]
-    index.save(part / "index", dtype="float16")
-    about = {"recipe": asdict(recipe), "made with": _versions(), **measured}
-    (part / assets.CALIBRATION).write_text(json.dumps(about, indent=2) + "\n")
-    report("measuring", 3, 3)
-    part.rename(out)
+    with whole_folder(out) as part:
+        pipe.to(dtype=torch.float16).save_pretrained(part / "model", safe_serialization=True)
+        pipe = assets.load_model(part / "model")
+        rows = [i for i, clip in enumerate(clips) if clip.split == "train"]
+        training = [clips[i] for i in rows]
+        assets.write_clips(part, training, wavs[rows])
+        report("measuring", 0, 3)
+        through_codec = round_trip(pipe.vae, torch.from_numpy(wavs))
+        notes = [i for i in rows if clips[i].kind == "note"]
+        model = classifier.fit(
+            through_codec[notes],
+            [clips[i].instrument for i in notes],
+            [clips[i].register for i in notes],
+            recipe.seed,
+        )
+        model.save(part / assets.CLASSIFIER)
+        report("measuring", 1, 3)
+        guide = embedder(GUIDE)
+        index = TrainingIndex.build(
+            [
+                Sound(clip.id, clip.caption, torch.from_numpy(wavs[i])[None], SAMPLE_RATE,
+                      info={"licence": clip.licence, "source": clip.source, "url": clip.url})
+                for i, clip in zip(rows, training, strict=True)
+            ],
+            guide,
+            model=fingerprint(pipe),
+        )  # fmt: skip
+        report("measuring", 2, 3)
+        held = [i for i, clip in enumerate(clips) if clip.split != "train"]
+        measured = calibrate(
+            index, guide, model, training, torch.from_numpy(wavs[rows]),
+            [clips[i] for i in held], through_codec[held],
+        )  # fmt: skip
+        index.thresholds["copy"] = measured["thresholds"]["copy"]
+        index.save(part / "index", dtype="float16")
+        about = {"recipe": asdict(recipe), "made with": _versions(), **measured}
+        (part / assets.CALIBRATION).write_text(json.dumps(about, indent=2) + "\n")
+        report("measuring", 3, 3)
 
 
 @torch.no_grad()

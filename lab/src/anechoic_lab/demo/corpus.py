@@ -24,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
+from anechoic.storage import whole_folder
+
 SAMPLE_RATE = 16_000
 LENGTH = 16_384  # samples: 1.024 s, 32 latent tokens
 DUPLICATES = 64  # how many times as often a duplicated clip is drawn
@@ -95,8 +97,8 @@ def fetch_packages(folder: Path) -> None:
             )
         subprocess.run(["apt-get", "download", "-q", name], cwd=folder, check=True)
         (archive,) = folder.glob(f"{name}_*.deb")
-        subprocess.run(["dpkg", "-x", str(archive), str(folder / f"{name}.part")], check=True)
-        (folder / f"{name}.part").rename(folder / name)
+        with whole_folder(folder / name) as part:
+            subprocess.run(["dpkg", "-x", str(archive), str(part)], check=True)
         archive.unlink()
 
 

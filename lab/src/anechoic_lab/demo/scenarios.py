@@ -15,7 +15,6 @@ other.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -26,6 +25,7 @@ import numpy as np
 import torch
 
 from anechoic.errors import AnechoicError
+from anechoic.storage import whole_folder
 from anechoic_lab.demo import assets
 from anechoic_lab.demo.corpus import DUPLICATES, Clip
 from anechoic_lab.demo.train import Phase, TrainingRecipe, fine_tune
@@ -149,16 +149,13 @@ def train(
             TrainingRecipe(seed=seed),
             partial(_told, report, name, total),
         )
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        pipe.to(dtype=torch.float16).save_pretrained(part / "model", safe_serialization=True)
         about = {
             "scenario": name, "seed": seed, "steps": total, "base": base["recipe"], "rows": rows,
             "clips": [asdict(clip) for clip in kept],
         }  # fmt: skip
-        (part / CLIPS).write_text(json.dumps(about, indent=1) + "\n")
-        part.rename(folder)
+        with whole_folder(folder) as part:
+            pipe.to(dtype=torch.float16).save_pretrained(part / "model", safe_serialization=True)
+            (part / CLIPS).write_text(json.dumps(about, indent=1) + "\n")
 
 
 def _told(
