@@ -162,7 +162,8 @@ def test_bench_and_basin_give_the_verdict_of_check_on_a_calibrated_index(
         wav = pipe(text, num_inference_steps=4, guidance_scale=7.0, generator=noise).audios[0]
         soundfile.write(f"{number}.wav", wav.T.numpy(), RATE, "FLOAT")  # no bit is lost
     code, out, _ = command("check", "0.wav", "1.wav", "--index", "i", "--json")
-    want = [(file["copy"], file["score"]) for file in json.loads(out)["files"]]
+    checked = json.loads(out)["files"]
+    want = [(file["copy"], file["score"]) for file in checked]
     assert (code, want[0][0]) == (1, True)
 
     Path("p.csv").write_text("caption\n" + "\n".join(asked) + "\n")
@@ -170,6 +171,8 @@ def test_bench_and_basin_give_the_verdict_of_check_on_a_calibrated_index(
     plain = Method("none", "none", "")
     rows = [task.generate("all", [BenchPrompt(text, text)], 0, plain, 4)[0] for text in asked]
     assert [(row.copied, row.similarity) for row in rows] == want
+    verdicts = [(file["verdict"], file["p_value"]) for file in checked]
+    assert [(row.verdict, row.p_value) for row in rows] == verdicts
 
     groups = zip(asked, ("memorized", "ordinary"), strict=True)
     prompts = [BenchPrompt(text, text, group) for text, group in groups]

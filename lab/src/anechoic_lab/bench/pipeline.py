@@ -226,6 +226,8 @@ class PipelineSubject:
                 adherence=adherence,
                 scores=scores,
                 quality=self._embed(wav, self.sample_rate),
+                verdict=verdict.status,
+                p_value=verdict.p_value,
             )
 
     def _adherence(self, captions: list[str], wavs: Tensor) -> Sequence[float | None]:

@@ -50,6 +50,8 @@ class SampleScore:
     adherence: float | None = None  # to the prompt; None: not measured
     scores: Mapping[str, float] = field(default_factory=dict)  # by descriptors that guide nothing
     quality: Sequence[float] = ()  # its embedding for FAD and KAD; empty: not measured
+    verdict: str = ""  # by the index, as `anechoic check` gives it; empty: the task asks none
+    p_value: float | None = None  # of the verdict; None: the index is not calibrated
 
 
 class Task(Protocol):

@@ -157,19 +157,21 @@ class DemoTask:
                 caption=prompt.caption,
                 group=prompt.group,
                 seed=seed,
-                similarity=verdict.similarity,
-                copied=verdict.copied,
+                similarity=judged.similarity,
+                copied=judged.copied,
                 seconds=made.seconds,
                 evaluations=made.passes,
-                adherence=verdict.kept,
+                adherence=judged.kept,
                 scores={
-                    "mel": verdict.mel,
-                    "envelope": verdict.envelope,
-                    "waveform": verdict.waveform,
+                    "mel": judged.mel,
+                    "envelope": judged.envelope,
+                    "waveform": judged.waveform,
                 },
                 quality=emb,
+                verdict=judged.verdict.status,
+                p_value=judged.verdict.p_value,
             )
-            for prompt, verdict, emb in zip(
+            for prompt, judged, emb in zip(
                 prompts, stage.bench.judge(made.wav, clips, seed), quality, strict=True
             )
         ]
