@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic.cli.index import EmbedderName, Json, print_table
+from anechoic.cli.options import Device, Dtype
 from anechoic.cli.training import at_rate, fitted, open_training, progress_of_audit
 from anechoic.errors import BadSetting
 from anechoic.models import SCALE, KnownModel, find, index_folder
@@ -121,10 +122,8 @@ def audit(
         ),
     ] = None,
     embedder_name: EmbedderName = None,
-    device: Annotated[
-        str | None, typer.Option(help="By default cuda if there is a GPU, or cpu.")
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Device = None,
+    dtype: Dtype = "float32",
     cases: Annotated[
         int | None,
         typer.Option(

@@ -20,6 +20,7 @@ from anechoic.cli.index import (
     Json,
     progress_bar,
 )
+from anechoic.cli.options import Device, Dtype, Model, Seconds, Steps
 from anechoic.cli.training import open_verifier
 from anechoic.errors import BadSetting, OutputExists
 from anechoic.models import KnownModel, find
@@ -56,9 +57,7 @@ def generate(
     prompts: Annotated[
         list[str], typer.Argument(metavar="PROMPT", help="What to generate, a sound for each.")
     ],
-    model: Annotated[
-        str, typer.Option("--model", help="Folder or hub id of a diffusers pipeline, or demo.")
-    ],
+    model: Model,
     output: Annotated[
         Path,
         typer.Option(
@@ -94,20 +93,14 @@ def generate(
     scale: Annotated[
         float | None, typer.Option(help="Guidance scale, above 1: short for --set scale=.")
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Of the sampler. By default the model's own.")
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(help="Length of the sound. By default the model's longest.")
-    ] = None,
+    steps: Steps = None,
+    seconds: Seconds = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Of the noise; the same for each prompt.")
     ] = 0,
     embedder_name: EmbedderName = None,
-    device: Annotated[
-        str | None, typer.Option(help="By default cuda if there is a GPU, or cpu.")
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Device = None,
+    dtype: Dtype = "float32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
     as_json: Json = False,
 ) -> None:

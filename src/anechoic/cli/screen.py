@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic.cli.index import Json, print_table, progress_bar
+from anechoic.cli.options import Device, Dtype, Model
 from anechoic.errors import BadSetting
 from anechoic.models import SCALE, find
 
@@ -30,9 +31,7 @@ def screen(
     prompts: Annotated[
         str, typer.Argument(metavar="PROMPTS", help="Text file with a prompt a line; - for stdin.")
     ],
-    model: Annotated[
-        str, typer.Option("--model", help="Folder or hub id of a diffusers pipeline, or demo.")
-    ],
+    model: Model,
     ordinary: Annotated[
         Path | None,
         typer.Option(
@@ -58,10 +57,8 @@ def screen(
     steps: Annotated[
         int | None, typer.Option(min=2, help="Of the sampler. By default the model's own.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="By default cuda if there is a GPU, or cpu.")
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Device = None,
+    dtype: Dtype = "float32",
     as_json: Json = False,
 ) -> None:
     """Tell which prompts a model has memorized, without generating and without an index.

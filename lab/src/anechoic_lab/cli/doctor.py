@@ -10,6 +10,7 @@ import typer
 
 from anechoic.cli.generate import chosen_guard
 from anechoic.cli.index import EmbedderName, Json, print_table
+from anechoic.cli.options import Device, Dtype, Model, Seconds, Steps
 from anechoic.models import find, index_folder
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    model: Annotated[
-        str, typer.Option("--model", help="Folder or hub id of a diffusers pipeline, or demo.")
-    ],
+    model: Model,
     index: Annotated[
         str | None,
         typer.Option("--index", help="Folder of an index of the model's training set, or demo."),
@@ -43,16 +42,10 @@ def doctor(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the guard; repeatable."),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Of the sampler. By default the model's own.")
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(help="Length of the sound. By default the model's longest.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="By default cuda if there is a GPU, or cpu.")
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    steps: Steps = None,
+    seconds: Seconds = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
     measure: Annotated[
         bool,
         typer.Option(help="Load the model and time it, if nothing is wrong before."),
