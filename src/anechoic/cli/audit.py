@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.index import EmbedderName, Json, print_table
-from anechoic.cli.options import Device, Dtype
+from anechoic.cli.options import Device, Dtype, EmbedderName, Json
+from anechoic.cli.output import print_table
 from anechoic.cli.training import at_rate, fitted, open_training, progress_of_audit
 from anechoic.errors import BadSetting
 from anechoic.models import SCALE, KnownModel, find, index_folder

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anechoic.cli.index import EmbedderName, Json, print_table
+from anechoic.cli.options import EmbedderName, Json
+from anechoic.cli.output import print_table
 from anechoic.cli.training import fitted, open_training, progress_of_audit
 from anechoic.models import index_folder
 

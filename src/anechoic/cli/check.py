@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.index import EmbedderName, Json, print_table
-from anechoic.lazy import uncollected
+from anechoic.cli.options import EmbedderName, Json
+from anechoic.cli.output import print_table
+from anechoic.cli.training import open_verifier
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,9 +54,6 @@ def check(
 
     Example: `anechoic check take1.wav take2.wav --index clips.index --threshold 0.9`
     """
-    with uncollected():
-        from anechoic.cli.training import open_verifier
-
     verifier = open_verifier(index, embedder_name, threshold)
     sounds = [_read(file) for file in files]  # all of them, before any is searched for
     verdicts = [verifier(*sound) for sound in sounds]

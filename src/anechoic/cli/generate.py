@@ -15,12 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic.cli.check import exit_code, print_verdicts, rule_to_dict, to_dict
-from anechoic.cli.index import (
-    EmbedderName,
-    Json,
-    progress_bar,
-)
-from anechoic.cli.options import Device, Dtype, Model, Seconds, Steps
+from anechoic.cli.options import Device, Dtype, EmbedderName, Json, Model, Seconds, Steps
+from anechoic.cli.output import progress_bar
 from anechoic.cli.training import open_verifier
 from anechoic.errors import BadSetting, OutputExists
 from anechoic.models import KnownModel, find

@@ -1,119 +1,368 @@
-"""`anechoic index`: ask an index of the training set; what more than one command needs of it."""
+"""`anechoic index`: build, search and edit an index of the training set."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anechoic import engines
+from anechoic.cli.options import EmbedderName, Json
+from anechoic.cli.output import count, print_table, progress_bar
+from anechoic.cli.training import open_index
 from anechoic.lazy import uncollected
 from anechoic.models import index_folder
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from anechoic.index import TrainingIndex
-    from anechoic.types import Embedder, Match
+    from anechoic.index.build import Run, Work
+    from anechoic.index.manifest import Manifest
+    from anechoic.index.sources.protocol import Source
+    from anechoic.types import Match
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-EmbedderName = Annotated[
-    str | None,
-    typer.Option("--embedder", help="By default the one that built the index; another is refused."),
+
+class Kind(StrEnum):
+    """How an index is searched."""
+
+    auto = "auto"
+    exact = "exact"
+    ivfpq = "ivfpq"
+
+
+Clips = Annotated[
+    str,
+    typer.Argument(
+        metavar="CLIPS",
+        help="Folder of sounds with captions; WebDataset tars (a folder, or "
+        "'clips-{000..127}.tar'); a saved Hugging Face dataset, or hf:NAME:SPLIT; Parquet of "
+        "embeddings; the JSON of AMG-audio.",
+    ),
 ]
+Captions = Annotated[
+    Path | None,
+    typer.Option(
+        help="Of a folder: CSV, JSONL or Parquet with the columns file_name and caption. "
+        "By default the metadata file in CLIPS.",
+    ),
+]
+EngineName = Annotated[str, typer.Option(help="local, or ray: on all machines of a Ray cluster.")]
+Workers = Annotated[
+    int | None, typer.Option(help="With ray: how many. By default as many as the cluster holds.")
+]
+Cpus = Annotated[int, typer.Option(min=1, help="With ray: cores of each worker.")]
+Device = Annotated[
+    str, typer.Option(help="Where to embed: cuda is a GPU, with ray one for each worker.")
+]
+Search = Annotated[
+    Kind, typer.Option("--search", help="auto: exact for a small set, ivfpq for a large one.")
+]
+Memory = Annotated[
+    float | None, typer.Option("--memory", help="GiB that a search may hold; less is coarser.")
+]
+IndexFolder = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of an index.")]
+IndexName = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of an index, or demo.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add `anechoic index`."""
-    from anechoic.cli import index_build, index_edit
-
     commands = typer.Typer(
         no_args_is_help=True, help="Build and search an index of training clips."
     )
-    for file in (index_build, index_edit):
-        file.register(commands)
-    commands.command()(search)
+    for command in (build, optimise, add, remove, duplicates, info, fetch, search):
+        commands.command()(command)
     app.add_typer(commands, name="index")
 
 
-def open_index(name: str, embedder_name: str | None = None) -> tuple[TrainingIndex, Embedder]:
-    """An index and its embedder.
+def build(
+    clips: Clips,
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder to write, or a URL.")],
+    captions: Captions = None,
+    embedder_name: Annotated[
+        str | None,
+        typer.Option("--embedder", help="magmel (the default), clap, clap:FOLDER, ..."),
+    ] = None,
+    window: Annotated[
+        float | None, typer.Option(help="Index windows of so many seconds, not whole clips.")
+    ] = None,
+    hop: Annotated[
+        float | None, typer.Option(help="Seconds from window to window. By default the window.")
+    ] = None,
+    centre: Annotated[
+        bool, typer.Option("--centre/--no-centre", help="Compare with the training mean off.")
+    ] = True,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model whose training set this is.")
+    ] = None,
+    half: Annotated[
+        bool, typer.Option("--half", help="Store 16-bit embeddings: half the disk, 1e-3 off.")
+    ] = False,
+    shard: Annotated[
+        int | None, typer.Option(help="Clips in a shard; so many are done again after a stop.")
+    ] = None,
+    search: Search = Kind.auto,
+    memory: Memory = None,
+    engine: EngineName = engines.LOCAL,
+    workers: Workers = None,
+    cpus: Cpus = 1,
+    device: Device = "cpu",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index.")] = False,
+) -> None:
+    """Embed training clips into an index.
 
-    Args:
-        name: a folder, or a model that an installed package registers with its index.
-        embedder_name: the embedder to use, by default the one that the index names.
+    Stop it when you like and run it again: it goes on where it was. A clip that cannot be used
+    stops the build: an index is never silently smaller than its source.
 
-    Raises:
-        IndexMismatch: no index, or one that another embedder built.
-        UnknownEmbedder: the embedder is not to be had.
+    Example: `anechoic index build clips --captions captions.csv -o clips.index`
+    """
+    from anechoic.index.build import build as build_index
+    from anechoic.index.embedding import Windows
+    from anechoic.index.ending import require_free
+    from anechoic.index.sources.opening import open_source
+    from anechoic.storage import Storage
+
+    windows = Windows(window, hop)
+    require_free(Storage(output), overwrite)
+    source = open_source(clips, captions)
+    made = Made.of(source, embedder_name)
+    about = made.about(source, windows, centre, model)
+    dtype = "float16" if half else "float32"
+    with progress_bar() as bar:
+        task = bar.add_task("embedding", total=source.total)
+        built = build_index(
+            source,
+            made.work(output, windows, dtype, shard, device),
+            about,
+            overwrite=overwrite,
+            run=run_of(engine, workers, cpus, device),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    derive(output, built, search, memory, engine)
+    rows = "rows" if built.rows != 1 else "row"
+    print(f"{output}: {built.rows} {rows} of {built.dim} by '{about.embedder_name}'")
+
+
+def optimise(
+    index: IndexFolder,
+    search: Search = Kind.auto,
+    memory: Memory = None,
+    engine: EngineName = engines.LOCAL,
+) -> None:
+    """Make the search of an index again: after it was lost, or with other settings.
+
+    It is derived from the shards and holds nothing of its own.
+
+    Example: `anechoic index optimise clips.index --search ivfpq --memory 0.5`
+    """
+    from anechoic.index import manifest
+    from anechoic.storage import Storage
+
+    built = manifest.read(Storage(index))
+    print(f"{index}: {derive(index, built, search, memory, engine)}")
+
+
+def add(
+    index: IndexFolder,
+    clips: Clips,
+    captions: Captions = None,
+    engine: EngineName = engines.LOCAL,
+    workers: Workers = None,
+) -> None:
+    """Add training clips to an index; they are embedded as those that are there.
+
+    Example: `anechoic index add clips.index more-clips --captions more.csv`
+    """
+    from anechoic.errors import IndexMismatch
+    from anechoic.index import edit, manifest
+    from anechoic.index.embedding import Windows
+    from anechoic.index.sources.opening import open_source
+    from anechoic.storage import Storage
+
+    old = manifest.read(Storage(index))
+    source = open_source(clips, captions)
+    made = Made.of(source, old.about.embedder_name)
+    if made.dim_known and made.revision != old.about.revision:
+        raise IndexMismatch(
+            f"index '{index}' was built with revision {old.about.revision} of "
+            f"'{old.about.embedder_name}', and revision {made.revision} is here; use that one"
+        )
+    windows = Windows(old.about.window_s, old.about.hop_s)
+    with progress_bar() as bar:
+        task = bar.add_task("embedding", total=source.total)
+        built = edit.add(
+            index,
+            source,
+            lambda folder: made.work(folder, windows, old.dtype, None),
+            run=run_of(engine, workers),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    derive_again(index, built)
+    print(f"{index}: {count(built.rows - old.rows, 'row')} added, {built.rows} in all")
+
+
+def remove(
+    index: IndexFolder,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="Of a clip; may be given again.")
+    ] = None,
+    ids_file: Annotated[
+        Path | None, typer.Option("--ids", help="File with an id on each line.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE: clips of which this is known, as in licence=CC-BY-4.0."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell which.")] = False,
+) -> None:
+    """Withdraw clips from an index, as when a rights holder asks for it.
+
+    Their captions and embeddings are gone from the index's files afterwards.
+
+    Example: `anechoic index remove clips.index --id clip17.wav --where artist="A. Name"`
+    """
+    from anechoic.errors import BadSetting
+    from anechoic.index import TrainingIndex, edit
+    from anechoic.index.clips import Clip
+
+    unwanted = set(ids or ())
+    if ids_file is not None:
+        unwanted |= {line.strip() for line in ids_file.read_text("utf-8").splitlines()} - {""}
+    known = [pair.partition("=") for pair in where or ()]
+    if bad := [name for name, equals, _ in known if not equals]:
+        raise BadSetting(f"NAME=VALUE was expected after --where, got '{bad[0]}'")
+    if not unwanted and not known:
+        raise BadSetting("say which clips: '--id ID', '--ids FILE' or '--where NAME=VALUE'")
+
+    def leaves(clip: Clip) -> bool:
+        return clip.id in unwanted or any(clip.info.get(name) == value for name, _, value in known)
+
+    there = {clip.id: None for clip in TrainingIndex.load(index).clips if leaves(clip)}
+    if missing := sorted(unwanted - there.keys()):
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise BadSetting(f"index '{index}' has no clips {', '.join(missing[:3])}{more}; nothing "
+                         "was withdrawn")  # fmt: skip
+    if not there:
+        raise BadSetting(f"index '{index}' has no such clips; nothing was withdrawn")
+    if dry_run:
+        print(f"{index}: {count(len(there), 'clip')} would be withdrawn", *there, sep="\n")
+        return
+    with progress_bar() as bar:
+        task = bar.add_task("looking through", total=None)
+        built, gone = edit.remove(
+            index, leaves, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    derive_again(index, built)
+    print(f"{index}: {count(len(gone), 'clip')} withdrawn, {count(built.rows, 'row')} left")
+
+
+def duplicates(
+    index: IndexName,
+    above: Annotated[
+        float | None,
+        typer.Option(help="Cosine that joins two clips; by default the index's threshold or 0.95."),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Show so many clusters; 0: all.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List clips that stand in the training set more than once: what gets memorized first.
+
+    Example: `anechoic index duplicates clips.index --above 0.98`
+    """
+    from anechoic.index import TrainingIndex
+    from anechoic.index.duplicates import duplicates as find
+
+    store = TrainingIndex.load(index_folder(index))
+    with progress_bar() as bar:
+        task = bar.add_task("comparing", total=len(store))
+        found = find(store, above, lambda done, total: bar.update(task, completed=done))
+    shown = found[: limit or None]
+    if as_json:
+        told = [
+            {**asdict(cluster), "exact": cluster.exact, "captions": cluster.captions}
+            for cluster in shown
+        ]
+        print(json.dumps({"clusters": len(found), "shown": told}, indent=2))
+        return
+    involved = sum(len(cluster.clips) for cluster in found)
+    clusters, them = count(len(found), "cluster"), "it" if len(found) == 1 else "them"
+    print(f"{index}: {clusters} of duplicates, {involved} clips in {them}")
+    rows = []
+    for cluster in shown:
+        captions = "; ".join(cluster.captions[:3]) + ("; ..." if len(cluster.captions) > 3 else "")
+        names = ", ".join(clip.id for clip in cluster.clips[:4])
+        names += f" and {len(cluster.clips) - 4} more" if len(cluster.clips) > 4 else ""
+        kind = "exact" if cluster.exact else f"{cluster.farthest:.3f} to {cluster.nearest:.3f}"
+        rows.append((f"{len(cluster.clips)}", kind, captions, names))
+    if rows:
+        print_table(("clips", "cosine", "captions", "which"), rows)
+    if len(found) > len(shown):
+        print(f"and {len(found) - len(shown)} more clusters ('--limit 0' shows all)")
+
+
+def info(
+    index: IndexName,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare every file with its hash; takes long.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Tell what an index holds, and how it is searched.
+
+    Example: `anechoic index info clips.index --check`
     """
     with uncollected():
-        from anechoic.embedders import embedder
-        from anechoic.index import TrainingIndex
+        from anechoic.index import manifest, search, shards
+        from anechoic.storage import Storage
 
-    index = TrainingIndex.load(index_folder(name))
-    made = embedder(embedder_name or index.embedder_name)
-    index.check_embedder(made)
-    return index, made
-
-
-def progress_bar() -> Progress:
-    """A bar on stderr with the number of clips, the rate and the time left."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-    )
-    from rich.progress import TimeRemainingColumn as TimeLeft
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:.3g}/s", style="progress.data.speed")
-
-    counted = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*counted, Rate(), TimeLeft(), console=Console(stderr=True))
-
-
-def describe(index: TrainingIndex, match: Match) -> dict[str, Any]:
-    """A match as JSON tells it: times in seconds, the clip with all that is known of it."""
-    assert match.row is not None  # `locate` tells it
-    clip = index.clips[match.row]
-    file = index.file(match.row)
-    return {
-        "score": match.score,
-        "start_s": match.start_s,
-        "seconds": match.length_s,
-        "resolution_s": match.resolution_s,
-        "clip": {**asdict(clip), "row": match.row, "path": None if file is None else str(file)},
+    place = Storage(index_folder(index))
+    built = manifest.read(place)
+    if check:
+        with progress_bar() as bar:
+            for shard in bar.track(built.shards, description="checking"):
+                shards.read_table(place, shard)
+    plan = search.plan_of(place.local) if place.local else None
+    told = {
+        **asdict(built.about),
+        "rows": built.rows,
+        "clips": built.clips,
+        "dim": built.dim,
+        "dtype": built.dtype,
+        "shards": len(built.shards),
+        "bytes": sum(shard.bytes for shard in built.shards),
+        "content": built.content,
+        "search": search.told(plan),
     }
+    if as_json:
+        print(json.dumps(told, indent=2))
+        return
+    print_table(("", index), [(name, str(value)) for name, value in told.items()])
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; long cells are folded, never cut, and captions are no markup."""
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def fetch(
+    index: Annotated[str, typer.Argument(metavar="URL", help="Of an index, as s3://bucket/i.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+) -> None:
+    """Copy an index to this machine, and make its search; a stopped copy goes on.
 
-    table = Table(box=SIMPLE)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+    Example: `anechoic index fetch s3://bucket/clips.index -o clips.index`
+    """
+    from anechoic.index import edit
+
+    with progress_bar() as bar:
+        task = bar.add_task("fetching", total=None)
+        built = edit.fetch(
+            index, output, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    print(f"{output}: {count(built.rows, 'row')}, {derive(str(output), built, Kind.auto, None)}")
 
 
 def search(
-    index: Annotated[str, typer.Argument(metavar="INDEX", help="Folder of an index, or demo.")],
+    index: IndexName,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Sound file.")],
     k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 5,
     embedder_name: EmbedderName = None,
@@ -140,3 +389,132 @@ def search(
             (f"{rank}", f"{match.score:.3f}", clip.caption, clip.id, clip.path or "", *where)
         )
     print_table(("rank", "score", "caption", "clip", "file", "at s", "in clip s"), rows)
+
+
+def describe(index: TrainingIndex, match: Match) -> dict[str, Any]:
+    """A match as JSON tells it: times in seconds, the clip with all that is known of it."""
+    assert match.row is not None  # `locate` tells it
+    clip = index.clips[match.row]
+    file = index.file(match.row)
+    return {
+        "score": match.score,
+        "start_s": match.start_s,
+        "seconds": match.length_s,
+        "resolution_s": match.resolution_s,
+        "clip": {**asdict(clip), "row": match.row, "path": None if file is None else str(file)},
+    }
+
+
+# ------------------------------------------------------------ what the commands share
+
+
+@dataclass(frozen=True)
+class Made:
+    """The embedder of an index, or its name alone where the embeddings were made elsewhere."""
+
+    name: str
+    dim_known: bool
+    sample_rate: int | None
+    revision: str | None
+    make: Callable[[], Any]
+
+    @classmethod
+    def of(cls, source: Source, name: str | None) -> Made:
+        """The embedder that was asked for, or that the source tells."""
+        from anechoic.embedders import embedder
+        from anechoic.errors import BadSetting
+        from anechoic.index.sources.protocol import VectorUnit
+
+        ready = any(isinstance(unit, VectorUnit) for unit in source.units()[:1])
+        if ready and (named := name or source.embedder_name):
+            return cls(named, False, None, None, partial(embedder, named))
+        if ready:
+            raise BadSetting(
+                f"'{source.name}' does not tell what made its embeddings; name it ('--embedder "
+                "clap')"
+            )
+        chosen = name or "magmel"
+        made = embedder(chosen)
+        revision = getattr(made, "revision", None)
+        return cls(made.name, True, made.sample_rate, revision, partial(embedder, chosen))
+
+    def about(self, source: Source, windows: Any, centre: bool, model: str | None) -> Any:
+        """What the manifest says."""
+        from anechoic.index.manifest import About
+
+        return About(
+            self.name,
+            self.sample_rate,
+            centre,
+            windows.window_s,
+            windows.hop_s,
+            self.revision,
+            model,
+            {},
+            source.clips_folder,
+        )
+
+    def work(
+        self, folder: str, windows: Any, dtype: Any, shard: int | None, device: str = "cpu"
+    ) -> Work:
+        """What is done with each unit."""
+        from anechoic.index.build import Work
+
+        return Work(folder, self.make, windows, dtype, shard, device)
+
+
+def run_of(engine: str, workers: int | None, cpus: int = 1, device: str = "cpu") -> Run | None:
+    """What does the units; None: this process."""
+    many = engines.find(engine)
+    if many is None:
+        from anechoic.diffusers.loading import usable_device
+
+        usable_device(device)
+        return None
+    return many.builder(workers, cpus=cpus, gpus=0 if device == "cpu" else 1)
+
+
+def derive(
+    folder: str,
+    built: Manifest,
+    search: Kind,
+    memory_gib: float | None,
+    engine: str = engines.LOCAL,
+) -> str:
+    """Make the search of an index that lies on this machine; the answer tells how it searches."""
+    from anechoic.index import structure
+    from anechoic.index.search import derive as derive_search
+    from anechoic.index.search import told as told_of
+    from anechoic.storage import Storage
+
+    local = Storage(folder).local
+    memory = None if memory_gib is None else round(memory_gib * 2**30)
+    plan = structure.plan(built.rows, built.dim, memory, search.value)
+    if local is None:
+        return "not on this machine, so it has no search of its own"
+    with progress_bar() as bar:
+        tasks: dict[str, Any] = {}
+
+        def told(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)
+
+        many = engines.find(engine)
+        if many is None:
+            derive_search(local, built, plan, progress=told)
+        else:
+            derive_search(local, built, plan, encode=many.encode, progress=told)
+    return told_of(plan)
+
+
+def derive_again(folder: str, built: Manifest) -> None:
+    """Make the search again of an index that had one, in the structure that was trained."""
+    from anechoic.index import search
+    from anechoic.storage import Storage
+
+    local = Storage(folder).local
+    if local is not None and (plan := search.plan_of(local)):
+        search.derive(local, built, plan)
+    else:
+        derive(folder, built, Kind.auto, None)

@@ -17,3 +17,8 @@ Seconds = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="By default cuda if there is a GPU, or cpu.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+EmbedderName = Annotated[
+    str | None,
+    typer.Option("--embedder", help="By default the one that built the index; another is refused."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.index import Json, print_table, progress_bar
-from anechoic.cli.options import Device, Dtype, Model
+from anechoic.cli.options import Device, Dtype, Json, Model
+from anechoic.cli.output import print_table, progress_bar
 from anechoic.errors import BadSetting
 from anechoic.models import SCALE, find
 

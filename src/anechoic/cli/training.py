@@ -9,15 +9,37 @@ from dataclasses import replace
 from inspect import signature
 from typing import TYPE_CHECKING
 
-from anechoic.cli.index import open_index
 from anechoic.errors import BadSetting
+from anechoic.lazy import uncollected
 from anechoic.models import find, index_folder
 
 if TYPE_CHECKING:
     from anechoic.audit import AuditProgress, TrainingSet
     from anechoic.detectors import Calibration, Detector
+    from anechoic.index import TrainingIndex
     from anechoic.types import Embedder
     from anechoic.verdict import Verifier
+
+
+def open_index(name: str, embedder_name: str | None = None) -> tuple[TrainingIndex, Embedder]:
+    """An index and its embedder.
+
+    Args:
+        name: a folder, or a model that an installed package registers with its index.
+        embedder_name: the embedder to use, by default the one that the index names.
+
+    Raises:
+        IndexMismatch: no index, or one that another embedder built.
+        UnknownEmbedder: the embedder is not to be had.
+    """
+    with uncollected():
+        from anechoic.embedders import embedder
+        from anechoic.index import TrainingIndex
+
+    index = TrainingIndex.load(index_folder(name))
+    made = embedder(embedder_name or index.embedder_name)
+    index.check_embedder(made)
+    return index, made
 
 
 def open_training(name: str, embedder_name: str | None) -> tuple[TrainingSet, Embedder]:
@@ -66,7 +88,8 @@ def open_verifier(
     name: str, embedder_name: str | None = None, threshold: float | None = None
 ) -> Verifier:
     """What judges by an index; one that comes with a model has the model's name."""
-    from anechoic.verdict import Verifier
+    with uncollected():
+        from anechoic.verdict import Verifier
 
     verifier = Verifier.load(index_folder(name), embedder_name, threshold)
     known = find(name)

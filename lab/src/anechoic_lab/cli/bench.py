@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.index import Json, print_table, progress_bar
+from anechoic.cli.options import Json
+from anechoic.cli.output import print_table, progress_bar
 from anechoic.errors import BadSetting
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anechoic.cli.index import Json
+from anechoic.cli.options import Json
 from anechoic_lab.cli import demo_images
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic.cli.generate import chosen_guard
-from anechoic.cli.index import EmbedderName, Json, print_table
-from anechoic.cli.options import Device, Dtype, Model, Seconds, Steps
+from anechoic.cli.options import Device, Dtype, EmbedderName, Json, Model, Seconds, Steps
+from anechoic.cli.output import print_table
 from anechoic.models import find, index_folder
 
 if TYPE_CHECKING:
