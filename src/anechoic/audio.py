@@ -10,7 +10,7 @@ import io
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor
 
 from anechoic.errors import BadAudio, BadSetting, OutputExists
 from anechoic.storage import write_whole
+
+if TYPE_CHECKING:
+    import soundfile
 
 SILENCE = 1e-6  # a peak below this is silence: 30 dB under the last bit of 16-bit sound
 OFFSET = 0.1  # of the rms: from there on a constant offset is taken off; sound has less
@@ -107,17 +110,17 @@ def _decode(
     return wav, sample_rate
 
 
-def _promised_frames(sound) -> int:
+def _promised_frames(sound: soundfile.SoundFile) -> int:
     """Frames that the header promises.
 
-    libsndfile quietly trims a WAV or AIFF that was cut off and tells it in its log only. A size
-    of 2^31 or more is what a streamed WAV, whose writer could not go back, stands for.
+    libsndfile trims a WAV or AIFF that was cut off, and says so in its log alone. A size of 2^31 or
+    more is that of a streamed WAV, whose writer could not go back.
     """
-    log = sound.extra_info
+    log, frames = sound.extra_info, int(sound.frames)
     cut = re.search(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", log, re.M)
     if cut and (written := int(cut[1])) < 2**31 and (there := int(cut[2])) > 0:
-        return round(sound.frames * written / there)
-    return sound.frames
+        return round(frames * written / there)
+    return frames
 
 
 def _ogg_ends(tail: bytes) -> bool:
@@ -155,12 +158,11 @@ def is_silent(wav: Tensor) -> bool:
 def mono(wav: Tensor, sample_rate: int, name: str = "the sound") -> Tensor:
     """Sound [b, c, t] to one channel, [b, t] float32 on the CPU.
 
-    The mean of the channels; where they cancel each other, the loudest of them, for a copy with
-    one channel turned over is still a copy. A constant offset is no sound: one that stands out is
-    taken off.
+    The mean of the channels; where they cancel each other, the loudest of them, since a copy with
+    one channel inverted is still a copy. A large constant offset is taken off: it is not sound.
 
     Raises:
-        BadAudio: another shape, no samples, a rate that is none, NaN or infinite samples.
+        BadAudio: another shape, no samples, a rate of 0 or below, NaN or infinite samples.
     """
     if wav.dim() != 3 or wav.numel() == 0 or sample_rate <= 0:
         raise BadAudio(

@@ -11,17 +11,22 @@ from torch import Tensor
 
 from anechoic.errors import AnechoicError, BadSetting
 
-PADDING = 1.02  # codecs pad to whole frames: what a sound may be longer than an embedder takes
+PADDING = 1.02  # a sound may be so many times as long as an embedder allows: codecs pad
 T = TypeVar("T")
 
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Sound or images to a point on the unit sphere, differentiably."""
+    """Sound or images to a point on the unit sphere, differentiably.
+
+    Inherit it: what has a default here need not be said again.
+    """
 
     name: str  # what `embedder(name)` makes again; it is recorded in an index
     dim: int
     sample_rate: int  # in Hz; 0: it embeds images
+    seconds: float | None = None  # how much of a sound it embeds, from its start; None: all
+    revision: str | None = None  # which weights it has; None: it has none, or they are not known
 
     def __call__(self, wav: Tensor, sample_rate: int) -> Tensor:
         """Embed clips.
@@ -37,6 +42,20 @@ class Embedder(Protocol):
         ...
 
 
+def require_embedder(embedder: Embedder) -> None:
+    """Refuse an object that lacks a part of an `Embedder`.
+
+    Raises:
+        BadSetting: it does.
+    """
+    if missing := [name for name in Embedder.__annotations__ if not hasattr(embedder, name)]:
+        raise BadSetting(
+            f"expected an embedder with {', '.join(Embedder.__annotations__)}, got "
+            f"{type(embedder).__name__} without {', '.join(missing)}; inherit "
+            "anechoic.types.Embedder, which has defaults"
+        )
+
+
 def require_whole(
     embedder: Embedder,
     seconds: float,
@@ -47,22 +66,21 @@ def require_whole(
 ) -> None:
     """Refuse sound that an embedder of a fixed length would cut off.
 
-    Sound may be 2 % longer than the embedder takes, since codecs pad it to whole frames: so short a
+    Sound may be 2 % longer than `embedder.seconds`, since codecs pad it to whole frames: so short a
     rest holds no copy.
 
     Args:
-        embedder: embeds the first `embedder.seconds` of a sound; None: any length.
-        seconds: how long the sound is.
+        embedder: what is to embed the sound.
+        seconds: the length of the sound.
         sound: what the error calls it.
         purpose: what would not happen to the rest: "protected", "compared".
-        fix: what to do about it; "{longest:g}" in it are the seconds that the embedder
-            takes, "{half:g}" half of them.
+        fix: what to do about it; "{longest:g}" stands for `embedder.seconds`, "{half:g}" for half.
         error: the class of the error.
 
     Raises:
         BadSetting: the sound is too long, or `error` for it.
     """
-    longest = getattr(embedder, "seconds", None)
+    longest = embedder.seconds
     if longest is not None and seconds > longest * PADDING:
         raise error(
             f"{sound} lasts {seconds:.4g} s, but '{embedder.name}' embeds only its first "
@@ -84,9 +102,9 @@ class Match:
     """The training clip that a sound comes nearest to, and where the two are alike.
 
     `start_s` and `match_start_s` are the same instant, in the sound and in the training clip.
-    `row` counts what was searched: rows of an index for `locate`, `TopCosine` and `NearestRatio`;
-    training clips, of which windows are one, for `NearestStretch` and `Segments`; the sounds that
-    it was fitted to for a detector with `fit`. None: the detector does not tell.
+    `row` is a number in whatever was searched: rows of the index for `locate`, `TopCosine` and
+    `NearestRatio`; training clips, each with all its windows, for `NearestStretch` and `Segments`;
+    the sounds of `fit` for a fitted detector. None: the detector does not report it.
     """
 
     score: float  # higher: more like a copy; minus infinity: there was nothing to compare
@@ -102,7 +120,7 @@ class Match:
         return self.score > -math.inf
 
     def clip_in(self, clips: Sequence[T]) -> T:
-        """The training clip of a match that has one, of what `row` counts.
+        """The training clip itself, from what `row` numbers; only for a match that has one.
 
         >>> Match(0.9, row=1).clip_in(["a", "b"])
         'b'

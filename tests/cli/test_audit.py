@@ -133,7 +133,7 @@ def test_an_index_is_calibrated_once_for_check_and_audit(
     )  # as of another index: refused, unless nothing hangs on it
     stale = ("check", "sounds/copy.wav", "--index", "i")
     code, _, err = command(*stale)
-    assert (code, "the index was changed since; calibrate again" in err) == (2, True)
+    assert (code, "the index has changed since; calibrate again" in err) == (2, True)
     assert command(*stale, "--threshold", "0.9")[0] == 1
 
 

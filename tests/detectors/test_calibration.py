@@ -69,14 +69,14 @@ def test_the_interval_of_the_threshold_covers_the_quantile() -> None:
 )
 def test_a_copy_is_what_has_a_small_p_value(null: list[int], score: int, rate: float) -> None:
     calibration = Calibration("d", tuple(map(float, null)), rate)
-    verdict = calibration.judge(Match(float(score)))
-    assert verdict.p_value == (1 + sum(s >= score for s in null)) / (len(null) + 1)
-    assert verdict.copy == (verdict.p_value <= rate + 1e-12)
+    p = calibration.p_value(score)
+    assert p == (1 + sum(s >= score for s in null)) / (len(null) + 1)
+    assert (score > calibration.threshold) == (p <= rate + 1e-12)
 
 
-def test_what_was_not_compared_is_no_copy_and_not_cleared() -> None:
-    verdict = Calibration("d", tuple(range(99))).judge(NOTHING)
-    assert (verdict.copy, verdict.p_value) == (None, 1.0)
+def test_what_was_not_compared_scores_below_all_held_out_sound() -> None:
+    assert not NOTHING.compared
+    assert Calibration("d", tuple(range(99))).p_value(NOTHING.score) == 1.0
 
 
 def test_a_rate_that_so_few_clips_cannot_resolve_is_refused_with_the_number_it_takes() -> None:

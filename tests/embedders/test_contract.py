@@ -169,7 +169,7 @@ def test_a_plugin_comes_through_the_same_door(monkeypatch):
     assert isinstance(embedder("plain"), Plain)
 
 
-class Plain:
+class Plain(Embedder):
     name, dim, sample_rate = "plain", 1, 8000
 
     def __call__(self, wav, sample_rate):

@@ -13,7 +13,7 @@ from support.hub import RefusingHub, serving
 
 from anechoic.embedders import embedder
 from anechoic.embedders.clap import Clap
-from anechoic.embedders.weights import Place, find, fingerprint, why
+from anechoic.embedders.weights import WeightsLocation, find, fingerprint, why
 from anechoic.errors import UnknownEmbedder
 
 OLD, NEW = "0" * 40, "1" * 40
@@ -128,7 +128,7 @@ def test_what_the_hub_refuses_is_one_sentence_each(hub, source, sentence):
 
 def test_a_hub_that_does_not_answer_is_one_sentence(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    sentence = why(Place("CLAP", "me/clap", OLD), ConnectionError("no route to host"))
+    sentence = why(WeightsLocation("CLAP", "me/clap", OLD), ConnectionError("no route to host"))
     assert sentence == (
         f"expected the weights of 'me/clap@{OLD}', got neither a local copy nor an answer of "
         "huggingface.co (no route to host); run 'hf download me/clap' where there is a "
@@ -155,4 +155,4 @@ def test_a_folder_is_found_wherever_it_is_named_from(tmp_path, monkeypatch):
     folder = tmp_path / "a@b"  # no revision: a folder may be called so
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
-    assert find("CLAP", "a@b") == Place("CLAP", str(folder))
+    assert find("CLAP", "a@b") == WeightsLocation("CLAP", str(folder))

@@ -17,6 +17,7 @@ from anechoic import TrainingIndex, audio
 from anechoic.embedders import embedder
 from anechoic.errors import BadAudio, BadCaptions, BadSetting, IndexMismatch, OutputExists
 from anechoic.index import Clip, Sound
+from anechoic.types import Embedder
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +315,7 @@ def test_an_index_that_is_not_what_was_written_is_refused(
 
 
 @dataclass
-class Other:
+class Other(Embedder):
     """An embedder by its papers only."""
 
     name: str
@@ -324,6 +325,16 @@ class Other:
 
     def __call__(self, wav: Tensor, sample_rate: int) -> Tensor:
         return torch.nn.functional.normalize(wav.mean(1)[:, : self.dim], dim=1)
+
+
+def test_an_object_that_lacks_a_part_of_an_embedder_is_refused_in_one_sentence() -> None:
+    class Bare:
+        name, dim, sample_rate = "bare", 2, 8000
+
+    index = TrainingIndex.from_embeddings(torch.eye(2), embedder_name="bare")
+    for use in (index.check_embedder, lambda bare: TrainingIndex.build(sounds(1), bare)):
+        with pytest.raises(BadSetting, match=r"got Bare without seconds, revision; inherit"):
+            use(Bare())
 
 
 def test_another_embedder_is_refused_with_the_mend() -> None:

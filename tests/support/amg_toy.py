@@ -21,6 +21,7 @@ class Toy:
 
     name = "toy"
     dim, sample_rate, captions = 6, 16, REFERENCE["toy"]["captions"]
+    seconds = revision = None
 
     def __init__(self):
         toy = REFERENCE["toy"]
@@ -95,6 +96,7 @@ class Identity:
 
     name = "identity"
     dim, sample_rate = 2, 1
+    seconds = revision = None
 
     def __init__(self, points):
         self.points = torch.nn.functional.normalize(points, dim=1)

@@ -17,12 +17,13 @@ from anechoic.index.build import Work
 from anechoic.index.embedding import Windows
 from anechoic.index.manifest import About
 from anechoic.index.sources.protocol import Item
+from anechoic.types import Embedder
 
 DIM = 24
 
 
 @dataclass(frozen=True)
-class Bands:
+class Bands(Embedder):
     """A descriptor by its papers only: the energy of bands."""
 
     name: str = "bands"

@@ -18,6 +18,8 @@ class Pool:
     dim = 16
     captions = CAPTIONS
     model: str | None = None
+    seconds: float | None = None
+    revision: str | None = None
 
     def __init__(self, images: bool = False):
         self.name = "picture pool" if images else "sound pool"

@@ -1,9 +1,9 @@
-"""Detectors, one file each: does this sound copy a training clip, and is this prompt memorized?
+"""Detectors: does this sound copy a training clip, and is this prompt memorized?
 
-Detectors of sound are fitted to training clips (`TopCosine`, `NearestRatio` and `Segments` to an
-index of their embeddings, `Correlation` and `Landmarks` to their sound) and answer with a
-`Match` for each clip. Detectors of runs (`Magnitude`, `Angle`) need neither training clips nor
-sound, only what a guard recorded. What a score is worth is told by its `Calibration`.
+Detectors of sound are fitted to training clips (`NearestStretch`, `TopCosine`, `NearestRatio` and
+`Segments` to an index of their embeddings, `Correlation` and `Landmarks` to their sound) and return
+a `Match` for each clip. Detectors of runs (`Magnitude`, `Angle`) need neither training clips nor
+sound, only what a guard recorded. A `Calibration` says what a score is worth.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from anechoic.detectors.calibration import (
     Calibration,
     ConfidenceInterval,
-    WeighedMatch,
     auc,
     calibrate,
     true_positive_rate,
@@ -40,7 +39,6 @@ __all__ = [
     "Segments",
     "TopCosine",
     "TrainingSound",
-    "WeighedMatch",
     "alignment",
     "auc",
     "calibrate",

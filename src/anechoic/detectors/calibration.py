@@ -20,7 +20,6 @@ import numpy as np
 from anechoic.detectors.protocol import Detector, TrainingSound
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch, OutputExists
 from anechoic.storage import Storage
-from anechoic.types import Match
 
 FORMAT = 1
 FILE, MANIFEST = "calibration.json", "manifest.json"
@@ -32,15 +31,6 @@ class ConfidenceInterval(NamedTuple):
     value: float
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class WeighedMatch:
-    """A finding, weighed."""
-
-    finding: Match
-    p_value: float  # how often held-out real sound scores as high, at most
-    copy: bool | None  # None: it could not be compared
 
 
 @dataclass(frozen=True)
@@ -61,7 +51,7 @@ class Calibration:
     Source: Vovk, Gammerman and Shafer, Algorithmic learning in a random world, 2005.
     """
 
-    detector: str  # its name, which tells all its settings
+    detector: str  # its name, which holds all its settings
     null: tuple[float, ...]  # scores on held-out real sound
     false_positive_rate: float = 0.01
     confidence: float = 0.95
@@ -120,7 +110,7 @@ class Calibration:
         return float(low), float(high)
 
     def p_value(self, score: float) -> float:
-        """The share of held-out sound that scores as high, counting this clip among it.
+        """The share of held-out sound that scores at least as high, this clip included.
 
         >>> Calibration("d", tuple(range(99))).p_value(98.5)
         0.01
@@ -134,16 +124,11 @@ class Calibration:
         """Whether a score is that of a copy: above the threshold."""
         return score > self.threshold
 
-    def judge(self, finding: Match) -> WeighedMatch:
-        """Weigh a finding of this detector."""
-        copy = self.exceeds(finding.score) if finding.compared else None
-        return WeighedMatch(finding, self.p_value(finding.score), copy)
-
     def check_detector(self, name: str) -> None:
         """Refuse another detector than the one that was calibrated, or other settings of it.
 
         Raises:
-            IndexMismatch: it is another.
+            IndexMismatch: the names differ.
         """
         if name != self.detector:
             raise IndexMismatch(
@@ -151,7 +136,7 @@ class Calibration:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The calibration as JSON can hold it."""
         return {
             "detector": self.detector,
             "false_positive_rate": self.false_positive_rate,
@@ -163,10 +148,10 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Calibration:
-        """What `to_dict` made; the threshold is taken again.
+        """Read what `to_dict` made; the threshold is computed again.
 
         Raises:
-            IndexMismatch: it is nothing that `to_dict` made.
+            IndexMismatch: the content is damaged.
         """
         try:
             return cls(
@@ -187,24 +172,23 @@ def calibrate(
 
     Args:
         detector: fitted to the training set.
-        held_out: real sound of the kind that the training set holds, and that is not in it: an
-            `anechoic.index.Folder`, or `Sound`s. As long as what will be judged, for a longer clip
-            has more places in which to look like something.
+        held_out: real sound like that of the training set, but not in it. Let it be as long as what
+            will be judged, since a longer clip has more places in which to look like something.
         false_positive_rate: the share of such sound that may be called a copy.
 
     Raises:
-        BadAudio: a recording that is no usable sound, silent, or too short for the detector.
+        BadAudio: a recording that is not usable sound, silent, or too short for the detector.
         BadSetting: too few recordings for the rate.
     """
     scores, lengths = [], []
     for number, sound in enumerate(held_out):
-        (finding,) = detector(sound.wav[None], sound.sample_rate)
-        if not finding.compared:
+        (match,) = detector(sound.wav[None], sound.sample_rate)
+        if not match.compared:
             raise BadAudio(
                 f"held-out recording {number} is silent, or too short for '{detector.name}'; "
                 "leave it out"
             )
-        scores.append(finding.score)
+        scores.append(match.score)
         lengths.append(sound.wav.shape[-1] / sound.sample_rate)
     seconds = median(lengths) if lengths else None
     return Calibration(detector.name, tuple(scores), false_positive_rate, seconds=seconds)
@@ -227,7 +211,7 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> Co
     from scipy.stats import beta
 
     if not 0 <= successes <= trials or trials == 0:
-        raise BadSetting(f"{successes} of {trials} is no share; give at least one trial")
+        raise BadSetting(f"{successes} of {trials} is not a share; give at least one trial")
     tail = (1 - confidence) / 2
     low = beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
     high = beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
@@ -259,13 +243,13 @@ def auc(
         raise BadSetting(f"scores were expected on both sides, none NaN; got {m} and {n}")
     ranks = rankdata([*positive, *null])[:m].sum()
     value = float((ranks - m * (m + 1) / 2) / (m * n))
-    z, weight = norm.ppf((1 + confidence) / 2), (m + n) / 2 - 1
+    z, weight = float(norm.ppf((1 + confidence) / 2)), (m + n) / 2 - 1
 
     def excess(theta: float) -> float:
         spread = 1 + weight * ((1 - theta) / (2 - theta) + theta / (1 + theta))
         return abs(theta - value) - z * math.sqrt(theta * (1 - theta) * spread / (m * n))
 
-    aside = 1e-12  # at 0 and 1 the spread is nothing, which is a root, but not the one
+    aside = 1e-12  # at 0 and 1 the spread is 0, which is a root, but not the one
     low = brentq(excess, 0.0, value - aside) if value > 0 else 0.0
     high = brentq(excess, value + aside, 1.0) if value < 1 else 1.0
     return ConfidenceInterval(value, float(low), float(high))
@@ -274,8 +258,8 @@ def auc(
 def true_positive_rate(positive: Sequence[float], calibration: Calibration) -> ConfidenceInterval:
     """The share of copies that score above the threshold, with its Clopper-Pearson interval.
 
-    The interval is for the threshold as it is; what rate that has of false positives is
-    `calibration.false_positive_interval`.
+    The interval takes the threshold as given; `calibration.false_positive_interval` says what its
+    rate of false positives is.
     """
     found = sum(map(calibration.exceeds, positive))
     return clopper_pearson(found, len(positive), calibration.confidence)
@@ -290,7 +274,7 @@ def write(
     """Store calibrations in the folder of the index that they belong to, and return their path.
 
     Raises:
-        IndexMismatch: there is no index in the folder.
+        IndexMismatch: the folder has no index.
         OutputExists: calibrations are there, and `overwrite` is off.
     """
     place, manifest = require_free(folder, overwrite)
@@ -307,7 +291,7 @@ def require_free(folder: str | Path, overwrite: bool = False) -> tuple[Storage, 
     """Where an index lies, and its manifest, if its calibrations may be written.
 
     Raises:
-        IndexMismatch: there is no index in the folder.
+        IndexMismatch: the folder has no index.
         OutputExists: calibrations are there, and `overwrite` is off.
     """
     place, manifest = _index(folder)
@@ -318,7 +302,7 @@ def require_free(folder: str | Path, overwrite: bool = False) -> tuple[Storage, 
 
 
 def read(folder: str | Path, needed: bool = True) -> dict[str, Calibration]:
-    """The calibrations of an index, by the names of their detectors; none if it has none.
+    """The calibrations of an index, by the names of their detectors; empty if it has none.
 
     Args:
         folder: of the index.
@@ -327,7 +311,7 @@ def read(folder: str | Path, needed: bool = True) -> dict[str, Calibration]:
 
     Raises:
         IndexMismatch: there is no index; or the calibrations are needed, and are damaged, of a
-            newer format, or of an index that was changed since.
+            newer format, or of an index that has changed since.
     """
     place, manifest = _index(folder)
     if not place.exists(FILE):
@@ -357,7 +341,7 @@ def _parse(content: bytes, manifest: bytes, name: str) -> dict[str, Calibration]
     if version != FORMAT or index != expected:
         raise IndexMismatch(
             f"'{name}' has format {version} and belongs to the index {str(index)[:8]}; format "
-            f"{FORMAT} and {expected[:8]} were expected: the index was changed since; calibrate "
+            f"{FORMAT} and {expected[:8]} were expected: the index has changed since; calibrate "
             "again, over it ('--overwrite')"
         )
     return {row["detector"]: Calibration.from_dict(row) for row in rows}

@@ -14,18 +14,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from anechoic.audio import is_silent, mono
-from anechoic.detectors import storage
+from anechoic.audio import is_silent, mono, window_starts
+from anechoic.detectors import fitted
 from anechoic.detectors.protocol import NOTHING, TrainingSound
 from anechoic.detectors.sound import resample, training
 from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.types import Match
 
-SHORTEST_S = 0.1  # of a training clip
+SHORTEST_S = 0.1  # the shortest training clip
 AUDIBLE = 1e-4  # a stretch 40 dB under the loudest of its sound is not compared
 CHUNK = 1 << 22  # samples correlated at once
-QUIET = 0.05  # of the loudest stretch's energy: below it `correlation_peak` does not compare
-FRAME_S = 0.005  # in which the ends of a match are looked for
+QUIET = 0.05  # share of the loudest stretch's energy below which `correlation_peak` skips one
+FRAME_S = 0.005  # the ends of a match are looked for in frames of this length
 
 
 class _Peak(NamedTuple):
@@ -52,7 +52,8 @@ def cross_correlation(spectrum: Tensor, template: Tensor, size: int) -> Tensor:
         size: of the transform: as long as the wave for the lags at which it holds the whole
             template, n more for those at which it holds a part.
     """
-    return torch.fft.irfft(spectrum * torch.fft.rfft(template, size).conj(), size)
+    products: Tensor = torch.fft.irfft(spectrum * torch.fft.rfft(template, size).conj(), size)
+    return products
 
 
 def correlation_peak(a: Tensor, b: Tensor) -> float:
@@ -90,21 +91,21 @@ class Correlation:
 
     where w are windows of the clip, n samples each and half a window apart, so that a fragment of
     one and a half windows inside other sound holds a whole one. Mean and energy are those of the
-    stretch that is compared, on both sides, and the mean is taken off: neither level nor a constant
-    offset nor what stands around changes the score, nor does turning the wave over. A training
-    clip shorter than a window is slid, whole, over the clip.
+    stretch that is compared, on both sides, and the mean is taken off: neither level nor polarity
+    nor a constant offset nor the surrounding sound changes the score. A training clip shorter than
+    a window is slid, whole, over the clip.
 
     Clips shorter than a window are not compared, and neither are stretches 40 dB under the
     loudest. The ends of the match are where the two waves part, to some 10 ms.
 
-    Tones are alike: two notes of one pitch correlate highly over half a second whoever plays them.
-    Calibrate.
+    Tones are alike: two notes of one pitch correlate highly over half a second, on any instrument.
+    So calibrate.
 
     Source: Lewis, Fast normalized cross-correlation, 1995.
     """
 
     sound: Tensor  # the training clips end to end, peaks at 1, float16
-    ends: Tensor  # of each clip in `sound`, int64 [n]
+    ends: Tensor  # where each clip ends in `sound`, int64 [n]
     sample_rate: int = 8_000  # at which waves are compared, in Hz
     window_s: float = 0.5
 
@@ -143,7 +144,7 @@ class Correlation:
         """
         settings = {"sample_rate": self.sample_rate, "window_s": self.window_s}
         tensors = {"sound": self.sound, "ends": self.ends}
-        return storage.write(path, "correlation", tensors, settings, overwrite=overwrite)
+        return fitted.write(path, "correlation", tensors, settings, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> Correlation:
@@ -152,7 +153,7 @@ class Correlation:
         Raises:
             IndexMismatch: no such file, damaged, or of another detector.
         """
-        tensors, settings = storage.read(path, "correlation")
+        tensors, settings = fitted.read(path, "correlation")
         return cls(tensors["sound"], tensors["ends"], **settings)
 
     @property
@@ -212,7 +213,7 @@ class Correlation:
             spectra, weight = torch.fft.rfft(padded), _stretch_weight(padded, length)
             for i, row in enumerate(rows):  # past its last whole stretch
                 weight[i, self._lengths[row] - length + 1 :] = 0
-            # one window at a time: what stands beside it must not change a bit of its score
+            # one window at a time: its neighbours must not change a bit of its score
             for clip, own in windows.items():
                 for start, window in own:
                     top, lags = _correlate(spectra, window, weight, padded.shape[1]).max(1)
@@ -269,8 +270,7 @@ class Correlation:
 
 def _windows(clip: Tensor, length: int) -> list[tuple[int, Tensor]]:
     """Audible windows of a clip [t], half a window apart, and their starts."""
-    last = len(clip) - length
-    starts = sorted({*range(0, last, max(length // 2, 1)), last})
+    starts = window_starts(len(clip), length, max(length // 2, 1))
     windows = [(start, clip[start : start + length]) for start in starts]
     energies = [(window.double() - window.double().mean()).square().sum() for _, window in windows]
     loud = AUDIBLE * max(energies)
@@ -302,7 +302,7 @@ def _correlate(spectra: Tensor, template: Tensor, weight: Tensor, size: int) -> 
     The transform is as long as the waves: what wraps around is past the last whole lag.
     """
     template = template - template.mean()  # then the mean of a stretch does not matter
-    unit = template / template.norm().clamp_min(1e-30)  # of silence: 0
+    unit = template / template.norm().clamp_min(1e-30)  # silence gives 0
     return cross_correlation(spectra, unit, size)[:, : weight.shape[1]].abs_() * weight
 
 

@@ -13,31 +13,29 @@ import torch
 from torch import Tensor
 
 from anechoic.audio import is_silent, mono
-from anechoic.detectors import storage
+from anechoic.detectors import fitted
 from anechoic.detectors.protocol import NOTHING, TrainingSound
 from anechoic.detectors.sound import resample, training
 from anechoic.errors import IndexMismatch
 from anechoic.types import Match
 
 SAMPLE_RATE, SIZE, HOP = 8_000, 1_024, 128  # 128 ms frames every 16 ms, bins of 7.8 Hz
-AROUND_FRAMES, AROUND_BINS = 4, 4  # a peak is the highest of so many on each side
-FLOOR_DB = 60.0  # how far under the loudest of the sound a peak may be
-MARGIN_DB, BACKGROUND = (
-    12.0,
-    (17, 33),
-)  # how far over the mean of so many frames and bins it has to be
-FAN, AHEAD_FRAMES, ASIDE_BINS = 10, 40, 60  # pairs a peak makes: how many, how far off
+AROUND_FRAMES, AROUND_BINS = 4, 4  # a peak is the highest within so many on each side
+FLOOR_DB = 60.0  # how far under the loudest bin of the sound a peak may be
+MARGIN_DB = 12.0  # how far a peak has to be over the mean around it,
+BACKGROUND = (17, 33)  # which is that of so many frames and bins
+FAN, AHEAD_FRAMES, ASIDE_BINS = 10, 40, 60  # pairs of one peak: how many, how far apart
 LOWEST_BIN = 2
 BLUR = 1  # frames by which two alignments, or the lengths of two pairs, may differ
-PRIOR = 10  # pairs that a clip is thought to have more: a match of few is worth less
-RECIPE = 1  # count it up with any change of the above: fitted files tell it
+PRIOR = 10  # pairs added to those of each clip, so that a match of few is worth less
+RECIPE = 1  # increase it with any change of the above: fitted files record it
 SHORTEST_S = SIZE / SAMPLE_RATE
 
 
 class _Pairs(NamedTuple):
     """Pairs of peaks, in the order of time."""
 
-    frame: np.ndarray  # of the first peak
+    frame: np.ndarray  # frame of the first peak
     low: np.ndarray  # its bin
     rise: np.ndarray  # bins up to the second
     ahead: np.ndarray  # frames up to the second
@@ -53,21 +51,20 @@ class Landmarks:
 
         s = n / sqrt((m + 10) (m_j + 10))
 
-    Where the peaks stand hardly depends on level, equaliser, codec or faint noise. It does on
-    pitch: a copy that is transposed has other landmarks. Where there are hardly any, in a
-    hum or a single thud, there is little to tell a copy by.
+    Level, equaliser, codec and faint noise hardly move the peaks. Pitch does: a transposed copy has
+    other landmarks. A hum or a single thud has hardly any, so that its copies are hard to find.
 
     Clips under 0.128 s are not compared. The match reaches from the first to the last peak that
-    agrees; the two starts fit together to some milliseconds.
+    agrees; the two starts agree to some milliseconds.
 
     Source: Wang, An industrial-strength audio search algorithm, ISMIR 2003; the normalisation is
     our own.
     """
 
-    hashes: Tensor  # of each landmark of each training clip, int32, clip after clip, in time
-    frames: Tensor  # where it stands in its clip, int32
-    ends: Tensor  # of each clip in `hashes`, int64 [n]
-    lengths: Tensor  # of each clip in frames, int64 [n]
+    hashes: Tensor  # one for each landmark, int32, clip after clip, in time
+    frames: Tensor  # the frame of each landmark in its clip, int32
+    ends: Tensor  # where each clip ends in `hashes`, int64 [n]
+    lengths: Tensor  # frames of each clip, int64 [n]
 
     name = f"landmarks ({SAMPLE_RATE} Hz, {SIZE} samples every {HOP}, recipe {RECIPE})"
 
@@ -77,7 +74,7 @@ class Landmarks:
 
     @classmethod
     def fit(cls, sounds: Iterable[TrainingSound]) -> Landmarks:
-        """Take the landmarks of the training clips, eight bytes each.
+        """Compute the landmarks of the training clips, eight bytes each.
 
         Raises:
             BadAudio: a clip that is not usable sound, or is shorter than 0.128 s.
@@ -103,7 +100,7 @@ class Landmarks:
             OutputExists: the file is there, and `overwrite` is off.
         """
         tensors = {name: getattr(self, name) for name in ("hashes", "frames", "ends", "lengths")}
-        return storage.write(path, self.name, tensors, {}, overwrite=overwrite)
+        return fitted.write(path, self.name, tensors, {}, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> Landmarks:
@@ -112,7 +109,7 @@ class Landmarks:
         Raises:
             IndexMismatch: no such file, damaged, or of another detector or other settings.
         """
-        tensors, _ = storage.read(path, cls.name)
+        tensors, _ = fitted.read(path, cls.name)
         return cls(**tensors)
 
     def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
@@ -157,7 +154,7 @@ class Landmarks:
         )
 
     def _hits(self, pairs: _Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Landmarks of training clips that equal one of the clip: which, whose, at which offset."""
+        """Landmarks that training clips share with the clip: its number, their row and offset."""
         hashes, rows, frames = self._sorted
         found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for blur in range(-BLUR, BLUR + 1):
@@ -206,7 +203,7 @@ def _peaks(wav: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 def _hash(pairs: _Pairs, ahead: np.ndarray) -> np.ndarray:
     """One number for each landmark: its lower bin, its rise and its length in time."""
-    packed = (pairs.low << 14) | ((pairs.rise + ASIDE_BINS) << 7) | (ahead + BLUR)
+    packed: np.ndarray = (pairs.low << 14) | ((pairs.rise + ASIDE_BINS) << 7) | (ahead + BLUR)
     return packed.astype(np.int32)
 
 

@@ -7,6 +7,7 @@ stretches in the same way.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -88,7 +89,7 @@ def _refine(
 
     Args:
         pairs: what was found for the first stretches.
-        first: the first shift for a stretch of so many samples; it is halved each time.
+        first: the first shift, from the length of a stretch, in samples; it is halved each time.
         halvings: how many shifts there are.
         end: of the sound, in samples.
         best: the stretches to move.
@@ -125,8 +126,7 @@ def locate(
         k: how many rows to find.
 
     Returns:
-        min(k, n) matches of different rows of the index, nearest first. Each tells all fields of
-        `Match`.
+        min(k, n) matches of different rows of the index, nearest first, with all fields of `Match`.
 
     Raises:
         IndexMismatch: another embedder built the index.
@@ -179,7 +179,7 @@ def _window_lengths(index: TrainingIndex, embedder: Embedder) -> set[float]:
         raise BadSetting(
             f"index '{index.name}' does not know how long its clips are; build it from sound"
         )
-    longest = getattr(embedder, "seconds", None) or max(rows)
+    longest = embedder.seconds or max(rows)
     return {min(median(rows), longest), min(max(rows), longest)}
 
 
@@ -192,7 +192,7 @@ class TopCosine:
 
         s = max_j <E(clip), e_j>
 
-    A clip of any length is compared; the silent one is not.
+    Silent clips are not compared.
 
     Raises:
         IndexMismatch: another embedder built the index.
@@ -201,7 +201,7 @@ class TopCosine:
     Source: Somepalli et al., 2023 (arXiv:2212.03860).
     """
 
-    index: TrainingIndex  # of whole clips
+    index: TrainingIndex  # whole clips, not windows
     embedder: Embedder
 
     def __post_init__(self) -> None:
@@ -216,7 +216,7 @@ class TopCosine:
 
         Raises:
             BadAudio: not usable sound.
-            BadSetting: clips longer than the embedder takes.
+            BadSetting: clips longer than the embedder allows.
         """
         near = _nearest(wav, sample_rate, self.index, self.embedder, 1)
         return [Match(one[0].score, one[0].row) if one else NOTHING for one in near]
@@ -229,7 +229,7 @@ class NearestRatio:
         s = 1 - d_1 / (alpha * mean(d_1 ... d_k)),    d_j = ||E(clip) - e_j||
 
     A clip in a crowded corner of the training set is near to many; a copy is much nearer to one.
-    Above 0 the paper calls a clip extracted.
+    The paper calls a clip extracted if it scores above 0.
 
     Raises:
         IndexMismatch: another embedder built the index.
@@ -239,7 +239,7 @@ class NearestRatio:
     Source: Carlini et al., 2023 (arXiv:2301.13188), alpha = 0.5 and k = 50.
     """
 
-    index: TrainingIndex  # of whole clips
+    index: TrainingIndex  # whole clips, not windows
     embedder: Embedder
     k: int = 50
     alpha: float = 0.5
@@ -261,7 +261,7 @@ class NearestRatio:
 
         Raises:
             BadAudio: not usable sound.
-            BadSetting: clips longer than the embedder takes.
+            BadSetting: clips longer than the embedder allows.
         """
         near = _nearest(wav, sample_rate, self.index, self.embedder, self.k)
         return [Match(self._score(one), one[0].row) if one else NOTHING for one in near]
@@ -281,13 +281,13 @@ def _nearest(
 
     Raises:
         BadAudio: not usable sound.
-        BadSetting: clips longer than the embedder takes.
+        BadSetting: clips longer than the embedder allows.
     """
     clips = mono(wav, sample_rate)
     fix = "search by segments, over an index of windows"
     require_whole(embedder, clips.shape[1] / sample_rate, "the sound", "compared", fix)
     whole = [_Span(0, clips.shape[1])]
-    return [  # one at a time: what stands beside a clip must not change a bit
+    return [  # one at a time: its neighbours must not change a bit
         [] if is_silent(clip) else _pairs(clip[None], sample_rate, whole, index, embedder, k)
         for clip in clips
     ]
@@ -306,7 +306,34 @@ def _require_whole_clips(index: TrainingIndex, embedder: Embedder) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class NearestStretch:
+class _StretchDetector(ABC):
+    """Searches stretches of each clip, and names training clips, not rows of the index."""
+
+    index: TrainingIndex
+    embedder: Embedder
+
+    def __post_init__(self) -> None:
+        self.index.check_embedder(self.embedder)
+
+    @cached_property
+    def _numbers(self) -> list[int]:
+        return clip_numbers(self.index)
+
+    def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
+        """One match a clip [b, c, t]; its row is the number of the training clip.
+
+        Raises:
+            BadAudio: not usable sound.
+        """
+        return [self._find(clip, sample_rate) for clip in mono(wav, sample_rate)]
+
+    @abstractmethod
+    def _find(self, clip: Tensor, sample_rate: int) -> Match:
+        """The match of one clip [t]."""
+
+
+@dataclass(frozen=True, eq=False)
+class NearestStretch(_StretchDetector):
     """Cosine of the stretch of a sound that comes nearest to a training clip (`locate`).
 
         s = max_{start, j} <E(clip[start : start + length]), e_j>
@@ -321,29 +348,11 @@ class NearestStretch:
     Source: Somepalli et al., 2023 (arXiv:2212.03860).
     """
 
-    index: TrainingIndex
-    embedder: Embedder
-
-    def __post_init__(self) -> None:
-        self.index.check_embedder(self.embedder)
-
     @property
     def name(self) -> str:
         window = self.index.window_s
         rows = "whole clips" if window is None else f"windows of {window:g} s"
         return f"nearest stretch ({self.embedder.name}, {rows})"
-
-    @cached_property
-    def _numbers(self) -> list[int]:
-        return clip_numbers(self.index)
-
-    def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
-        """One match a clip [b, c, t]; its row is the number of the training clip.
-
-        Raises:
-            BadAudio: not usable sound.
-        """
-        return [self._find(clip, sample_rate) for clip in mono(wav, sample_rate)]
 
     def _find(self, clip: Tensor, sample_rate: int) -> Match:
         if is_silent(clip):
@@ -353,7 +362,7 @@ class NearestStretch:
 
 
 @dataclass(frozen=True, eq=False)
-class Segments:
+class Segments(_StretchDetector):
     """Cosine of the best pair of windows, one of the clip and one of a training clip, aligned.
 
         s = max_{start, j} <E(clip[start : start + window]), e_j>
@@ -375,11 +384,8 @@ class Segments:
     (arXiv:2212.03860), split-product; the alignment is our own.
     """
 
-    index: TrainingIndex  # of windows: `anechoic index build --window --hop` makes one
-    embedder: Embedder
-
     def __post_init__(self) -> None:
-        self.index.check_embedder(self.embedder)
+        super().__post_init__()
         if self.index.window_s is None or self.index.hop_s is None:
             raise BadSetting(
                 "segments are searched in an index of windows, and this one holds whole clips; "
@@ -391,25 +397,13 @@ class Segments:
         window, hop = self.index.window_s, self.index.hop_s
         return f"segments ({self.embedder.name}, window {window:g} s, hop {hop:g} s)"
 
-    @cached_property
-    def _numbers(self) -> list[int]:
-        return clip_numbers(self.index)
-
-    def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
-        """One match a clip [b, c, t]; its row is the number of the training clip.
-
-        Raises:
-            BadAudio: not usable sound.
-        """
-        return [self._find(clip, sample_rate) for clip in mono(wav, sample_rate)]
-
     def _find(self, clip: Tensor, sample_rate: int) -> Match:
-        window_s, hop_s = self.index.window_s or 0.0, self.index.hop_s or 0.0  # none is None
+        window_s, hop_s = self.index.window_s or 0.0, self.index.hop_s or 0.0  # neither is None
         length = round(window_s * sample_rate)
         if len(clip) < length or is_silent(clip):
             return NOTHING
         step = max(round(hop_s * sample_rate / 2), 1)
-        last = len(clip) - length
+        starts = audio.window_starts(len(clip), length, step)
         loudest = clip.square().unfold(0, length, max(length // 4, 1)).sum(1).max()
 
         def search(spans: list[_Span]) -> list[_Pair]:
@@ -420,7 +414,7 @@ class Segments:
         def best(pairs: list[_Pair]) -> list[_Span]:
             return [pair.span for pair in _ranked(pairs)[:BEAM]]
 
-        spans = [_Span(start, length) for start in sorted({*range(0, last, step), last})]
+        spans = [_Span(start, length) for start in starts]
         first, end = step // 2, len(clip)
         pairs = _refine(search(spans), lambda _: first, SEGMENT_HALVINGS, end, best, search)
         return self._extend(clip, sample_rate, _ranked(pairs)[0])

@@ -1,4 +1,4 @@
-"""What every detector takes and answers."""
+"""The interface of detectors: of sound, and of runs."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ NOTHING = Match(-math.inf)  # for a clip that is silent or too short to be compa
 
 @runtime_checkable
 class Detector(Protocol):
-    """Tells copies of training clips by their sound.
+    """Scores how much a sound is like the training clip that it comes nearest to.
 
-    Each clip of a batch is judged by itself, and the same sound gives the same match. A clip
-    that is silent, or shorter than the detector says, gets `NOTHING`; sound that is NaN, infinite
-    or of another shape is refused.
+    Each clip of a batch is compared by itself, and the same sound gives the same match. The match
+    of a clip that is silent, or too short for the detector, is `NOTHING`; sound that is NaN,
+    infinite or of another shape is refused.
     """
 
     @property
     def name(self) -> str:
-        """What calibrations of it are filed under: it tells every setting that a score has."""
+        """The key of its calibrations: it names every setting that changes a score."""
         ...
 
     def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
-        """Judge clips.
+        """Compare clips.
 
         Args:
             wav: sound [b, channels, t] at `sample_rate`, of any level.
@@ -46,27 +46,27 @@ class Detector(Protocol):
 
 @runtime_checkable
 class RunDetector(Protocol):
-    """Tells memorized prompts by what a guard recorded while they were generated.
+    """Scores how memorized a prompt is by what a guard recorded while it was generated.
 
-    It needs neither training set nor sound, and no more of the run than it says.
+    It needs neither a training set nor sound.
     """
 
     @property
     def name(self) -> str:
-        """What calibrations of it are filed under."""
+        """The key of its calibrations."""
         ...
 
     def __call__(self, records: Sequence[Record]) -> list[Match]:
-        """Judge one batch.
+        """Score one batch.
 
         Args:
-            records: of one generation, an evaluation of the network each.
+            records: of one generation, one for each evaluation of the network.
 
         Returns:
-            One match a sample; only its score is told.
+            One match a sample, with a score alone.
 
         Raises:
-            GuardError: the records do not hold what is needed.
+            GuardError: the records lack what it needs.
         """
         ...
 

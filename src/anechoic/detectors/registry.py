@@ -1,4 +1,4 @@
-"""Detectors by name: what a command line needs of them.
+"""Detectors by name, for the command line.
 
 A package adds a detector through the entry point group "anechoic.detectors": a name, and a class
 that makes an `anechoic.detectors.Detector` or `RunDetector`.
@@ -23,15 +23,16 @@ def detector(name: str) -> type[Any]:
     """The class of a detector.
 
     Args:
-        name: "cosine", "nearest-ratio", "segments", "correlation", "landmarks", "magnitude",
-            "angle", or one that an installed package adds.
+        name: "nearest", "cosine", "nearest-ratio", "segments", "correlation", "landmarks",
+            "magnitude", "angle", or one that an installed package adds.
 
     Raises:
         BadSetting: no such detector.
     """
     for point in entry_points(group=GROUP):
         if point.name == name:
-            return point.load()
+            kind: type[Any] = point.load()
+            return kind
     raise BadSetting(
         f"expected a detector among {', '.join(names()) or 'none installed'}, got {name!r}; "
         "correct the name, or install the package that brings it"

@@ -3,13 +3,14 @@
 An embedder of images has `sample_rate` 0, and is called with images [b, 3, h, w] in [0, 1] and 0.
 
 A package adds its own through the entry point group "anechoic.embedders": a name, and a class that
-satisfies `anechoic.types.Embedder` and can be built without arguments. If the class takes a
+inherits `anechoic.types.Embedder` and can be built without arguments. If the class takes a
 `source` (a repository, a folder, settings), users give it after a colon: "clap:/path/to/weights".
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from importlib.metadata import entry_points
 
 from anechoic.errors import UnknownEmbedder
@@ -40,7 +41,7 @@ def embedder(name: str) -> Embedder:
             f"{name!r}; correct the name, or install the package that brings it (anechoic[lab] "
             "brings sscd and clip, of images)"
         )
-    make = known[kind].load()
+    make: Callable[..., Embedder] = known[kind].load()
     if not source:
         return make()
     if "source" not in inspect.signature(make).parameters:

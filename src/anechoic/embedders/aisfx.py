@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from anechoic.audio import window_starts
 from anechoic.embedders.frontend import MelBank, follow, power_spectrum, prepare
 from anechoic.errors import UnknownEmbedder
+from anechoic.types import Embedder
 
 INSTALL = "pip install --no-deps aisfx==0.1.2"
 SAMPLE_RATE, SIZE, HOP = 44_100, 2048, 1024
@@ -23,7 +24,7 @@ BLOCK = 100  # frames the network sees at once, 2.3 s
 SCALE = 9.457798957824707  # the largest log-mel value of the authors' training sets
 
 
-class Aisfx:
+class Aisfx(Embedder):
     """The convolutional network "X-Sequential-CE", trained on nine sound-effects libraries.
 
     Report it beside the embedder that a guard optimises, as an independent score. It is a poor
@@ -107,7 +108,8 @@ class Network(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         x = self.conv_block2(self.conv_block1(frames[:, None]))
         x = self.conv_block4(self.conv_block3(x))
-        return x.mean(3).amax(2)  # over bands, then over time
+        embedding: Tensor = x.mean(3).amax(2)  # over bands, then over time
+        return embedding
 
 
 def _checkpoint() -> Path:

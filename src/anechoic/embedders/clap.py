@@ -12,8 +12,9 @@ from torch import Tensor
 
 from anechoic.audio import window_starts
 from anechoic.embedders.frontend import follow, power_spectrum, prepare
-from anechoic.embedders.weights import Place, find, fingerprint, freeze, read, read_model
+from anechoic.embedders.weights import WeightsLocation, find, fingerprint, freeze, read, read_model
 from anechoic.errors import UnknownEmbedder
+from anechoic.types import Embedder
 
 DEFAULT = "laion/clap-htsat-unfused"
 FLOOR = 1e-10  # the stock extractor's smallest mel energy, -100 dB
@@ -29,7 +30,7 @@ class Parts:
     tokenizer: Any = None  # None: it is read when the first caption comes
 
 
-class Clap:
+class Clap(Embedder):
     """CLAP's audio tower on windows of 10 s, and its text tower for prompt adherence.
 
     The front end equals the stock `ClapFeatureExtractor` ("repeatpad") but is torch from end to
@@ -56,7 +57,7 @@ class Clap:
         revision: fingerprint of the weights, the same wherever they lie.
 
     Raises:
-        UnknownEmbedder: the weights are not here, cannot be had, or are no CLAP.
+        UnknownEmbedder: the weights are not here, cannot be fetched, or are not those of a CLAP.
 
     Source: Wu et al., 2023 (arXiv:2211.06687).
     """
@@ -152,12 +153,12 @@ class Clap:
         return F.normalize(emb.float(), dim=1)
 
 
-def _load(place: Place) -> Parts:
+def _load(location: WeightsLocation) -> Parts:
     from transformers import ClapFeatureExtractor, ClapModel
 
-    folders = ("text_encoder", "feature_extractor") if place.pipeline else ("", "")
-    model = read_model(place, ClapModel, folders[0])
-    return Parts(model, read(place, ClapFeatureExtractor, folders[1]), str(place))
+    folders = ("text_encoder", "feature_extractor") if location.pipeline else ("", "")
+    model = read_model(location, ClapModel, folders[0])
+    return Parts(model, read(location, ClapFeatureExtractor, folders[1]), str(location))
 
 
 def _check(model: Any, extractor: Any, source: str) -> None:
@@ -177,15 +178,15 @@ def _check(model: Any, extractor: Any, source: str) -> None:
         )
 
 
-def _load_tokenizer(place: Place) -> Any:
+def _load_tokenizer(location: WeightsLocation) -> Any:
     from transformers import AutoTokenizer
 
     sentence = (
-        f"expected a tokenizer beside the CLAP weights of '{place}', got none; save the model's "
+        f"expected a tokenizer beside the CLAP weights of '{location}', got none; save the model's "
         "tokenizer there too"
     )
     try:
-        tokenizer = read(place, AutoTokenizer, "tokenizer" if place.pipeline else "")
+        tokenizer = read(location, AutoTokenizer, "tokenizer" if location.pipeline else "")
     except UnknownEmbedder as error:
         raise UnknownEmbedder(sentence) from error
     # Without the files transformers 5 makes one of an empty vocabulary: each word is unknown.

@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-import julius
 import numpy as np
 import torch
+from julius.resample import ResampleFrac
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -141,7 +141,7 @@ def follow(model: nn.Module, sound: Tensor) -> None:
 
 
 @lru_cache(maxsize=16)
-def _resampler(old: int, new: int, device: torch.device, dtype: torch.dtype) -> julius.ResampleFrac:
+def _resampler(old: int, new: int, device: torch.device, dtype: torch.dtype) -> ResampleFrac:
     # Cached, since `julius.resample_frac` takes longer to build its kernels than to use them.
     with torch.inference_mode(False):
-        return julius.ResampleFrac(old, new).to(device=device, dtype=dtype)
+        return ResampleFrac(old, new).to(device=device, dtype=dtype)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from anechoic.embedders.frontend import MelBank, power_spectrum, prepare
 from anechoic.errors import BadSetting, UnknownEmbedder
+from anechoic.types import Embedder
 
 SAMPLE_RATE, BANDS, SIZE, HOP = 16_000, 64, 1024, 256
 MEL = MelBank(BANDS, SIZE, SAMPLE_RATE, 40.0, 7600.0, scale="slaney", norm="slaney")
@@ -18,7 +19,7 @@ SECONDS = 1.024
 FLOOR = 1e-10
 
 
-class MagMel:
+class MagMel(Embedder):
     """The unit vector of sqrt(mel energy), blurred over three frames, of which every other counts.
 
         e = M |STFT(wav)|^2,    emb = unit(blur(sqrt(e)))

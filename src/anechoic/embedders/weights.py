@@ -21,7 +21,7 @@ from anechoic.errors import UnknownEmbedder
 
 
 @dataclass(frozen=True)
-class Place:
+class WeightsLocation:
     """A folder or a repository that was found, with what kind of model is wanted of it."""
 
     kind: str  # "CLAP", as errors call it; in small letters what a user types
@@ -30,12 +30,12 @@ class Place:
     pipeline: bool = False  # a whole diffusers pipeline, its models in folders of their own
 
     def __str__(self) -> str:
-        """The source that leads to just this place again."""
+        """The source that leads to exactly this location again."""
         return self.path if self.commit is None else f"{self.path}@{self.commit}"
 
 
-def find(kind: str, source: str) -> Place:
-    """The place that a source means; a repository is pinned to the commit it is at.
+def find(kind: str, source: str) -> WeightsLocation:
+    """The location that a source means; a repository is pinned to the commit it is at.
 
     Raises:
         UnknownEmbedder: neither a folder nor a repository that can be read here.
@@ -46,59 +46,60 @@ def find(kind: str, source: str) -> Place:
     folder = Path(source).expanduser()
     if folder.is_dir():
         # An index records the path, and is opened from other working directories too.
-        return Place(kind, str(folder.resolve()), None, (folder / "model_index.json").is_file())
+        pipeline = (folder / "model_index.json").is_file()
+        return WeightsLocation(kind, str(folder.resolve()), None, pipeline)
     name, _, asked = source.partition("@")
-    place = Place(kind, name, asked or None)
+    location = WeightsLocation(kind, name, asked or None)
     file: Any
     try:
         try:
-            file = hf_hub_download(name, "config.json", revision=place.commit)
+            file = hf_hub_download(name, "config.json", revision=location.commit)
         except LocalEntryNotFoundError:  # offline, or no answer: is a pipeline in the cache?
-            file = try_to_load_from_cache(name, "model_index.json", revision=place.commit)
+            file = try_to_load_from_cache(name, "model_index.json", revision=location.commit)
             if not isinstance(file, str):
                 raise
         except EntryNotFoundError:
-            file = hf_hub_download(name, "model_index.json", revision=place.commit)
+            file = hf_hub_download(name, "model_index.json", revision=location.commit)
     except Exception as error:  # the hub's client raises what its HTTP library does, too
-        raise UnknownEmbedder(why(place, error)) from error
+        raise UnknownEmbedder(why(location, error)) from error
     file = Path(file)  # .../snapshots/COMMIT/config.json
-    return Place(kind, name, file.parent.name, file.name == "model_index.json")
+    return WeightsLocation(kind, name, file.parent.name, file.name == "model_index.json")
 
 
-def read(place: Place, part: Any, folder: str = "", **options: Any) -> Any:
-    """A part of a model, of the transformers class `part`, from the place or a folder in it.
+def read(location: WeightsLocation, part: Any, folder: str = "", **options: Any) -> Any:
+    """A part of a model, of the transformers class `part`, from the location or a folder in it.
 
     Raises:
         UnknownEmbedder: a file is missing, damaged or of another model.
     """
-    pin = {} if place.commit is None else {"revision": place.commit}
+    pin = {} if location.commit is None else {"revision": location.commit}
     try:
         with _quietly():
-            return part.from_pretrained(place.path, subfolder=folder, **pin, **options)
+            return part.from_pretrained(location.path, subfolder=folder, **pin, **options)
     except Exception as error:  # each file format and the hub add classes of their own
-        raise UnknownEmbedder(why(place, error)) from error
+        raise UnknownEmbedder(why(location, error)) from error
 
 
-def read_model(place: Place, part: Any, folder: str = "", **options: Any) -> Any:
+def read_model(location: WeightsLocation, part: Any, folder: str = "", **options: Any) -> Any:
     """A model in float32, frozen; nothing of it may be missing.
 
     Raises:
         UnknownEmbedder: see `read`; or weights are missing.
     """
-    where = Path(place.path, folder)
+    where = Path(location.path, folder)
     if where.is_dir() and not (where / "config.json").is_file():  # else a default is made up
-        raise UnknownEmbedder(why(place, FileNotFoundError("config.json is missing")))
+        raise UnknownEmbedder(why(location, FileNotFoundError("config.json is missing")))
     model, info = read(
-        place, part, folder, output_loading_info=True, dtype=torch.float32, **options
+        location, part, folder, output_loading_info=True, dtype=torch.float32, **options
     )
     # transformers would fill them in at random. Integers are tables that the model makes itself.
     state = model.state_dict()
     missing = [key for key in info["missing_keys"] if state[key].is_floating_point()]
     if missing:
         raise UnknownEmbedder(
-            f"expected all weights of a {place.kind}, got '{place}' without {len(missing)} of "
-            f"them, {missing[0]} among them; it is another model or an incomplete copy: fetch it "
-            "again"
+            f"expected all weights of a {location.kind}, got '{location}' without {len(missing)} "
+            f"of them, {missing[0]} among them; it is another model or an incomplete copy: fetch "
+            "it again"
         )
     return freeze(model)
 
@@ -146,11 +147,11 @@ def fingerprint(model: nn.Module) -> str:
     return hashlib.sha256(b"".join(sorted(each))).hexdigest()[:16]
 
 
-def why(place: Place, error: Exception) -> str:
+def why(location: WeightsLocation, error: Exception) -> str:
     """One sentence on why a model could not be read."""
     from huggingface_hub import constants, errors
 
-    kind, path, name = place.kind, place.path, place.kind.lower()
+    kind, path, name = location.kind, location.path, location.kind.lower()
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
@@ -171,7 +172,7 @@ def why(place: Place, error: Exception) -> str:
         )
     if caused_by(errors.RevisionNotFoundError):
         return (
-            f"expected a commit, tag or branch of {path!r}, got {place.commit!r}, which it has "
+            f"expected a commit, tag or branch of {path!r}, got {location.commit!r}, which it has "
             "not; correct it, or leave it out for the newest"
         )
     if caused_by(errors.RepositoryNotFoundError, errors.HFValidationError) or path.startswith(
@@ -188,12 +189,12 @@ def why(place: Place, error: Exception) -> str:
         )
     if constants.is_offline_mode():
         return (
-            f"expected the weights of '{place}', got no whole copy of them in the hub's cache, "
+            f"expected the weights of '{location}', got no whole copy of them in the hub's cache, "
             f"and HF_HUB_OFFLINE is set; unset it, run 'hf download {path}' where there is a "
             f"connection, or name a folder: '{name}:/path/to/weights'"
         )
     return (
-        f"expected the weights of '{place}', got neither a local copy nor an answer of "
+        f"expected the weights of '{location}', got neither a local copy nor an answer of "
         f"huggingface.co ({_first(causes[-1])}); run 'hf download {path}' where there is a "
         f"connection, or name a folder: '{name}:/path/to/weights'"
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anechoic.errors import BadSetting, GuardError, IndexMismatch
 from anechoic.guidance.step import Step
-from anechoic.types import Embedder, VectorIndex, require_whole
+from anechoic.types import Embedder, VectorIndex, require_embedder, require_whole
 
 Estimate = Literal["cond", "guided"]
 Gradient = Literal["denoiser", "x0"]
@@ -60,6 +60,7 @@ class SimilarityGradient:
                 raise BadSetting(f"{name} is one of {known}, got {getattr(self, name)!r}")
         if len(self.index) == 0:
             raise IndexMismatch("the training index is empty: there is nothing to keep away from")
+        require_embedder(self.embedder)
         self.index.check_embedder(self.embedder)
 
     def hear(self, step: Step, keep: bool = False) -> EmbeddedEstimate:

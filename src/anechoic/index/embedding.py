@@ -16,7 +16,7 @@ from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index.clips import Clip
 from anechoic.index.sources.protocol import Item
 from anechoic.processes import threads_each
-from anechoic.types import Embedder, require_whole
+from anechoic.types import Embedder, require_embedder, require_whole
 
 BATCH = 32  # rows embedded at once
 WAITING = 4 * BATCH  # rows that wait for others of their shape
@@ -81,6 +81,7 @@ def embed(
         BadSetting: two clips of one id, or sound that is longer than the embedder takes.
         IndexMismatch: an embedder that does not give [b, dim].
     """
+    require_embedder(embedder)
     clips: list[Clip] = []
     found: dict[int, Tensor] = {}
     waiting: dict[tuple[torch.Size, int], list[tuple[int, Tensor]]] = {}

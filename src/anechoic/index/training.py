@@ -27,7 +27,7 @@ from anechoic.index.manifest import About, Manifest
 from anechoic.index.sources.protocol import Item
 from anechoic.index.vectors import Mapped, Resident, Vectors, project, require_directions
 from anechoic.storage import Storage
-from anechoic.types import Embedder, Neighbours
+from anechoic.types import Embedder, Neighbours, require_embedder
 
 
 @dataclass(eq=False, repr=False)
@@ -161,7 +161,7 @@ class TrainingIndex:
             centre,
             windows.window_s,
             windows.hop_s,
-            getattr(embedder, "revision", None),
+            embedder.revision,
             model,
             dict(thresholds or {}),
             folder,
@@ -299,8 +299,10 @@ class TrainingIndex:
 
         Raises:
             IndexMismatch: another name, dimension or revision.
+            BadSetting: an object that lacks a part of an embedder.
         """
-        revision = getattr(embedder, "revision", None)
+        require_embedder(embedder)
+        revision = embedder.revision
         kinds = [name.partition(":")[0] for name in (embedder.name, self.embedder_name)]
         known = revision is not None and kinds[0] == kinds[1]
         if (embedder.name, embedder.dim) != (self.embedder_name, self.dim) and not known:

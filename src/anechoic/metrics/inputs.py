@@ -1,4 +1,4 @@
-"""What every metric takes: torch tensors or NumPy arrays in, checked float64 out."""
+"""Inputs of metrics: torch tensors or NumPy arrays in, checked float64 out."""
 
 from __future__ import annotations
 

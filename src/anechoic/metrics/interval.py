@@ -27,7 +27,7 @@ TAIL = 0.025  # on either side of a 95 % interval
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, its 95 % interval, and how many clusters (prompts) stand behind it."""
+    """A figure, its 95 % interval, and the number of clusters (prompts) behind it."""
 
     value: float
     low: float

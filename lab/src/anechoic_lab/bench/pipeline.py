@@ -276,5 +276,4 @@ def _require_own(judges: Judges, pipe: Any) -> None:
 
 
 def _called(embedder: Embedder) -> str:
-    revision = getattr(embedder, "revision", None)
-    return f"{embedder.name} at {revision}" if revision else embedder.name
+    return f"{embedder.name} at {embedder.revision}" if embedder.revision else embedder.name

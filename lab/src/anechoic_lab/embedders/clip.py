@@ -8,15 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anechoic.embedders.frontend import follow
-from anechoic.embedders.weights import Place, find, fingerprint, read, read_model
+from anechoic.embedders.weights import WeightsLocation, find, fingerprint, read, read_model
 from anechoic.errors import UnknownEmbedder
+from anechoic.types import Embedder
 from anechoic_lab.embedders.pixels import crop, prepare, resize, standardise
 
 DEFAULT = "openai/clip-vit-large-patch14"
 MODES: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # Pillow's
 
 
-class ClipEmbedder:
+class ClipEmbedder(Embedder):
     """CLIP's image tower, and its text tower for prompt adherence (the CLIP score).
 
     It sees what an image is about, not whether it is the same image: two photographs of one
@@ -48,14 +49,14 @@ class ClipEmbedder:
     sample_rate = 0  # of an image
 
     def __init__(self, source: str = DEFAULT) -> None:
-        place = find("CLIP", source)
-        self.name = f"clip:{place}"
-        self._place = place
-        self._model = _load(place)
+        location = find("CLIP", source)
+        self.name = f"clip:{location}"
+        self._location = location
+        self._model = _load(location)
         self._text: tuple[Any, Any] | None = None
         self.revision = fingerprint(self._model)
         self.dim = self._model.config.projection_dim
-        self._processor = _load_processor(place)
+        self._processor = _load_processor(location)
 
     def __call__(self, images: Tensor, sample_rate: int = 0) -> Tensor:
         """Embed images [b, 3, h, w] in [0, 1], of any size: unit vectors [b, dim]."""
@@ -70,7 +71,7 @@ class ClipEmbedder:
             UnknownEmbedder: text tower or tokenizer are not with the weights.
         """
         if self._text is None:
-            self._text = _load_text(self._place)
+            self._text = _load_text(self._location)
         model, tokenizer = self._text
         follow(model, next(self._model.parameters()))
         tokens = tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
@@ -84,26 +85,26 @@ class ClipEmbedder:
         return standardise(images, stock.image_mean, stock.image_std)
 
 
-def _load(place: Place) -> Any:
+def _load(location: WeightsLocation) -> Any:
     from transformers import CLIPVisionModelWithProjection
 
-    config = _tower(place, "vision_config", "clip_vision_model")
-    return read_model(place, CLIPVisionModelWithProjection, config=config)
+    config = _tower(location, "vision_config", "clip_vision_model")
+    return read_model(location, CLIPVisionModelWithProjection, config=config)
 
 
-def _tower(place: Place, key: str, alone: str) -> Any:
+def _tower(location: WeightsLocation, key: str, alone: str) -> Any:
     """The configuration of one tower, from that of both or of the tower alone.
 
     In that of both, the size of the common space stands apart; a tower would take its default.
     """
     from transformers import AutoConfig
 
-    config = read(place, AutoConfig)
+    config = read(location, AutoConfig)
     if config.model_type == alone:
         return config
     if config.model_type != "clip":
         raise UnknownEmbedder(
-            f"expected a CLIP, got a model of type {config.model_type!r} in '{place}'; name "
+            f"expected a CLIP, got a model of type {config.model_type!r} in '{location}'; name "
             "another one"
         )
     tower = getattr(config, key)
@@ -111,11 +112,11 @@ def _tower(place: Place, key: str, alone: str) -> Any:
     return tower
 
 
-def _load_processor(place: Place) -> Any:
+def _load_processor(location: WeightsLocation) -> Any:
     """The stock processor, of which only the settings are used."""
     from transformers import CLIPImageProcessorPil
 
-    stock = read(place, CLIPImageProcessorPil)
+    stock = read(location, CLIPImageProcessorPil)
     steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
     size, part = stock.size, stock.crop_size
     edge = size.get("shortest_edge")
@@ -123,22 +124,22 @@ def _load_processor(place: Place) -> Any:
     if not known or not all(getattr(stock, step) for step in steps):
         raise UnknownEmbedder(
             "expected an image processor that resizes the shorter edge, crops the middle and "
-            f"standardises, got another in '{place}'; take '{DEFAULT}'"
+            f"standardises, got another in '{location}'; take '{DEFAULT}'"
         )
     return stock
 
 
-def _load_text(place: Place) -> tuple[Any, Any]:
+def _load_text(location: WeightsLocation) -> tuple[Any, Any]:
     from transformers import AutoTokenizer, CLIPTextModelWithProjection
 
     sentence = (
-        f"expected text tower and tokenizer beside the image tower of '{place}', got none; name a "
-        "repository or folder with a whole CLIP"
+        f"expected text tower and tokenizer beside the image tower of '{location}', got none; name "
+        "a repository or folder with a whole CLIP"
     )
     try:
-        config = _tower(place, "text_config", "clip_text_model")
-        model = read_model(place, CLIPTextModelWithProjection, config=config)
-        tokenizer = read(place, AutoTokenizer)
+        config = _tower(location, "text_config", "clip_text_model")
+        model = read_model(location, CLIPTextModelWithProjection, config=config)
+        tokenizer = read(location, AutoTokenizer)
     except UnknownEmbedder as error:
         raise UnknownEmbedder(sentence) from error
     # Without its files transformers 5 makes a tokenizer to which each word is unknown.

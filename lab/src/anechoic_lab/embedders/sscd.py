@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anechoic.errors import UnknownEmbedder
+from anechoic.types import Embedder
 from anechoic_lab.embedders.pixels import prepare, resize, standardise
 
 FILE = "sscd_disc_mixup.torchscript.pt"  # the one its authors recommend
@@ -19,7 +20,7 @@ SHORT_EDGE = 288
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class SSCD:
+class SSCD(Embedder):
     """A network trained to tell copies of an image, however altered, from other images.
 
     The authors' own TorchScript file behind their documented preprocessing: the shorter edge to

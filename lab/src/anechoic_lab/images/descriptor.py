@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anechoic.errors import UnknownEmbedder
+from anechoic.types import Embedder
 from anechoic_lab.embedders.pixels import prepare
 from anechoic_lab.images.judge import luma
 
@@ -14,7 +15,7 @@ SIDE = 8  # of the thumbnail, in pixels
 FLAT = 0.05  # what an image without any contrast has instead of a direction
 
 
-class TinyImage:
+class TinyImage(Embedder):
     """The unit vector of an image at 8 x 8 pixels.
 
         emb = unit([t - mean(t), 0.05]),    t = area mean of the grey image, 8 x 8

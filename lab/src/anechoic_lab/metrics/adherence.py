@@ -14,7 +14,7 @@ def cosine_per_pair(text: Array, audio: Array) -> Floats:
     """Cosine of each prompt's embedding with that of its generation, [n], in [-1, 1].
 
     Args:
-        text: embeddings of the prompts [n, d]; a prompt stands once for each of its generations.
+        text: embeddings of the prompts [n, d]; each prompt once for each of its generations.
         audio: embeddings of the generations [n, d], by the same model of text and audio.
 
     Raises:
@@ -44,7 +44,7 @@ def clap_score(text: Array, audio: Array) -> float:
 
 
 def label_hits(predicted: Sequence[Hashable], wanted: Sequence[Hashable]) -> Floats:
-    """1.0 where a classifier hears what the prompt asked for, 0.0 where not, [n].
+    """1.0 where a classifier finds what the prompt asked for, 0.0 elsewhere, [n].
 
     Raises:
         BadSetting: no labels, or not as many of both.
@@ -54,11 +54,11 @@ def label_hits(predicted: Sequence[Hashable], wanted: Sequence[Hashable]) -> Flo
     """
     same_length(predicted, wanted, "predicted labels", "wanted labels")
     pairs = zip(predicted, wanted, strict=True)
-    return values([float(heard == asked) for heard, asked in pairs], "labels")
+    return values([float(found == asked) for found, asked in pairs], "labels")
 
 
 def label_accuracy(predicted: Sequence[Hashable], wanted: Sequence[Hashable]) -> float:
-    """Share of the generations in which a classifier hears what the prompt asked for.
+    """Share of the generations in which a classifier finds what the prompt asked for.
 
     >>> label_accuracy(["dog", "cat"], ["dog", "dog"])
     0.5

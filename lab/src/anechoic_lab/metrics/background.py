@@ -26,8 +26,8 @@ def background(
 ) -> Similarity:
     """The same figures for training clip against training clip: what is near without copying.
 
-    A generation that is no nearer to a training clip than training clips are to each other is no
-    sign of replication.
+    A generation no nearer to a training clip than training clips are to each other does not suggest
+    replication.
 
     Args, Raises:
         As `leave_one_out` and `top1_summary`.
@@ -77,6 +77,6 @@ def leave_one_out(
         raise BadSetting(
             f"expected another clip for each training clip to be compared with, got none for "
             f"{alone.sum()} of {len(e)}, first number {alone.argmax()}; its group, or what counts "
-            "as a copy, takes in all the others: make it narrower"
+            "as a copy, covers all the others: make it narrower"
         )
     return np.clip(nearest, -1.0, 1.0)

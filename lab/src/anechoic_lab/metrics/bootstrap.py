@@ -93,7 +93,7 @@ def statistic_interval(
     value as well, and is not in the interval (`warning`).
 
     Args:
-        statistic: takes the sets, returns a number. What it closes over stays as it is: the
+        statistic: from the sets to a number. What it closes over is not resampled: the
             reference set, best as `Gaussian` or `KernelReference`.
         sets: rows [n, ...] each, of the same prompt and seed at each place. Two sets and a
             difference of their distances give the paired difference of two methods.

@@ -30,7 +30,7 @@ def kl_per_pair(reference: Array, generated: Array, *, eps: float = EPS) -> Floa
         [n]; the paper's figure is the mean (`kl_paired`).
 
     Raises:
-        BadSetting: rows that are no probabilities, different shapes, or an infinite divergence.
+        BadSetting: rows that are not probabilities, different shapes, or an infinite divergence.
 
     Source: Kreuk et al., 2022 (AudioGen, arXiv:2209.15352); Yang et al., 2022 (arXiv:2207.09983).
 
@@ -52,9 +52,9 @@ def kl_paired(reference: Array, generated: Array, *, eps: float = EPS) -> float:
 
 
 def kl_of_means(reference: Array, generated: Array, *, eps: float = EPS) -> float:
-    """KL(mean of the reference || mean of the generated), in nats, for clips that are no pairs.
+    """KL(mean of the reference || mean of the generated), in nats, for clips that are not paired.
 
-    Which classes are heard how often, whatever prompt they answer; never more than `kl_paired`.
+    It compares how often each class occurs, whatever the prompts; never more than `kl_paired`.
 
     Args:
         reference, generated: class probabilities [n, c] and [m, c].

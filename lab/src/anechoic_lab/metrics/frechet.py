@@ -13,7 +13,7 @@ from anechoic_lab.metrics.inputs import rows, same_width
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """All that FAD sees of a set. Made once, a reference set need not be measured again."""
+    """All that FAD needs of a set, to be computed once."""
 
     mean: Floats  # [d]
     root: Floats  # [min(n, d), d]: root.T @ root is the unbiased covariance
@@ -50,7 +50,7 @@ def frechet_distance(a: Array | Gaussian, b: Array | Gaussian) -> float:
         |m_a - m_b|^2 + tr S_a + tr S_b - 2 tr (S_a S_b)^(1/2)
 
     The covariances S are unbiased (n - 1). With S = R^T R the last trace is the sum of the
-    singular values of R_a R_b^T, so no square root of a matrix is taken: exact to rounding, and
+    singular values of R_a R_b^T, so no matrix square root is needed: exact to rounding, and
     stable where there are fewer clips than dimensions.
 
     The estimate itself is biased upward by an amount that shrinks with 1 / n (`warning`).
@@ -93,7 +93,7 @@ def frechet_distance_extrapolated(
 
         FAD(n) = value + slope / n,   n from `least` to all, evenly spaced
 
-    The reference set stays whole; its own share of the bias stays in, so take a large one. The
+    The reference set is not resampled, and its own share of the bias remains: use a large one. The
     line holds where n is well over the number of dimensions: look at `r2`, and at the points.
 
     Each n clips are drawn without replacement. The authors' toolkit draws with replacement, and so

@@ -18,7 +18,7 @@ ROUNDING = 1e-7  # a distance below this share of the largest norm is that of co
 
 @dataclass(frozen=True, eq=False)
 class KernelReference:
-    """All that KAD takes from the reference set. Made once, it need not be measured again."""
+    """All that KAD needs of the reference set, to be computed once."""
 
     rows: Floats  # centred, [m, d]
     centre: Floats  # [d]; taken off first, as distances of far-off points lose digits
@@ -63,7 +63,7 @@ def kernel_distance(
     swapped. (The paper's toolkit took it from the generated set before its pull request 10.)
 
     Unbiased means that it falls below 0 about half the time where the two sets are drawn from
-    one distribution; that is no fault, and it is not clipped.
+    one distribution; this is correct, and it is not clipped.
 
     Args:
         reference: embeddings of real sound [m, d], or their `KernelReference`.
