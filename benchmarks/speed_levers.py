@@ -61,17 +61,17 @@ def _captions_anew(subject: Subject) -> AbstractContextManager[Any]:
 
 def _decoded_again(subject: Subject) -> AbstractContextManager[Any]:
     """What was decoded to compare does not serve for the gradient."""
-    hear = SimilarityGradient.hear
+    embed = SimilarityGradient.embed
     gradient_of = SimilarityGradient.gradient_of
 
     def compare(self: SimilarityGradient, step: Any, keep: bool = False) -> Any:
-        return hear(self, step, False)
+        return embed(self, step, False)
 
-    def gradient(self: SimilarityGradient, measure: Any, step: Any, heard: Any = None) -> Any:
-        with patch.object(SimilarityGradient, "hear", hear):
+    def gradient(self: SimilarityGradient, measure: Any, step: Any, embedded: Any = None) -> Any:
+        with patch.object(SimilarityGradient, "embed", embed):
             return gradient_of(self, measure, step)
 
-    return patch.multiple(SimilarityGradient, hear=compare, gradient_of=gradient)
+    return patch.multiple(SimilarityGradient, embed=compare, gradient_of=gradient)
 
 
 def _all_decoded(subject: Subject) -> AbstractContextManager[Any]:

@@ -3,7 +3,8 @@
 
 A file is passed where one of its functions is given the sample or returns it: latents, a
 prediction, an estimate, sound, an embedding, a score; as a tensor, an array, or inside a `Step`.
-Functions that see settings and plain numbers alone do not count. A file is entered again where the
+Functions that see settings and plain numbers alone do not count, nor does the encoded
+text of a caption, which is not the sample. A file is entered again where the
 sample has left it and comes to it by another call; a call back into a file that it is still in, as
 a guidance that asks for the decoder makes, is none.
 
@@ -34,6 +35,7 @@ from anechoic.cli import main
 from anechoic.models import find
 
 PROJECT = Path(anechoic.__file__).parent
+CAPTIONS = "Connection.encode"  # what it calls sees captions and their encoding alone
 SCHEDULE = {"timestep", "sigmas"}  # tensors that do not hold the sample
 CARRIERS = {"Step", "LazyStep", "Neighbours", "Match", "Verdict"}  # classes that hold a sample
 
@@ -58,11 +60,16 @@ class Walk:
     entered: Counter[str] = field(default_factory=Counter)
     stack: list[str] = field(default_factory=list)
     frames: list[tuple[str, str | None]] = field(default_factory=list)  # its file; carried before
+    encoding: bool = False  # captions are being encoded
 
     def event(self, frame: FrameType, event: str, value: Any) -> None:
         """For `sys.setprofile`."""
         path = Path(frame.f_code.co_filename)
         if event not in ("call", "return") or not path.is_relative_to(PROJECT):
+            return
+        if frame.f_code.co_qualname == CAPTIONS:
+            self.encoding = event == "call"
+        if self.encoding or frame.f_code.co_qualname == CAPTIONS:
             return
         name = str(path.relative_to(PROJECT))
         if event == "call":

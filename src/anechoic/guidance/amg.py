@@ -12,8 +12,17 @@ from torch import Tensor
 from anechoic.errors import BadSetting
 from anechoic.guidance.base import ComparingGuidance, Reach
 from anechoic.guidance.cfg import check_scale
-from anechoic.guidance.checks import check_due, due, noted, spread, was_open
-from anechoic.guidance.similarity import EmbeddedEstimate, Estimate, Gradient, SimilarityGradient
+from anechoic.guidance.similarity import (
+    EmbeddedEstimate,
+    Estimate,
+    Gradient,
+    SimilarityGradient,
+    check_comparison,
+    gate_was_open,
+    rows_to_compare,
+    scatter_rows,
+    similarity_notes,
+)
 from anechoic.guidance.step import Guided, Step
 from anechoic.guidance.triggers import LogSNR, Progress, Timestep, training_timestep
 from anechoic.types import Embedder, VectorIndex
@@ -69,8 +78,8 @@ class AntiMemorization(ComparingGuidance):
     Raises:
         IndexMismatch: the index was built with another embedder, or is empty.
         BadSetting: a constant out of range.
-        GuardError: while generating, sound longer than a fixed-length embedder hears; an estimate
-            or gradient that is not finite.
+        GuardError: while generating, sound longer than the window of a fixed-length embedder; an
+            estimate or gradient that is not finite.
 
     Source: Chen, Liu and Xu, 2024 (arXiv:2404.00922); Messina et al., 2025 (arXiv:2509.14934).
     """
@@ -106,8 +115,8 @@ class AntiMemorization(ComparingGuidance):
         ):
             if getattr(self, name) not in known:
                 raise BadSetting(f"{name} is one of {known}, got {getattr(self, name)!r}")
-        object.__setattr__(self, "start", check_due(self.start, self.every))
-        self._like()  # refuses what cannot be compared
+        object.__setattr__(self, "start", check_comparison(self.start, self.every))
+        self._similarity()  # refuses what cannot be compared
 
     def requires_uncond(self) -> bool:
         return self.c1 > 0 or self.c2 > 0 or self.estimate == "guided"
@@ -131,14 +140,14 @@ class AntiMemorization(ComparingGuidance):
 
     def __call__(self, step: Step) -> Guided:
         threshold = self.threshold(step.noise.abar)
-        rows = due(step, self.start, self.every)
+        rows = rows_to_compare(step, self.start, self.every)
         if len(rows) == 0:
-            return Guided(self.scale, notes=noted(step, rows, None, threshold))
+            return Guided(self.scale, notes=similarity_notes(step, rows, None, threshold))
         compared = step.of(rows)
-        keep = self.c3 > 0 and bool(was_open(step).any())
-        heard = self._like().hear(compared, keep)
-        nearest = self.index.search(heard.emb, 1)
-        notes = noted(step, rows, nearest, threshold)
+        keep = self.c3 > 0 and bool(gate_was_open(step).any())
+        embedded = self._similarity().embed(compared, keep)
+        nearest = self.index.search(embedded.emb, 1)
+        notes = similarity_notes(step, rows, nearest, threshold)
         opened = (nearest.scores[:, 0] > threshold).nonzero()[:, 0]
         if len(opened) == 0:
             return Guided(self.scale, notes=notes)
@@ -152,21 +161,21 @@ class AntiMemorization(ComparingGuidance):
             other = acting.denoise(acting.x, captions)
             delta = delta - acting.per_sample(s2) * (other - acting.uncond)
         if self.c3 > 0:
-            delta = delta + self._away(acting, row, heard if acting is compared else None)
+            delta = delta + self._away(acting, row, embedded if acting is compared else None)
         to, b = rows[opened], step.batch
-        scale = spread(self.scale - s1, to, b, self.scale)
-        return Guided(scale, spread(delta, to, b, 0.0), notes)
+        scale = scatter_rows(self.scale - s1, to, b, self.scale)
+        return Guided(scale, scatter_rows(delta, to, b, 0.0), notes)
 
-    def _like(self) -> SimilarityGradient:
+    def _similarity(self) -> SimilarityGradient:
         return SimilarityGradient(
             self.index, self.embedder, self.scale, self.estimate, self.gradient
         )
 
-    def _away(self, step: Step, rows: Tensor, heard: EmbeddedEstimate | None) -> Tensor:
+    def _away(self, step: Step, rows: Tensor, embedded: EmbeddedEstimate | None) -> Tensor:
         """The dissimilarity step in x0 space, [b, *latent]; `rows` are those of the index."""
         alpha, sigma = step.noise.alpha, step.noise.sigma
         target = self.index.vectors(rows).to(step.x.device)
-        gradient = self._like().gradient_of(lambda emb: (emb * target).sum(1), step, heard)
+        gradient = self._similarity().gradient_of(lambda emb: (emb * target).sum(1), step, embedded)
         if self.parity == "reference":
             return -self.c3 * sigma * alpha * gradient  # grad over x/alpha is alpha * grad over x
         return -self.c3 * (sigma**2 / alpha) * gradient

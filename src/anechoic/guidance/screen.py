@@ -10,7 +10,7 @@ from torch import Tensor
 from anechoic.errors import BadSetting
 from anechoic.guidance.base import Guidance, inner_guidance
 from anechoic.guidance.cfg import check_scale
-from anechoic.guidance.checks import spread
+from anechoic.guidance.similarity import scatter_rows
 from anechoic.guidance.step import Guided, Step, StepInfo
 from anechoic.guidance.triggers import LogSNR, Progress, Timestep, as_trigger
 
@@ -78,11 +78,11 @@ class Screened(Guidance):
             answer = Guided(1.0, answer - some.cond)
         fill = {torch.bool: False, torch.long: -1}
         notes = {
-            name: spread(value.to(rows.device), rows, b, fill.get(value.dtype, torch.nan))
+            name: scatter_rows(value.to(rows.device), rows, b, fill.get(value.dtype, torch.nan))
             for name, value in answer.notes.items()
         }
-        scale = spread(answer.scales(len(rows)).to(rows.device), rows, b, self.scale)
-        delta = None if answer.delta is None else spread(answer.delta, rows, b, 0.0)
+        scale = scatter_rows(answer.scales(len(rows)).to(rows.device), rows, b, self.scale)
+        delta = None if answer.delta is None else scatter_rows(answer.delta, rows, b, 0.0)
         return Guided(scale, delta, {**notes, "suspected": suspected})
 
     def _reached(self, info: StepInfo) -> bool:

@@ -1,11 +1,11 @@
-"""How close an estimate is to the training set, and the gradient of a measure of it.
+"""The similarity of the running estimate to the training set, and its gradient.
 
-What all methods share that compare the running estimate with training clips.
+All methods that compare the estimate with training clips are built on this file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,23 +14,25 @@ from torch import Tensor
 
 from anechoic.errors import BadSetting, GuardError, IndexMismatch
 from anechoic.guidance.step import Step
-from anechoic.types import Embedder, VectorIndex, require_embedder, require_whole
+from anechoic.guidance.triggers import Point, as_trigger
+from anechoic.types import Embedder, Neighbours, VectorIndex, require_embedder, require_whole
 
 Estimate = Literal["cond", "guided"]
 Gradient = Literal["denoiser", "x0"]
+Start = Point | float | None
 
 
 @dataclass(frozen=True)
 class EmbeddedEstimate:
-    """A step's estimate as the index hears it."""
+    """The embedding of a step's estimate, in the space of the index."""
 
     emb: Tensor  # projected, of unit norm, [b, d]
-    kept: tuple[Tensor, Tensor] | None  # the estimate, and the embedding with its gradient
+    graph: tuple[Tensor, Tensor] | None  # the estimate, and the embedding with its gradient
 
 
 @dataclass(frozen=True)
 class SimilarityGradient:
-    """The estimate of a step as the training index hears it.
+    """The similarity of a step's estimate to the training set, and its gradient.
 
     Args:
         index: the training set.
@@ -44,7 +46,8 @@ class SimilarityGradient:
     Raises:
         IndexMismatch: the index was built with another embedder, or is empty.
         BadSetting: an unknown estimate or gradient.
-        GuardError: while generating, sound longer than a fixed-length embedder hears; an estimate
+        GuardError: while generating, sound longer than the window of a fixed-length embedder; an
+            estimate
             or gradient that is not finite.
     """
 
@@ -63,13 +66,13 @@ class SimilarityGradient:
         require_embedder(self.embedder)
         self.index.check_embedder(self.embedder)
 
-    def hear(self, step: Step, keep: bool = False) -> EmbeddedEstimate:
+    def embed(self, step: Step, keep: bool = False) -> EmbeddedEstimate:
         """The embedding of the step's estimate.
 
         Args:
             step: the evaluation.
-            keep: a gradient of it will be asked for, most likely: with the gradient stopped at the
-                estimate, what is computed here then serves for it, too.
+            keep: keep the graph, because a gradient will most likely be needed: with the gradient
+                stopped at the estimate, it is then not computed twice.
         """
         x0 = self._estimate(step.cond, step.uncond).detach()
         keep = keep and self.gradient == "x0"
@@ -78,14 +81,17 @@ class SimilarityGradient:
         return EmbeddedEstimate(emb.detach(), (x0, emb) if keep else None)
 
     def gradient_of(
-        self, measure: Callable[[Tensor], Tensor], step: Step, heard: EmbeddedEstimate | None = None
+        self,
+        measure: Callable[[Tensor], Tensor],
+        step: Step,
+        embedded: EmbeddedEstimate | None = None,
     ) -> Tensor:
         """grad_x of a measure of the embedding, [b, *latent].
 
         Args:
             measure: projected embeddings [b, d] to a number for each, [b].
             step: the evaluation.
-            heard: of this very step, if it was heard.
+            embedded: the embedding of this very step, if it was computed.
         """
         with torch.enable_grad():
             if self.gradient == "denoiser":
@@ -94,10 +100,10 @@ class SimilarityGradient:
                 uncond = cond if self.estimate == "cond" else step.denoise(variable, "uncond")
                 emb = self._embed(step, self._estimate(cond, uncond))
             else:
-                if heard is None or heard.kept is None:
-                    heard = self.hear(step, keep=True)
-                assert heard.kept is not None
-                variable, emb = heard.kept
+                if embedded is None or embedded.graph is None:
+                    embedded = self.embed(step, keep=True)
+                assert embedded.graph is not None
+                variable, emb = embedded.graph
             (gradient,) = torch.autograd.grad(measure(emb).sum(), variable)
         if self.gradient == "x0":
             gradient = step.noise.prior_gain * gradient
@@ -126,3 +132,78 @@ class SimilarityGradient:
                 "Lower the strength, or run the model in a wider number format (fp32 or bf16)"
             )
         return self.index.project(emb)
+
+
+# ------------------------------------------------------------------ when estimates are compared
+
+
+def rows_to_compare(step: Step, start: Start, every: int) -> Tensor:
+    """The rows of the samples to compare at this evaluation, on the device of the latents.
+
+    No sample is compared before `start`. After it, a sample is compared at every evaluation while
+    its gate is open, and at one of `every` evaluations while it is shut. Each sample follows its
+    own history.
+
+    Args:
+        step: the evaluation.
+        start: the first point at which anything is compared; None: from the start.
+        every: while a gate is shut, one of this many evaluations is compared.
+    """
+    b, device = step.batch, step.x.device
+    if start is not None and not as_trigger(start).reached(step):
+        return torch.empty(0, dtype=torch.long, device=device)
+    recent = step.history[len(step.history) - every + 1 :] if every > 1 else ()
+    compared = torch.zeros(b, dtype=torch.bool)
+    for record in recent:
+        if "similarity" in record.notes:
+            compared |= ~record.notes["similarity"].isnan()
+    return (~compared | gate_was_open(step)).nonzero()[:, 0].to(device)
+
+
+def gate_was_open(step: Step) -> Tensor:
+    """Which samples had an open gate at the previous evaluation, [b] of bool, on the CPU."""
+    shut = torch.zeros(step.batch, dtype=torch.bool)
+    return step.history[-1].notes.get("gate", shut) if step.history else shut
+
+
+def similarity_notes(
+    step: Step, rows: Tensor, nearest: Neighbours | None, threshold: float
+) -> Mapping[str, Tensor]:
+    """The notes of an evaluation, [b] each. Samples that were not compared have a similarity of
+    NaN, the neighbour -1 and a shut gate."""
+    b = step.batch
+    if nearest is None:
+        sim, neighbour = torch.full((b,), torch.nan), torch.full((b,), -1)
+    else:
+        sim = scatter_rows(nearest.scores[:, 0], rows, b, torch.nan)
+        neighbour = scatter_rows(nearest.rows[:, 0], rows, b, -1)
+    return {
+        "similarity": sim,
+        "neighbour": neighbour,
+        "gate": sim > threshold,  # which NaN is not
+        "threshold": torch.full_like(sim, threshold),
+    }
+
+
+def scatter_rows(values: Tensor, rows: Tensor, batch: int, rest: float) -> Tensor:
+    """The values of some rows in a batch of all, with `rest` for the others.
+
+    >>> scatter_rows(torch.tensor([0.5, 0.7]), torch.tensor([0, 2]), 3, 0.0)
+    tensor([0.5000, 0.0000, 0.7000])
+    """
+    if len(values) == batch:
+        return values
+    all_rows = values.new_full((batch, *values.shape[1:]), rest)
+    all_rows[rows] = values
+    return all_rows
+
+
+def check_comparison(start: Start, every: int) -> Point | None:
+    """`start` as a point.
+
+    Raises:
+        BadSetting: `every` is below 1, or `start` is not a valid point.
+    """
+    if every < 1 or every != int(every):
+        raise BadSetting(f"every is a number of evaluations of 1 or more, got {every}")
+    return None if start is None else as_trigger(start)

@@ -10,8 +10,16 @@ from torch import Tensor
 from anechoic.errors import BadSetting
 from anechoic.guidance.base import ComparingGuidance, Reach
 from anechoic.guidance.cfg import check_scale
-from anechoic.guidance.checks import check_due, due, noted, spread, was_open
-from anechoic.guidance.similarity import Estimate, Gradient, SimilarityGradient
+from anechoic.guidance.similarity import (
+    Estimate,
+    Gradient,
+    SimilarityGradient,
+    check_comparison,
+    gate_was_open,
+    rows_to_compare,
+    scatter_rows,
+    similarity_notes,
+)
 from anechoic.guidance.step import Guided, Step
 from anechoic.guidance.triggers import LogSNR, Progress, Timestep
 from anechoic.types import Embedder, VectorIndex
@@ -70,8 +78,8 @@ class GramVolume(ComparingGuidance):
             raise BadSetting(f"k is a number of neighbours of 1 or more, got {self.k}")
         if not -1 <= self.threshold <= 1:
             raise BadSetting(f"threshold is a cosine in -1 to 1, got {self.threshold}")
-        object.__setattr__(self, "start", check_due(self.start, self.every))
-        self._like()
+        object.__setattr__(self, "start", check_comparison(self.start, self.every))
+        self._similarity()
 
     def requires_uncond(self) -> bool:
         return self.estimate == "guided"
@@ -85,27 +93,27 @@ class GramVolume(ComparingGuidance):
         return replace(self, threshold=similarity)
 
     def __call__(self, step: Step) -> Guided:
-        rows = due(step, self.start, self.every)
+        rows = rows_to_compare(step, self.start, self.every)
         if len(rows) == 0:
-            return Guided(self.scale, notes=noted(step, rows, None, self.threshold))
+            return Guided(self.scale, notes=similarity_notes(step, rows, None, self.threshold))
         compared = step.of(rows)
-        keep = self.strength > 0 and bool(was_open(step).any())
-        heard = self._like().hear(compared, keep)
-        nearest = self.index.search(heard.emb, min(self.k, len(self.index)))
-        notes = noted(step, rows, nearest, self.threshold)
+        keep = self.strength > 0 and bool(gate_was_open(step).any())
+        embedded = self._similarity().embed(compared, keep)
+        nearest = self.index.search(embedded.emb, min(self.k, len(self.index)))
+        notes = similarity_notes(step, rows, nearest, self.threshold)
         opened = (nearest.scores[:, 0] > self.threshold).nonzero()[:, 0]
         if self.strength == 0 or len(opened) == 0:
             return Guided(self.scale, notes=notes)
         acting = compared.of(opened)
         others = self.index.vectors(nearest.rows[opened]).to(step.x.device)
-        gradient = self._like().gradient_of(
-            lambda emb: log_volume(emb, others), acting, heard if acting is compared else None
+        gradient = self._similarity().gradient_of(
+            lambda emb: log_volume(emb, others), acting, embedded if acting is compared else None
         )
         factor = self.strength * step.noise.sigma**2 / step.noise.alpha
-        delta = spread(factor * gradient, rows[opened], step.batch, 0.0)
+        delta = scatter_rows(factor * gradient, rows[opened], step.batch, 0.0)
         return Guided(self.scale, delta, notes)
 
-    def _like(self) -> SimilarityGradient:
+    def _similarity(self) -> SimilarityGradient:
         return SimilarityGradient(
             self.index, self.embedder, self.scale, self.estimate, self.gradient
         )

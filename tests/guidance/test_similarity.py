@@ -8,8 +8,8 @@ from support.amg_toy import RATIOS, XS, Toy, run_amg
 
 from anechoic.errors import BadSetting
 from anechoic.guidance import AntiMemorization, ClassifierFree, GramVolume, LogSNR, Progress
-from anechoic.guidance.checks import due
 from anechoic.guidance.noise import NoiseLevel
+from anechoic.guidance.similarity import rows_to_compare
 from anechoic.guidance.step import Record, Step
 
 
@@ -39,18 +39,22 @@ def test_a_sample_is_compared_when_it_was_not_lately_or_its_gate_is_open():
             [shut, shut, [False, False, True]],
         )
     )
-    assert due(step, None, 1).tolist() == [0, 1, 2]
-    assert due(step, None, 2).tolist() == [0, 1, 2]  # the last evaluation compared the third alone
-    assert due(step, None, 3).tolist() == [0, 2]
-    assert due(step, None, 4).tolist() == [2]
-    assert due(at(()), None, 9).tolist() == [0, 1, 2]  # nobody ever was
-    assert due(step, Progress(0.6), 1).tolist() == []
-    assert due(step, LogSNR(0.0), 1).tolist() == [0, 1, 2]
+    assert rows_to_compare(step, None, 1).tolist() == [0, 1, 2]
+    assert rows_to_compare(step, None, 2).tolist() == [
+        0,
+        1,
+        2,
+    ]  # the last one compared the third
+    assert rows_to_compare(step, None, 3).tolist() == [0, 2]
+    assert rows_to_compare(step, None, 4).tolist() == [2]
+    assert rows_to_compare(at(()), None, 9).tolist() == [0, 1, 2]  # nobody ever was
+    assert rows_to_compare(step, Progress(0.6), 1).tolist() == []
+    assert rows_to_compare(step, LogSNR(0.0), 1).tolist() == [0, 1, 2]
 
 
 def test_evaluations_that_another_method_guided_are_none_that_compared():
     bare = Record(0.0, NoiseLevel.from_ratio(1.0), torch.zeros(3), torch.zeros(3))
-    assert due(at((bare,)), None, 2).tolist() == [0, 1, 2]
+    assert rows_to_compare(at((bare,)), None, 2).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("method", [AntiMemorization, GramVolume])
