@@ -259,6 +259,22 @@ def windows(wav: Tensor, sample_rate: int, window_s: float, hop_s: float) -> lis
     return [Window(start / sample_rate, wav[..., start : start + length]) for start in starts]
 
 
+def onsets(wav: Tensor, sample_rate: int) -> tuple[list[int], int]:
+    """Where a sound [t] begins after silence, and where its last sound ends, in samples.
+
+    Silence is 50 ms or more, 60 dB under the loudest sample.
+
+    >>> onsets(torch.tensor([0.0, 0, 0, 1, 1, 0, 0, 0, 1, 0]), 40)
+    ([3, 8], 9)
+    """
+    loud = (wav.abs() > 1e-3 * wav.abs().max()).nonzero()[:, 0]
+    if len(loud) == 0:
+        return [], 0
+    gap = max(round(0.05 * sample_rate), 1)
+    starts = loud[torch.cat([loud[:1] >= gap, loud.diff() > gap])]
+    return starts.tolist(), int(loud[-1]) + 1
+
+
 def window_starts(length: int, size: int, hop: int) -> list[int]:
     """Where windows of `size` begin that cover `length`: every `hop`, the last flush with the end.
 

@@ -42,6 +42,20 @@ def test_an_exact_copy_scores_one_whatever_the_length_of_its_clip() -> None:
         assert match.score == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.parametrize("after", ["the end", "silence", "hiss"])
+def test_a_clip_of_any_length_is_found_after_silence(after: str) -> None:
+    made = embedder("magmel:seconds=10")
+    clips = [replace(s, wav=bands(i, 20_000 + 2300 * i)) for i, s in enumerate(sounds(10))]
+    index = TrainingIndex.build(clips, made)
+    rest = {"the end": torch.zeros(1, 0), "silence": torch.zeros(1, 9000),
+            "hiss": 0.001 * bands(98, 9000)}[after]  # fmt: skip
+    for i in (1, 4, 6, 8):  # neither the median length nor the longest
+        recording = torch.cat([torch.zeros(1, round(0.7 * RATE)), clips[i].wav, rest], 1)
+        (match,) = locate(recording, RATE, index, made)
+        assert (match.row, match.start_s) == (i, pytest.approx(0.7, abs=match.resolution_s))
+        assert match.score > 0.97
+
+
 def test_a_windowed_index_tells_where_in_the_clip() -> None:
     clips = [Sound(f"long{i}", "", bands(i, 4 * LENGTH), RATE) for i in range(3)]
     index = TrainingIndex.build(clips, embedder("magmel"), window_s=1.024, hop_s=0.512)

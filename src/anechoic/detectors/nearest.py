@@ -8,11 +8,10 @@ stretches in the same way.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from anechoic.index import TrainingIndex
 
 BATCH = 64  # stretches embedded at once
+GRID = 8  # starts of stretches in a length, where an index holds whole clips
+LENGTHS = 8  # different lengths of stretches, where an index holds clips of many
 BEAM = 8  # stretches, or pairs of windows, whose start is refined
 HALVINGS = 4  # `locate` finds a start to 1/64 of a window: a quarter of it, halved four times
 SEGMENT_HALVINGS = 5  # `Segments` aligns to 1/32 of its step, which is half a hop
@@ -112,16 +113,17 @@ def locate(
 ) -> list[Match]:
     """Find the training clips that any stretch of a recording comes nearest to.
 
-    The recording is cut into windows as long as the index's rows, a quarter of a window apart,
-    so that a fragment of a longer recording is found too; then the starts of the most similar
-    windows are refined by shifts that are halved from an eighth of a window down. A row is
-    compared as a whole: to find a fragment of a long clip, index windows of the clips.
+    The recording is cut into stretches as long as the index's rows, so that a training clip is
+    found in a longer recording; then the starts of the most similar stretches are refined by shifts
+    that are halved from an eighth of a stretch down. Stretches that begin after silence are
+    searched too, up to the end of the recording. A row is compared as a whole: to find a fragment
+    of a long clip, index windows of the clips.
 
     Args:
         wav: sound [c, t]; it is compared as one channel, as the index's clips are.
         sample_rate: in Hz.
-        index: what to search. Where it holds whole clips of different lengths, the windows
-            have the median and the longest; so a copy of a whole clip is always compared whole.
+        index: what to search. Where it holds whole clips of many lengths, stretches of eight of
+            these lengths are searched.
         embedder: the one that built the index.
         k: how many rows to find.
 
@@ -151,12 +153,7 @@ def locate(
         ranked = sorted(pairs, key=lambda pair: -pair.score)
         return list(dict.fromkeys(pair.span for pair in ranked))[:BEAM]
 
-    spans = {
-        _Span(round(window.start_s * sample_rate), window.wav.shape[-1])
-        for seconds in _window_lengths(index, embedder)
-        for window in audio.windows(wav, sample_rate, seconds, seconds / 4)
-    }
-    end = wav.shape[-1]
+    spans, end = set(_first_spans(wav[0], sample_rate, index, embedder)), wav.shape[-1]
     pairs = _refine(search(spans), lambda length: length // 8, HALVINGS, end, best, search)
     rows: dict[int, _Pair] = {}
     for pair in sorted(pairs, key=lambda pair: (-pair.score, pair.span.start)):
@@ -170,17 +167,45 @@ def locate(
     return matches
 
 
-def _window_lengths(index: TrainingIndex, embedder: Embedder) -> set[float]:
-    """How long the windows of a recording are, in seconds."""
+def _first_spans(
+    wav: Tensor, sample_rate: int, index: TrainingIndex, embedder: Embedder
+) -> Iterator[_Span]:
+    """The stretches of a recording [t] that are searched first.
+
+    Rows that are windows overlap, so one of them lies within an eighth of a window of some stretch
+    a quarter of a window apart. Whole clips of many lengths stand anywhere, so their stretches are
+    closer, and begin also where sound begins after silence, and end where it ends.
+    """
+    end = len(wav)
     if index.window_s is not None:
-        return {index.window_s}
-    rows = [clip.seconds for clip in index.clips]
-    if min(rows) <= 0:
+        length = round(index.window_s * sample_rate)
+        for start in audio.window_starts(end, length, max(length // 4, 1)):
+            yield _Span(start, min(length, end - start))
+        return
+    lengths = [round(seconds * sample_rate) for seconds in _row_lengths(index, embedder)]
+    onsets, offset = audio.onsets(wav, sample_rate)
+    for length in lengths:
+        for start in audio.window_starts(end, length, max(length // GRID, 1)):
+            yield _Span(start, min(length, end - start))
+    for onset in onsets:
+        for length in lengths:
+            yield _Span(onset, min(length, end - onset))
+        yield _Span(onset, min(max(lengths), offset - onset))
+
+
+def _row_lengths(index: TrainingIndex, embedder: Embedder) -> list[float]:
+    """The lengths of an index's whole clips in seconds; of many, those that stand for all."""
+    rows = torch.tensor([clip.seconds for clip in index.clips], dtype=torch.float64)
+    if rows.min() <= 0:
         raise BadSetting(
             f"index '{index.name}' does not know how long its clips are; build it from sound"
         )
-    longest = embedder.seconds or max(rows)
-    return {min(median(rows), longest), min(max(rows), longest)}
+    if embedder.seconds is not None:
+        rows = rows.clamp(max=embedder.seconds)
+    distinct = rows.unique()
+    if len(distinct) > LENGTHS:
+        distinct = rows.sort().values[torch.linspace(0, len(rows) - 1, LENGTHS).long()].unique()
+    return [float(seconds) for seconds in distinct]
 
 
 # --------------------------------------------------------------------------- whole clips
