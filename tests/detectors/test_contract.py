@@ -19,6 +19,7 @@ from anechoic.detectors import (
     TopCosine,
 )
 from anechoic.detectors.registry import GROUP, detector, names
+from anechoic.detectors.sound import FittedToSome, fit
 from anechoic.embedders.magmel import MagMel
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch
 from anechoic.index import Sound, TrainingIndex
@@ -148,6 +149,28 @@ def test_a_file_of_another_detector_or_none_is_refused(tmp_path) -> None:
 def test_a_training_clip_that_is_silent_too_short_or_misshapen_is_refused(kind, wav) -> None:
     with pytest.raises(BadAudio, match="training clip 1"):
         kind.fit([TRAINING[0], Sounding(wav)])
+
+
+@pytest.mark.parametrize("kind", [Correlation, Landmarks])
+def test_a_training_clip_that_is_too_short_is_left_out_and_named(kind) -> None:
+    short = Sounding(TRAINING[0].wav[:, : round(0.09 * RATE)])
+    detector = fit(kind, [TRAINING[0], short, TRAINING[1]])
+    assert isinstance(detector, FittedToSome)
+    assert detector.left_out == [1]
+    assert detector(TRAINING[1].wav[None], RATE)[0].row == 2
+    with pytest.raises(BadAudio, match="training clip 0"):
+        fit(kind, [short])
+
+
+@pytest.mark.parametrize("kind", [Correlation, Landmarks])
+@pytest.mark.parametrize("samples", [(1055, 2772), (2772, 1055), (801, 4001), (4000, 3999)])
+def test_sound_of_any_length_is_compared(kind, samples: tuple[int, int]) -> None:
+    made = torch.Generator().manual_seed(0)
+    clip, other = (torch.randn(1, n, generator=made) for n in samples)
+    detector = fit(kind, [*TRAINING, Sounding(clip)])
+    for wav in (other, torch.cat([torch.zeros(1, 4000), other], 1)):
+        (match,) = detector(wav[None], 8000)
+        assert match.score <= 1
 
 
 @pytest.mark.parametrize("kind", [Correlation, Landmarks])

@@ -14,6 +14,7 @@ from anechoic.audit.samples import AuditPlan, Generate, Sample
 from anechoic.audit.summary import q_values
 from anechoic.audit.training import TrainingSet
 from anechoic.detectors import Calibration, Detector
+from anechoic.detectors.sound import FittedToSome
 from anechoic.environment import machine, versions
 from anechoic.types import Embedder
 from anechoic.verdict import Rule
@@ -39,7 +40,8 @@ def detectors(
 ) -> list[DetectorInfo]:
     """The detectors of an audit, the deciding one first; scorers where they were used."""
     used = dict.fromkeys(name for _, _, found in rows for name in found.matches)
-    own: dict[str, Any] = {detector.name: type(detector) for detector in searching}
+    own: dict[str, Any] = {detector.name: _kind(detector) for detector in searching}
+    left_out = {one.name: len(one.left_out) for one in searching if isinstance(one, FittedToSome)}
     for name in used:
         for scorer in scorers:
             if name not in own and name.startswith(scorer.starts):
@@ -48,12 +50,20 @@ def detectors(
         DetectorInfo(
             name=name,
             decides=name == searching[0].name,
-            about=_first_sentence(kind),
+            about=_first_sentence(kind) + _without(left_out.get(name, 0)),
             source=source_of(kind),
             calibration=calibrations.get(name),
         )
         for name, kind in own.items()
     ]
+
+
+def _kind(detector: Detector) -> Any:
+    return type(detector.detector if isinstance(detector, FittedToSome) else detector)
+
+
+def _without(count: int) -> str:
+    return f"; without {count} training clips that are silent, or too short for it" * bool(count)
 
 
 def about(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from torch import Tensor
 
 from anechoic.audit.excerpts import Keep, Shown, show
 from anechoic.audit.training import TrainingSet
-from anechoic.detectors import NOTHING, Correlation, Detector, Landmarks, Match, TrainingSound
+from anechoic.detectors import NOTHING, Correlation, Detector, Landmarks, Match
+from anechoic.detectors.sound import Fitted, fit
 from anechoic.errors import AnechoicError
 from anechoic.index import Sound
 
@@ -19,12 +20,6 @@ CONVINCING = (
 )
 OWN = 16  # clips of the prompt's own caption that scorers compare with
 MATCHED, PROMPTED = "the matched clip", "the prompt's own clips"
-
-
-class Fitted(Protocol):
-    """A kind of detector that is fitted to sounds."""
-
-    def fit(self, sounds: Sequence[TrainingSound]) -> Detector: ...
 
 
 @dataclass(frozen=True)
@@ -126,11 +121,12 @@ class Examiner:
         """What the scorers find among some clips; nothing where their sound is not here."""
         sounds = [(n, got) for n in numbers if isinstance(got := self.training.sound(n), Sound)]
         for scorer in self.scorers:
-            fitted, rows = _fitted(scorer.kind, sounds)
-            if fitted is None:
+            try:
+                fitted = fit(scorer.kind, [sound for _, sound in sounds])
+            except AnechoicError:  # none of them is long enough, or their files are not here
                 continue
             (match,) = fitted(wav[None], sample_rate)
-            row = None if match.row is None else rows[match.row]
+            row = None if match.row is None else sounds[match.row][0]
             yield _Scored(f"{fitted.name}, {whose}", replace(match, row=row), fitted)
 
 
@@ -154,19 +150,8 @@ def _alignment(scored: Sequence[_Scored], clip: int | None) -> tuple[str, Match]
     exact = [
         one
         for one in located
-        if isinstance(one.detector, Correlation) and one.match.score >= CONVINCING
+        if one.name.startswith("correlation") and one.match.score >= CONVINCING
     ]
     for one in [*exact, *located]:
         return one.name, one.match
     return "", NOTHING
-
-
-def _fitted(
-    kind: Fitted, sounds: Sequence[tuple[int, Sound]]
-) -> tuple[Detector | None, Sequence[int]]:
-    """A detector of those clips that are usable, which sound and are long enough for it."""
-    try:
-        return kind.fit([sound for _, sound in sounds]), [number for number, _ in sounds]
-    except AnechoicError:
-        usable = [one for one in sounds if len(sounds) > 1 and _fitted(kind, [one])[0]]
-        return _fitted(kind, usable) if usable else (None, [])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from inspect import signature
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from anechoic.errors import BadSetting
 from anechoic.lazy import uncollected
@@ -63,6 +63,7 @@ def fitted(name: str, training: TrainingSet, embed: Embedder) -> Detector:
         BadSetting: no such detector, or the sound of a training clip that it needs is not here.
     """
     from anechoic.detectors import registry
+    from anechoic.detectors.sound import Fitted, fit
 
     kind = registry.detector(name)
     if "sample_rate" not in signature(kind.__call__).parameters:
@@ -73,12 +74,13 @@ def fitted(name: str, training: TrainingSet, embed: Embedder) -> Detector:
     if not hasattr(kind, "fit"):
         return kind(training.index, embed)
     sounds = [training.sound(number) for number in range(len(training.clips))]
+    known = [one for one in sounds if not isinstance(one, str)]
     if missing := [one for one in sounds if isinstance(one, str)]:
         raise BadSetting(
             f"detector '{name}' needs the training clips, and {len(missing)} of {len(sounds)} "
             f"cannot be read ({missing[0]}); choose another, or bring the sound back"
         )
-    return kind.fit(sounds)
+    return fit(cast(Fitted, kind), known)
 
 
 # ----------------------------------------------------------------------------- what it is judged by

@@ -233,6 +233,7 @@ class Correlation:
             for row in short:
                 wave = self._wave(row)
                 weight = _stretch_weight(padded, len(wave))
+                weight[:, len(clips[clip]) - len(wave) + 1 :] = 0  # past its last whole stretch
                 scores = _correlate(spectrum, wave, weight, size)[0]
                 lag = int(scores.argmax())
                 yield clip, _Peak(float(scores[lag]), row, lag, 0, len(wave))

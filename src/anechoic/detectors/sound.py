@@ -2,12 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from anechoic.audio import SILENCE, is_silent, mono
+from anechoic.detectors.protocol import Detector, TrainingSound
 from anechoic.errors import BadAudio
+from anechoic.types import Match
+
+
+class Fitted(Protocol):
+    """A kind of detector that is fitted to sounds."""
+
+    def fit(self, sounds: Sequence[TrainingSound]) -> Detector: ...
+
+
+@dataclass(frozen=True, eq=False)
+class FittedToSome:
+    """A detector that was fitted to those training clips that it can compare with."""
+
+    detector: Detector
+    rows: Sequence[int]  # of the clips
+    left_out: Sequence[int]  # rows of silent clips, and of those that are too short for it
+
+    @property
+    def name(self) -> str:
+        return self.detector.name
+
+    def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
+        return [
+            one if one.row is None else replace(one, row=self.rows[one.row])
+            for one in self.detector(wav, sample_rate)
+        ]
+
+
+def fit(kind: Fitted, sounds: Sequence[TrainingSound]) -> Detector:
+    """Fit a detector to all clips, or, if some are silent or too short for it, to the others.
+
+    Raises:
+        BadAudio: it can compare with none of them.
+        IndexMismatch: there are none.
+    """
+    try:
+        return kind.fit(sounds)
+    except BadAudio:
+        rows = [row for row, sound in enumerate(sounds) if _fits(kind, sound)]
+        if not rows:
+            raise
+    left_out = sorted({*range(len(sounds))} - {*rows})
+    return FittedToSome(kind.fit([sounds[row] for row in rows]), rows, left_out)
+
+
+def _fits(kind: Fitted, sound: TrainingSound) -> bool:
+    try:
+        kind.fit([sound])
+    except BadAudio:
+        return False
+    return True
 
 
 def resample(wav: Tensor, sample_rate: int, target: int) -> Tensor:
