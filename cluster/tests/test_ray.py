@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -60,6 +62,20 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built") / "index"
     build(Source(), work(folder), ABOUT)
     return folder
+
+
+def test_a_stranger_is_not_let_in() -> None:
+    address = ray.get_runtime_context().gcs_address
+    script = f"import ray; ray.init(address='{address}', logging_level='ERROR'); print('in')"
+    without = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], env={**without, "RAY_AUTH_MODE": "disabled"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as stranger:  # fmt: skip
+        assert stranger.stdout is not None
+        answer = next(line for line in stranger.stdout if "Unauth" in line or line == "in\n")
+        stranger.kill()
+    assert "InvalidAuthToken" in answer
 
 
 # ---------------------------------------------------------------------------------------- building

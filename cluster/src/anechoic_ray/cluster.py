@@ -31,8 +31,8 @@ def connected() -> Iterator[Any]:
     Raises:
         BadSetting: the cluster does not answer.
     """
-    # read when Ray is loaded: no usage figures leave the machine, and of a worker that dies we
-    # tell in a sentence, not Ray in its log
+    # read when Ray is loaded: no usage figures leave the machine, and it is our sentence, not Ray's
+    # log, that tells of a worker that died
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
