@@ -156,31 +156,42 @@ def is_silent(wav: Tensor) -> bool:
 
 
 def mono(wav: Tensor, sample_rate: int, name: str = "the sound") -> Tensor:
-    """Sound [b, c, t] to one channel, [b, t] float32 on the CPU.
+    """Sound [b, c, t] to one channel, [b, t], differentiable; half precision becomes float32.
 
     The mean of the channels; where they cancel each other, the loudest of them, since a copy with
     one channel inverted is still a copy. A large constant offset is taken off: it is not sound.
+    Embedders, indexes and detectors all hear this, so a clip equals itself everywhere.
 
     Raises:
         BadAudio: another shape, no samples, a rate of 0 or below, NaN or infinite samples.
     """
     if wav.dim() != 3 or wav.numel() == 0 or sample_rate <= 0:
         raise BadAudio(
-            f"{name} has shape {list(wav.shape)} at {sample_rate} Hz; expected [batch, channels, "
-            "samples] of at least one sample at a rate above 0"
+            f"expected {name} as [batch, channels, samples] of at least one sample at a rate above "
+            f"0, got {list(wav.shape)} at {sample_rate} Hz; add the missing dimensions"
         )
-    device, wav = wav.device, wav.detach().float().cpu()
     if not torch.isfinite(wav).all():
         bad = int((~torch.isfinite(wav)).sum())
-        raise BadAudio(f"{name} has {bad} samples that are NaN or infinite; generate it again")
-    offset = wav.mean(2, keepdim=True)
-    wav = torch.where(
-        offset.abs() > OFFSET * wav.std(2, correction=0, keepdim=True), wav - offset, wav
-    )
-    middle, energy = wav.mean(1), wav.double().square().sum(2)
-    loudest = wav[torch.arange(len(wav)), energy.argmax(1)]
-    cancelled = middle.double().square().sum(1) < CANCELLED * energy.amax(1)
-    return torch.where(cancelled[:, None], loudest, middle).to(device)
+        raise BadAudio(
+            f"expected {name} to be finite, got {bad} samples that are NaN or infinite; generate "
+            "it again, in float32"
+        )
+    if wav.dtype not in (torch.float32, torch.float64):
+        wav = wav.float()
+    with torch.no_grad():
+        offset = wav.mean(2, keepdim=True)
+        moved = offset.abs() > OFFSET * wav.std(2, correction=0, keepdim=True)
+    if moved.any():
+        wav = torch.where(moved, wav - wav.mean(2, keepdim=True), wav)
+    middle = wav.mean(1)
+    if wav.shape[1] == 1:
+        return middle
+    with torch.no_grad():  # both at one level, or the squares of very large samples overflow
+        level = wav.abs().amax((1, 2)).clamp_min(torch.finfo(wav.dtype).tiny)[:, None]
+        energy = (wav / level[:, None]).square().sum(2)
+        cancelled = (middle / level).square().sum(1) < CANCELLED * energy.amax(1)
+    loudest = wav[torch.arange(len(wav), device=wav.device), energy.argmax(1)]
+    return torch.where(cancelled[:, None], loudest, middle)
 
 
 def write(path: str | Path, wav: Tensor, sample_rate: int, *, overwrite: bool = False) -> Path:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers.audio_utils import mel_filter_bank
 
-from anechoic.audio import window_starts
+from anechoic.audio import mono, window_starts
+from anechoic.embedders import frontend
 from anechoic.embedders.frontend import (
     MelBank,
     power_spectrum,
@@ -29,6 +30,49 @@ def test_a_resampled_tone_is_the_tone_at_the_new_rate():
     ours = prepare(tone(440.0, 44_100)[None, None], 44_100, 16_000)[0]
     inside = slice(400, -400)  # the ends ring: the tone begins and stops at once
     torch.testing.assert_close(ours[inside], tone(440.0, 16_000)[inside], atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("old", "new"), [(44_101, 16_000), (11_127, 22_050), (16_001, 16_000)])
+def test_rates_without_a_common_divisor_are_resampled_as_any_other(monkeypatch, old, new):
+    # Julius keeps a kernel of `old` taps for each of `new` phases: 8 GB and more than a minute.
+    monkeypatch.setattr(frontend, "_resampler", None)
+    ours = prepare(tone(440.0, old)[None, None], old, new)[0]
+    assert len(ours) == math.ceil(int(0.5 * old) * new / old)
+    inside = slice(600, -600)
+    expected = tone(440.0, new)[: len(ours)]
+    torch.testing.assert_close(ours[inside], expected[inside], atol=2e-3, rtol=0)
+
+
+def test_both_ways_to_resample_agree_and_carry_the_same_gradient(monkeypatch):
+    def resampled() -> tuple[torch.Tensor, torch.Tensor]:
+        wav = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        out = frontend._resampled(wav, 44_100, 16_000)
+        out.square().sum().backward()
+        return out, wav.grad
+
+    kernels = resampled()
+    monkeypatch.setattr(frontend, "DENSE", 0)
+    monkeypatch.setattr(frontend, "BLOCK", 10_000)  # several blocks
+    for ours, theirs in zip(resampled(), kernels, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
+
+
+def test_an_embedder_hears_what_an_index_and_a_detector_hear():
+    wav = torch.randn(4, 1, 4000, generator=torch.Generator().manual_seed(0)) * 0.1
+    plain = prepare(wav, 8000, 8000)
+    for other in (torch.cat([wav, -wav], 1), wav + 0.3, torch.cat([wav + 0.3, -wav], 1)):
+        heard = prepare(other, 8000, 8000)
+        assert torch.equal(heard, prepare(mono(other, 8000)[:, None], 8000, 8000))
+        similarity = torch.cosine_similarity(heard, plain).abs()  # a sign is not heard
+        assert torch.allclose(similarity, torch.ones(4), atol=1e-3)
+
+
+def test_a_gradient_flows_to_the_channel_that_is_heard():
+    wav = torch.randn(1, 1, 4000, generator=torch.Generator().manual_seed(0)) * 0.1
+    both = torch.cat([0.9 * wav, -wav], 1).requires_grad_()
+    prepare(both, 8000, 8000).square().sum().backward()
+    assert both.grad[0, 0].abs().max() == 0
+    assert both.grad[0, 1].abs().max() > 0
 
 
 def test_the_spectrum_of_a_tone_is_the_closed_form_of_a_hann_window():

@@ -6,19 +6,25 @@ value and in gradient, on silence.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from julius.resample import ResampleFrac
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from anechoic.errors import BadAudio
+from anechoic import audio
 
 # Sound that peaks below this is silence: half the last bit of 16-bit audio.
 SILENCE = 2.0**-16
+# Julius' kernel: so many zero crossings on each side, and this share of the band let through.
+ZEROS, ROLLOFF = 24, 0.945
+DENSE = 2**20  # old * new, coprime: up to here Julius keeps a kernel for each phase
+BLOCK = 2**20  # taps that other ratios take at once
 # Slaney's mel scale is linear up to here, and logarithmic from here on.
 LOG_FROM_HZ, LOG_FROM_MEL, LOG_STEP = 1000.0, 15.0, np.log(6.4) / 27.0
 
@@ -41,22 +47,10 @@ def prepare(wav: Tensor, sample_rate: int, target_rate: int) -> Tensor:
     >>> prepare(torch.tensor([[[0.1, -0.2], [0.1, -0.2]]]), 8000, 8000)
     tensor([[ 0.5000, -1.0000]])
     """
-    if wav.ndim != 3 or wav.numel() == 0:
-        raise BadAudio(
-            f"expected sound [batch, channels, samples], got shape {tuple(wav.shape)}; "
-            "add the missing dimensions, or leave empty clips out"
-        )
-    if not torch.isfinite(wav).all():
-        raise BadAudio(
-            "expected finite sound, got NaN or infinite samples; leave the clip out, or generate "
-            "in float32"
-        )
-    if wav.dtype not in (torch.float32, torch.float64):
-        wav = wav.float()
-    mono = wav.mean(1)
+    wav = audio.mono(wav, sample_rate)
     if sample_rate != target_rate:
-        mono = _resampler(sample_rate, target_rate, mono.device, mono.dtype)(mono, full=True)
-    return mono / mono.abs().amax(-1, keepdim=True).clamp_min(SILENCE)
+        wav = _resampled(wav, sample_rate, target_rate)
+    return wav / wav.abs().amax(-1, keepdim=True).clamp_min(SILENCE)
 
 
 def power_spectrum(
@@ -138,6 +132,35 @@ def follow(model: nn.Module, sound: Tensor) -> None:
     if next(model.parameters()).device != sound.device:
         with torch.inference_mode(False):  # as in `_filters`
             model.to(sound.device)
+
+
+def _resampled(mono: Tensor, old: int, new: int) -> Tensor:
+    """Sound [b, t] at another rate, [b, ceil(t new / old)], whatever the ratio of the rates is."""
+    common = math.gcd(old, new)
+    old, new = old // common, new // common
+    if old * new <= DENSE:
+        return _resampler(old, new, mono.device, mono.dtype)(mono, full=True)
+    # A kernel for each of `new` phases, each as long as `old`, would fill the memory: the same
+    # kernels are made for a block of samples at a time, and made again for the gradient.
+    width = math.ceil(ZEROS * old / (min(old, new) * ROLLOFF))
+    padded = F.pad(mono[:, None], (width, width + 1), mode="replicate")[:, 0]
+    length, size = -(-mono.shape[-1] * new // old), max(1, BLOCK // (2 * width + 2))
+
+    def block(padded: Tensor, start: int) -> Tensor:
+        at = torch.arange(start, min(start + size, length), device=mono.device)[:, None] * old
+        taps = torch.arange(2 * width + 2, device=mono.device)
+        time = (taps - width - (at % new).to(mono.dtype) / new) * (min(old, new) * ROLLOFF / old)
+        time = math.pi * time.clamp(-ZEROS, ZEROS)
+        kernel = torch.sinc(time / math.pi) * torch.cos(time / ZEROS / 2).square()
+        kernel = kernel / kernel.sum(1, keepdim=True)
+        return (padded[:, torch.div(at, new, rounding_mode="floor") + taps] * kernel).sum(-1)
+
+    starts = range(0, length, size)
+    if not (torch.is_grad_enabled() and mono.requires_grad):
+        return torch.cat([block(padded, start) for start in starts], 1)
+    from torch.utils.checkpoint import checkpoint
+
+    return torch.cat([checkpoint(block, padded, start, use_reentrant=False) for start in starts], 1)
 
 
 @lru_cache(maxsize=16)
