@@ -28,17 +28,17 @@ CLIPS = 8  # a batch of the bench
 
 def generate(ready: Barrier, told: Queue[dict[str, tuple[float, float]]]) -> None:
     """One process: wall and processor time in seconds for the clips of each method."""
-    from anechoic_lab.bench import Plan, Source, open_task
+    from anechoic_lab.bench import Plan, Request, Source, open_task
 
     task = open_task(Source.of("demo"))
     scenario, plan = task.scenarios[0], Plan.load("methods").only(METHODS)
     prompts = task.prompts(scenario, plan.split)[:CLIPS]
     times = {}
     for method in plan.methods:
-        task.generate(scenario, prompts, 0, method, 3)
+        task.generate(Request(scenario, prompts, 0, method, 3))
         ready.wait()
         wall, processor = time.perf_counter(), time.process_time()
-        task.generate(scenario, prompts, 0, method, None)
+        task.generate(Request(scenario, prompts, 0, method))
         times[method.name] = (time.perf_counter() - wall, time.process_time() - processor)
     told.put(times)
 

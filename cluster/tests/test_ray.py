@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anechoic_lab.bench import Method, Plan, run
+from anechoic_lab.bench import Method, Plan, Request, run
 from anechoic_lab.bench import Source as Task
 from anechoic_ray import cluster
 from anechoic_ray.building import encode, over_ray
@@ -294,7 +294,7 @@ def test_a_bench_whose_worker_is_killed_has_the_rows_of_one_process(tmp_path: Pa
     for method in PLAN.methods:
         prompts = alone.prompts("large", "report")
         wanted = [row for seed in PLAN.seeds
-                  for row in alone.generate("large", prompts, seed, method, None)]  # fmt: skip
+                  for row in alone.generate(Request("large", prompts, seed, method))]  # fmt: skip
         assert list(results.rows["large", method.name]) == wanted
     lines = log.read_text().splitlines()
     assert len(set(lines)) == 12

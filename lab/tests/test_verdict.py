@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 from anechoic_lab.basin.sweep import open_scene
-from anechoic_lab.bench import BenchPrompt, Method
+from anechoic_lab.bench import BenchPrompt, Method, Request
 from anechoic_lab.bench.judges import Judges
 from anechoic_lab.bench.pipeline import open_pipeline
 from anechoic_lab.demo import assets
@@ -169,7 +169,9 @@ def test_bench_and_basin_give_the_verdict_of_check_on_a_calibrated_index(
     Path("p.csv").write_text("caption\n" + "\n".join(asked) + "\n")
     task = open_pipeline("model", "i", "p.csv", device="cpu")
     plain = Method("none", "none", "")
-    rows = [task.generate("all", [BenchPrompt(text, text)], 0, plain, 4)[0] for text in asked]
+    rows = [
+        task.generate(Request("all", [BenchPrompt(text, text)], 0, plain, 4))[0] for text in asked
+    ]
     assert [(row.copied, row.similarity) for row in rows] == want
     verdicts = [(file["verdict"], file["p_value"]) for file in checked]
     assert [(row.verdict, row.p_value) for row in rows] == verdicts

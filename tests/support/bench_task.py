@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from anechoic_lab.bench.plan import Method
-from anechoic_lab.bench.task import BenchPrompt, SampleScore
+from anechoic_lab.bench.task import BenchPrompt, Request, SampleScore
 
 from anechoic.errors import BadSetting, GuardError
 
@@ -50,25 +50,22 @@ class NumericTask:
         if method.guard not in ("", "push", "fail", "die"):
             raise BadSetting(f"expected the guard push, got '{method.guard}'")
 
-    def generate(
-        self,
-        scenario: str,
-        prompts: Sequence[BenchPrompt],
-        seed: int,
-        method: Method,
-        steps: int | None,
-    ) -> Sequence[SampleScore]:
+    def generate(self, request: Request) -> Sequence[SampleScore]:
+        method = request.method
         if self.log:
             with Path(self.log).open("a") as file:
-                file.write(f"{scenario} {method.name} {seed} {prompts[0].id}\n")
+                file.write(
+                    f"{request.scenario} {method.name} {request.seed} {request.prompts[0].id}\n"
+                )
         time.sleep(self.delay_s)
         if method.guard == "fail":
             raise GuardError("the guidance returned NaN")
         if method.guard == "die":
             os._exit(3)
-        return [self._row(prompt, seed, method, steps or STEPS) for prompt in prompts]
+        return [self._row(prompt, request) for prompt in request.prompts]
 
-    def _row(self, prompt: BenchPrompt, seed: int, method: Method, steps: int) -> SampleScore:
+    def _row(self, prompt: BenchPrompt, request: Request) -> SampleScore:
+        seed, method, steps = request.seed, request.method, request.steps or STEPS
         target = self.training[int(prompt.caption) % len(self.training)]
         rng = np.random.default_rng([seed, int(prompt.caption)])
         x = unit(rng.normal(size=DIM))
@@ -78,10 +75,7 @@ class NumericTask:
             x = unit(x + (pull - away) * target)
         near = float((self.training @ x).max())
         return SampleScore(
-            prompt=prompt.id,
-            caption=prompt.caption,
-            group=prompt.group,
-            seed=seed,
+            *(prompt.id, prompt.caption, prompt.group, seed),
             similarity=near,
             copied=near > 0.95,
             seconds=0.01 * steps,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from anechoic_lab.bench import Method, Plan, Results, Source, cells, run
+from anechoic_lab.bench import Method, Plan, Request, Results, Source, cells, run
 from support import TESTS
 
 from anechoic.cache import ResultCache
@@ -342,10 +342,10 @@ def test_no_jobs_are_refused(tmp_path: Path) -> None:
 def test_a_figure_that_is_not_finite_is_refused(finished: tuple[Path, Results], value) -> None:
     row = finished[1].rows["large", "none"][0]
     prompt = finished[1].layout.prompts["large"][0]
-    cell = cells.Trial("rows", "large", "f", NONE, 0, (prompt,))
-    assert cells.require_rows(cell, [row]) == [row]
+    request = Request("large", [prompt], 0, NONE)
+    assert cells.require_rows(request, [row]) == [row]
     for wrong in ({"similarity": value}, {"adherence": value}, {"scores": {"a": value}}):
         with pytest.raises(AnechoicError, match="'m0' are not all finite"):
-            cells.require_rows(cell, [replace(row, **wrong)])
+            cells.require_rows(request, [replace(row, **wrong)])
     with pytest.raises(AnechoicError, match="1 rows were expected"):
-        cells.require_rows(cell, [])
+        cells.require_rows(request, [])

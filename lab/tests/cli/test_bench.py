@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anechoic_lab.bench import BenchPrompt, Method
+from anechoic_lab.bench import BenchPrompt, Method, Request
 from anechoic_lab.bench.pipeline import open_pipeline
 from support.commands import Run
 from support.model_folder import audible_pipe
@@ -140,8 +140,8 @@ def test_a_pipeline_is_benched_from_the_command_line(shared: Path, run: Run) -> 
 def test_the_plain_pipeline_is_benched_as_it_is(shared: Path, task) -> None:
     prompts = task.prompts("all", "report")
     assert prompts[0] == BenchPrompt(CAPTIONS[0], CAPTIONS[0], "memorized")
-    rows = task.generate("all", prompts, 0, Method("none", "n"), 3)
-    again = task.generate("all", prompts[1:2], 0, Method("none", "n"), 3)
+    rows = task.generate(Request("all", prompts, 0, Method("none", "n"), 3))
+    again = task.generate(Request("all", prompts[1:2], 0, Method("none", "n"), 3))
     first = rows[0]
     # its own clip is in the training set, under another caption
     assert first.similarity == pytest.approx(1.0, abs=1e-3)
@@ -162,7 +162,7 @@ def test_the_plain_pipeline_is_benched_as_it_is(shared: Path, task) -> None:
 def test_a_method_without_settings_gets_the_scale_of_the_pipeline(shared: Path, task) -> None:
     assert task.guidance("all", Method("c", "c", "cfg")) == ClassifierFree(7.0)
     plain, guarded = (
-        task.generate("all", task.prompts("all", "report")[:1], 1, method, 3)[0]
+        task.generate(Request("all", task.prompts("all", "report")[:1], 1, method, 3))[0]
         for method in (Method("none", "n"), Method("c", "c", "cfg"))
     )
     assert guarded.quality == plain.quality
@@ -172,7 +172,7 @@ def test_a_method_without_settings_gets_the_scale_of_the_pipeline(shared: Path, 
 def test_passes_of_the_guard_are_those_its_trace_tells(shared: Path, task) -> None:
     method = Method("a", "a", "amg", {"lambda_min": -1, "lambda_max": -1, "c3": 0})
     prompts = task.prompts("all", "report")[:2]
-    row = task.generate("all", prompts, 0, method, 3)[0]
+    row = task.generate(Request("all", prompts, 0, method, 3))[0]
     guidance = task.guidance("all", method)
     with guard(task.pipe, guidance) as trace:
         generated(task.pipe, CAPTIONS[0], 0)

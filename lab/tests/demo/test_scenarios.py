@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from anechoic_lab.bench.plan import Method, Plan
+from anechoic_lab.bench import Method, Plan, Request
 from anechoic_lab.demo import assets, scenarios
 from anechoic_lab.demo.methods import METHODS, guidance
 from anechoic_lab.demo.show import prompts_to_tune
@@ -108,13 +108,13 @@ def test_the_bench_runs_the_demos_guards_at_their_shipped_settings(task) -> None
 def test_rows_are_judged_as_the_demo_judges(task) -> None:
     prompts = task.prompts(scenarios.SHIPPED, "report")
     asked = [prompts[0], prompts[-1]]
-    plain = task.generate(scenarios.SHIPPED, asked, 0, Method("none", "none"), None)
+    plain = task.generate(Request(scenarios.SHIPPED, asked, 0, Method("none", "none")))
     assert plain[0].copied
     assert plain[0].scores["mel"] > 0.9
     assert not plain[1].copied
     assert [row.evaluations for row in plain] == [100.0, 100.0]
     cfg = Method("cfg", "cfg", "cfg", {})
-    guarded = task.generate(scenarios.SHIPPED, asked, 0, cfg, None)
+    guarded = task.generate(Request(scenarios.SHIPPED, asked, 0, cfg))
     assert [row.similarity for row in plain] == [row.similarity for row in guarded]
     assert [row.evaluations for row in guarded] == [100.0, 100.0]
 
@@ -123,7 +123,7 @@ def test_a_fine_tuned_model_has_the_index_of_its_own_captions(task) -> None:
     guide = task.guidance("short-captions", Method("amg", "amg", "amg", {"gradient": "x0"}))
     prompt = task.prompts("short-captions", "report")[0]
     assert prompt.caption in guide.index.captions
-    rows = task.generate("short-captions", [prompt], 0, Method("amg", "amg", "amg"), 3)
+    rows = task.generate(Request("short-captions", [prompt], 0, Method("amg", "amg", "amg"), 3))
     assert len(rows) == 1  # the guard took the index for this model's
     assert len({task.fingerprint(name) for name in task.scenarios}) == 4
 

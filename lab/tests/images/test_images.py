@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from anechoic_lab.bench import Plan
+from anechoic_lab.bench import Plan, Request
 from anechoic_lab.bench.plan import Method
 from anechoic_lab.bench.task import MEMORIZED
 from anechoic_lab.cli.demo_images import commands
@@ -206,7 +206,7 @@ def test_the_splits_have_no_prompt_in_common_and_show_every_photograph(
 
 def test_a_row_of_the_bench_is_what_the_judges_say(subject: ImagesTask) -> None:
     asked = subject.prompts(SCENARIO, "report")[:2]
-    rows = subject.generate(SCENARIO, asked, 0, Method("none", "unguarded"), 5)
+    rows = subject.generate(Request(SCENARIO, asked, 0, Method("none", "unguarded"), 5))
     captions = [p.caption for p in asked]
     told = subject.judge(captions, subject.make(captions, 0, steps=5).samples)
     assert [row.scores["grey"] for row in rows] == pytest.approx(told["grey"].tolist())

@@ -2,12 +2,13 @@
 
 from anechoic_lab.bench.plan import Method, Plan, presets
 from anechoic_lab.bench.run import Results, run
-from anechoic_lab.bench.task import BenchPrompt, SampleScore, Source, Task, open_task
+from anechoic_lab.bench.task import BenchPrompt, Request, SampleScore, Source, Task, open_task
 
 __all__ = [
     "BenchPrompt",
     "Method",
     "Plan",
+    "Request",
     "Results",
     "SampleScore",
     "Source",

@@ -17,7 +17,7 @@ from anechoic.cache import ResultCache, Untrusted, identity
 from anechoic.environment import versions
 from anechoic.errors import AnechoicError
 from anechoic_lab.bench.plan import Method
-from anechoic_lab.bench.task import BenchPrompt, SampleScore
+from anechoic_lab.bench.task import BenchPrompt, Request, SampleScore
 
 Kind = Literal["rows", "reference", "baseline"]
 FORMAT = 2
@@ -50,9 +50,11 @@ class Trial:
         return identity(about)
 
     @property
-    def keys(self) -> list[tuple[str, str, str, int]]:
-        """What tells its rows apart."""
-        return [(p.id, p.caption, p.group, self.seed) for p in self.prompts]
+    def request(self) -> Request | None:
+        """What the task has to generate; None but for rows."""
+        if self.method is None:
+            return None
+        return Request(self.scenario, self.prompts, self.seed, self.method, self.steps)
 
     def __str__(self) -> str:
         if self.method is None:
@@ -71,14 +73,16 @@ class Finished:
     machine: Mapping[str, str] = field(default_factory=dict)  # what computed it
 
 
-def require_rows(cell: Trial, rows: Sequence[SampleScore]) -> Sequence[SampleScore]:
-    """The rows, if they are those of the cell's prompts, and all their figures are finite.
+def require_rows(request: Request, rows: Sequence[SampleScore]) -> Sequence[SampleScore]:
+    """The rows, if they are those of the prompts, and all their figures are finite.
 
     Raises:
         AnechoicError: they are not, so the task is at fault.
     """
-    if _keys(rows) != cell.keys:
-        raise AnechoicError(f"{len(cell.prompts)} rows were expected, in the order of the prompts")
+    if _keys(rows) != request.keys:
+        raise AnechoicError(
+            f"{len(request.prompts)} rows were expected, in the order of the prompts"
+        )
     for row in rows:
         figures = [row.similarity, row.seconds, row.evaluations, *row.scores.values(), *row.quality]
         if not all(map(math.isfinite, figures)) or not math.isfinite(row.adherence or 0.0):
@@ -110,7 +114,8 @@ def read(work: Path, cell: Trial) -> Finished | str | None:
         return str(error)
     except (KeyError, TypeError) as error:
         return f"it is damaged ({error!r})"
-    return finished if _keys(rows) == cell.keys else "its rows are not those of its prompts"
+    expected = cell.request.keys if cell.request else []
+    return finished if _keys(rows) == expected else "its rows are not those of its prompts"
 
 
 def _keys(rows: Sequence[SampleScore]) -> list[tuple[str, str, str, int]]:

@@ -27,7 +27,7 @@ from anechoic.guidance.base import Guidance
 from anechoic.types import Embedder
 from anechoic_lab.bench.judges import Judges, describe
 from anechoic_lab.bench.plan import Method
-from anechoic_lab.bench.task import BenchPrompt, SampleScore
+from anechoic_lab.bench.task import BenchPrompt, Request, SampleScore
 from anechoic_lab.metrics import cosine_per_pair, leave_one_out
 
 SCALE = 7.0
@@ -159,18 +159,11 @@ class PipelineSubject:
         given = {"index": guide.index, "embedder": guide.embedder, "scale": self.scale}
         return registry.build(method.guard, method.settings, given) if method.guard else None
 
-    def generate(
-        self,
-        scenario: str,
-        prompts: Sequence[BenchPrompt],
-        seed: int,
-        method: Method,
-        steps: int | None,
-    ) -> Sequence[SampleScore]:
-        captions = [prompt.caption for prompt in prompts]
-        made = self._make(captions, seed, self.guidance(scenario, method), steps)
+    def generate(self, request: Request) -> Sequence[SampleScore]:
+        guidance = self.guidance(request.scenario, request.method)
+        made = self._make(request.captions, request.seed, guidance, request.steps)
         with torch.no_grad():
-            return list(self._judged(prompts, seed, made))
+            return list(self._judged(request, made))
 
     @torch.no_grad()
     def reference(self, scenario: str) -> Sequence[Sequence[float]]:
@@ -203,22 +196,16 @@ class PipelineSubject:
     def _arguments(self, steps: int | None) -> dict[str, Any]:
         return call_arguments(self.pipe, self.scale, steps, self.seconds)
 
-    def _judged(
-        self,
-        prompts: Sequence[BenchPrompt],
-        seed: int,
-        made: GeneratedBatch,
-    ) -> Iterator[SampleScore]:
+    def _judged(self, request: Request, made: GeneratedBatch) -> Iterator[SampleScore]:
         wavs = made.samples.to(self.pipe.device)  # where the judges are quick
-        kept = self._adherence([prompt.caption for prompt in prompts], wavs)
-        for prompt, wav, adherence in zip(prompts, wavs, kept, strict=True):
-            audio.require_sound(wav, f"what was generated for '{prompt.caption}'")
-            verdict, scores = self.judges(wav, self.sample_rate, prompt.caption, self.waveforms)
+        kept = self._adherence(request.captions, wavs)
+        for key, caption, wav, adherence in zip(
+            request.keys, request.captions, wavs, kept, strict=True
+        ):
+            audio.require_sound(wav, f"what was generated for '{caption}'")
+            verdict, scores = self.judges(wav, self.sample_rate, caption, self.waveforms)
             yield SampleScore(
-                prompt=prompt.id,
-                caption=prompt.caption,
-                group=prompt.group,
-                seed=seed,
+                *key,
                 similarity=verdict.score,
                 copied=verdict.status == "copy",
                 seconds=made.seconds,

@@ -246,9 +246,9 @@ def _describe(source: Source, plan: Plan) -> Layout:
 
 def _compute(source: Source, work: Path, cell: Trial, processes: str) -> None:
     task = _opened(source)
-    if cell.method is not None:
-        made = task.generate(cell.scenario, cell.prompts, cell.seed, cell.method, cell.steps)
-        finished = Finished(rows=cells.require_rows(cell, made), machine=machine(processes))
+    if cell.request is not None:
+        rows = cells.require_rows(cell.request, task.generate(cell.request))
+        finished = Finished(rows=rows, machine=machine(processes))
     elif cell.kind == "reference":
         values = [list(map(float, row)) for row in task.reference(cell.scenario)]
         finished = Finished(values=values, machine=machine(processes))

@@ -36,6 +36,27 @@ class BenchPrompt:
 
 
 @dataclass(frozen=True)
+class Request:
+    """What a task is asked to generate: one clip for each prompt, all under one seed."""
+
+    scenario: str
+    prompts: Sequence[BenchPrompt]
+    seed: int
+    method: Method
+    steps: int | None = None  # None: the task's own number
+
+    @property
+    def captions(self) -> list[str]:
+        """What the prompts say, in their order."""
+        return [prompt.caption for prompt in self.prompts]
+
+    @property
+    def keys(self) -> list[tuple[str, str, str, int]]:
+        """The first fields of each `SampleScore` of the answer, by which it is known."""
+        return [(prompt.id, prompt.caption, prompt.group, self.seed) for prompt in self.prompts]
+
+
+@dataclass(frozen=True)
 class SampleScore:
     """One generated clip as the judges see it."""
 
@@ -57,7 +78,7 @@ class SampleScore:
 class Task(Protocol):
     """A model and everything that judges it.
 
-    The answers depend on the arguments alone: the same cell gives the same rows, but for
+    The answers depend on the arguments alone: the same request gives the same rows, but for
     `SampleScore.seconds`, in any process and in any order.
     """
 
@@ -70,8 +91,8 @@ class Task(Protocol):
         ...
 
     def fingerprint(self, scenario: str) -> str:
-        """A hash of all that determines its rows, but for the arguments of `generate`: weights,
-        index, judges, reference."""
+        """A hash of all that determines its rows, but for the requests: weights, index,
+        judges, reference."""
         ...
 
     def prompts(self, scenario: str, split: str) -> Sequence[BenchPrompt]:
@@ -83,15 +104,8 @@ class Task(Protocol):
         before anything is generated, so that a bad setting costs nothing."""
         ...
 
-    def generate(
-        self,
-        scenario: str,
-        prompts: Sequence[BenchPrompt],
-        seed: int,
-        method: Method,
-        steps: int | None,
-    ) -> Sequence[SampleScore]:
-        """One clip for each prompt, generated and judged; `steps` None means its own number."""
+    def generate(self, request: Request) -> Sequence[SampleScore]:
+        """One clip for each prompt, generated and judged."""
         ...
 
     def reference(self, scenario: str) -> Sequence[Sequence[float]]:

@@ -21,7 +21,7 @@ from anechoic.guidance import registry
 from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
 from anechoic_lab.bench.plan import Method
-from anechoic_lab.bench.task import MEMORIZED, BenchPrompt, SampleScore
+from anechoic_lab.bench.task import MEMORIZED, BenchPrompt, Request, SampleScore
 from anechoic_lab.demo import assets, scenarios
 from anechoic_lab.demo.build import round_trip
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
@@ -131,32 +131,21 @@ class DemoTask:
         given = {"index": bench.index, "embedder": bench.embedder, "scale": assets.CFG_SCALE}
         return registry.build(method.guard, method.settings, given)
 
-    def generate(
-        self,
-        scenario: str,
-        prompts: Sequence[BenchPrompt],
-        seed: int,
-        method: Method,
-        steps: int | None,
-    ) -> Sequence[SampleScore]:
-        stage = self._stage(scenario)
-        captions = [prompt.caption for prompt in prompts]
-        guide = self.guidance(scenario, method)
+    def generate(self, request: Request) -> Sequence[SampleScore]:
+        scenario, seed, captions = request.scenario, request.seed, request.captions
+        stage, guide = self._stage(scenario), self.guidance(scenario, request.method)
         if scenario not in self._warm:  # the first call of a process is slower
             generate(stage.pipe, captions[:1], seed, None, steps=3)
             self._warm.add(scenario)
-        made = generate(stage.pipe, captions, seed, guide, steps=steps or assets.STEPS)
+        made = generate(stage.pipe, captions, seed, guide, steps=request.steps or assets.STEPS)
         by_id = {clip.id: clip for clip in assets.training_set(self.folder)[0]}
         by_caption = {clip.caption: clip for clip in stage.memorized}
-        clips = [by_caption.get(prompt.caption, by_id[prompt.id]) for prompt in prompts]
+        clips = [by_caption.get(prompt.caption, by_id[prompt.id]) for prompt in request.prompts]
         with torch.no_grad():
             quality = self.quality(made.wav[:, None], SAMPLE_RATE).tolist()
         return [
             SampleScore(
-                prompt=prompt.id,
-                caption=prompt.caption,
-                group=prompt.group,
-                seed=seed,
+                *key,
                 similarity=judged.similarity,
                 copied=judged.copied,
                 seconds=made.seconds,
@@ -171,8 +160,8 @@ class DemoTask:
                 verdict=judged.verdict.status,
                 p_value=judged.verdict.p_value,
             )
-            for prompt, judged, emb in zip(
-                prompts, stage.bench.judge(made.wav, clips, seed), quality, strict=True
+            for key, judged, emb in zip(
+                request.keys, stage.bench.judge(made.wav, clips, seed), quality, strict=True
             )
         ]
 

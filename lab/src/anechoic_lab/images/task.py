@@ -18,7 +18,7 @@ from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
 from anechoic.verdict import Rule
 from anechoic_lab.bench.plan import Method
-from anechoic_lab.bench.task import MEMORIZED, BenchPrompt, SampleScore
+from anechoic_lab.bench.task import MEMORIZED, BenchPrompt, Request, SampleScore
 from anechoic_lab.images import folder as folders
 from anechoic_lab.images import judge
 from anechoic_lab.images.descriptor import TinyImage
@@ -179,28 +179,20 @@ class ImagesTask:
             "similarity": self.index.search(emb, 1).scores[:, 0],
         }
 
-    def generate(
-        self,
-        scenario: str,
-        prompts: Sequence[BenchPrompt],
-        seed: int,
-        method: Method,
-        steps: int | None,
-    ) -> Sequence[SampleScore]:
-        captions = [prompt.caption for prompt in prompts]
+    def generate(self, request: Request) -> Sequence[SampleScore]:
+        captions, seed = request.captions, request.seed
         if not self._warm:  # the first call of a process is slower
             self.make(captions[:1], seed, steps=3)
             self._warm = True
-        made = self.make(captions, seed, self.guidance(scenario, method), steps)
+        made = self.make(
+            captions, seed, self.guidance(request.scenario, request.method), request.steps
+        )
         told = self.judge(captions, made.samples)
         with torch.no_grad():
             quality = self.classifier.features(made.samples)
         return [
             SampleScore(
-                prompt=prompt.id,
-                caption=prompt.caption,
-                group=prompt.group,
-                seed=seed,
+                *key,
                 similarity=told["similarity"][i].item(),
                 copied=bool(told["copied"][i]),
                 seconds=made.seconds,
@@ -209,7 +201,7 @@ class ImagesTask:
                 scores={name: told[name][i].item() for name in ("grey", "ssim")},
                 quality=quality[i].tolist(),
             )
-            for i, prompt in enumerate(prompts)
+            for i, key in enumerate(request.keys)
         ]
 
     @torch.no_grad()
