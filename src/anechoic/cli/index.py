@@ -22,6 +22,7 @@ from anechoic.models import index_folder
 if TYPE_CHECKING:
     from anechoic.index import TrainingIndex
     from anechoic.index.build import Run, Work
+    from anechoic.index.embedding import Windows
     from anechoic.index.manifest import Manifest
     from anechoic.index.sources.protocol import Source
     from anechoic.types import Match
@@ -85,10 +86,17 @@ def build(
     captions: Captions = None,
     embedder_name: Annotated[
         str | None,
-        typer.Option("--embedder", help="magmel (the default), clap, clap:FOLDER, ..."),
+        typer.Option(
+            "--embedder",
+            help="magmel, clap, clap:FOLDER, ... By default magmel, as long as suits the clips.",
+        ),
     ] = None,
     window: Annotated[
-        float | None, typer.Option(help="Index windows of so many seconds, not whole clips.")
+        float | None,
+        typer.Option(
+            help="Index windows of so many seconds, not whole clips: the default for clips of more "
+            "than 10 s."
+        ),
     ] = None,
     hop: Annotated[
         float | None, typer.Option(help="Seconds from window to window. By default the window.")
@@ -129,7 +137,8 @@ def build(
     windows = Windows(window, hop)
     require_free(Storage(output), overwrite)
     source = open_source(clips, captions)
-    made = Made.of(source, embedder_name)
+    made = Made.of(source, embedder_name, windows)
+    windows = made.windows
     about = made.about(source, windows, centre, model)
     dtype = "float16" if half else "float32"
     with progress_bar() as bar:
@@ -185,13 +194,13 @@ def add(
 
     old = manifest.read(Storage(index))
     source = open_source(clips, captions)
-    made = Made.of(source, old.about.embedder_name)
+    windows = Windows(old.about.window_s, old.about.hop_s)
+    made = Made.of(source, old.about.embedder_name, windows)
     if made.dim_known and made.revision != old.about.revision:
         raise IndexMismatch(
             f"index '{index}' was built with revision {old.about.revision} of "
             f"'{old.about.embedder_name}', and revision {made.revision} is here; use that one"
         )
-    windows = Windows(old.about.window_s, old.about.hop_s)
     with progress_bar() as bar:
         task = bar.add_task("embedding", total=source.total)
         built = edit.add(
@@ -417,26 +426,35 @@ class Made:
     sample_rate: int | None
     revision: str | None
     make: Callable[[], Any]
+    windows: Windows
 
     @classmethod
-    def of(cls, source: Source, name: str | None) -> Made:
-        """The embedder that was asked for, or that the source tells."""
+    def of(cls, source: Source, name: str | None, windows: Windows) -> Made:
+        """The embedder that was asked for, that the source names, or that suits its clips."""
         from anechoic.embedders import embedder
         from anechoic.errors import BadSetting
+        from anechoic.index.embedding import suitable
         from anechoic.index.sources.protocol import VectorUnit
 
         ready = any(isinstance(unit, VectorUnit) for unit in source.units()[:1])
         if ready and (named := name or source.embedder_name):
-            return cls(named, False, None, None, partial(embedder, named))
+            return cls(named, False, None, None, partial(embedder, named), windows)
         if ready:
             raise BadSetting(
                 f"'{source.name}' does not tell what made its embeddings; name it ('--embedder "
                 "clap')"
             )
-        chosen = name or "magmel"
+        given, chosen = windows, name
+        if chosen is None:
+            chosen, windows = suitable(source, given)
         made = embedder(chosen)
+        if name is None and (windows != given or chosen != "magmel"):
+            cut = f", windows of {windows.window_s:g} s" if windows.window_s else ", whole clips"
+            typer.echo(
+                f"embedding with '{made.name}'{cut}, which suits the lengths of the clips", err=True
+            )
         revision = getattr(made, "revision", None)
-        return cls(made.name, True, made.sample_rate, revision, partial(embedder, chosen))
+        return cls(made.name, True, made.sample_rate, revision, partial(embedder, chosen), windows)
 
     def about(self, source: Source, windows: Any, centre: bool, model: str | None) -> Any:
         """What the manifest says."""

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from anechoic import audio
-from anechoic.errors import BadSetting, IndexMismatch
+from anechoic.embedders.magmel import SECONDS
+from anechoic.errors import BadAudio, BadSetting, IndexMismatch
 from anechoic.index.clips import Clip
-from anechoic.index.sources.protocol import Item
+from anechoic.index.sources.protocol import Item, Source, Unit
 from anechoic.processes import threads_each
-from anechoic.types import Embedder, require_embedder, require_whole
+from anechoic.types import PADDING, Embedder, require_embedder, require_whole
 
 BATCH = 32  # rows embedded at once
 WAITING = 4 * BATCH  # rows that wait for others of their shape
 AHEAD = 4 * BATCH  # clips that are read ahead at most, and
 AHEAD_BYTES = 256 * 2**20  # their sound
+SUITABLE = (SECONDS, 2.0, 5.0, 10.0)  # windows of the default embedder, in seconds
+LOOKED_AT = 256  # clips by whose length one of them is chosen
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,33 @@ class Windows:
             )
         if self.window_s is not None and self.hop_s is None:
             object.__setattr__(self, "hop_s", self.window_s)
+
+
+def suitable(source: Source, windows: Windows) -> tuple[str, Windows]:
+    """The embedder of an index for which none was asked, and its windows, by the clips' lengths.
+
+    Whole clips of up to 10 s are embedded whole; longer ones as windows of 10 s that overlap by
+    half. The first 256 clips are looked at.
+    """
+    longest = windows.window_s or max((_seconds(item) for item in _first(source)), default=0.0)
+    fitting = [seconds for seconds in SUITABLE if longest <= seconds * PADDING]
+    seconds = fitting[0] if fitting else SUITABLE[-1]
+    if not fitting and windows.window_s is None:
+        windows = Windows(seconds, seconds / 2)
+    return ("magmel" if seconds == SUITABLE[0] else f"magmel:seconds={seconds}"), windows
+
+
+def _first(source: Source) -> Iterator[Item]:
+    units = (unit for unit in source.units() if isinstance(unit, Unit))
+    return islice((item for unit in units for item in unit.items()), LOOKED_AT)
+
+
+def _seconds(item: Item) -> float:
+    try:
+        wav, sample_rate = item.read()
+    except BadAudio:  # the build says so, in its place
+        return 0.0
+    return wav.shape[-1] / sample_rate
 
 
 class _Piece(NamedTuple):
@@ -146,6 +178,8 @@ def _pieces(item: Item, embedder: Embedder, windows: Windows) -> list[_Piece]:
     audio.require_sound(wav, f"{name} without its constant offset")
     seconds = wav.shape[-1] / sample_rate
     fix = "index windows of it ('--window {longest:g} --hop {half:g}')"
+    if embedder.name.startswith("magmel"):
+        fix += f", or embed it whole ('--embedder magmel:seconds={math.ceil(seconds)}')"
     require_whole(embedder, min(seconds, windows.window_s or seconds), name, "indexed", fix)
     cut = [audio.Window(0.0, wav)]
     if windows.window_s is not None:
