@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from os import getcwd
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from anechoic.index import manifest as manifests
 from anechoic.index import shards
 from anechoic.index.clips import Clip
 from anechoic.index.shards import Shard
+from anechoic.index.stored import CHUNK, LazySequence
 from anechoic.index.training import TrainingIndex
 from anechoic.index.vectors import Resident, project
 from anechoic.storage import Storage
@@ -27,7 +28,6 @@ from anechoic_ray import cluster
 
 # an actor needs this besides its vectors and the turned copy of them that makes a search faster:
 SPARE_BYTES = 2**29  # for the shard that it reads, and Python
-CHUNK = 4096  # clips fetched at once by who goes through all of them
 
 
 @contextmanager
@@ -246,7 +246,7 @@ class _Vectors:
         return torch.from_numpy(found)
 
 
-class _Clips(Sequence[Clip]):
+class _Clips(LazySequence[Clip]):
     """What the rows stand for, fetched as it is asked for."""
 
     def __init__(self, parts: _Parts):
@@ -256,16 +256,9 @@ class _Clips(Sequence[Clip]):
     def __len__(self) -> int:
         return len(self._parts)
 
-    @overload
-    def __getitem__(self, row: int) -> Clip: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[Clip]: ...
-    def __getitem__(self, row: int | slice) -> Clip | list[Clip]:
-        if isinstance(row, slice):
-            return [self[i] for i in range(*row.indices(len(self)))]
-        number = range(len(self))[row]
-        part = int(np.searchsorted(self._parts.starts, number, side="right")) - 1
-        start = number - int(self._parts.starts[part])
+    def read(self, row: int) -> Clip:
+        part = int(np.searchsorted(self._parts.starts, row, side="right")) - 1
+        start = row - int(self._parts.starts[part])
         return self._parts.ask(iter([(part, "clips", (start, 1))]))[0][0]
 
     def __iter__(self) -> Iterator[Clip]:
@@ -275,7 +268,7 @@ class _Clips(Sequence[Clip]):
                 yield from self._parts.ask(iter([(part, "clips", (first, CHUNK))]))[0]
 
 
-class _Captions(Sequence[str]):
+class _Captions(LazySequence[str]):
     """Their captions."""
 
     def __init__(self, clips: _Clips):
@@ -284,14 +277,8 @@ class _Captions(Sequence[str]):
     def __len__(self) -> int:
         return len(self._clips)
 
-    @overload
-    def __getitem__(self, row: int) -> str: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[str]: ...
-    def __getitem__(self, row: int | slice) -> str | list[str]:
-        if isinstance(row, slice):
-            return [clip.caption for clip in self._clips[row]]
-        return self._clips[row].caption
+    def read(self, row: int) -> str:
+        return self._clips.read(row).caption
 
     def __iter__(self) -> Iterator[str]:
         return (clip.caption for clip in self._clips)

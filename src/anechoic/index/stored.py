@@ -1,10 +1,11 @@
-"""Clips of an index that is searched from disk: read one by one as they are asked for."""
+"""Sequences whose items are read as they are asked for, such as the clips of an index on disk."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from anechoic.errors import IndexMismatch
 from anechoic.index.clips import Clip
@@ -13,7 +14,27 @@ from anechoic.index.shards import clips_of
 CHUNK = 4096  # rows read at once by who goes through all of them
 
 
-class StoredClips(Sequence[Clip]):
+Item = TypeVar("Item", covariant=True)
+
+
+class LazySequence(Sequence[Item]):
+    """A sequence that reads each item as it is asked for."""
+
+    @abstractmethod
+    def read(self, row: int) -> Item:
+        """The item of a row, 0 to `len(self) - 1`."""
+
+    @overload
+    def __getitem__(self, row: int) -> Item: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Item]: ...
+    def __getitem__(self, row: int | slice) -> Item | list[Item]:
+        if isinstance(row, slice):
+            return [self.read(i) for i in range(*row.indices(len(self)))]
+        return self.read(range(len(self))[row])
+
+
+class StoredClips(LazySequence[Clip]):
     """What each row stands for, mapped from an Arrow file: only what is asked for is read."""
 
     def __init__(self, path: Path):
@@ -31,22 +52,15 @@ class StoredClips(Sequence[Clip]):
     def __len__(self) -> int:
         return self._table.num_rows
 
-    @overload
-    def __getitem__(self, row: int) -> Clip: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[Clip]: ...
-    def __getitem__(self, row: int | slice) -> Clip | list[Clip]:
-        if isinstance(row, slice):
-            return [self[i] for i in range(*row.indices(len(self)))]
-        number = range(len(self))[row]
-        return clips_of(self._table.slice(number, 1))[0]
+    def read(self, row: int) -> Clip:
+        return clips_of(self._table.slice(row, 1))[0]
 
     def __iter__(self) -> Iterator[Clip]:
         for start in range(0, len(self), CHUNK):
             yield from clips_of(self._table.slice(start, CHUNK))
 
 
-class _Column(Sequence[str]):
+class _Column(LazySequence[str]):
     """One text column."""
 
     def __init__(self, column: Any):
@@ -55,14 +69,8 @@ class _Column(Sequence[str]):
     def __len__(self) -> int:
         return len(self._column)
 
-    @overload
-    def __getitem__(self, row: int) -> str: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[str]: ...
-    def __getitem__(self, row: int | slice) -> str | list[str]:
-        if isinstance(row, slice):
-            return [self[i] for i in range(*row.indices(len(self)))]
-        return self._column[range(len(self))[row]].as_py()
+    def read(self, row: int) -> str:
+        return self._column[row].as_py()
 
     def __iter__(self) -> Iterator[str]:
         for chunk in self._column.chunks:
