@@ -63,12 +63,12 @@ def audited(jobs: int) -> float:
     from anechoic.audit import audit
     from anechoic.audit.pipeline import Guarded, Pipeline
     from anechoic.cli.training import open_training
-    from anechoic.processes import processes
+    from anechoic.processes import Processes
 
     training, embed = open_training("demo", None)
     pipeline = Pipeline(assets.pipeline(), "demo", assets.CFG_SCALE, assets.STEPS)
     prompts = sorted(training.of_caption)[:CLIPS]
-    with TemporaryDirectory() as work, processes(jobs) as pool:
+    with TemporaryDirectory() as work, Processes(jobs) as pool:
 
         def sounds(seeds: range) -> float:
             begun = time.perf_counter()

@@ -15,12 +15,12 @@ from anechoic import embedder
 from anechoic.audit import audit
 from anechoic.audit.progress import ProgressTimer
 from anechoic.errors import AnechoicError, BadSetting
-from anechoic.processes import Processes, processes
+from anechoic.processes import Processes
 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Processes]:
-    with processes(2) as pool:
+    with Processes(2) as pool:
         yield pool
 
 
@@ -75,7 +75,7 @@ def test_workers_side_by_side_leave_less_time(monkeypatch: pytest.MonkeyPatch) -
 def test_a_worker_that_dies_ends_the_audit_and_what_was_made_is_kept(tmp_path: Path) -> None:
     training, embed = training_set(), embedder("magmel")
     with (
-        processes(1) as pool,
+        Processes(1) as pool,
         pytest.raises(AnechoicError, match=r"a worker process died.*fewer '--jobs'"),
     ):
         audit(

@@ -6,9 +6,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import connection, get_context
@@ -46,11 +44,35 @@ class Shared:
         return _read(self.path)
 
 
-class Processes(ProcessPoolExecutor):
+class WorkerPool(Executor):
+    """An executor for a `with` block: after an error it finishes what is under way, after an
+    interrupt it does not."""
+
+    def stop(self) -> None:
+        """End at once what is under way."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End, after what is under way."""
+        self.shutdown(cancel_futures=True)
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.stop()
+        self.close()
+
+
+class Processes(WorkerPool, ProcessPoolExecutor):
     """Processes among which the threads are split, and which end with this one, however it ends.
 
     They import the caller's main module: in a script, use them under
     `if __name__ == "__main__":`.
+
+    Args:
+        jobs: how many.
+
+    Raises:
+        BadSetting: jobs below 1.
     """
 
     def __init__(self, jobs: int):
@@ -86,28 +108,9 @@ class Processes(ProcessPoolExecutor):
         self._held.close()
 
     def close(self) -> None:
-        """End, after what is under way."""
-        self.shutdown(cancel_futures=True)
+        super().close()
         self._held.close()
         self._folder.cleanup()
-
-
-@contextmanager
-def processes(jobs: int) -> Iterator[Processes]:
-    """So many processes; after an error what is under way is finished first, after an interrupt
-    not.
-
-    Raises:
-        BadSetting: jobs below 1.
-    """
-    pool = Processes(jobs)
-    try:
-        yield pool
-    except KeyboardInterrupt:
-        pool.stop()
-        raise
-    finally:
-        pool.close()
 
 
 @cache

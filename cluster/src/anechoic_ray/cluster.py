@@ -17,6 +17,7 @@ from logging import ERROR
 from typing import Any
 
 from anechoic.errors import BadSetting
+from anechoic.processes import WorkerPool
 
 RETRIES = 3  # of what a worker did when it died
 
@@ -100,7 +101,7 @@ def room(ray: Any, cpus: float, gpus: float, memory_bytes: int = 0) -> int:
 # ----------------------------------------------------------------------------------------- tasks
 
 
-class Tasks(ThreadPoolExecutor):
+class Tasks(WorkerPool, ThreadPoolExecutor):
     """An executor whose calls are Ray tasks, so many at once; each thread waits for one.
 
     A call whose worker is killed is made again, up to `RETRIES` times; then its future raises
@@ -152,20 +153,11 @@ class Tasks(ThreadPoolExecutor):
 def tasks(jobs: int | None = None) -> Iterator[Tasks]:
     """An executor on a Ray cluster, split among so many tasks.
 
-    After an error the calls that are under way are finished first; after an interrupt not.
-
     Raises:
         BadSetting: the cluster cannot be used.
     """
-    with connected() as ray:
-        pool = Tasks(ray, share(ray, jobs))
-        try:
-            yield pool
-        except KeyboardInterrupt:
-            pool.stop()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with connected() as ray, Tasks(ray, share(ray, jobs)) as pool:
+        yield pool
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def audit(
         about: whatever else the report should say of how it was made.
         work: the folder of what is finished.
         pool: makes and examines many sounds at once: processes of this machine
-            (`anechoic.processes.processes`), or tasks of a Ray cluster (`anechoic_ray.tasks`),
+            (`anechoic.processes.Processes`), or tasks of a Ray cluster (`anechoic_ray.tasks`),
             whose machines share that folder and the sounds, and where a sound whose worker is
             killed is made and examined again.
         progress: called after every sound.

@@ -151,7 +151,7 @@ def audit(
     from anechoic.audit import HeldOut, audit, write_report
     from anechoic.audit.report import require_free
     from anechoic.detectors import calibration
-    from anechoic.processes import processes
+    from anechoic.processes import Processes
 
     require_free(output, overwrite)
     training, embed = open_training(index, embedder_name)
@@ -171,7 +171,7 @@ def audit(
         )
         about |= facts
     many = engines.find(engine)
-    workers: Any = nullcontext() if jobs in (None, 1) else processes(jobs)
+    workers: Any = nullcontext() if jobs in (None, 1) else Processes(jobs)
     if many is not None:
         workers = many.tasks(jobs)
     with progress_of_audit("examining") as progress, workers as pool:

@@ -12,7 +12,7 @@ from typing import Any
 from anechoic import engines
 from anechoic.environment import machine
 from anechoic.errors import AnechoicError, BadSetting
-from anechoic.processes import processes, threads_each
+from anechoic.processes import Processes, threads_each
 from anechoic_lab.bench import cells
 from anechoic_lab.bench.cells import Finished, Trial
 from anechoic_lab.bench.plan import Method, Plan
@@ -80,7 +80,7 @@ def run(
     """
     many = engines.find(engine)
     cache = cells.cache_of(work)
-    workers: Any = processes if many is None else many.tasks
+    workers: Any = Processes if many is None else many.tasks
     with cache.alone(), workers(jobs) as pool:
         if engine == "local" and cache.is_empty:
             # there is work for all: the others open the task while one tells what there is
