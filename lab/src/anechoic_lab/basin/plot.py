@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anechoic.errors import AnechoicError
-from anechoic.storage import write_whole
 from anechoic_lab.basin.claims import Band, band, called, curve, groups
 from anechoic_lab.basin.sweep import FALL, ORDINARY, Course, Scorer, Sweep
-from anechoic_lab.bench.plot import COLOURS, STYLE, SUFFIXES
+from anechoic_lab.bench.plot import COLOURS, STYLE, require_plot, save_plot
 from anechoic_lab.bench.task import MEMORIZED
-from anechoic_lab.bench.write import require_writable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,23 +22,6 @@ LOOKS: Any = {
     ORDINARY: {"color": COLOURS[0], "linestyle": (0, (5, 2)), "marker": "s"},
 }
 RUG = {MEMORIZED: 0.075, ORDINARY: 0.03}  # height of the marks of transitions, of the panel
-
-
-def require_figure(path: Path, overwrite: bool) -> None:
-    """Refuse a figure that cannot be made or written, before any work.
-
-    Raises:
-        AnechoicError: matplotlib is not installed.
-        BadSetting: another suffix than .png or .svg.
-        OutputExists: the file is there and `overwrite` is off.
-    """
-    from importlib.util import find_spec
-
-    require_writable([path], SUFFIXES, overwrite)
-    if find_spec("matplotlib") is None:
-        raise AnechoicError(
-            "the figure needs matplotlib, which is not installed; pip install 'anechoic-lab[plot]'"
-        )
 
 
 def plot(
@@ -58,10 +37,10 @@ def plot(
         overwrite: replace a file that is there.
 
     Raises:
-        AnechoicError: what `require_figure` refuses.
+        AnechoicError: what `require_plot` refuses.
     """
     path = Path(path)
-    require_figure(path, overwrite)
+    require_plot(path, overwrite)
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Canvas
 
@@ -89,11 +68,7 @@ def plot(
         for axes in panels[count:]:
             axes.set_axis_off()
         _legend(figure, sweep, judges)
-        sink, suffix = io.BytesIO(), path.suffix.lower()
-        undated = {"Date": None} if suffix == ".svg" else {}
-        figure.savefig(sink, format=suffix[1:], dpi=130, metadata=undated)
-    write_whole(path, sink.getvalue())
-    return path
+        return save_plot(path, figure, dpi=130)
 
 
 # ------------------------------------------------------------------------------------------- panels

@@ -23,10 +23,12 @@ from anechoic_lab.metrics import staircase
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 Drawn = tuple[list[Label], list[Segment]]  # what is to be labelled, and not to be covered
 Panel = Callable[["Axes"], Drawn]
 
+LEAVE_OUT = ", or leave '--plot' out"
 SUFFIXES = (".png", ".svg")
 # Okabe and Ito's colours, which every eye tells apart; their yellow is too pale on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -37,8 +39,13 @@ STYLE: Any = {
 }  # fmt: skip
 
 
-def require_plot(path: Path, overwrite: bool) -> None:
+def require_plot(path: Path, overwrite: bool, otherwise: str = "") -> None:
     """Refuse a plot that cannot be made or written, before any work.
+
+    Args:
+        path: ends in .png or .svg.
+        overwrite: replace a file that is there.
+        otherwise: what a reader without matplotlib can do but install it.
 
     Raises:
         AnechoicError: matplotlib is not installed.
@@ -50,9 +57,18 @@ def require_plot(path: Path, overwrite: bool) -> None:
     require_writable([path], SUFFIXES, overwrite)
     if find_spec("matplotlib") is None:
         raise AnechoicError(
-            "a plot needs matplotlib, which is not installed; pip install 'anechoic-lab[plot]', or "
-            "leave '--plot' out"
+            "a plot needs matplotlib, which is not installed; pip install 'anechoic-lab[plot]'"
+            f"{otherwise}"
         )
+
+
+def save_plot(path: Path, figure: Canvas, dpi: int) -> Path:
+    """Write a figure, whole or not at all; the same figure makes the same bytes."""
+    sink, suffix = io.BytesIO(), path.suffix.lower()
+    undated = {"Date": None} if suffix == ".svg" else {}
+    figure.savefig(sink, format=suffix[1:], dpi=dpi, metadata=undated)
+    write_whole(path, sink.getvalue())
+    return path
 
 
 def plot(path: str | Path, table: Table, *, overwrite: bool = False) -> Path:
@@ -67,7 +83,7 @@ def plot(path: str | Path, table: Table, *, overwrite: bool = False) -> Path:
         BadSetting: adherence was not measured, or what `require_plot` refuses.
     """
     path = Path(path)
-    require_plot(path, overwrite)
+    require_plot(path, overwrite, LEAVE_OUT)
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Canvas
 
@@ -86,11 +102,7 @@ def plot(path: str | Path, table: Table, *, overwrite: bool = False) -> Path:
         figure.draw_without_rendering()  # the panels come to lie where labels are placed then
         for axes, (labels, segments) in drawn.items():
             place(axes, labels, segments)
-        sink, suffix = io.BytesIO(), path.suffix.lower()
-        undated = {"Date": None} if suffix == ".svg" else {}
-        figure.savefig(sink, format=suffix[1:], dpi=160, metadata=undated)
-    write_whole(path, sink.getvalue())
-    return path
+        return save_plot(path, figure, dpi=160)
 
 
 def _adherence(table: Table) -> Measure:

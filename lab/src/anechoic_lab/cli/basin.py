@@ -90,11 +90,12 @@ def basin(
     from anechoic.storage import write_whole
     from anechoic_lab.basin.page import as_json as to_json
     from anechoic_lab.basin.page import markdown
-    from anechoic_lab.basin.plot import plot, require_figure
+    from anechoic_lab.basin.plot import plot
     from anechoic_lab.basin.sweep import sweep
+    from anechoic_lab.bench.plot import require_plot
     from anechoic_lab.bench.write import require_writable
 
-    require_figure(output, overwrite)
+    require_plot(output, overwrite)
     if page is not None:
         require_writable([page], [".md"], overwrite)
     if not opposite < 0:

@@ -119,10 +119,10 @@ def bench(
 
     write.require_writable(outputs or [], write.FORMATS, overwrite)
     if plot is not None:
+        from anechoic_lab.bench.plot import LEAVE_OUT, require_plot
         from anechoic_lab.bench.plot import plot as draw
-        from anechoic_lab.bench.plot import require_plot
 
-        require_plot(plot, overwrite)
+        require_plot(plot, overwrite, LEAVE_OUT)
     asked = _plan(plan, preset, steps, quality)
     asked = asked.only(_names(methods), _names(scenarios), seeds)
     told = {

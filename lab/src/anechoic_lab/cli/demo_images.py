@@ -195,12 +195,13 @@ def basin(
     from anechoic_lab.basin.claims import claims, sentence
     from anechoic_lab.basin.page import as_json as to_json
     from anechoic_lab.basin.page import table as tabulated
-    from anechoic_lab.basin.plot import plot, require_figure
+    from anechoic_lab.basin.plot import plot
     from anechoic_lab.basin.sweep import sweep
+    from anechoic_lab.bench.plot import require_plot
     from anechoic_lab.images.basin import open_scene
     from anechoic_lab.images.task import open_images
 
-    require_figure(output, overwrite)
+    require_plot(output, overwrite)
     with progress_bar() as bar:
         task = bar.add_task("images", total=None)
         scene = open_scene(open_images(data), split, prompts)
