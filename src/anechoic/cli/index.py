@@ -14,7 +14,7 @@ import typer
 
 from anechoic import engines
 from anechoic.cli.options import EmbedderName, Json
-from anechoic.cli.output import count, print_table, progress_bar
+from anechoic.cli.output import count, print_table, progress_bar, progress_of
 from anechoic.cli.training import open_index
 from anechoic.lazy import uncollected
 from anechoic.models import index_folder
@@ -141,15 +141,14 @@ def build(
     windows = made.windows
     about = made.about(source, windows, centre, model)
     dtype = "float16" if half else "float32"
-    with progress_bar() as bar:
-        task = bar.add_task("embedding", total=source.total)
+    with progress_of("embedding", source.total) as progress:
         built = build_index(
             source,
             made.work(output, windows, dtype, shard, device),
             about,
             overwrite=overwrite,
             run=run_of(engine, workers, cpus, device),
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
         )
     derive(output, built, search, memory, engine)
     rows = "rows" if built.rows != 1 else "row"
@@ -201,14 +200,13 @@ def add(
             f"index '{index}' was built with revision {old.about.revision} of "
             f"'{old.about.embedder_name}', and revision {made.revision} is here; use that one"
         )
-    with progress_bar() as bar:
-        task = bar.add_task("embedding", total=source.total)
+    with progress_of("embedding", source.total) as progress:
         built = edit.add(
             index,
             source,
             lambda folder: made.work(folder, windows, old.dtype, None),
             run=run_of(engine, workers),
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
         )
     derive_again(index, built)
     print(f"{index}: {count(built.rows - old.rows, 'row')} added, {built.rows} in all")
@@ -260,11 +258,8 @@ def remove(
     if dry_run:
         print(f"{index}: {count(len(there), 'clip')} would be withdrawn", *there, sep="\n")
         return
-    with progress_bar() as bar:
-        task = bar.add_task("looking through", total=None)
-        built, gone = edit.remove(
-            index, leaves, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    with progress_of("looking through") as progress:
+        built, gone = edit.remove(index, leaves, progress)
     derive_again(index, built)
     print(f"{index}: {count(len(gone), 'clip')} withdrawn, {count(built.rows, 'row')} left")
 
@@ -286,9 +281,8 @@ def duplicates(
     from anechoic.index.duplicates import duplicates as find
 
     store = TrainingIndex.load(index_folder(index))
-    with progress_bar() as bar:
-        task = bar.add_task("comparing", total=len(store))
-        found = find(store, above, lambda done, total: bar.update(task, completed=done))
+    with progress_of("comparing", len(store)) as progress:
+        found = find(store, above, progress)
     shown = found[: limit or None]
     if as_json:
         told = [
@@ -362,11 +356,8 @@ def fetch(
     """
     from anechoic.index import edit
 
-    with progress_bar() as bar:
-        task = bar.add_task("fetching", total=None)
-        built = edit.fetch(
-            index, output, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+    with progress_of("fetching") as progress:
+        built = edit.fetch(index, output, progress)
     print(f"{output}: {count(built.rows, 'row')}, {derive(str(output), built, Kind.auto, None)}")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,6 +31,14 @@ def progress_bar() -> Progress:
 
     counted = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*counted, Rate(), TimeLeft(), console=Console(stderr=True))
+
+
+@contextmanager
+def progress_of(what: str, total: int | None = None) -> Iterator[Callable[[int, int | None], None]]:
+    """The bar of one task, drawn by a function of how many are done, and of how many."""
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +17,6 @@ from anechoic.cli.options import Json
 from anechoic_lab.cli import demo_images
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
     from rich.table import Table
 
     from anechoic.audit.supplement import Supplement
@@ -60,15 +62,12 @@ def demo(
 
     if output.exists() and not overwrite:
         raise OutputExists(f"'{output}' exists already; name another output or use --overwrite")
-    with _progress() as progress:
-        task = progress.add_task("loading the model", total=None)
+    with _progress("loading the model") as report:
         show = run(
             data or assets.SHIPPED,
             tuple(range(seeds)),
             steps=steps or assets.STEPS,
-            report=lambda what, done, total: progress.update(
-                task, description=what, completed=done, total=total
-            ),
+            report=report,
         )
     found = supplement(show)
     with TemporaryDirectory(prefix="anechoic-demo-") as work:
@@ -121,16 +120,8 @@ def train(
     recipe = TrainingRecipe(seed=seed)
     if steps is not None:
         recipe = recipe.shortened_to(steps)
-    with _progress() as progress:
-        task = progress.add_task("starting", total=None)
-        build(
-            output,
-            work,
-            recipe,
-            lambda what, done, total: progress.update(
-                task, description=what, completed=done, total=total
-            ),
-        )
+    with _progress("starting") as report:
+        build(output, work, recipe, report)
     print(f"written: {output}")
 
 
@@ -154,18 +145,8 @@ def scenarios(
     from anechoic_lab.demo import assets
     from anechoic_lab.demo.scenarios import SCENARIOS, train
 
-    with _progress() as progress:
-        task = progress.add_task("starting", total=None)
-        train(
-            output,
-            only or tuple(SCENARIOS),
-            data or assets.SHIPPED,
-            seed,
-            steps,
-            lambda what, done, total: progress.update(
-                task, description=what, completed=done, total=total
-            ),
-        )
+    with _progress("starting") as report:
+        train(output, only or tuple(SCENARIOS), data or assets.SHIPPED, seed, steps, report)
     print(f"trained: {output}")
 
 
@@ -185,13 +166,12 @@ def evaluate(
     from anechoic_lab.demo import assets
     from anechoic_lab.demo.evaluate import evaluate as measure
 
-    with _progress() as progress:
-        task = progress.add_task("generating", total=None)
+    with _progress("generating") as report:
         lines, _, calibration = measure(
             data or assets.SHIPPED,
             range(seeds),
             ordinary,
-            report=lambda done, total: progress.update(task, completed=done, total=total),
+            report=partial(report, "generating"),
         )
     if as_json:
         about = {"seeds": seeds, "scale": assets.CFG_SCALE, "calibration": calibration}
@@ -214,7 +194,9 @@ def evaluate(
     raise typer.Exit(int(not all(line.holds for line in lines)))
 
 
-def _progress() -> Progress:
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr with the times; it yields what draws a step: its name, done, of how many."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -224,10 +206,14 @@ def _progress() -> Progress:
         TimeRemainingColumn,
     )
 
-    return Progress(
+    with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"),
         TimeRemainingColumn(), console=Console(stderr=True),
-    )  # fmt: skip
+    ) as bar:  # fmt: skip
+        task = bar.add_task(what, total=None)
+        yield lambda what, done, total: bar.update(
+            task, description=what, completed=done, total=total
+        )
 
 
 def _print(table: Table) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anechoic.cli.options import Json
-from anechoic.cli.output import print_table, progress_bar
+from anechoic.cli.output import print_table, progress_bar, progress_of
 from anechoic.errors import BadSetting
 
 if TYPE_CHECKING:
@@ -76,12 +76,9 @@ def evaluate(
     from anechoic_lab.images.evaluate import evaluate as measure
     from anechoic_lab.images.task import open_images
 
-    with progress_bar() as bar:
-        task = bar.add_task("seeds", total=seeds)
+    with progress_of("seeds", seeds) as progress:
         model = open_images(data)
-        lines = measure(
-            model, range(seeds), lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        lines = measure(model, range(seeds), progress)
     if as_json:
         about = {"seeds": seeds, "scale": model.scale, **model.known}
         print(json.dumps({**about, "lines": [asdict(line) for line in lines]}, indent=2))
@@ -132,15 +129,8 @@ def table(
     only = None if methods is None else [name.strip() for name in methods.split(",")]
     asked = _plan(split).only(methods=only, seeds=seeds)
     source = Source.of(OPENS, folder=None if data is None else str(data))
-    with progress_bar() as bar:
-        task = bar.add_task("cells", total=None)
-        results = run(
-            asked,
-            source,
-            work,
-            jobs=jobs,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with progress_of("cells") as progress:
+        results = run(asked, source, work, jobs=jobs, progress=progress)
     write.write(
         output, tabulate(results, shlex.join(["anechoic", *sys.argv[1:]])), overwrite=overwrite
     )
@@ -165,15 +155,8 @@ def sheet(
 
     write.require_writable([output], (".png",), overwrite)
     plan = _plan(split)
-    with progress_bar() as bar:
-        task = bar.add_task("methods", total=len(plan.methods))
-        contact_sheet(
-            output,
-            open_images(data),
-            plan,
-            seed=seed,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with progress_of("methods", len(plan.methods)) as progress:
+        contact_sheet(output, open_images(data), plan, seed=seed, progress=progress)
     print(f"written: {output}")
 
 
@@ -202,8 +185,7 @@ def basin(
     from anechoic_lab.images.task import open_images
 
     require_plot(output, overwrite)
-    with progress_bar() as bar:
-        task = bar.add_task("images", total=None)
+    with progress_of("images") as progress:
         scene = open_scene(open_images(data), split, prompts)
         found = sweep(
             scene.generate,
@@ -213,7 +195,7 @@ def basin(
             befores=(0.0, -1.0),
             points=points,
             batch=scene.batch,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
         )
     plot(output, found, scene.judges, overwrite=overwrite)
     if as_json:
