@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 
 def on_first_use(
-    package: str, homes: Mapping[str, str]
+    package: str, names: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """The `__getattr__` and `__dir__` of a package whose names live in other modules.
 
@@ -20,8 +20,10 @@ def on_first_use(
 
     Args:
         package: its `__name__`.
-        homes: the module of each name.
+        names: that each module has.
     """
+
+    homes = {name: module for module, found in names.items() for name in found}
 
     def load(name: str) -> Any:
         if name not in homes:

@@ -180,8 +180,8 @@ def test_captions_that_do_not_fit_are_refused(folder: Path, text: str, complaint
     [
         ("none.csv", None, "there is no caption file"),
         ("captions.txt", b"", r"have to be a \.csv, \.jsonl or \.parquet file"),
-        ("captions.jsonl", b'{"file": "a.wav",', "line 1: no JSON"),
-        ("captions.jsonl", b"[1]", "line 1: expected a JSON object"),
+        ("captions.jsonl", b'{"file": "a.wav",', "line 1 is not JSON"),
+        ("captions.jsonl", b"[1]", "line 1 is not a JSON object"),
         ("captions.parquet", b"PAR1", "no Parquet file"),
     ],
 )

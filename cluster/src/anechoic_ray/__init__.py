@@ -44,10 +44,8 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = on_first_use(
         __name__,
         {
-            "Tasks": "anechoic_ray.cluster",
-            "encode": "anechoic_ray.building",
-            "over_ray": "anechoic_ray.building",
-            "served": "anechoic_ray.serving",
-            "tasks": "anechoic_ray.cluster",
+            "anechoic_ray.building": ("encode", "over_ray"),
+            "anechoic_ray.cluster": ("Tasks", "tasks"),
+            "anechoic_ray.serving": ("served",),
         },
     )

@@ -9,7 +9,7 @@ from anechoic.lazy import on_first_use
 __getattr__, __dir__ = on_first_use(
     __name__,
     {
-        "MelCodec": "anechoic_lab.demo.codec",
-        "ModelMixin": "diffusers.models.modeling_utils",
+        "anechoic_lab.demo.codec": ("MelCodec",),
+        "diffusers.models.modeling_utils": ("ModelMixin",),
     },
 )

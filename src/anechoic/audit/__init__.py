@@ -21,45 +21,27 @@ if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
     from anechoic.verdict import Rule
 
 __all__ = [
-    "AuditProgress",
-    "Background",
-    "Calibrated",
-    "Examined",
-    "HeldOut",
-    "Report",
-    "Rule",
-    "Sample",
-    "TrainingSet",
-    "Unexamined",
-    "audit",
-    "calibrate",
-    "cautions",
-    "document",
-    "schema",
-    "write_page",
-    "write_report",
-]
+    "AuditProgress", "Background", "Calibrated", "Examined", "HeldOut", "Report", "Rule",
+    "Sample", "TrainingSet", "Unexamined", "audit", "calibrate", "cautions", "document",
+    "schema", "write_page", "write_report",
+]  # fmt: skip
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that exists
     __getattr__, __dir__ = on_first_use(
         __name__,
         {
-            "Background": "anechoic.audit.result",
-            "Calibrated": "anechoic.audit.run",
-            "Examined": "anechoic.audit.result",
-            "HeldOut": "anechoic.audit.run",
-            "AuditProgress": "anechoic.audit.progress",
-            "Report": "anechoic.audit.result",
-            "Rule": "anechoic.verdict",
-            "Sample": "anechoic.audit.samples",
-            "TrainingSet": "anechoic.audit.training",
-            "Unexamined": "anechoic.audit.samples",
-            "audit": "anechoic.audit.run",
-            "calibrate": "anechoic.audit.run",
-            "cautions": "anechoic.audit.report",
-            "document": "anechoic.audit.report",
-            "schema": "anechoic.audit.report",
-            "write_page": "anechoic.audit.report",
-            "write_report": "anechoic.audit.report",
+            "anechoic.audit.progress": ("AuditProgress",),
+            "anechoic.audit.report": (
+                "cautions",
+                "document",
+                "schema",
+                "write_page",
+                "write_report",
+            ),
+            "anechoic.audit.result": ("Background", "Examined", "Report"),
+            "anechoic.audit.run": ("Calibrated", "HeldOut", "audit", "calibrate"),
+            "anechoic.audit.samples": ("Sample", "Unexamined"),
+            "anechoic.audit.training": ("TrainingSet",),
+            "anechoic.verdict": ("Rule",),
         },
     )

@@ -119,20 +119,23 @@ def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
             yield row
 
 
+def parse_object(text: str, what: str, fix: str = "correct it") -> dict[str, Any]:
+    """The object of a JSON text; `BadCaptions` says what else it is."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadCaptions(f"{what} is not JSON ({error.msg}); {fix}") from error
+    if not isinstance(found, dict):
+        raise BadCaptions(f"{what} is not a JSON object; {fix}")
+    return found
+
+
 def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BadCaptions(
-                    f"captions '{path}', line {number}: no JSON ({error.msg})"
-                ) from error
-            if not isinstance(row, dict):
-                raise BadCaptions(f"captions '{path}', line {number}: expected a JSON object")
-            yield row
+            yield parse_object(line, f"captions '{path}', line {number}")
 
 
 def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:

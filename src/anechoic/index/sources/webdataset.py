@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from anechoic import audio
 from anechoic.errors import BadAudio, BadCaptions
-from anechoic.index.captions import CAPTION_COLUMNS
+from anechoic.index.captions import CAPTION_COLUMNS, parse_object
 from anechoic.index.sources.patterns import files, names_of, open_fs
 from anechoic.index.sources.protocol import (
     Item,
@@ -27,7 +26,7 @@ from anechoic.index.sources.protocol import (
 )
 
 CAPTIONS = ("txt", "json")  # a text is the caption itself, JSON has it under its name
-MEND = "fetch or pack it again"
+FIX = "fetch or pack it again"
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class TarUnit:
                 yield from self._items(self._members(tar, file), tar, start)
         except (tarfile.TarError, OSError) as error:
             raise BadAudio(
-                f"tar '{self.tar}' is cut off, damaged, or no tar ({error}); {MEND}"
+                f"tar '{self.tar}' is cut off, damaged, or no tar ({error}); {FIX}"
             ) from error
 
     def _items(
@@ -76,7 +75,7 @@ class TarUnit:
                 yield self._item(key, content, sounds[0])
             count += 1
         if count == 0:
-            raise BadAudio(f"tar '{self.tar}' has no samples with sound; {MEND}")
+            raise BadAudio(f"tar '{self.tar}' has no samples with sound; {FIX}")
 
     def _members(self, tar: tarfile.TarFile, file: Any) -> Iterator[tarfile.TarInfo]:
         """The files with a key, in their order; hidden ones, as macOS adds them, have none."""
@@ -98,7 +97,7 @@ class TarUnit:
         for member in members:
             key, kind = split_name(member.name)
             if kind in out:
-                raise self._bad(key, f"has two files '.{kind}'", MEND)
+                raise self._bad(key, f"has two files '.{kind}'", FIX)
             file = tar.extractfile(member) if wanted and is_wanted(kind) else None
             out[kind] = b"" if file is None else file.read()
         return out
@@ -125,15 +124,8 @@ class TarUnit:
         return Item(id, caption, None, info, read)
 
     def _json(self, key: str, content: bytes) -> dict[str, Any]:
-        try:
-            about = json.loads(self._text(key, content))
-        except json.JSONDecodeError as error:
-            raise BadCaptions(
-                f"tar '{self.tar}': '{key}.json' is no JSON ({error.msg}); {MEND}"
-            ) from error
-        if not isinstance(about, dict):
-            raise BadCaptions(f"tar '{self.tar}': '{key}.json' is no JSON object; {MEND}")
-        return about
+        text = self._text(key, content)
+        return parse_object(text, f"tar '{self.tar}': '{key}.json'", FIX)
 
     def _text(self, key: str, content: bytes) -> str:
         try:
@@ -150,7 +142,7 @@ class TarUnit:
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise BadAudio(
                 f"tar '{self.tar}' is cut off or damaged at byte {tar.offset}: the mark of its "
-                f"end is missing; {MEND}"
+                f"end is missing; {FIX}"
             )
         while rest := file.read(1 << 20):
             if rest.count(0) < len(rest):
