@@ -1,11 +1,11 @@
-"""anechoic-lab: a model that memorizes, the bench and the basin, beside `anechoic`."""
+"""anechoic-lab: a demo model that memorizes, the bench and the basin, on top of `anechoic`."""
 
 from __future__ import annotations
 
 from anechoic.lazy import on_first_use
 
-# diffusers loads a pipeline's own codec class from the top of its package, and asks the same
-# package for the base class whose `from_pretrained` to call
+# diffusers looks up a pipeline's own codec class at the top level of its package, and in the same
+# package the base class whose `from_pretrained` it calls
 __getattr__, __dir__ = on_first_use(
     __name__,
     {

@@ -66,22 +66,22 @@ def test_a_setting_of_a_method_inside_another_can_be_varied(tmp_path: Path) -> N
         ("seeds = []\n" + ONE, "has no seeds"),
         ("seeds = 0\n" + ONE, "has no seeds"),
         ("seeds = [1, 1]\n" + ONE, "has the seed '1' twice"),
-        ("seeds = [-1]\n" + ONE, "seeds lie in 0 to"),
+        ("seeds = [-1]\n" + ONE, "expected seeds from 0 to"),
         ("seeds = true\n" + ONE, "expected a whole number or a list for 'seeds', got True"),
-        ("seeds = [0.5]\n" + ONE, "seeds are whole numbers"),
-        ("batch = 0\n" + ONE, "batch is at least 1, got 0"),
+        ("seeds = [0.5]\n" + ONE, "expected whole numbers as seeds"),
+        ("batch = 0\n" + ONE, "expected 'batch' to be 1 or more, got 0"),
         ("steps = 1.5\n" + ONE, "expected a whole number for 'steps', got 1.5"),
-        ("scenarios = [1]\n" + ONE, "scenarios are names"),
-        ("seed = 1\n" + ONE, "unknown key 'seed'; known are about, split, seeds"),
+        ("scenarios = [1]\n" + ONE, "expected names in 'scenarios'"),
+        ("seed = 1\n" + ONE, "unknown key 'seed'; expected some of about, split, seeds"),
         (ONE + 'gard = "amg"\n', "method 'none' has an unknown key 'gard'"),
         (ONE + ONE, "has the method 'none' twice"),
         ("[[methods]]\n", "method 1 has no name"),
         ("methods = [1]\n", "method 1 has no name"),
-        (ONE + "settings = { c1 = 1 }\n", "has settings and no guard"),
+        (ONE + "settings = { c1 = 1 }\n", "has settings but no guard"),
         (ONE + 'guard = "g"\nvary = { a = [1, 2], b = [1, 2] }\n', "varies a, b; a frontier"),
         (ONE + 'guard = "g"\nvary = { a = [1] }\n', "expected a list of two values or more"),
-        (ONE + 'guard = "g"\nvary = { "a.b" = [1, 2] }\n', "its 'a' is no table"),
-        ("seeds = ", "is no TOML"),
+        (ONE + 'guard = "g"\nvary = { "a.b" = [1, 2] }\n', "its 'a' is not a table"),
+        ("seeds = ", "is not valid TOML"),
     ],
 )
 def test_a_plan_that_is_not_understood_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
@@ -91,9 +91,11 @@ def test_a_plan_that_is_not_understood_is_refused(tmp_path: Path, text: str, sen
 
 
 def test_a_plan_or_preset_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadSetting, match="there is no plan"):
+    with pytest.raises(BadSetting, match="does not exist"):
         Plan.load(tmp_path / "absent.toml")
-    with pytest.raises(BadSetting, match="no preset 'absent', expected one of amg-ablation, "):
+    with pytest.raises(
+        BadSetting, match="preset 'absent' does not exist; expected one of amg-ablation, "
+    ):
         Plan.load("absent")
 
 

@@ -1,4 +1,4 @@
-"""A bench can be killed at any moment: what was finished is kept, and nothing else is believed."""
+"""A bench can be killed at any moment: finished cells are kept, and nothing else is trusted."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def spoil_rows(path: Path, other: Path) -> None:
     ("spoil", "reason"),
     [(spoil_truncated, "is damaged"), (spoil_emptied, "is damaged"), (spoil_flipped, "is damaged"),
      (spoil_foreign, "holds another result: method 'none', scenario 'large', seed 0"),
-     (spoil_strange, "is damaged"), (spoil_rows, "are not those of its prompts")],
+     (spoil_strange, "is damaged"), (spoil_rows, "do not belong to its prompts")],
     ids=lambda value: getattr(value, "__name__", ""),
 )  # fmt: skip
 def test_a_file_that_cannot_be_trusted_is_computed_again_with_a_note(
@@ -299,7 +299,7 @@ def test_a_failed_cell_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_is_told_of(tmp_path: Path) -> None:
     plan = Plan("p", (Method("bad", "bad", "die"),), (0,), ("large",))
-    with pytest.raises(AnechoicError, match=r"a worker process died.*what was finished is kept"):
+    with pytest.raises(AnechoicError, match=r"a worker process died.*finished cells are saved"):
         bench(tmp_path, plan)
 
 
@@ -307,7 +307,11 @@ def test_a_worker_that_dies_is_told_of(tmp_path: Path) -> None:
     ("plan", "options", "sentence"),
     [
         (Plan("p", (Method("a", "a", "cfg"),)), {}, "method 'a': expected the guard push"),
-        (Plan("p", (NONE,), scenarios=("absent",)), {}, "no scenario 'absent', expected some of"),
+        (
+            Plan("p", (NONE,), scenarios=("absent",)),
+            {},
+            "scenario 'absent' does not exist; expected some of",
+        ),
         (Plan("p", (NONE,), split="absent"), {}, "expected the split report or tune"),
         (Plan("p", (NONE,)), {"color": "red"}, "do not fit (got an unexpected keyword argument"),
     ],
@@ -347,5 +351,5 @@ def test_a_figure_that_is_not_finite_is_refused(finished: tuple[Path, Results], 
     for wrong in ({"similarity": value}, {"adherence": value}, {"scores": {"a": value}}):
         with pytest.raises(AnechoicError, match="'m0' are not all finite"):
             cells.require_rows(request, [replace(row, **wrong)])
-    with pytest.raises(AnechoicError, match="1 rows were expected"):
+    with pytest.raises(AnechoicError, match="expected 1 rows"):
         cells.require_rows(request, [])

@@ -16,7 +16,7 @@ from anechoic_lab.bench.frontiers import frontiers
 from anechoic_lab.bench.plot import plot
 from anechoic_lab.bench.run import Layout
 from anechoic_lab.bench.table import BACKGROUND, Table, tabulate
-from anechoic_lab.bench.write import records, sentences, shown, write
+from anechoic_lab.bench.write import format_figure, records, sentences, write
 from anechoic_lab.metrics import Gaussian, KernelReference, frechet_distance, kernel_distance
 
 from anechoic.errors import BadSetting, OutputExists
@@ -151,7 +151,7 @@ def test_one_prompt_has_figures_without_intervals() -> None:
     table = tabulate(results(rows, prompts=PROMPTS[:1]))
     figure = line(table, "none").figures["similarity"]
     assert (figure.value, figure.low, figure.high) == (pytest.approx(0.95), None, None)
-    assert shown(line(table, "none"), table.measures[0]) == "0.95"
+    assert format_figure(line(table, "none"), table.measures[0]) == "0.95"
 
 
 def test_what_was_not_measured_is_said_not_to_be() -> None:
@@ -161,9 +161,9 @@ def test_what_was_not_measured_is_said_not_to_be() -> None:
     }
     table = tabulate(replace(results(rows, FAMILY), reference={"all": []}))
     weak = line(table, "push/s=1")
-    keys = [m.key for m in table.measures if shown(weak, m) == "not measured"]
+    keys = [m.key for m in table.measures if format_figure(weak, m) == "not measured"]
     assert keys == ["adherence_memorized", "adherence_ordinary", "fad", "kad"]
-    assert any("no reference of real sound" in note for note in table.notes)
+    assert any("need a reference of real sound" in note for note in table.notes)
     assert table.frontiers == []
 
 
@@ -277,7 +277,7 @@ def test_what_is_there_or_no_format_is_refused(table: Table, tmp_path: Path) -> 
     write(path, table, overwrite=True)
     with pytest.raises(BadSetting, match=r"expected one of \.csv, \.json, \.md, \.parquet"):
         write(tmp_path / "t.txt", table)
-    with pytest.raises(BadSetting, match="is no folder that may be written to"):
+    with pytest.raises(BadSetting, match="is not a writable folder"):
         write(tmp_path / "absent" / "t.md", table)
     assert [file.name for file in tmp_path.iterdir()] == ["t.md"]
 

@@ -114,10 +114,10 @@ def test_an_output_that_exists_is_refused_before_any_work(run: Run, option: str)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--opposite", "0"], "under 0, got 0"),
-        (["-o", "basin.wav"], "no known format"),
+        (["--opposite", "0"], "for opposite guidance, got 0"),
+        (["-o", "basin.wav"], "does not end in a known format"),
         (["--model", "folder"], "'--index', '--memorized' and '--ordinary'"),
-        (["--seconds", "1"], "leave '--seconds'"),
+        (["--seconds", "1"], "leave out '--seconds'"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_a_sentence(run: Run, words, said: str) -> None:

@@ -1,4 +1,4 @@
-"""`anechoic doctor`: what is ready is told, and each problem has its sentence and its mend."""
+"""`anechoic doctor` lists its findings, and each problem comes with a sentence and its fix."""
 
 from __future__ import annotations
 
@@ -170,14 +170,14 @@ def test_a_problem_is_one_line_with_its_mend_and_exit_2(here: Path, run: Run, ki
     code, out, _ = run("--model", "model", "--no-measure", *arguments)
     assert code == 2
     (line,) = [line for line in out.splitlines() if line.startswith(sentence)]
-    assert out.endswith(f"{line}\nnot ready: 1 to mend\n")
+    assert out.endswith(f"{line}\nnot ready: 1 to fix\n")
 
 
 def test_all_problems_are_told_at_once(here: Path, run: Run) -> None:
     unknown_scheduler()
     Path("model/vae", WEIGHTS).unlink()
     code, out, _ = run("--model", "model", "--seconds", "9", "--index", "nowhere")
-    assert (code, out.endswith("not ready: 4 to mend\n")) == (2, True)
+    assert (code, out.endswith("not ready: 4 to fix\n")) == (2, True)
 
 
 def test_too_little_memory_is_told_with_what_would_help(
@@ -189,7 +189,7 @@ def test_too_little_memory_is_told_with_what_would_help(
     for mend in ("'--dtype bfloat16'", "'--set gradient=x0'", "'--seconds'", "'--set c3=0'"):
         assert mend in out
     _, out, _ = run("--model", "model", "--dtype", "bfloat16", "--no-measure")
-    assert out.endswith("128 KiB free on cpu; use a machine with more\nnot ready: 1 to mend\n")
+    assert out.endswith("128 KiB free on cpu; use a machine with more\nnot ready: 1 to fix\n")
 
 
 def test_a_sound_that_the_embedder_does_not_hear_to_its_end_is_a_problem() -> None:

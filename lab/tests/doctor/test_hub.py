@@ -105,7 +105,7 @@ def test_of_a_model_on_the_hub_only_small_files_are_fetched(
     assert problem.endswith(
         "; fetch them (143 KiB) with 'hf download me/mine --include \"*/*.safetensors\"'"
     )
-    assert out.endswith("not ready: 1 to mend\n")  # all the rest is known already
+    assert out.endswith("not ready: 1 to fix\n")  # all the rest is known already
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     _, out = doctor(capsys, "me/mine")
     assert "and HF_HUB_OFFLINE is set; unset it, and fetch them with 'hf download me/mine" in out

@@ -1,1 +1,1 @@
-"""Where the attraction basin of memorized prompts ends: sweep, claims, page and figure."""
+"""Measures where the attraction basin of memorized prompts ends: sweep, claims, page, figure."""

@@ -1,4 +1,4 @@
-"""What a sweep says: curves, where the basin ends, and which of the paper's claims hold."""
+"""Reads a sweep: similarity curves, where the basin ends, which of the paper's claims hold."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from anechoic_lab.bench.task import MEMORIZED
 from anechoic_lab.metrics import difference_interval
 
 BAND = (10, 90)  # percentiles of prompts x seeds
-HIGH, LOW = 0.8, 0.2  # shares of a course's maximum between which its fall is measured
+HIGH, LOW = 0.8, 0.2  # the fall of a course is measured between these shares of its maximum
 COPIED, FREE = 0.9, 0.1  # shares of copies before and after the fall that reproduce claim (g)
 
 REPRODUCED, PARTLY = "reproduced", "reproduced in part"
 NOT_REPRODUCED, NOT_TESTABLE = "not reproduced", "not testable here"
 TOO_FEW = "too few prompts to tell"
-PROMPTS = 4  # of a group, from which on intervals over prompts say something
+PROMPTS = 4  # a group needs this many for a meaningful interval over prompts
 
 
 @dataclass(frozen=True)
 class Band:
-    """A mean over prompts and seeds, and where the middle 80 % of them are."""
+    """A mean over prompts and seeds, and the range of the middle 80 %."""
 
     mean: float
     low: float
@@ -36,11 +36,11 @@ class Band:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, and what came of it."""
+    """A claim of the paper, and the verdict on it."""
 
     text: str
     verdict: str
-    rule: str  # by which the verdict is told
+    rule: str  # how the verdict is decided
     evidence: Sequence[str]
 
 
@@ -73,7 +73,7 @@ def curve(sweep: Sweep, judge: str, group: str, before: float) -> list[Band]:
 
 
 def called(before: float) -> str:
-    """The paper's name of the guidance before the start.
+    """The paper's name for the guidance before the start.
 
     >>> called(0.0), called(-1.0), called(1.0)
     ('zero CFG', 'opposite guidance -1', 'guidance 1')
@@ -84,7 +84,7 @@ def called(before: float) -> str:
 
 
 def at(sweep: Sweep, step: int) -> str:
-    """A step, and its noise level."""
+    """A step and its noise level, as text."""
     if step == len(sweep.log_snr):
         return f"step {step} (it never does)"
     return f"step {step} (log-SNR {sweep.log_snr[step]:.1f})"
@@ -94,11 +94,11 @@ def at(sweep: Sweep, step: int) -> str:
 
 
 def basin_end(sweep: Sweep, judge: Scorer, before: float) -> int | None:
-    """The first sampled step from which on guidance may start without a copy, on average.
+    """The first sampled step at which guidance can start without copying, on average.
 
     Returns:
         The first step such that at it and at every later one the mean similarity of the memorized
-        prompts is under the judge's threshold; None if it never is, or there is no threshold.
+        prompts is below the judge's threshold; None if it stays above, or without a threshold.
     """
     if judge.threshold is None:
         return None
@@ -137,7 +137,7 @@ def sentence(sweep: Sweep, judge: Scorer, before: float) -> str:
 
 
 def _last_copies(sweep: Sweep, judge: Scorer, before: float) -> str:
-    """Up to where single generations are copies: the mean hides them."""
+    """The last step at which single generations are still copies, which the mean hides."""
     takes = [t for t in sweep.takes if (t.group, t.before) == (MEMORIZED, before)]
     last = max((t.step for t in takes if judge.is_copy(t.scores[judge.name])), default=None)
     if last is None:
@@ -150,7 +150,7 @@ def _last_copies(sweep: Sweep, judge: Scorer, before: float) -> str:
 
 
 def claims(sweep: Sweep, judge: Scorer) -> list[Claim]:
-    """The paper's claims about the basin, each with a verdict by a stated rule.
+    """The paper's claims about the basin, each with a verdict and the rule behind it.
 
     Source: Jain et al., 2025 (arXiv:2411.16738).
     """
@@ -171,11 +171,11 @@ def _fall(sweep: Sweep) -> Claim:
                 known = [(v, c.prompt) for c in courses
                          if (v := measure(c, sweep.log_snr)) is not None]  # fmt: skip
                 found[group] = MEAN.of([v for v, _ in known], [prompt for _, prompt in known])
-            told = ", ".join(f"{group} {_told(figure)}" for group, figure in found.items())
+            text = ", ".join(f"{group} {_format(figure)}" for group, figure in found.items())
             if sign:
                 holds.append(_apart(list(found.values()), sign))
-                told += "; holds" if holds[-1] else "; does not hold"
-            evidence.append(f"{run}, {name}: {told}")
+                text += "; holds" if holds[-1] else "; does not hold"
+            evidence.append(f"{run}, {name}: {text}")
     return Claim(
         "The norm of c - u is high and falls sharply for memorized prompts only.",
         _verdict(sweep, (MEMORIZED, ORDINARY), holds),
@@ -187,7 +187,7 @@ def _fall(sweep: Sweep) -> Claim:
 
 
 def _transition(sweep: Sweep, judge: Scorer) -> Claim:
-    """Does guidance that starts before the fall replicate, and after it not?"""
+    """Does guidance replicate if it starts before the fall, and not if it starts after it?"""
     text = "CFG that is switched on after that fall does not replicate; before it, it does."
     rule = (
         f"of the memorized prompts and seeds that plain CFG copies, {COPIED:.0%} or more are "
@@ -209,8 +209,8 @@ def _transition(sweep: Sweep, judge: Scorer) -> Claim:
             _copies([t for t in takes if _is_after(t, edges[t.prompt, t.seed]) is after], judge)
             for after in (False, True)
         ]
-        evidence.append(f"{called(before)}, share of copies: {_told(early)} before the fall, "
-                        f"{_told(late)} after it")  # fmt: skip
+        evidence.append(f"{called(before)}, share of copies: {_format(early)} before the fall, "
+                        f"{_format(late)} after it")  # fmt: skip
         clean = bool(early and late and early.value >= COPIED and late.value <= FREE)
         holds += [clean, clean or _apart([early, late], 1)]
     return Claim(text, _verdict(sweep, (MEMORIZED,), holds), rule, evidence)
@@ -229,8 +229,8 @@ def _opposite(sweep: Sweep, judge: Scorer) -> Claim:
     evidence, verdicts = [], []
     for before in opposite:
         for name in ("fall", "minimum"):
-            said, holds = _earlier(sweep, before, name)
-            evidence.append(f"{called(before)}, {RULES[name]}: {said}")
+            comparison, holds = _earlier(sweep, before, name)
+            evidence.append(f"{called(before)}, {RULES[name]}: {comparison}")
             verdicts += holds if name == "fall" else []
         ends = [basin_end(sweep, judge, b) for b in (0.0, before)]
         if all(end is not None for end in ends):
@@ -250,7 +250,7 @@ RULES = {
 
 
 def _earlier(sweep: Sweep, before: float, name: str) -> tuple[str, list[bool]]:
-    """How the transitions of memorized prompts under one guidance compare with zero CFG's."""
+    """Compare the transitions of memorized prompts under one guidance with those of zero CFG."""
     zero, other = (
         {(c.prompt, c.seed): getattr(c, name) for c in sweep.courses
          if (c.guidance, c.group) == (guidance, MEMORIZED)}
@@ -258,9 +258,9 @@ def _earlier(sweep: Sweep, before: float, name: str) -> tuple[str, list[bool]]:
     )  # fmt: skip
     both = [key for key in zero if zero[key] is not None and other[key] is not None]
     if not both:
-        return f"in none of {len(zero)} runs is there one under both", []
+        return f"none of {len(zero)} runs has one under both", []
     steps = [other[key] - zero[key] for key in both]
-    told = (
+    text = (
         f"mean {at(sweep, round(mean(zero[key] for key in both)))} after zero CFG, "
         f"{at(sweep, round(mean(other[key] for key in both)))} here; earlier in "
         f"{sum(step < 0 for step in steps)}, later in {sum(step > 0 for step in steps)} of "
@@ -268,17 +268,17 @@ def _earlier(sweep: Sweep, before: float, name: str) -> tuple[str, list[bool]]:
     )
     prompts = [prompt for prompt, _ in both]
     if len(set(prompts)) < 2:
-        return told, [mean(steps) < 0, False]
+        return text, [mean(steps) < 0, False]
     found = difference_interval([other[k] for k in both], [zero[k] for k in both], prompts)
     spread = f"; difference {found.value:.1f} [{found.low:.1f}, {found.high:.1f}] steps"
-    return told + spread, [found.value < 0, found.high < 0]
+    return text + spread, [found.value < 0, found.high < 0]
 
 
 def fall_width(course: Course, log_snr: Sequence[float]) -> float | None:
-    """In how much log-SNR a course's ||c - u|| falls for good from 80 % to 20 % of its maximum.
+    """The width in log-SNR of the final fall of ||c - u|| from 80 % to 20 % of its maximum.
 
-    From the last evaluation above the one to the first after it under the other; None if the run
-    ends before.
+    Measured from the last evaluation above 80 % to the first one after it below 20 %; None if the
+    run ends before that.
 
     >>> course = Course("a", "ordinary", 0, 2.0, [], [1.0, 5.0, 4.5, 3.0, 0.5], None, 3)
     >>> fall_width(course, [-4.0, -3.0, -2.0, -1.0, 0.0])
@@ -291,7 +291,7 @@ def fall_width(course: Course, log_snr: Sequence[float]) -> float | None:
     return None if end is None else log_snr[end] - log_snr[start]
 
 
-# of a course: what it is, and whether more of it (1) or less (-1) is claimed of memorized prompts
+# name, measure of a course, whether the paper claims more (1) or less (-1) for memorized prompts
 _MEASURES: Sequence[tuple[str, Callable[[Course, Sequence[float]], float | None], int]] = (
     ("d_t at the first evaluation", lambda course, log_snr: course.distance[0], 0),
     ("highest ||c - u||", lambda course, log_snr: max(course.norm), 1),
@@ -327,7 +327,7 @@ def _verdict(sweep: Sweep, involved: Sequence[str], holds: Sequence[bool]) -> st
     return PARTLY if any(holds) else NOT_REPRODUCED
 
 
-def _told(figure: Figure | None) -> str:
+def _format(figure: Figure | None) -> str:
     """A figure with its interval and its counts."""
     if figure is None:
         return "none (0 runs)"

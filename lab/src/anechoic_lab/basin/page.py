@@ -1,4 +1,4 @@
-"""A sweep for a reader, as a page in Markdown, and for a program, as JSON."""
+"""Writes a sweep as a Markdown page for readers, and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def table(sweep: Sweep, judge: Scorer) -> tuple[list[str], list[list[str]]]:
 def markdown(
     sweep: Sweep, scene: SweepTask, figure: str, command: str, machine: Mapping[str, str]
 ) -> str:
-    """The page: the figure, where the basin ends, the paper's claims, the circumstances.
+    """The page: the figure, where the basin ends, the paper's claims, the conditions.
 
     Args:
         sweep: what was measured.
-        scene: on what.
-        figure: where the figure is, as the page links to it.
-        command: that makes both.
-        machine: on which it was measured.
+        scene: the task that was swept.
+        figure: path of the figure, as the page links to it.
+        command: the command that writes both.
+        machine: the machine it was measured on.
     """
     first = scene.judges[0]
     lines = [
@@ -82,7 +82,7 @@ def markdown(
 
 
 def as_json(sweep: Sweep, scene: SweepTask) -> dict[str, Any]:
-    """Everything that was measured and said."""
+    """All measurements, sentences and verdicts."""
     return {
         "about": about(sweep, scene),
         "judges": [
@@ -96,7 +96,7 @@ def as_json(sweep: Sweep, scene: SweepTask) -> dict[str, Any]:
 
 
 def about(sweep: Sweep, scene: SweepTask) -> dict[str, str]:
-    """The circumstances that a figure depends on."""
+    """The conditions that the figures depend on."""
     captions = {
         f"{group} prompts": "; ".join(p.caption for p in sweep.prompts if p.group == group)
         for group in groups(sweep)

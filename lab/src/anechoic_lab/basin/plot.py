@@ -1,4 +1,4 @@
-"""The figure of a sweep: similarity against the start of guidance, and c - u along the run."""
+"""Draws a sweep: similarity against the start of guidance, and c - u along the run."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from anechoic_lab.bench.task import MEMORIZED
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# a colour, a line and a marker of its own for each group
+# each group has its own colour, line and marker
 LOOKS: Any = {
     MEMORIZED: {"color": COLOURS[1], "linestyle": "-", "marker": "o"},
     ORDINARY: {"color": COLOURS[0], "linestyle": (0, (5, 2)), "marker": "s"},
 }
-RUG = {MEMORIZED: 0.075, ORDINARY: 0.03}  # height of the marks of transitions, of the panel
+RUG = {MEMORIZED: 0.075, ORDINARY: 0.03}  # height of the transition marks, as a share of the panel
 
 
 def plot(
     path: str | Path, sweep: Sweep, judges: Sequence[Scorer], *, overwrite: bool = False
 ) -> Path:
-    """Draw a sweep as the paper does: a panel for each guidance before the start, and two of the
-    plain runs, d_t and ||c - u||.
+    """Draw a sweep as in the paper: a panel for each guidance before the start, and two panels of
+    the plain runs, d_t and ||c - u||.
 
     Args:
         path: ends in .png or .svg.
         sweep: what was measured.
-        judges: that scored it; the first has the band.
-        overwrite: replace a file that is there.
+        judges: the measures that scored it; the first is drawn with its band.
+        overwrite: replace an existing file.
 
     Raises:
-        AnechoicError: what `require_plot` refuses.
+        AnechoicError: as `require_plot`.
     """
     path = Path(path)
     require_plot(path, overwrite)
@@ -92,7 +92,7 @@ def _similarity(axes: Axes, sweep: Sweep, before: float, judges: Sequence[Scorer
 
 
 def _along(axes: Axes, sweep: Sweep, name: str, edge: str) -> None:
-    """A quantity at each evaluation of the plain runs, and its mean where guidance is held."""
+    """A quantity along the plain runs, and its mean along the runs with constant guidance."""
     steps = range(len(sweep.log_snr))
     for group in groups(sweep):
         for guidance in (sweep.scale, sweep.befores[0]):
@@ -118,7 +118,7 @@ def _line(axes: Axes, x: Sequence[int], points: Sequence[Band], group: str, mark
 
 
 def _transitions(axes: Axes, courses: Sequence[Course], edge: str) -> None:
-    """Where each run makes its transition, in a strip under the data."""
+    """Mark the transition of each run, in a strip under the data."""
     scale = axes.yaxis.get_transform()
     low, high = scale.transform(np.array(axes.get_ylim()))
     axes.set_ylim(float(scale.inverted().transform(low - 0.13 * (high - low))))
@@ -132,14 +132,14 @@ def _transitions(axes: Axes, courses: Sequence[Course], edge: str) -> None:
 
 
 def _share_limits(panels: Sequence[Axes]) -> None:
-    """The same similarity at the same height in every panel."""
+    """Give all panels the same limits of similarity."""
     limits = np.array([axes.get_ylim() for axes in panels])
     for axes in panels:
         axes.set_ylim(limits[:, 0].min(), limits[:, 1].max())
 
 
 def _noise_axis(axes: Axes, sweep: Sweep) -> None:
-    """The grid, and the steps' log-SNR along the top."""
+    """Draw the grid, and the log-SNR of the steps along the top."""
     from matplotlib.ticker import MaxNLocator
 
     evaluations = len(sweep.log_snr)
@@ -162,7 +162,7 @@ def _noise_axis(axes: Axes, sweep: Sweep) -> None:
 
 
 def _legend(figure: Any, sweep: Sweep, judges: Sequence[Scorer]) -> None:
-    """What lines and marks mean, under all panels."""
+    """Explain lines and marks, under all panels."""
     from matplotlib.legend_handler import HandlerTuple
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch

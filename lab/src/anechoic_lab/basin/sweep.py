@@ -1,8 +1,8 @@
-"""The attraction basin, measured: similarity against the step at which guidance starts.
+"""Measures the attraction basin: similarity against the step at which guidance starts.
 
-For each prompt and seed there is a run of plain classifier-free guidance, and for each weaker
-guidance (zero, opposite) runs that hold it until a step and follow classifier-free guidance from
-there on. Where similarity falls as that step moves on, the basin ends.
+Each prompt and seed is run once under plain classifier-free guidance. For each weaker guidance
+(zero, opposite), further runs use it until some step and classifier-free guidance from there on.
+The basin ends where similarity falls as that step moves later.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from anechoic_lab.bench.judges import describe
 from anechoic_lab.bench.task import MEMORIZED, BenchPrompt
 
 ORDINARY = "ordinary"
-FALL = 0.5  # share of its maximum under which ||c - u|| is at the edge of the basin
-ANY_SCALE = 2.0  # what a pipeline is called with: inside a guard the guidance owns the scale
+FALL = 0.5  # a run is at the edge of the basin once ||c - u|| is under this share of its maximum
+ANY_SCALE = 2.0  # passed to the pipeline and not used: inside a guard the guidance sets the scale
 
 
 # -------------------------------------------------------------------------------- what can be swept
@@ -36,14 +36,14 @@ ANY_SCALE = 2.0  # what a pipeline is called with: inside a guard the guidance o
 
 @dataclass(frozen=True)
 class ScoredBatch:
-    """A batch that was generated and judged."""
+    """A generated batch with its scores."""
 
-    scores: Sequence[Mapping[str, float]]  # of each clip, by judge
-    records: Sequence[Record]  # of each evaluation of the network
+    scores: Sequence[Mapping[str, float]]  # one mapping a clip, by judge
+    records: Sequence[Record]  # one for each evaluation of the denoiser
 
 
 class Generate(Protocol):
-    """Generate and judge one clip a prompt, each from a generator of its own at this seed."""
+    """Generate and score one clip per prompt, each from its own generator with this seed."""
 
     def __call__(self, captions: Sequence[str], seed: int, guidance: Guidance) -> ScoredBatch: ...
 
@@ -54,15 +54,15 @@ class Scorer:
 
     name: str
     about: str  # what is compared with what
-    rule: Rule | None  # by which a clip is a copy; None: not calibrated
+    rule: Rule | None  # decides whether a clip is a copy; None: not calibrated
 
     @property
     def threshold(self) -> float | None:
-        """The score that a copy exceeds; None: not calibrated."""
+        """The score above which a clip is a copy; None: not calibrated."""
         return None if self.rule is None else self.rule.threshold
 
     def is_copy(self, score: float) -> bool:
-        """Whether a score is that of a copy; False where nothing is calibrated."""
+        """Whether a score is that of a copy; always False without a calibration."""
         return self.rule is not None and self.rule.is_copy(score)
 
 
@@ -71,21 +71,21 @@ class SweepTask:
     """A model with its prompts and judges, ready to be swept."""
 
     generate: Generate
-    judges: Sequence[Scorer]  # `generate` scores by their names; the first is the one that tells
-    prompts: Sequence[BenchPrompt]  # of the groups "memorized" and "ordinary"
-    scale: float  # of classifier-free guidance
+    judges: Sequence[Scorer]  # `generate` scores by their names; the first one decides
+    prompts: Sequence[BenchPrompt]  # groups "memorized" and "ordinary"
+    scale: float  # classifier-free guidance scale
     batch: int
     about: Mapping[str, str]
 
 
-# ----------------------------------------------------------------------------------- what comes out
+# ------------------------------------------------------------------------------------------ results
 
 
 @dataclass(frozen=True)
 class SweptSample:
     """One generation: guidance `before` until evaluation `step`, classifier-free from there on.
 
-    Step 0 is plain classifier-free guidance; the last step is `before` all along.
+    Step 0 is plain classifier-free guidance; at the last step, `before` applies to the whole run.
     """
 
     prompt: str  # the id of its `BenchPrompt`
@@ -98,7 +98,7 @@ class SweptSample:
 
 @dataclass(frozen=True)
 class Course:
-    """How far the two halves of the network are apart along one run, and where that changes.
+    """The distance between the two predictions along one run, and where it falls.
 
     As eps = (x - alpha*x0)/sigma, d_t = ||eps_c - eps_u|| is ||c - u|| * alpha/sigma.
     """
@@ -106,25 +106,25 @@ class Course:
     prompt: str
     group: str
     seed: int
-    guidance: float  # the scale that was held all along
+    guidance: float  # the scale during the whole run
     distance: Sequence[float]  # d_t at each evaluation
     norm: Sequence[float]  # ||c - u|| of the x0 estimates
-    minimum: int | None  # the paper's dynamic transition, first local minimum of d_t; None: none
+    minimum: int | None  # the paper's dynamic transition: first local minimum of d_t, if any
     fall: int | None  # first evaluation with ||c - u|| under `FALL` of its maximum so far
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """All that a sweep measured."""
+    """The measurements of a sweep."""
 
     scale: float
     befores: Sequence[float]
-    steps: Sequence[int]  # sampled ones, from 0 to the number of evaluations
+    steps: Sequence[int]  # the sampled steps, from 0 to the number of evaluations
     log_snr: Sequence[float]  # at each evaluation
     seeds: Sequence[int]
     prompts: Sequence[BenchPrompt]
-    takes: Sequence[SweptSample]  # of every prompt, seed, `before` and step
-    courses: Sequence[Course]  # of every prompt and seed, under `scale` and each of `befores`
+    takes: Sequence[SweptSample]  # one for each prompt, seed, `before` and step
+    courses: Sequence[Course]  # one for each prompt and seed, under `scale` and each of `befores`
 
 
 def sweep(
@@ -138,22 +138,22 @@ def sweep(
     batch: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Sweep:
-    """Generate and judge every prompt with guidance starting at every sampled step.
+    """Generate and score every prompt with guidance starting at every sampled step.
 
     Args:
-        generate: makes and judges clips; its answers depend on its arguments alone.
-        prompts: of the groups "memorized" and "ordinary".
-        seeds: of the noise; every prompt under each.
-        scale: of classifier-free guidance, once it starts.
-        befores: the guidance until then; 0 is zero CFG, a negative one opposite guidance.
+        generate: generates and scores clips; its results depend only on its arguments.
+        prompts: prompts of the groups "memorized" and "ordinary".
+        seeds: seeds of the noise; every prompt is run with each.
+        scale: classifier-free guidance scale, once it starts.
+        befores: guidance scales until then; 0 is zero CFG, a negative one opposite guidance.
         points: how many steps are sampled, evenly from 0 (plain guidance) to the last (guidance
             never starts).
-        batch: clips that are generated at once.
-        progress: called with the number of clips that are done, and of all.
+        batch: clips generated at once.
+        progress: called with the number of finished clips and the total.
 
     Raises:
-        BadSetting: no memorized prompt, no seed, or one of them twice; an unknown group; fewer than
-            two points; a guidance before the start that is not weaker than `scale`.
+        BadSetting: no memorized prompt or no seed, or a duplicate; an unknown group; fewer than two
+            points; a guidance before the start that is not weaker than `scale`.
 
     Source: Jain et al., 2025 (arXiv:2411.16738), figures 2 to 4.
     """
@@ -161,9 +161,11 @@ def sweep(
     _require_distinct("seeds", seeds)
     _require_distinct("guidances before the start", befores)
     if not all(before < scale for before in befores):
-        raise BadSetting(f"guidance before the start is weaker than {scale:g}, got {befores}")
+        raise BadSetting(f"guidance before the start must be weaker than {scale:g}, got {befores}")
     if points < 2 or batch < 1:
-        raise BadSetting(f"two points and a batch of one at least, got {points} and {batch}")
+        raise BadSetting(
+            f"expected two points and a batch of one at least, got {points} and {batch}"
+        )
     takes: list[SweptSample] = []
     courses: list[Course] = []
     done = 0
@@ -182,14 +184,14 @@ def sweep(
                     transition = TransitionPoint(scale, before, at, both_halves=True)  # for d_t
                     runs[before, step] = generate(captions, seed, transition)
                     progress(done := done + len(part), total)
-            held = {scale: plain} | {before: runs[before, steps[-1]] for before in befores}
+            constant = {scale: plain} | {before: runs[before, steps[-1]] for before in befores}
             takes += _takes(part, seed, runs)
-            courses += _courses(part, seed, held)
+            courses += _courses(part, seed, constant)
     return Sweep(scale, befores, steps, log_snr, list(seeds), prompts, takes, courses)
 
 
 def spaced(evaluations: int, points: int) -> list[int]:
-    """So many steps, as even as whole numbers are, from 0 to the number of evaluations.
+    """Steps as evenly spaced as whole numbers allow, from 0 to the number of evaluations.
 
     >>> spaced(50, 6), spaced(3, 12)
     ([0, 10, 20, 30, 40, 50], [0, 1, 2, 3])
@@ -201,35 +203,37 @@ def require_prompts(prompts: Sequence[BenchPrompt]) -> None:
     """Refuse prompts that cannot be swept.
 
     Raises:
-        BadSetting: an unknown group, no memorized prompt, or one that is there twice.
+        BadSetting: an unknown group, no memorized prompt, or a duplicate.
     """
     strange = {prompt.group for prompt in prompts} - {MEMORIZED, ORDINARY}
     if strange:
-        raise BadSetting(f"prompts are {MEMORIZED} or {ORDINARY}, got {', '.join(sorted(strange))}")
+        raise BadSetting(
+            f"expected prompts that are {MEMORIZED} or {ORDINARY}, got {', '.join(sorted(strange))}"
+        )
     if MEMORIZED not in {prompt.group for prompt in prompts}:
-        raise BadSetting("a memorized prompt or more was expected, got none: name one")
+        raise BadSetting("expected one memorized prompt or more, got none; name one")
     _require_distinct("prompts", [prompt.id for prompt in prompts])
 
 
 def _require_distinct(name: str, values: Sequence[Any]) -> None:
     if not values or len(set(values)) < len(values):
-        raise BadSetting(f"one or more {name} were expected, each once, got {list(values)}")
+        raise BadSetting(f"expected one or more {name}, each once, got {list(values)}")
 
 
 def _takes(
     part: Sequence[BenchPrompt], seed: int, runs: Mapping[tuple[float, int], ScoredBatch]
 ) -> Iterator[SweptSample]:
-    for (before, step), heard in runs.items():
-        for prompt, scores in zip(part, heard.scores, strict=True):
+    for (before, step), batch in runs.items():
+        for prompt, scores in zip(part, batch.scores, strict=True):
             yield SweptSample(prompt.id, prompt.group, seed, before, step, dict(scores))
 
 
 def _courses(
-    part: Sequence[BenchPrompt], seed: int, held: Mapping[float, ScoredBatch]
+    part: Sequence[BenchPrompt], seed: int, constant: Mapping[float, ScoredBatch]
 ) -> Iterator[Course]:
-    for guidance, heard in held.items():
-        distance = zip(*(record.distances for record in heard.records), strict=True)
-        norm = zip(*(record.norms for record in heard.records), strict=True)
+    for guidance, batch in constant.items():
+        distance = zip(*(record.distances for record in batch.records), strict=True)
+        norm = zip(*(record.norms for record in batch.records), strict=True)
         for prompt, distances, norms in zip(part, distance, norm, strict=True):
             yield Course(
                 prompt=prompt.id,
@@ -243,7 +247,7 @@ def _courses(
             )
 
 
-# ----------------------------------------------------------------------------- any model as a scene
+# ----------------------------------------------------------------------------- a pipeline as a task
 
 
 def open_scene(
@@ -258,21 +262,21 @@ def open_scene(
     device: str | None = None,
     dtype: str = "float32",
 ) -> SweepTask:
-    """Any pipeline, judged by the similarity of its index to the nearest training clip.
+    """Any pipeline, scored by the similarity to the nearest training clip of its index.
 
     Args:
         model: folder or hub id of a diffusers pipeline.
         index: folder of the index of its training set.
-        prompts: of the groups "memorized" and "ordinary".
-        scale: of classifier-free guidance.
-        steps: of the sampler, by default the pipeline's own.
+        prompts: prompts of the groups "memorized" and "ordinary".
+        scale: classifier-free guidance scale.
+        steps: denoising steps, by default the pipeline's own.
         seconds: length of the sound, by default the model's longest.
-        batch: clips that are generated at once.
+        batch: clips generated at once.
         device, dtype: as `load_pipeline`.
 
     Raises:
-        IndexMismatch: the index is of another model's training set.
-        AnechoicError: anything else of it that cannot be used.
+        IndexMismatch: the index belongs to another model's training set.
+        AnechoicError: the model, the index or a setting cannot be used.
     """
     require_prompts(prompts)
     verifier = Verifier.load(index)
@@ -287,7 +291,7 @@ def open_scene(
     def generate(captions: Sequence[str], seed: int, guidance: Guidance) -> ScoredBatch:
         made = generate_samples(pipe, captions, seed, arguments, guidance)
         for wav, caption in zip(made.samples, captions, strict=True):
-            audio.require_sound(wav, f"what was generated for '{caption}'")
+            audio.require_sound(wav, f"the sound generated for '{caption}'")
         scores = [{judge.name: verifier(wav, sample_rate).score} for wav in made.samples]
         return ScoredBatch(scores, made.records)
 

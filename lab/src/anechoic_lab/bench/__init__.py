@@ -1,4 +1,4 @@
-"""Methods x scenarios x seeds on any model: a resumable run, one table, one plot."""
+"""Benchmarks methods x scenarios x seeds on any model: a resumable run, one table, one plot."""
 
 from anechoic_lab.bench.plan import Method, Plan, presets
 from anechoic_lab.bench.run import Results, run

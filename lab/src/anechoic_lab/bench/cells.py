@@ -1,7 +1,7 @@
 """One cell of a bench: one method on one batch of prompts of one scenario under one seed.
 
-Finished cells are results in the work folder (`anechoic.cache`), named by all that determines them.
-Their prompts and seeds are checked, too, when they are read.
+Finished cells are stored in the work folder (`anechoic.cache`) under a hash of all that determines
+them. Their prompts and seeds are checked again when they are read.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class Trial:
-    """What is computed at a time, and stored."""
+    """The unit of computation and storage."""
 
     kind: Kind
     scenario: str
-    fingerprint: str  # of the task in that scenario
-    method: Method | None = None  # for rows, as everything below
+    fingerprint: str  # fingerprint of the task in this scenario
+    method: Method | None = None  # this and all fields below: only for rows
     seed: int = 0
     prompts: tuple[BenchPrompt, ...] = ()
     steps: int | None = None
 
     @cached_property
     def identity(self) -> str:
-        """A hash of all that determines the result; what a method is called does not."""
+        """A hash of all that determines the result; the name of a method does not."""
         method = self.method and {"guard": self.method.guard, "settings": self.method.settings}
         about = {
             "format": FORMAT,
@@ -51,7 +51,7 @@ class Trial:
 
     @property
     def request(self) -> Request | None:
-        """What the task has to generate; None but for rows."""
+        """The request to the task; None except for rows."""
         if self.method is None:
             return None
         return Request(self.scenario, self.prompts, self.seed, self.method, self.steps)
@@ -66,23 +66,21 @@ class Trial:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a cell's file holds."""
+    """The content of a cell's file."""
 
     rows: Sequence[SampleScore] = ()
     values: Sequence[Sequence[float]] = ()  # reference embeddings [m, d], or a baseline [n, 1]
-    machine: Mapping[str, str] = field(default_factory=dict)  # what computed it
+    machine: Mapping[str, str] = field(default_factory=dict)  # the machine that computed it
 
 
 def require_rows(request: Request, rows: Sequence[SampleScore]) -> Sequence[SampleScore]:
-    """The rows, if they are those of the prompts, and all their figures are finite.
+    """Check that the rows belong to the prompts and that all their figures are finite.
 
     Raises:
-        AnechoicError: they are not, so the task is at fault.
+        AnechoicError: they do not, so the task is at fault.
     """
     if _keys(rows) != request.keys:
-        raise AnechoicError(
-            f"{len(request.prompts)} rows were expected, in the order of the prompts"
-        )
+        raise AnechoicError(f"expected {len(request.prompts)} rows, in the order of the prompts")
     for row in rows:
         figures = [row.similarity, row.seconds, row.evaluations, *row.scores.values(), *row.quality]
         if not all(map(math.isfinite, figures)) or not math.isfinite(row.adherence or 0.0):
@@ -103,7 +101,7 @@ def write(work: Path, cell: Trial, finished: Finished) -> None:
 
 
 def read(work: Path, cell: Trial) -> Finished | str | None:
-    """What a cell's file holds; None if it is not there, or why it cannot be trusted."""
+    """The content of a cell's file; None if there is no file, or why it cannot be trusted."""
     try:
         content = cache_of(work).get(cell.identity)
         if content is None:
@@ -115,7 +113,7 @@ def read(work: Path, cell: Trial) -> Finished | str | None:
     except (KeyError, TypeError) as error:
         return f"it is damaged ({error!r})"
     expected = cell.request.keys if cell.request else []
-    return finished if _keys(rows) == expected else "its rows are not those of its prompts"
+    return finished if _keys(rows) == expected else "its rows do not belong to its prompts"
 
 
 def _keys(rows: Sequence[SampleScore]) -> list[tuple[str, str, str, int]]:

@@ -1,4 +1,4 @@
-"""From rows to figures: each with its 95 % interval, by resampling prompts."""
+"""Turns rows into figures, each with a 95 % interval from resampling prompts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from anechoic_lab.metrics import (
     statistic_interval,
 )
 
-RESAMPLES = 300  # for FAD and KAD, which take long
+RESAMPLES = 300  # for FAD and KAD, which are slow
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value; the interval is None where one prompt is all there is."""
+    """A measured value; its interval is None if there is only one prompt."""
 
     value: float
     low: float | None
@@ -37,13 +37,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Statistic:
-    """How a figure is made of values, one a clip, and how its interval is."""
+    """How a figure and its interval are computed from one value per clip."""
 
     point: Callable[[Any], float]
     interval: Callable[..., Estimate]  # (values, clusters)
 
     def of(self, values: Any, clusters: Sequence[Any]) -> Figure | None:
-        """The figure of values [n, ...] of clips of these prompts [n]; None if there are none."""
+        """The figure of values [n, ...] for clips of prompts [n]; None without clips."""
         prompts, clips = len(set(clusters)), len(clusters)
         if not clips:
             return None
@@ -64,7 +64,7 @@ P95 = Statistic(_percentile95, partial(statistic_interval, _percentile95))
 
 
 def fad(reference: Gaussian, rows: Sequence[SampleScore]) -> Figure | None:
-    """Fréchet distance of the clips' quality embeddings to a reference; None under two clips."""
+    """Fréchet distance of the clips' quality embeddings to a reference; None below two clips."""
     if len(rows) < 2:
         return None
     made = np.array([row.quality for row in rows])
@@ -76,7 +76,7 @@ def fad(reference: Gaussian, rows: Sequence[SampleScore]) -> Figure | None:
 
 
 def kad(reference: KernelReference, rows: Sequence[SampleScore]) -> Figure | None:
-    """Kernel distance of the clips' quality embeddings to a reference; None under two clips."""
+    """Kernel distance of the clips' quality embeddings to a reference; None below two clips."""
     if len(rows) < 2:
         return None
     made = np.array([row.quality for row in rows])
@@ -84,7 +84,7 @@ def kad(reference: KernelReference, rows: Sequence[SampleScore]) -> Figure | Non
 
 
 def mean(rows: Sequence[SampleScore], values: Sequence[float | None]) -> Figure | None:
-    """The mean of what was measured of each clip; None where nothing was."""
+    """The mean over the clips that were measured; None without any."""
     return _of_known(MEAN, rows, values)
 
 
@@ -94,12 +94,12 @@ def share(rows: Sequence[SampleScore], values: Sequence[float | None]) -> Figure
 
 
 def percentile95(rows: Sequence[SampleScore], values: Sequence[float | None]) -> Figure | None:
-    """The 95th percentile of a cosine of each clip; its interval ends where cosines do."""
+    """The 95th percentile of one cosine per clip, with its interval cut to [-1, 1]."""
     return bounded(_of_known(P95, rows, values))
 
 
 def bounded(figure: Figure | None) -> Figure | None:
-    """A figure of cosines, its interval within [-1, 1]: `statistic_interval` moves its draws.
+    """A figure of cosines with its interval cut to [-1, 1]: `statistic_interval` shifts its draws.
 
     >>> bounded(Figure(0.95, 0.62, 1.06, 4, 8))
     Figure(value=0.95, low=0.62, high=1.0, prompts=4, clips=8)
@@ -112,17 +112,17 @@ def bounded(figure: Figure | None) -> Figure | None:
 def in_span(
     reference: Gaussian, made: NDArray[np.float64]
 ) -> tuple[Gaussian, NDArray[np.float64], float]:
-    """The same Fréchet distance, in no more dimensions than there are clips.
+    """The same Fréchet distance, in at most as many dimensions as there are clips.
 
-    A resample of n clips lies in their span from the reference's mean. Of the reference's variance
-    what lies outside it adds to the distance, always the same.
+    A resample of n clips lies in their span from the reference's mean. The part of the reference's
+    variance outside that span adds a constant to the distance.
 
     Args:
-        reference: in d dimensions.
+        reference: a Gaussian in d dimensions.
         made: embeddings [n, d].
 
     Returns:
-        The reference and the embeddings in the span, and what is to be added to their distance.
+        The reference and the embeddings in the span, and the constant to add to their distance.
     """
     shifted = made - reference.mean
     basis = np.linalg.qr(shifted.T)[0]

@@ -1,4 +1,4 @@
-"""The frontier of a method whose strength is varied: what protection costs in adherence."""
+"""The frontier of a method at several strengths: what protection costs in adherence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Setting:
     strength: str
     protection: float  # 1 - mean similarity, in [0, 1]
     adherence: float  # mean, in [0, 1]
-    best: bool  # no other setting has as much of both
+    best: bool  # no other setting has at least as much of both
 
 
 @dataclass(frozen=True)
@@ -33,26 +33,26 @@ class Frontier:
 
         area = area{ (x, y) : some setting has protection >= x and adherence >= y }
 
-    Protection is one minus the mean similarity; both are cut to [0, 1], and both are taken over
-    the clips whose adherence was measured.
+    Protection is one minus the mean similarity. Both are cut to [0, 1], and computed over the clips
+    whose adherence was measured.
     """
 
     scenario: str
     family: str
     area: Figure
     settings: Sequence[Setting]
-    rank: int = 0  # 1 is the largest area of its scenario
+    rank: int = 0  # 1: the largest area of its scenario
 
 
 def frontiers(
     scenario: str, methods: Iterable[Method], rows: Mapping[str, Sequence[SampleScore]]
 ) -> list[Frontier]:
-    """The frontiers of all families, the largest area first; none where nothing tells adherence.
+    """The frontiers of all families, largest area first; empty if adherence was not measured.
 
     Args:
-        scenario: its name.
-        methods: all of the plan.
-        rows: of each method, of the same prompts and seeds in the same order.
+        scenario: name of the scenario.
+        methods: all methods of the plan.
+        rows: by method, for the same prompts and seeds in the same order.
     """
     families: dict[str, list[Method]] = {}
     for method in methods:
@@ -83,7 +83,7 @@ def _frontier(
 
 
 def _points(paired: NDArray[Any]) -> NDArray[np.float64]:
-    """Protection and adherence of each setting, [settings, 2], of [clips, settings, 2]."""
+    """Protection and adherence of each setting, [settings, 2], from [clips, settings, 2]."""
     similarity, adherence = paired.mean(0).T
     return np.column_stack([1 - np.clip(similarity, 0, 1), np.clip(adherence, 0, 1)])
 

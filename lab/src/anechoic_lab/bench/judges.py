@@ -1,4 +1,4 @@
-"""The verdict on a generation, and measures that guide nothing: other descriptors, the waveform."""
+"""The verdict on a generation, and measures no guard follows: other descriptors, the waveform."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from anechoic.detectors.correlation import correlation_peak
 from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.verdict import Rule, Verdict, Verifier
 
-OWN = 16  # clips of the prompt's own caption whose waveform is compared
+OWN = 16  # compare the waveforms of at most this many clips with the prompt's own caption
 WAVEFORM = "waveform"
 
 
 def describe(verifier: Verifier) -> str:
-    """Embedder, revision, number of rows, and windows of a verifier's index."""
+    """Embedder, revision, number of rows and window length of a verifier's index."""
     index = verifier.index
     revision = f" at {index.revision}" if index.revision else ""
     rows = "whole clips" if index.window_s is None else f"windows of {index.window_s:g} s"
@@ -30,19 +30,19 @@ def describe(verifier: Verifier) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Judges:
-    """All that measure how near a generation is to the training set.
+    """All measures of how near a generation is to the training set.
 
-    A guard can lead its own descriptor to another clip while the sound stays the copy. So each
-    judge looks for the nearest clip by itself, and the waveform is compared with every clip that
-    one of them names, and with those of the prompt's own caption.
+    A guard can move its own descriptor to another clip while the sound stays a copy. So each
+    judge searches for the nearest clip itself, and the waveform is compared with every clip that
+    any of them finds, and with clips of the prompt's own caption.
 
     Args:
-        guide: gives the verdict, by the descriptor that methods follow.
-        others: descriptors that guide nothing, by name, over the same clips.
+        guide: gives the verdict, by the descriptor that the methods follow.
+        others: descriptors that no method follows, by name, over the same clips.
 
     Raises:
-        BadSetting: nothing to judge by, or a judge that is the guide once more.
-        IndexMismatch: a judge of other clips.
+        BadSetting: the index has no calibration, or a judge uses the guide's embedder.
+        IndexMismatch: a judge has other clips.
     """
 
     guide: Verifier
@@ -52,13 +52,13 @@ class Judges:
     def load(
         cls, index: str | Path, others: tuple[str, ...] = (), threshold: float | None = None
     ) -> Judges:
-        """The judges of index folders."""
+        """Load the judges from index folders."""
         guide = Verifier.load(index, threshold=threshold)
         if guide.rule is None:
             raise BadSetting(
                 f"index '{guide.index.name}' has no calibration for copies; calibrate it with "
-                "'anechoic calibrate', or give a threshold with '--threshold', from scores of "
-                "sound that is known not to be in the training set"
+                "'anechoic calibrate', or give '--threshold', chosen from scores of sound that is "
+                "known not to be in the training set"
             )
         found: dict[str, Verifier] = {}
         for folder in others:
@@ -66,12 +66,12 @@ class Judges:
             name = judge.embedder.name.partition(":")[0]
             if judge.embedder.name == guide.embedder.name or name in found:
                 raise BadSetting(
-                    f"judge '{folder}' is by '{judge.embedder.name}', which guides or judges "
-                    "already; give an index of the same clips by another embedder"
+                    f"judge '{folder}' uses '{judge.embedder.name}', which is in use already; "
+                    "give an index of the same clips by another embedder"
                 )
             if {clip.id for clip in judge.index.clips} != {clip.id for clip in guide.index.clips}:
                 raise IndexMismatch(
-                    f"judge '{folder}' holds other clips than '{index}'; build it from the same "
+                    f"judge '{folder}' has other clips than '{index}'; build it from the same "
                     f"folder ('anechoic index build --embedder {name}')"
                 )
             found[name] = judge
@@ -79,12 +79,12 @@ class Judges:
 
     @property
     def rule(self) -> Rule:
-        """By which a generation is called a copy."""
-        assert self.guide.rule is not None  # `load` saw to it
+        """The rule by which a generation is a copy."""
+        assert self.guide.rule is not None  # checked by `load`
         return self.guide.rule
 
     @property
-    def hears_waveforms(self) -> bool:
+    def can_read_waveforms(self) -> bool:
         """Whether the sound of every training clip can be read."""
         rows = range(len(self.guide.index))
         return all((file := self.guide.index.file(row)) and file.is_file() for row in rows)
@@ -92,7 +92,7 @@ class Judges:
     def __call__(
         self, wav: Tensor, sample_rate: int, caption: str, waveforms: bool
     ) -> tuple[Verdict, dict[str, float]]:
-        """The verdict by the guide, and the scores of the others, of a sound [c, t]."""
+        """The guide's verdict on a sound [c, t], and the scores of the other measures."""
         verdict = self.guide(wav, sample_rate)
         found = {name: judge(wav, sample_rate) for name, judge in self.others.items()}
         scores = {name: other.score for name, other in found.items()}
@@ -110,9 +110,9 @@ class Judges:
         return verdict, scores
 
     def _sound(self, row: int, sample_rate: int) -> Tensor:
-        """The stretch of sound that a row stands for, [c, t]."""
+        """The sound of a row, [c, t]."""
         clip, file = self.guide.index.clips[row], self.guide.index.file(row)
-        assert file is not None  # waveforms are asked for only where there are files
+        assert file is not None  # waveforms are compared only if all files can be read
         wav = _read(file, sample_rate)
         start, length = (round(seconds * sample_rate) for seconds in (clip.start_s, clip.seconds))
         return wav[:, start : start + length]

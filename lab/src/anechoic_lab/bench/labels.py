@@ -1,4 +1,4 @@
-"""Names beside points, placed so that they cover neither each other nor what is drawn."""
+"""Places labels beside points so that they cover neither each other nor the drawing."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-RADII = (8, 14, 22, 32, 44, 58)  # of a label's edge from its point, in points of 1/72 inch
+RADII = (8, 14, 22, 32, 44, 58)  # distance of a label's edge from its point, in 1/72 inch
 ANGLES = np.deg2rad([20, -20, 160, -160, 90, -90, 50, -50, 130, -130, 0, 180])
 HALF_MARKER = 5.0
-NEAR = 14  # from further off a line leads to the point
+NEAR = 14  # labels further away get a line to their point
 Box = NDArray[np.float64]  # left, bottom, right, top, in pixels
-Segment = Sequence[tuple[float, float]]  # two points of a straight line, in data coordinates
+Segment = Sequence[tuple[float, float]]  # two ends of a straight line, in data coordinates
 
 
 @dataclass(frozen=True)
 class Label:
-    """What the point at (x, y) is called."""
+    """The label of the point at (x, y)."""
 
     text: str
     x: float
@@ -35,9 +35,9 @@ def place(axes: Axes, labels: Sequence[Label], segments: Sequence[Segment]) -> N
     """Write labels beside their points, one after the other, each where it covers least.
 
     Args:
-        axes: in its final place, with all else drawn.
-        labels: of the points, in the order in which they choose their place.
-        segments: lines that are not to be covered.
+        axes: axes in their final place, with everything else drawn.
+        labels: labels in the order in which they are placed.
+        segments: lines that should not be covered.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -61,7 +61,7 @@ def place(axes: Axes, labels: Sequence[Label], segments: Sequence[Segment]) -> N
             (10 * _outside(box, frame) + sum(_overlap(box, other) for other in taken), number, box)
             for number, box in enumerate(_boxes(point, half, pixel))
         ]
-        _, number, box = min(places, key=lambda place: place[:2])  # the nearest of the free ones
+        _, number, box = min(places, key=lambda place: place[:2])  # the nearest of the best
         taken.append(box)
         text.set_position(tuple(((box[:2] + box[2:]) / 2 - point) / pixel))
         if RADII[number // len(ANGLES)] > NEAR:
@@ -75,7 +75,7 @@ def place(axes: Axes, labels: Sequence[Label], segments: Sequence[Segment]) -> N
 
 
 def _boxes(point: Box, half: Box, pixel: float) -> Iterator[Box]:
-    """Where a label may stand around its point, the nearest first."""
+    """Possible boxes of a label around its point, nearest first."""
     for radius in RADII:
         for angle in ANGLES:
             towards = np.array([np.cos(angle), np.sin(angle)])
@@ -88,7 +88,7 @@ def _around(points: NDArray[np.float64], margin: float) -> Box:
 
 
 def _overlap(a: Box, b: Box) -> float:
-    """The area that two boxes share."""
+    """The area shared by two boxes."""
     sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     return float(sides.clip(0).prod())
 

@@ -1,4 +1,4 @@
-"""Any diffusers pipeline as the task of a bench: with an index, prompts, and judges by name."""
+"""Benches any diffusers pipeline, with an index, prompts and judges."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from anechoic_lab.bench.task import BenchPrompt, Request, SampleScore
 from anechoic_lab.metrics import cosine_per_pair, leave_one_out
 
 SCALE = 7.0
-WARM_UP_STEPS = 3  # before anything is timed
+WARM_UP_STEPS = 3  # run before anything is timed
 
 
 def open_pipeline(
@@ -49,24 +49,24 @@ def open_pipeline(
     device: str | None = None,
     dtype: str = "float32",
 ) -> PipelineSubject:
-    """Open a pipeline with all that judges it.
+    """Open a pipeline with its index, prompts and judges.
 
     Args:
         model: folder or hub id of a diffusers pipeline.
-        index: folder of the index of its training set, by the descriptor that guides.
+        index: folder of the index of its training set, with the descriptor that guards follow.
         prompts: file of prompts (`PromptFile`).
         judges: folders of indexes of the same clips by other embedders.
         adherence: embedder of sound and text, such as "clap"; by default adherence is not
             measured.
-        quality: embedder of FAD and KAD; by default that of the index.
+        quality: embedder for FAD and KAD; by default that of the index.
         reference: folder of real sound for FAD and KAD; by default the training set.
-        threshold: similarity from which on a clip is a copy; by default the index's own.
-        scale: guidance scale, of the plain pipeline and of methods that set none.
+        threshold: similarity above which a clip is a copy; by default the index's own.
+        scale: guidance scale of the plain pipeline and of methods that set none.
         seconds: length of the sound; by default the model's longest.
         device, dtype: as `load_pipeline`.
 
     Raises:
-        AnechoicError: anything of it that cannot be used.
+        AnechoicError: the model, an index, the prompts or an embedder cannot be used.
     """
     asked = PromptFile(prompts)
     judged = Judges.load(index, judges, threshold)
@@ -74,8 +74,8 @@ def open_pipeline(
     text = None if adherence is None else embedder(adherence)
     if text is not None and not hasattr(text, "text"):
         raise UnknownEmbedder(
-            f"adherence needs an embedder of sound and text, and '{adherence}' embeds sound alone; "
-            "take 'clap'"
+            f"adherence needs an embedder of sound and text, but '{adherence}' embeds only sound; "
+            "use 'clap'"
         )
     pipe = load_pipeline(model, device, dtype)
     pipe.set_progress_bar_config(disable=True)
@@ -95,7 +95,7 @@ def open_pipeline(
 
 @dataclass(eq=False)
 class PipelineSubject:
-    """A pipeline to bench; `open_pipeline` makes one."""
+    """A pipeline to bench, made by `open_pipeline`."""
 
     name: str
     pipe: Any
@@ -110,7 +110,7 @@ class PipelineSubject:
     def __post_init__(self) -> None:
         self.scenarios = self.prompt_file.scenarios
         self.sample_rate = adapter_for(self.pipe).sample_rate
-        self.waveforms = self.judges.hears_waveforms
+        self.waveforms = self.judges.can_read_waveforms
         self._warm = False
         self._dtype = next(adapter_for(self.pipe).network.parameters()).dtype
 
@@ -124,7 +124,7 @@ class PipelineSubject:
             "copy": f"similarity over {self.judges.rule.threshold:g}; {self.judges.rule.origin}",
             **{name: f"nearest of {describe(judge)}" for name, judge in self.judges.others.items()},
             "waveform": "peak of the normalised cross-correlation with the nearest clips"
-            if self.waveforms else "not measured: the sounds of the index cannot be read",
+            if self.waveforms else "not measured: the sound files of the index cannot be read",
             "adherence": text or "not measured",
             "quality": f"{_called(self.quality)} against {self._reference_name}",
         }  # fmt: skip
@@ -197,12 +197,12 @@ class PipelineSubject:
         return call_arguments(self.pipe, self.scale, steps, self.seconds)
 
     def _judged(self, request: Request, made: GeneratedBatch) -> Iterator[SampleScore]:
-        wavs = made.samples.to(self.pipe.device)  # where the judges are quick
-        kept = self._adherence(request.captions, wavs)
+        wavs = made.samples.to(self.pipe.device)  # judges are faster there
+        adherences = self._adherence(request.captions, wavs)
         for key, caption, wav, adherence in zip(
-            request.keys, request.captions, wavs, kept, strict=True
+            request.keys, request.captions, wavs, adherences, strict=True
         ):
-            audio.require_sound(wav, f"what was generated for '{caption}'")
+            audio.require_sound(wav, f"the sound generated for '{caption}'")
             verdict, scores = self.judges(wav, self.sample_rate, caption, self.waveforms)
             yield SampleScore(
                 *key,
@@ -226,7 +226,7 @@ class PipelineSubject:
     def _embed(self, wav: Tensor, sample_rate: int) -> list[float]:
         return self.quality(wav[None], sample_rate)[0].tolist()
 
-    # --------------------------------------------------------------------------- what it is made of
+    # ------------------------------------------------------------------------ weights and reference
 
     @cached_property
     def _weights(self) -> str:
@@ -242,8 +242,8 @@ class PipelineSubject:
         )  # fmt: skip
         if len(files) < 2:
             raise BadAudio(
-                "a reference of two sound files or more was expected, and "
-                f"'{self.reference_folder}' has {len(files)}; check the path"
+                f"expected two sound files or more in the reference '{self.reference_folder}', got "
+                f"{len(files)}; check the path"
             )
         return files
 
@@ -257,7 +257,7 @@ class PipelineSubject:
 
 
 def _require_own(judges: Judges, pipe: Any) -> None:
-    """Refuse an index of another model's training set."""
+    """Refuse an index that belongs to another model's training set."""
     for judge in (judges.guide, *judges.others.values()):
         require_own_index(judge.index, partial(fingerprint, pipe))
 

@@ -1,9 +1,9 @@
-"""What a bench runs: methods, scenarios, seeds, as one TOML file or a preset that ships with it.
+"""The plan of a bench: methods, scenarios and seeds, from a TOML file or a shipped preset.
 
 about = "AMG at four strengths"
 split = "report"
 seeds = 2                       # 0 and 1; or a list
-scenarios = ["duplicated"]      # left out: all that the task knows
+scenarios = ["duplicated"]      # by default all scenarios of the task
 
 [[methods]]
 name = "none"
@@ -13,7 +13,7 @@ label = "unguarded"
 name = "amg"
 guard = "amg"                   # an entry point of "anechoic.guidance"
 settings = { c1 = 4.0, c2 = 3.0, gradient = "x0" }
-vary = { c3 = [0, 30, 300] }    # one method a value; together they draw a frontier
+vary = { c3 = [0, 30, 300] }    # one method for each value; together they form a frontier
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from anechoic.errors import BadSetting
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT = "methods"
-BATCH = 8  # prompts generated at once
+BATCH = 8  # clips generated at once
 PLAN_KEYS = {
     "about": str, "split": str, "seeds": (int, list), "scenarios": list, "steps": int,
     "batch": int, "quality": str, "methods": list,
@@ -42,9 +42,9 @@ class Method:
 
     name: str
     label: str
-    guard: str = ""  # its entry point; "" for the plain pipeline
+    guard: str = ""  # name of its entry point; "" for the plain pipeline
     settings: Mapping[str, Any] = field(default_factory=dict)  # numbers, text such as "LogSNR:1.5"
-    family: str = ""  # of the methods that differ in one strength alone
+    family: str = ""  # shared by methods that differ in one strength only
     strength: str = ""  # "c3=300"
 
 
@@ -53,17 +53,17 @@ class Plan:
     """Methods x scenarios x seeds.
 
     Raises:
-        BadSetting: no methods, two of one name, no seeds, a seed twice, or a number out of range.
+        BadSetting: no methods or seeds, a duplicate among them, or a number out of range.
     """
 
     name: str
     methods: tuple[Method, ...]
     seeds: tuple[int, ...] = (0,)
-    scenarios: tuple[str, ...] = ()  # empty: all of the task
+    scenarios: tuple[str, ...] = ()  # empty: all scenarios of the task
     split: str = "report"
     steps: int | None = None  # None: the task's own
     batch: int = BATCH
-    quality: str | None = None  # embedder of FAD and KAD; None: the task's own
+    quality: str | None = None  # embedder for FAD and KAD; None: the task's own
     about: str = ""
 
     def __post_init__(self) -> None:
@@ -75,18 +75,23 @@ class Plan:
         _refuse_twice(self.name, "seed", self.seeds)
         _refuse_twice(self.name, "scenario", self.scenarios)
         if any(not 0 <= seed < 2**32 for seed in self.seeds):
-            raise BadSetting(f"plan '{self.name}': seeds lie in 0 to 2^32 - 1, got {self.seeds}")
+            raise BadSetting(
+                f"plan '{self.name}': expected seeds from 0 to 2^32 - 1, got {self.seeds}"
+            )
         for key in ("steps", "batch"):
             number = getattr(self, key)
             if number is not None and number < 1:
-                raise BadSetting(f"plan '{self.name}': {key} is at least 1, got {number}")
+                raise BadSetting(
+                    f"plan '{self.name}': expected '{key}' to be 1 or more, got {number}"
+                )
 
     @classmethod
     def load(cls, source: str | Path) -> Plan:
-        """The plan of a TOML file, or a preset by its name.
+        """Load a plan from a TOML file, or a preset by its name.
 
         Raises:
-            BadSetting: no such file or preset, no TOML, an unknown key, or what `Plan` refuses.
+            BadSetting: the file or preset does not exist, is not valid TOML or has an unknown key,
+                or `Plan` refuses it.
 
         >>> Plan.load("amg-ablation").methods[0].label
         'unguarded'
@@ -96,15 +101,15 @@ class Plan:
             path = PRESETS / f"{source}.toml"
             if str(source) not in presets():
                 raise BadSetting(
-                    f"there is no preset '{source}', expected one of {', '.join(presets())}; a "
-                    "plan of your own is a file that ends in .toml"
+                    f"preset '{source}' does not exist; expected one of {', '.join(presets())}, or "
+                    "a plan of your own in a file that ends in .toml"
                 )
         try:
             content = tomllib.loads(path.read_text("utf-8"))
         except FileNotFoundError as error:
-            raise BadSetting(f"there is no plan '{path}'; check the path") from error
+            raise BadSetting(f"plan '{path}' does not exist; check the path") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise BadSetting(f"plan '{path}' is no TOML ({error}); correct it") from error
+            raise BadSetting(f"plan '{path}' is not valid TOML ({error}); correct it") from error
         return _plan(path.stem, content)
 
     def only(
@@ -113,17 +118,17 @@ class Plan:
         scenarios: Iterable[str] | None = None,
         seeds: int | None = None,
     ) -> Plan:
-        """The part of this plan that was asked for.
+        """The selected part of this plan.
 
         Args:
-            methods: names of methods or of families.
+            methods: names of methods or families.
             scenarios: names of scenarios, in place of the plan's.
-            seeds: how many, from 0.
+            seeds: number of seeds, counted from 0.
 
         Raises:
-            BadSetting: a name that the plan does not have.
+            BadSetting: the plan has no method or family of that name.
         """
-        kept = self.methods
+        selected = self.methods
         if methods is not None:
             wanted = list(methods)
             known = {name for m in self.methods for name in (m.name, m.family) if name}
@@ -132,10 +137,10 @@ class Plan:
                     f"plan '{self.name}' has no method '{unknown[0]}'; it has "
                     f"{', '.join(sorted(known))}"
                 )
-            kept = tuple(m for m in self.methods if m.name in wanted or m.family in wanted)
+            selected = tuple(m for m in self.methods if m.name in wanted or m.family in wanted)
         return replace(
             self,
-            methods=kept,
+            methods=selected,
             scenarios=self.scenarios if scenarios is None else tuple(scenarios),
             seeds=self.seeds if seeds is None else tuple(range(seeds)),
         )
@@ -164,13 +169,13 @@ def _seeds(name: str, seeds: Any) -> tuple[int, ...]:
     if isinstance(seeds, int):
         return tuple(range(seeds))
     if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
-        raise BadSetting(f"plan '{name}': seeds are whole numbers, got {seeds}")
+        raise BadSetting(f"plan '{name}': expected whole numbers as seeds, got {seeds}")
     return tuple(seeds)
 
 
 def _texts(name: str, key: str, values: Sequence[Any]) -> Sequence[str]:
     if not all(isinstance(value, str) and value for value in values):
-        raise BadSetting(f"plan '{name}': {key} are names, got {list(values)}")
+        raise BadSetting(f"plan '{name}': expected names in '{key}', got {list(values)}")
     return values
 
 
@@ -183,7 +188,7 @@ def _methods(plan: str, entries: Sequence[Any]) -> Iterator[Method]:
         _check_keys(where, entry, METHOD_KEYS)
         settings, vary = entry.get("settings", {}), entry.get("vary", {})
         if not entry.get("guard") and (settings or vary):
-            raise BadSetting(f'{where} has settings and no guard; name one with guard = "..."')
+            raise BadSetting(f'{where} has settings but no guard; name one with guard = "..."')
         method = Method(
             entry["name"], entry.get("label", entry["name"]), entry.get("guard", ""), settings
         )
@@ -191,7 +196,7 @@ def _methods(plan: str, entries: Sequence[Any]) -> Iterator[Method]:
 
 
 def _varied(where: str, method: Method, vary: Mapping[str, Any]) -> Iterator[Method]:
-    """One method for each value of the setting that is varied."""
+    """One method for each value of the varied setting."""
     if len(vary) != 1:
         raise BadSetting(f"{where} varies {', '.join(vary)}; a frontier varies one setting")
     ((path, values),) = vary.items()
@@ -209,21 +214,23 @@ def _varied(where: str, method: Method, vary: Mapping[str, Any]) -> Iterator[Met
 
 
 def _put(where: str, settings: Mapping[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
-    """Settings with one of them, at the end of a path through nested tables, replaced."""
+    """Settings with one of them replaced, at the end of a path through nested tables."""
     first, *rest = keys
     if not rest:
         return {**settings, first: value}
     inner = settings.get(first)
     if not isinstance(inner, Mapping):
-        raise BadSetting(f"{where} varies '{'.'.join(keys)}', but its '{first}' is no table")
+        raise BadSetting(f"{where} varies '{'.'.join(keys)}', but its '{first}' is not a table")
     return {**settings, first: _put(where, inner, rest, value)}
 
 
 def _check_keys(where: str, content: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     for key, value in content.items():
         if key not in known:
-            raise BadSetting(f"{where} has an unknown key '{key}'; known are {', '.join(known)}")
-        # TOML's true is Python's True, which is an int too
+            raise BadSetting(
+                f"{where} has an unknown key '{key}'; expected some of {', '.join(known)}"
+            )
+        # TOML's true becomes Python's True, which is also an int
         if not isinstance(value, known[key]) or isinstance(value, bool):
             kinds = known[key] if isinstance(known[key], tuple) else (known[key],)
             words = {str: "text", int: "a whole number", list: "a list", dict: "a table"}

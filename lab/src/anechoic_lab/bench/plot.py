@@ -1,4 +1,4 @@
-"""One figure of a bench: the methods on the left, the frontiers of varied ones on the right."""
+"""The plot of a bench: the methods on the left, the frontiers of varied ones on the right."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-Drawn = tuple[list[Label], list[Segment]]  # what is to be labelled, and not to be covered
+Drawn = tuple[list[Label], list[Segment]]  # points to label, lines not to cover
 Panel = Callable[["Axes"], Drawn]
 
 LEAVE_OUT = ", or leave '--plot' out"
 SUFFIXES = (".png", ".svg")
-# Okabe and Ito's colours, which every eye tells apart; their yellow is too pale on white
+# Okabe and Ito's colours, distinct to all eyes; their yellow is too pale on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 STYLE: Any = {
     "axes.spines.right": False, "axes.spines.top": False, "font.size": 9.5,
-    "svg.hashsalt": "anechoic", "text.parse_math": False,  # a label is no formula
+    "svg.hashsalt": "anechoic", "text.parse_math": False,  # labels are plain text
 }  # fmt: skip
 
 
 def require_plot(path: Path, overwrite: bool, otherwise: str = "") -> None:
-    """Refuse a plot that cannot be made or written, before any work.
+    """Refuse a plot that cannot be drawn or written, before any work is done.
 
     Args:
         path: ends in .png or .svg.
-        overwrite: replace a file that is there.
-        otherwise: what a reader without matplotlib can do but install it.
+        overwrite: replace an existing file.
+        otherwise: the alternative to installing matplotlib, for the error message.
 
     Raises:
         AnechoicError: matplotlib is not installed.
-        BadSetting: another suffix than .png or .svg.
-        OutputExists: the file is there and `overwrite` is off.
+        BadSetting: the suffix is not .png or .svg.
+        OutputExists: the file exists and `overwrite` is off.
     """
     from importlib.util import find_spec
 
@@ -76,11 +76,12 @@ def plot(path: str | Path, table: Table, *, overwrite: bool = False) -> Path:
 
     Args:
         path: ends in .png or .svg.
-        table: with adherence in it.
-        overwrite: replace a file that is there.
+        table: a table with adherence.
+        overwrite: replace an existing file.
 
     Raises:
-        BadSetting: adherence was not measured, or what `require_plot` refuses.
+        BadSetting: adherence was not measured.
+        AnechoicError: as `require_plot`.
     """
     path = Path(path)
     require_plot(path, overwrite, LEAVE_OUT)
@@ -99,26 +100,26 @@ def plot(path: str | Path, table: Table, *, overwrite: bool = False) -> Path:
             drawn |= {axes: panel(axes) for axes, panel in zip(row, wanted, strict=False)}
             for axes in row[len(wanted) :]:
                 axes.set_axis_off()
-        figure.draw_without_rendering()  # the panels come to lie where labels are placed then
+        figure.draw_without_rendering()  # fixes the panels' places before labels are placed
         for axes, (labels, segments) in drawn.items():
             place(axes, labels, segments)
         return save_plot(path, figure, dpi=160)
 
 
 def _adherence(table: Table) -> Measure:
-    """The column of adherence that is drawn: to the prompts by which similarity is told."""
+    """The adherence column to draw: that of the prompts whose similarity is reported."""
     measured = {key for line in table.lines for key in line.figures}
     found = [m for m in table.measures if m.key.startswith("adherence") and m.key in measured]
     if not found:
         raise BadSetting(
-            "the plot shows similarity against adherence, and adherence was not measured; measure "
+            "the plot shows similarity against adherence, but adherence was not measured; measure "
             "it ('--adherence clap'), or leave '--plot' out"
         )
     return next((m for m in found if m.key.endswith(MEMORIZED)), found[0])
 
 
 def _panels(table: Table, scenario: str, measure: Measure) -> Iterator[Panel]:
-    """What there is to draw of a scenario, each a function of its axes."""
+    """The panels of a scenario, each a function of its axes."""
     lines = [line for line in table.lines if line.scenario == scenario]
     fronts = [front for front in table.frontiers if front.scenario == scenario]
     shown = [line for line in lines if {"similarity", measure.key} <= line.figures.keys()]
@@ -189,7 +190,7 @@ def _frontiers(
 
 
 def _finish(axes: Axes, title: str, measure: Measure, near: Figure | None) -> list[Segment]:
-    """Titles and grid, and the training set's own similarity, which is a line of its own."""
+    """Draw titles, grid, and a line at the similarity of training clips to each other."""
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel(f"{measure.label} \N{RIGHTWARDS ARROW} better")
     axes.set_ylabel("similarity to the training set, lower is up \N{RIGHTWARDS ARROW} better")
@@ -207,7 +208,7 @@ def _finish(axes: Axes, title: str, measure: Measure, near: Figure | None) -> li
 
 
 def _limit(axes: Axes, near: Figure | None) -> None:
-    """Limits with room for labels, upside down, so that up and right are better."""
+    """Set limits with room for labels, upside down, so that up and right are better."""
     axes.margins(0.14)
     low, high = axes.get_xlim()
     axes.set_xlim(max(low, -0.03), min(high, 1.03))
@@ -217,7 +218,7 @@ def _limit(axes: Axes, near: Figure | None) -> None:
 
 
 def _error(figure: Figure) -> list[list[float]] | None:
-    """An interval as matplotlib wants it, lengths below and above."""
+    """An interval as matplotlib expects it: lengths below and above."""
     if figure.low is None or figure.high is None:
         return None
     return [[max(figure.value - figure.low, 0.0)], [max(figure.high - figure.value, 0.0)]]

@@ -1,4 +1,4 @@
-"""Running a bench: the cells that are missing, over processes; what is finished is kept."""
+"""Runs a bench: computes the missing cells in processes and saves each finished one."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from anechoic_lab.bench.cells import Finished, Trial
 from anechoic_lab.bench.plan import Method, Plan
 from anechoic_lab.bench.task import BenchPrompt, SampleScore, Source, Task, open_task
 
-KEPT = "what was finished is kept; start the bench again to go on from there"
+SAVED = "finished cells are saved; start the bench again to continue"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a task says before anything is generated."""
+    """The description that a task gives before anything is generated."""
 
     name: str
     about: Mapping[str, str]
@@ -33,15 +33,15 @@ class Layout:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that was measured, in the order of the plan."""
+    """All measurements, in the order of the plan."""
 
     plan: Plan
     layout: Layout
     rows: Mapping[tuple[str, str], Sequence[SampleScore]]  # by scenario and method
     reference: Mapping[str, Sequence[Sequence[float]]]  # by scenario, quality embeddings [m, d]
     baseline: Mapping[str, Sequence[float]]  # by scenario
-    machines: Sequence[Mapping[str, str]]  # that computed the cells, each once
-    computed: int  # cells that were missing
+    machines: Sequence[Mapping[str, str]]  # distinct machines that computed the cells
+    computed: int  # number of cells that were missing
 
 
 def run(
@@ -54,36 +54,37 @@ def run(
     progress: Callable[[int, int], None] = lambda done, total: None,
     note: Callable[[str], None] = lambda sentence: None,
 ) -> Results:
-    """Run what is missing of a bench.
+    """Run the missing cells of a bench.
 
-    Every finished cell is a file in `work`; killed at any moment and started again, it goes on
-    from there. The results are the same in any number of processes, but for the seconds.
+    Every finished cell is a file in `work`. A bench that is killed at any moment and started again
+    continues from there. The results do not depend on the number of processes, except the seconds.
 
     Worker processes import the caller's main module: in a script, call this under
     `if __name__ == "__main__":`.
 
     Args:
-        plan: what to run.
-        source: on what; each process opens it for itself.
-        work: folder of finished cells, made if it is not there. Plans may share it: a cell
-            belongs to whoever asks for the same.
-        jobs: processes, among which the threads are split.
+        plan: the plan to run.
+        source: the task to run it on; each process opens its own.
+        work: folder of finished cells, created if missing. Plans can share it and reuse each
+            other's cells.
+        jobs: number of processes, which share the threads.
         engine: "local", or "ray": the processes are tasks on a Ray cluster, whose machines share
             the work folder and what the source names; a task whose worker is killed runs again.
-        progress: told how many cells are done, of how many, at the start and after each.
-        note: told in a sentence of every file that is not trusted.
+        progress: called with the number of finished cells and the total, at the start and after
+            each cell.
+        note: called with a sentence about each file that is not trusted.
 
     Raises:
-        BadSetting: jobs below 1, no such engine, a work folder that another bench is using, no
-            prompts, or what the task refuses.
-        AnechoicError: a cell that failed, named; what was finished is kept.
+        BadSetting: jobs below 1, an unknown engine, a work folder that another bench is using, no
+            prompts, or a setting that the task refuses.
+        AnechoicError: a cell failed; the message names it, and finished cells are saved.
     """
     many = engines.find(engine)
     cache = cells.cache_of(work)
     workers: Any = Processes if many is None else many.tasks
     with cache.alone(), workers(jobs) as pool:
         if engine == "local" and cache.is_empty:
-            # there is work for all: the others open the task while one tells what there is
+            # every process will have work: the others open the task while one describes it
             for _ in range(jobs - 1):
                 pool.submit(_open, source)
         layout = _layout(plan, source, pool)
@@ -103,7 +104,7 @@ def run(
     return _results(plan, layout, finished, len(missing))
 
 
-# ---------------------------------------------------------------------------- what there is to do
+# ------------------------------------------------------------------------------ cells of the plan
 
 
 def _layout(plan: Plan, source: Source, pool: Executor) -> Layout:
@@ -113,12 +114,12 @@ def _layout(plan: Plan, source: Source, pool: Executor) -> Layout:
             raise BadSetting(f"scenario '{scenario}' has no prompts in the split '{plan.split}'")
         ids = [prompt.id for prompt in prompts]
         if twice := [name for name in ids if ids.count(name) > 1]:
-            raise BadSetting(f"scenario '{scenario}' has two prompts called '{twice[0]}'")
+            raise BadSetting(f"scenario '{scenario}' has two prompts with the id '{twice[0]}'")
     return layout
 
 
 def _cells(plan: Plan, layout: Layout) -> Iterator[Trial]:
-    """All cells, so ordered that what is there first compares all methods."""
+    """All cells, ordered so that the first ones already compare all methods."""
     for scenario, fingerprint in layout.fingerprints.items():
         yield Trial("reference", scenario, fingerprint)
         yield Trial("baseline", scenario, fingerprint)
@@ -147,7 +148,7 @@ def _batches(prompts: Sequence[BenchPrompt], size: int) -> Iterator[Sequence[Ben
 
 
 def _trusted(work: Path, cell: Trial, note: Callable[[str], None]) -> Finished | None:
-    """What a cell's file holds, if it is there and can be trusted."""
+    """The content of a cell's file, if there is one and it can be trusted."""
     found = cells.read(work, cell)
     if isinstance(found, str):
         note(f"'{cells.cache_of(work).path(cell.identity)}' is computed again: {found}")
@@ -190,7 +191,7 @@ def _results(
 def _computed(
     pool: Executor, source: Source, work: Path, missing: Sequence[Trial], how: str
 ) -> Iterator[Trial]:
-    """Compute cells and write their files; each as it is done."""
+    """Compute cells and write their files; yields each when it is done."""
     running = {pool.submit(_compute, source, work, cell, how): cell for cell in missing}
     for future in as_completed(running):
         _answer(future, str(running[future]))
@@ -202,13 +203,13 @@ def _answer(future: Future[Any], what: str) -> Any:
         return future.result()
     except BrokenExecutor as error:
         raise AnechoicError(
-            f"a worker process died, as one does that is killed or out of memory, at {what} or "
-            f"beside it; {KEPT}, with fewer '--jobs' if memory is short"
+            f"a worker process died at or next to {what}, killed or out of memory; {SAVED}, with "
+            "fewer '--jobs' if memory is short"
         ) from error
     except AnechoicError as error:
         raise type(error)(f"{what}: {error}") from error
-    except Exception as error:  # of any library beneath a task
-        raise AnechoicError(f"{what}: {type(error).__name__}: {error}; {KEPT}") from error
+    except Exception as error:  # from any library that a task uses
+        raise AnechoicError(f"{what}: {type(error).__name__}: {error}; {SAVED}") from error
 
 
 # ------------------------------------------------------------------------------ inside a process
@@ -228,12 +229,12 @@ def _describe(source: Source, plan: Plan) -> Layout:
     scenarios = plan.scenarios or tuple(task.scenarios)
     if unknown := [name for name in scenarios if name not in task.scenarios]:
         raise BadSetting(
-            f"there is no scenario '{unknown[0]}', expected some of {', '.join(task.scenarios)}"
+            f"scenario '{unknown[0]}' does not exist; expected some of {', '.join(task.scenarios)}"
         )
     for scenario in scenarios:
         for method in plan.methods:
             try:
-                task.guidance(scenario, method)  # a bad setting costs nothing here
+                task.guidance(scenario, method)  # refuses a bad setting before any work
             except AnechoicError as error:
                 raise type(error)(f"method '{method.name}': {error}") from error
     return Layout(

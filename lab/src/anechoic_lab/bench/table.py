@@ -1,4 +1,4 @@
-"""The one table of a bench: a line for each method and scenario, and what a reader has to know."""
+"""The table of a bench: a line for each method and scenario, and the conditions behind it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from anechoic_lab.bench.run import Results
 from anechoic_lab.bench.task import MEMORIZED, BenchPrompt, SampleScore
 from anechoic_lab.metrics import Gaussian, KernelReference, warning
 
-BACKGROUND = "training set"  # the line of training clips among themselves
-WITHOUT_REFERENCE = "FAD and KAD are not measured: there is no reference of real sound"
+BACKGROUND = "training set"  # the line that compares training clips with each other
+WITHOUT_REFERENCE = "FAD and KAD are not measured: they need a reference of real sound"
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,19 @@ class Measure:
 
 @dataclass(frozen=True)
 class Line:
-    """One method in one scenario. A measure that is missing was not measured."""
+    """One method in one scenario. A missing measure was not measured."""
 
     scenario: str
     method: str
     label: str
-    figures: Mapping[str, Figure]  # by the key of the measure
-    family: str = ""  # of the methods that differ in one strength alone
+    figures: Mapping[str, Figure]  # by the measure's key
+    family: str = ""  # shared by methods that differ in one strength only
     strength: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a bench found, and under what circumstances."""
+    """The results of a bench, and the conditions of the measurement."""
 
     title: str
     measures: Sequence[Measure]
@@ -58,17 +58,17 @@ class Table:
 def tabulate(results: Results, command: str = "") -> Table:
     """The table of a bench; the same results give the same table.
 
-    Similarity, copies and the judges' scores are taken over the prompts of the group "memorized"
-    where there is one, else over all; adherence over each group; the rest over all.
+    Similarity, copies and the judges' scores are computed over the prompts of the group
+    "memorized" if there is one, else over all; adherence over each group; the rest over all.
 
     Args:
-        results: of `run`.
-        command: the command line, to be printed with the table.
+        results: results of `run`.
+        command: the command line, printed with the table.
     """
     groups = list(dict.fromkeys(p.group for ps in results.layout.prompts.values() for p in ps))
     scores = list(dict.fromkeys(name for rows in results.rows.values()
                                 for row in rows for name in row.scores))  # fmt: skip
-    notes: dict[str, None] = {}  # each once, in order
+    notes: dict[str, None] = {}  # distinct, in order
     lines, fronts = [], []
     for scenario in results.layout.prompts:
         quality = _references(results.reference[scenario], notes)
@@ -96,7 +96,7 @@ def tabulate(results: Results, command: str = "") -> Table:
 
 
 def _judged(rows: Sequence[SampleScore], groups: Sequence[str]) -> Sequence[SampleScore]:
-    """The clips by which similarity and copies are told."""
+    """The clips over which similarity and copies are computed."""
     return [row for row in rows if row.group == MEMORIZED] if MEMORIZED in groups else rows
 
 
@@ -123,15 +123,15 @@ def _figures(
         "seconds": figures.mean(rows, [row.seconds for row in rows]),
         "evaluations": figures.mean(rows, [row.evaluations for row in rows]),
     }  # fmt: skip
-    if gaussian and (doubt := warning(len(rows), len(gaussian.mean))):
-        notes[doubt] = None
+    if gaussian and (caveat := warning(len(rows), len(gaussian.mean))):
+        notes[caveat] = None
     yield from ((key, figure) for key, figure in found.items() if figure)
 
 
 def _references(
     embeddings: Sequence[Sequence[float]], notes: dict[str, None]
 ) -> tuple[Gaussian | None, KernelReference | None]:
-    """The reference of FAD and KAD, measured once for all methods."""
+    """The references of FAD and KAD, computed once for all methods."""
     if not len(embeddings):
         notes[WITHOUT_REFERENCE] = None
         return None, None
@@ -145,7 +145,7 @@ def _references(
 
 
 def _background(scenario: str, baseline: Sequence[float]) -> Line:
-    """How near training clips are to each other: what is near without copying."""
+    """How near training clips are to each other, without any copying."""
     clips = range(len(baseline))
     found = {
         "similarity": MEAN.of(baseline, clips),
@@ -180,7 +180,7 @@ def _adherence(group: str) -> str:
     return f"adherence_{group}" if group else "adherence"
 
 
-# --------------------------------------------------------------------------------- circumstances
+# ------------------------------------------------------------------------------------ conditions
 
 
 def _about(results: Results, command: str) -> dict[str, str]:
@@ -205,7 +205,7 @@ def _about(results: Results, command: str) -> dict[str, str]:
 
 
 def _counted(scenario: str, prompts: Sequence[BenchPrompt]) -> str:
-    """How many prompts of each group.
+    """The number of prompts in each group.
 
     >>> _counted("short", [BenchPrompt("1", "rain", "ordinary"), BenchPrompt("2", "hum")])
     'short: 1 ordinary, 1'

@@ -1,8 +1,8 @@
-"""What is benched: a model with its prompts, its training set and its judges.
+"""The task of a bench: a model with its prompts, its training set and its judges.
 
-Any object of the `Task` protocol can be benched. Worker processes open it themselves, so it is
-named by a `Source`: the name of an entry point of the group "anechoic.tasks", or
-"module:factory", and the factory's keyword arguments.
+Any object of the `Task` protocol can be benched. Each worker process opens its own, so a `Source`
+names it: an entry point of the group "anechoic.tasks", or "module:factory", and the factory's
+keyword arguments.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 GROUP = "anechoic.tasks"
 PIPELINE = "pipeline"
 BUILT_IN = {PIPELINE: "anechoic_lab.bench.pipeline:open_pipeline"}
-MEMORIZED = "memorized"  # the group of prompts by which similarity and copies are told
+MEMORIZED = "memorized"  # the group of prompts over which similarity and copies are computed
 
 
 @dataclass(frozen=True)
 class BenchPrompt:
-    """A prompt, and what is known of it."""
+    """A prompt, with its id and group."""
 
     id: str
     caption: str
@@ -37,7 +37,7 @@ class BenchPrompt:
 
 @dataclass(frozen=True)
 class Request:
-    """What a task is asked to generate: one clip for each prompt, all under one seed."""
+    """A request to generate one clip for each prompt, all with one seed."""
 
     scenario: str
     prompts: Sequence[BenchPrompt]
@@ -47,69 +47,69 @@ class Request:
 
     @property
     def captions(self) -> list[str]:
-        """What the prompts say, in their order."""
+        """The captions of the prompts, in order."""
         return [prompt.caption for prompt in self.prompts]
 
     @property
     def keys(self) -> list[tuple[str, str, str, int]]:
-        """The first fields of each `SampleScore` of the answer, by which it is known."""
+        """The first fields of each `SampleScore` of the answer, which identify it."""
         return [(prompt.id, prompt.caption, prompt.group, self.seed) for prompt in self.prompts]
 
 
 @dataclass(frozen=True)
 class SampleScore:
-    """One generated clip as the judges see it."""
+    """The measurements of one generated clip."""
 
     prompt: str  # the id of its `BenchPrompt`
     caption: str
     group: str
     seed: int
-    similarity: float  # by the guide's own descriptor, to the nearest training clip of all
+    similarity: float  # to the nearest training clip, by the descriptor that guards follow
     copied: bool  # by the task's own rule
     seconds: float
     evaluations: float  # passes of the clip through the denoiser
     adherence: float | None = None  # to the prompt; None: not measured
-    scores: Mapping[str, float] = field(default_factory=dict)  # by descriptors that guide nothing
+    scores: Mapping[str, float] = field(default_factory=dict)  # by descriptors no guard follows
     quality: Sequence[float] = ()  # its embedding for FAD and KAD; empty: not measured
-    verdict: str = ""  # by the index, as `anechoic check` gives it; empty: the task asks none
-    p_value: float | None = None  # of the verdict; None: the index is not calibrated
+    verdict: str = ""  # as `anechoic check` gives it; empty: the task gives no verdicts
+    p_value: float | None = None  # p-value of the verdict; None: the index is not calibrated
 
 
 class Task(Protocol):
-    """A model and everything that judges it.
+    """A model and its judges.
 
-    The answers depend on the arguments alone: the same request gives the same rows, but for
+    The results depend only on the arguments: the same request gives the same rows, except for
     `SampleScore.seconds`, in any process and in any order.
     """
 
     name: str
-    scenarios: Sequence[str]  # all that it knows
+    scenarios: Sequence[str]  # the names of all its scenarios
 
     def about(self) -> Mapping[str, str]:
-        """What a reader has to know of the measures: embedders and their revisions, windows, the
-        rule by which a clip is a copy, how adherence is told, the size of the index."""
+        """Describe the measures to a reader: embedders and their revisions, windows, the rule by
+        which a clip is a copy, how adherence is measured, the size of the index."""
         ...
 
     def fingerprint(self, scenario: str) -> str:
-        """A hash of all that determines its rows, but for the requests: weights, index,
-        judges, reference."""
+        """A hash of all that determines its rows, except the requests: weights, index, judges,
+        reference."""
         ...
 
     def prompts(self, scenario: str, split: str) -> Sequence[BenchPrompt]:
-        """The prompts of a split; raises `BadSetting` for one that it does not know."""
+        """The prompts of a split; raises `BadSetting` for an unknown one."""
         ...
 
     def guidance(self, scenario: str, method: Method) -> Guidance | None:
-        """The guidance of a method, None for the plain pipeline. It is made once for each method
-        before anything is generated, so that a bad setting costs nothing."""
+        """The guidance of a method; None for the plain pipeline. Called once for each method before
+        anything is generated, so that a bad setting is refused early."""
         ...
 
     def generate(self, request: Request) -> Sequence[SampleScore]:
-        """One clip for each prompt, generated and judged."""
+        """Generate and judge one clip for each prompt."""
         ...
 
     def reference(self, scenario: str) -> Sequence[Sequence[float]]:
-        """Quality embeddings [m, d] of real sound; empty where FAD and KAD are not measured."""
+        """Quality embeddings [m, d] of real sound; empty if FAD and KAD are not measured."""
         ...
 
     def baseline(self, scenario: str) -> Sequence[float]:
@@ -119,14 +119,14 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a task comes from; it can be pickled and hashed."""
+    """Names a task and its options; can be pickled and hashed."""
 
     name: str  # "pipeline", "demo", another entry point, or "module:factory"
     options: tuple[tuple[str, Any], ...] = ()  # keyword arguments of the factory
 
     @classmethod
     def of(cls, name: str, **options: Any) -> Source:
-        """A source with options; those that are None are left out.
+        """A source with options; options that are None are left out.
 
         >>> Source.of("demo", folder="my-demo", index=None).options
         (('folder', 'my-demo'),)
@@ -136,10 +136,10 @@ class Source:
 
 
 def open_task(source: Source) -> Task:
-    """The task of a source.
+    """Open the task of a source.
 
     Raises:
-        BadSetting: no such task, or an option that it does not take or lacks.
+        BadSetting: an unknown task, an unknown option, or a missing one.
     """
     make, options = _factory(source.name), dict(source.options)
     try:
@@ -153,7 +153,7 @@ def open_task(source: Source) -> Task:
 
 
 def is_task(name: str) -> bool:
-    """Whether a name is that of a task, not of a pipeline.
+    """Whether a name means a task rather than a pipeline.
 
     >>> is_task("pipeline"), is_task("my.module:make"), is_task("stabilityai/some-model")
     (True, True, False)
@@ -173,7 +173,7 @@ def _factory(name: str) -> Any:
     if not attribute:
         raise BadSetting(
             f"expected a task among {', '.join(sorted(known))} or module:factory, got {name!r}; "
-            "correct the name, or install the package that brings it"
+            "correct the name, or install the package that provides it"
         )
     try:
         return getattr(importlib.import_module(module), attribute)

@@ -1,4 +1,4 @@
-"""The table as a file: Markdown, CSV, Parquet or JSON, each with the circumstances in it."""
+"""Writes the table with its conditions as Markdown, CSV, Parquet or JSON."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ NOT_MEASURED = "not measured"
 
 
 def write(path: str | Path, table: Table, *, overwrite: bool = False) -> Path:
-    """Write a table, whole or not at all, in the format that the suffix names.
+    """Write a table, whole or not at all, in the format of the suffix.
 
     Raises:
-        BadSetting: another suffix than .md, .csv, .parquet or .json.
-        OutputExists: the file is there and `overwrite` is off.
+        BadSetting: the suffix is not .md, .csv, .parquet or .json.
+        OutputExists: the file exists and `overwrite` is off.
     """
     path = Path(path)
     require_writable([path], FORMATS, overwrite)
@@ -32,48 +32,48 @@ def write(path: str | Path, table: Table, *, overwrite: bool = False) -> Path:
 
 
 def require_writable(paths: Iterable[Path], suffixes: Iterable[str], overwrite: bool) -> None:
-    """Refuse outputs that cannot be written, before any work.
+    """Refuse outputs that cannot be written, before any work is done.
 
     Raises:
-        BadSetting: a suffix that is no format, or no such folder.
-        OutputExists: a file that is there, or a folder of that name.
+        BadSetting: an unknown suffix, or a folder that does not exist or is read-only.
+        OutputExists: the file exists and `overwrite` is off, or it is a folder.
     """
     known = sorted(suffixes)
     for path in paths:
         if path.suffix.lower() not in known:
             raise BadSetting(
-                f"'{path}' ends in no known format; expected one of {', '.join(known)}"
+                f"'{path}' does not end in a known format; expected one of {', '.join(known)}"
             )
         if path.is_dir() or (path.exists() and not overwrite):
             raise OutputExists(f"'{path}' exists already; name another output or use --overwrite")
         if not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-            raise BadSetting(f"'{path.parent}' is no folder that may be written to; make it first")
+            raise BadSetting(f"'{path.parent}' is not a writable folder; create it first")
 
 
-# ---------------------------------------------------------------------------------- for the reader
+# ---------------------------------------------------------------------------------- for readers
 
 
 def header(table: Table) -> list[str]:
-    """The columns that a reader sees; the scenario only where there are several."""
+    """The printed columns; the scenario only if there are several."""
     return [*(["scenario"] if _several(table) else []), "method",
             *(measure.label for measure in table.measures)]  # fmt: skip
 
 
 def cells(table: Table, line: Line, between: str = " ") -> list[str]:
-    """A line as text; `between` stands before an interval."""
+    """A line as text; `between` separates a figure from its interval."""
     scenario = [line.scenario] if _several(table) else []
-    figures = (shown(line, measure, between) for measure in table.measures)
+    figures = (format_figure(line, measure, between) for measure in table.measures)
     return [*scenario, line.label, *figures]
 
 
-def shown(line: Line, measure: Measure, between: str = " ") -> str:
+def format_figure(line: Line, measure: Measure, between: str = " ") -> str:
     """A figure and its interval, as "0.83 [0.70, 0.92]".
 
     >>> from anechoic_lab.bench.figures import Figure
     >>> measure = Measure("copies", "copies", "lower")
-    >>> shown(Line("all", "amg", "AMG", {"copies": Figure(0.25, 0.1, 0.5, 8, 16)}), measure)
+    >>> format_figure(Line("all", "amg", "AMG", {"copies": Figure(0.25, 0.1, 0.5, 8, 16)}), measure)
     '0.25 [0.10, 0.50]'
-    >>> shown(Line("all", "amg", "AMG", {}), measure)
+    >>> format_figure(Line("all", "amg", "AMG", {}), measure)
     'not measured'
     """
     figure = line.figures.get(measure.key)
@@ -87,7 +87,7 @@ def shown(line: Line, measure: Measure, between: str = " ") -> str:
 
 
 def sentences(table: Table) -> list[str]:
-    """The frontiers, ranked, each in a sentence."""
+    """One sentence for each frontier, in the order of their ranks."""
     found = []
     for front in table.frontiers:
         area = front.area
@@ -129,11 +129,11 @@ def _markdown(table: Table) -> bytes:
     return "\n".join(lines).encode()
 
 
-# --------------------------------------------------------------------------------- for a programme
+# ---------------------------------------------------------------------------------- for programs
 
 
 def records(table: Table) -> Iterator[dict[str, Any]]:
-    """A flat record for each line; value, low and high of every measure, None where missing."""
+    """A flat record for each line: value, low and high of every measure, None if missing."""
     for line in table.lines:
         figures = {}
         for measure in table.measures:
@@ -150,7 +150,7 @@ def records(table: Table) -> Iterator[dict[str, Any]]:
 
 
 def as_json(table: Table) -> dict[str, Any]:
-    """Everything that the table holds."""
+    """The whole content of the table."""
     return asdict(table)
 
 
@@ -159,7 +159,7 @@ def _json(table: Table) -> bytes:
 
 
 def _csv(table: Table) -> bytes:
-    """Comments, then the records: `pandas.read_csv(path, comment="#")`."""
+    """Comments, then the records; read it with `pandas.read_csv(path, comment="#")`."""
     rows = list(records(table))
     text = io.StringIO()
     for key, value in {**table.about, **_notes(table)}.items():
@@ -171,7 +171,7 @@ def _csv(table: Table) -> bytes:
 
 
 def _parquet(table: Table) -> bytes:
-    """The records; the circumstances and frontiers are in the file's metadata, as JSON."""
+    """The records, with conditions and frontiers as JSON in the file's metadata."""
     import pyarrow as pa
     import pyarrow.parquet
 

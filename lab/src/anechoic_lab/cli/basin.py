@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anechoic_lab.basin.sweep import Sweep, SweepTask
 
 DEMO = "demo"
-SCALE = 7.0  # of a pipeline
+SCALE = 7.0  # default guidance scale of a pipeline
 
 
 def register(app: typer.Typer) -> None:
@@ -45,43 +45,43 @@ def basin(
         typer.Option(metavar="PROMPT", help="A prompt to compare with; repeatable."),
     ] = None,
     prompts: Annotated[
-        int, typer.Option(min=1, help="On the demo, how many of either kind if none are named.")
+        int, typer.Option(min=1, help="On the demo: prompts of each kind if none are named.")
     ] = 2,
     scale: Annotated[
         float | None, typer.Option(help="Guidance scale. By default 2 on the demo, else 7.")
     ] = None,
-    opposite: Annotated[float, typer.Option(help="Scale of opposite guidance, under 0.")] = -1.0,
+    opposite: Annotated[float, typer.Option(help="Scale of opposite guidance, below 0.")] = -1.0,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 2,
     steps: Annotated[int, typer.Option(min=3, help="Denoising steps.")] = 50,
     points: Annotated[
         int, typer.Option(min=2, help="Steps sampled, from the first to the last.")
     ] = 12,
     seconds: Annotated[
-        float | None, typer.Option(help="Length of a pipeline's sound. By default its longest.")
+        float | None, typer.Option(help="Sound length of a pipeline. By default its longest.")
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Clips at once. By default 8 on the demo, else 1.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Of a pipeline: cuda or cpu.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device of a pipeline: cuda or cpu.")] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="Of a pipeline: float32, bfloat16 or float16.")
+        str | None, typer.Option(help="Dtype of a pipeline: float32, bfloat16 or float16.")
     ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The figure: .png or .svg.")
     ] = Path("anechoic-basin.png"),
     page: Annotated[
-        Path | None, typer.Option(help="Also a page in Markdown with tables and verdicts: .md.")
+        Path | None, typer.Option(help="Also write a Markdown page with tables and verdicts: .md.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show the attraction basin: similarity against the step at which guidance starts.
 
-    Guidance is held at zero, or reversed, until a step that is moved along the run. What is drawn
-    to a training clip early stays near it until that step comes to the end of the basin. Also
-    drawn: the difference of the estimates with and without the prompt along the run.
+    Guidance is zero or reversed until some step, and that step moves along the run. A sample that
+    is attracted to a training clip stays near it until that step reaches the end of the basin. The
+    figure also shows the difference of the estimates with and without the prompt along the run.
 
-    On the demo it needs no arguments, and takes about two minutes on one core.
+    Without arguments it runs on the demo, in about two minutes on one core.
 
     Example: `anechoic basin -o basin.svg`
     """
@@ -99,7 +99,7 @@ def basin(
     if page is not None:
         require_writable([page], [".md"], overwrite)
     if not opposite < 0:
-        raise BadSetting(f"opposite guidance has a scale under 0, got {opposite:g}")
+        raise BadSetting(f"expected a scale below 0 for opposite guidance, got {opposite:g}")
     with progress_bar() as bar:
         task = bar.add_task("loading", total=None)
         scene = _scene(
@@ -147,8 +147,8 @@ def _scene(
     if model == DEMO and index in (None, DEMO):
         if (seconds, device, dtype) != (None, None, None):
             raise BadSetting(
-                "the demo makes 1.024 s in float32 on the CPU; leave '--seconds', '--device' and "
-                "'--dtype' out"
+                "the demo makes 1.024 s in float32 on the CPU; leave out '--seconds', '--device' "
+                "and '--dtype'"
             )
         from anechoic_lab.demo import assets
         from anechoic_lab.demo.basin import open_demo
@@ -163,8 +163,8 @@ def _scene(
         )
     if index is None or not memorized or not ordinary:
         raise BadSetting(
-            f"the pipeline '{model}' is judged by the index of its training set, on prompts that "
-            "you name: give '--index', '--memorized' and '--ordinary'"
+            f"the pipeline '{model}' needs the index of its training set and your prompts; give "
+            "'--index', '--memorized' and '--ordinary'"
         )
     from anechoic_lab.basin.sweep import ORDINARY, open_scene
     from anechoic_lab.bench.task import MEMORIZED, BenchPrompt
@@ -184,7 +184,7 @@ def _scene(
 
 
 def _folder(name: str, part: str) -> str:
-    """A name, or where that part of the demo is."""
+    """The name, or the path of that part of the demo."""
     if name != DEMO:
         return name
     from anechoic_lab.demo import assets

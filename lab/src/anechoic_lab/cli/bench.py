@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anechoic_lab.bench import Plan, Results, Source
     from anechoic_lab.bench.table import Line, Table
 
-COLUMN = 16  # characters that a method takes up in a terminal
+COLUMN = 16  # width of a method in a terminal, in characters
 
 
 def register(app: typer.Typer) -> None:
@@ -54,39 +54,40 @@ def bench(
         typer.Option(help="Folder of an index of the same clips by another embedder; repeatable."),
     ] = None,
     adherence: Annotated[
-        str | None, typer.Option(help="Embedder of sound and text that tells adherence: clap.")
+        str | None, typer.Option(help="Embedder of sound and text that measures adherence: clap.")
     ] = None,
     quality: Annotated[
-        str | None, typer.Option(help="Embedder of FAD and KAD. By default the index's.")
+        str | None, typer.Option(help="Embedder for FAD and KAD. By default the index's.")
     ] = None,
     reference: Annotated[
         str | None, typer.Option(help="Folder of real sound for FAD and KAD.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Similarity of a copy. By default the index's own.")
+        float | None,
+        typer.Option(help="Similarity above which it is a copy. By default the index's."),
     ] = None,
     scale: Annotated[float | None, typer.Option(help="Guidance scale of a pipeline.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Length of its sound.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Sound length of a pipeline.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     device: Annotated[str | None, typer.Option(help="cuda or cpu.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     options: Annotated[
         list[str] | None,
         typer.Option(
-            "--option", metavar="NAME=VALUE", help="Of a task that is no pipeline; repeatable."
+            "--option", metavar="NAME=VALUE", help="An option of another task; repeatable."
         ),
     ] = None,
     methods: Annotated[
         str | None, typer.Option(metavar="A,B", help="Only these methods or families.")
     ] = None,
     scenarios: Annotated[
-        str | None, typer.Option(metavar="A,B", help="These in place of the plan's.")
+        str | None, typer.Option(metavar="A,B", help="Scenarios, in place of the plan's.")
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="So many in place of the plan's.")
+        int | None, typer.Option(min=1, help="Number of seeds, in place of the plan's.")
     ] = None,
     work: Annotated[
-        Path, typer.Option(help="Folder of finished cells, to go on from after a stop.")
+        Path, typer.Option(help="Folder of finished cells, to continue from after a stop.")
     ] = Path("bench-work"),
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     engine: Annotated[
@@ -103,11 +104,11 @@ def bench(
 ) -> None:
     """Compare methods: similarity to the training set, copies, adherence, quality, time.
 
-    Killed at any moment and started again with the same WORK, it computes nothing again that was
-    finished. Every figure has a 95 % interval; methods whose strength is varied are ranked by the
-    area under their frontier of similarity against adherence.
+    Killed at any moment and started again with the same WORK, it continues with the unfinished
+    cells. Every figure has a 95 % interval. Methods with several strengths are ranked by the area
+    under their frontier of similarity against adherence.
 
-    The exit code is 0 when the table is made, 2 if something cannot be used or a cell fails.
+    The exit code is 0 if the table is made, 2 if something cannot be used or a cell fails.
 
     Example: `anechoic bench --preset amg-ablation --jobs 2 -o ablation.md --plot ablation.png`
     """
@@ -125,13 +126,13 @@ def bench(
         require_plot(plot, overwrite, LEAVE_OUT)
     asked = _plan(plan, preset, steps, quality)
     asked = asked.only(_names(methods), _names(scenarios), seeds)
-    told = {
+    options_of_task = {
         "index": index, "prompts": prompts, "judges": tuple(judge) if judge else None,
         "adherence": adherence, "quality": asked.quality, "reference": reference,
         "threshold": threshold, "scale": scale, "seconds": seconds, "device": device,
         "dtype": dtype, **_pairs(options or []),
     }  # fmt: skip
-    results = _run(asked, _source(model, told), work, jobs, engine)
+    results = _run(asked, _source(model, options_of_task), work, jobs, engine)
     table = tabulate(results, shlex.join(["anechoic", *sys.argv[1:]]))
     for output in outputs or []:
         write.write(output, table, overwrite=overwrite)
@@ -160,7 +161,7 @@ def _plan(path: Path | None, preset: str | None, steps: int | None, quality: str
     if path is not None and preset is not None:
         raise BadSetting(f"both a plan '{path}' and the preset '{preset}' were given; give one")
     if path is not None and path.suffix != ".toml":
-        raise BadSetting(f"plan '{path}' is no .toml file; for a preset, '--preset {path}'")
+        raise BadSetting(f"plan '{path}' is not a .toml file; for a preset, use '--preset {path}'")
     plan = Plan.load(path or preset or DEFAULT)
     return replace(plan, steps=steps or plan.steps, quality=quality or plan.quality)
 
@@ -173,21 +174,21 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in texts]
     for text, (name, separator, _) in zip(texts, pairs, strict=True):
         if not (name and separator):
-            raise BadSetting(f"an option is written NAME=VALUE, got {text!r}")
+            raise BadSetting(f"expected an option as NAME=VALUE, got {text!r}")
     return {name: value for name, _, value in pairs}
 
 
-def _source(model: str, told: Mapping[str, Any]) -> Source:
+def _source(model: str, options: Mapping[str, Any]) -> Source:
     from anechoic_lab.bench.task import PIPELINE, Source, is_task
 
     if is_task(model):
-        return Source.of(model, **told)
-    if told["index"] is None or told["prompts"] is None:
+        return Source.of(model, **options)
+    if options["index"] is None or options["prompts"] is None:
         raise BadSetting(
-            f"the pipeline '{model}' is judged by the index of its training set, on prompts: give "
+            f"the pipeline '{model}' needs the index of its training set and prompts; give "
             "'--index' and '--prompts'"
         )
-    return Source.of(PIPELINE, model=model, **told)
+    return Source.of(PIPELINE, model=model, **options)
 
 
 def _run(plan: Plan, source: Source, work: Path, jobs: int, engine: str) -> Results:
@@ -205,12 +206,12 @@ def _run(plan: Plan, source: Source, work: Path, jobs: int, engine: str) -> Resu
                 progress=progress, note=bar.console.print,
             )  # fmt: skip
         except KeyboardInterrupt:
-            bar.console.print(f"stopped; what was finished is kept in '{work}', to go on from")
+            bar.console.print(f"stopped; finished cells are saved in '{work}', to continue from")
             raise
 
 
 def _print(table: Table) -> None:
-    """The table on end, as many methods beside each other as there is room for; a scenario each."""
+    """Print the table on end: a block for each scenario, and as many methods as there is room."""
     from rich.console import Console
 
     from anechoic_lab.bench import write
@@ -230,10 +231,10 @@ def _print(table: Table) -> None:
 
 
 def _print_block(table: Table, lines: Sequence[Line]) -> None:
-    from anechoic_lab.bench.write import shown
+    from anechoic_lab.bench.write import format_figure
 
     rows = [
-        (measure.label, *(shown(line, measure, "\n") for line in lines))
+        (measure.label, *(format_figure(line, measure, "\n") for line in lines))
         for measure in table.measures
     ]
     print_table(("", *(line.label for line in lines)), rows)

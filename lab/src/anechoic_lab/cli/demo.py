@@ -1,4 +1,4 @@
-"""`anechoic demo`: the whole story on a small model that memorizes, and how it was made."""
+"""`anechoic demo`: guards on a small model that memorizes, and how that model was made."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def register(app: typer.Typer) -> None:
 @commands.callback()
 def demo(
     context: typer.Context,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Where the page is written.")
-    ] = Path("anechoic-demo.html"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page: .html.")] = Path(
+        "anechoic-demo.html"
+    ),
     data: Data = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 2,
     steps: Annotated[int | None, typer.Option(min=3, help="Denoising steps.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a page that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing page.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show the same prompts and seeds unguarded and under each guard.
@@ -105,8 +105,10 @@ def train(
     work: Annotated[
         Path, typer.Option(help="Where the Debian packages with the sounds are unpacked.")
     ] = Path("demo-corpus"),
-    steps: Annotated[int | None, typer.Option(min=2, help="Train for less, to try it out.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the corpus and the training.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=2, help="Train for fewer steps, to try it out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the corpus and the training.")] = 0,
 ) -> None:
     """Rebuild the demo's model, index and judges from scratch.
 
@@ -132,12 +134,14 @@ def scenarios(
         list[str] | None, typer.Option("--only", help="A scenario; repeatable. By default all.")
     ] = None,
     data: Data = None,
-    steps: Annotated[int | None, typer.Option(min=2, help="Train for less, to try it out.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=2, help="Train for fewer steps, to try it out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
 ) -> None:
     """Fine-tune the demo model into the other scenarios of the bench.
 
-    A few minutes each; what is there already is kept.
+    A few minutes each; scenarios that exist already are skipped.
 
     Example: `anechoic demo scenarios -o scenarios`, then
     `anechoic bench --option scenarios=scenarios`
@@ -181,7 +185,7 @@ def evaluate(
 
         table = Table("measured", "value", "95 % interval", "prompts x seeds", "target", "holds")
         for line in lines:
-            spread = rf"\[{line.low:.3f}, {line.high:.3f}]"  # rich would read bare brackets
+            spread = rf"\[{line.low:.3f}, {line.high:.3f}]"  # escaped: rich parses bare brackets
             table.add_row(
                 line.what,
                 f"{line.value:.3f}",
@@ -221,7 +225,7 @@ def _print(table: Table) -> None:
 
     from rich.console import Console
 
-    # a pipe has no width of its own: give the table room rather than cut its figures
+    # a pipe has no width: give the table room rather than cut its figures
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 

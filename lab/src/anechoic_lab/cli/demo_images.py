@@ -25,7 +25,7 @@ Data = Annotated[
     Path | None,
     typer.Option(help="A folder made by `anechoic demo images train`; by default the shipped one."),
 ]
-Split = Annotated[str, typer.Option(help="Prompts: report, or tune, of which settings are chosen.")]
+Split = Annotated[str, typer.Option(help="Prompts: report, or tune, on which settings are chosen.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -36,8 +36,10 @@ def register(app: typer.Typer) -> None:
 @commands.command()
 def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="A new folder.")],
-    steps: Annotated[int | None, typer.Option(min=1, help="Train for less, to try it out.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Train for fewer steps, to try it out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
 ) -> None:
     """Train the small Stable Diffusion from scratch, in some seven minutes on one core.
 
@@ -67,7 +69,7 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 4,
     as_json: Json = False,
 ) -> None:
-    """Measure what the model is worth, unguarded: does it copy, and does it follow?
+    """Measure the unguarded model: does it copy, and does it follow its prompts?
 
     Exit code 1 if one of its targets is missed.
 
@@ -107,12 +109,14 @@ def table(
     ],
     split: Split = "report",
     data: Data = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="In place of the plan's.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Number of seeds, in place of the plan's.")
+    ] = None,
     methods: Annotated[
         str | None, typer.Option(metavar="A,B", help="Only these methods or families.")
     ] = None,
     work: Annotated[
-        Path, typer.Option(help="Folder of finished cells, to go on from after a stop.")
+        Path, typer.Option(help="Folder of finished cells, to continue from after a stop.")
     ] = Path("bench-work"),
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file.")] = False,
@@ -142,10 +146,10 @@ def sheet(
     output: Annotated[Path, typer.Option("-o", "--output", help="A .png file.")],
     split: Split = "report",
     data: Data = None,
-    seed: Annotated[int, typer.Option(help="Of every image.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of every image.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file.")] = False,
 ) -> None:
-    """Draw training images above what each method makes of their captions.
+    """Draw training images above the images that each method generates from their captions.
 
     Example: `anechoic demo images sheet -o images.png`
     """
@@ -165,13 +169,13 @@ def basin(
     output: Annotated[Path, typer.Option("-o", "--output", help="The figure: .png or .svg.")],
     split: Split = "report",
     data: Data = None,
-    prompts: Annotated[int, typer.Option(min=2, help="How many of either group.")] = 6,
+    prompts: Annotated[int, typer.Option(min=2, help="Number of prompts in each group.")] = 6,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 2,
-    points: Annotated[int, typer.Option(min=2, help="Starts of guidance that are sampled.")] = 14,
+    points: Annotated[int, typer.Option(min=2, help="Number of sampled starts of guidance.")] = 14,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the attraction basin on Stable Diffusion's own schedule, and what holds of the claims.
+    """Show the attraction basin on Stable Diffusion's own schedule, and which claims hold.
 
     Example: `anechoic demo images basin -o basin.png`
     """

@@ -35,7 +35,7 @@ def doctor(
     guard: Annotated[
         str | None,
         typer.Option(
-            "--guard", help="As of 'anechoic generate'. By default amg with an index, else static."
+            "--guard", help="As in 'anechoic generate'. By default amg with an index, else static."
         ),
     ] = None,
     settings: Annotated[
@@ -48,16 +48,16 @@ def doctor(
     dtype: Dtype = "float32",
     measure: Annotated[
         bool,
-        typer.Option(help="Load the model and time it, if nothing is wrong before."),
+        typer.Option(help="Load the model and time it, if no problem was found."),
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Tell whether a model can be guarded here, with which settings, and how long it takes.
+    """Check whether a model can be guarded here, with which settings, and how long it takes.
 
-    What small files tell is looked at first: nothing is loaded or downloaded that is not needed to
-    find a problem. Each problem comes with its mend.
+    Small files are checked first, so most problems are found without loading or downloading the
+    weights. Each problem is shown with its fix.
 
-    The exit code is 0 if all is ready, 2 if something is not.
+    The exit code is 0 if everything is ready, 2 if not.
 
     Example: `anechoic doctor --model demo --index demo`
     """
@@ -98,7 +98,7 @@ def _print(found: Examination) -> None:
     problems = [finding for finding in found.findings if not finding.ok]
     for finding in problems:
         print(f"{finding.name}: {finding.told}")
-    print(f"not ready: {len(problems)} to mend" if problems else "ready")
+    print(f"not ready: {len(problems)} to fix" if problems else "ready")
 
 
 def _as_json(model: str, index: str | None, guard: str, found: Examination) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Would it run? A model, its training set's index, an embedder and a guard, before gigabytes.
+"""Checks whether a model runs under a guard here, before gigabytes are loaded.
 
-What the small files tell is asked first: the pipeline is built without its weights, the headers
-of the weights files are read, and memory is counted. Only what passed all of that is loaded, to
+The small files are checked first: the pipeline is built without its weights, the headers of the
+weights files are read, and memory is counted. Only a model that passes all of that is loaded, to
 measure how long a sound takes.
 """
 

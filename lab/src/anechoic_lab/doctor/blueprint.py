@@ -1,9 +1,8 @@
-"""What a pipeline is, from its small files: before gigabytes are read, or downloaded.
+"""Builds a pipeline from its small files, before gigabytes are read or downloaded.
 
-The pipeline is built as it will be, of diffusers' own classes, but on torch's meta device, where
-a module has its configuration and its shapes and no numbers. So all that asks a pipeline about
-itself (is it in the table? is its scheduler known? its sample rate? how many weights?) can be
-asked of it.
+The pipeline is built from diffusers' own classes on torch's meta device, where a module has its
+configuration and shapes but no numbers. So every question about the pipeline itself can be
+answered: is it supported, is its scheduler, what is its sample rate, how many weights?
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from anechoic.errors import UnsupportedPipeline
 
 SMALL = (MODEL_INDEX, "*/*.json", "*/*.txt", "*/*.model")
 SIGN_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # the sign is the last byte's first bit
-SIGNS = 1024  # of each tensor, as in `anechoic.diffusers.fingerprint`
+SIGNS = 1024  # read from each tensor, as in `anechoic.diffusers.fingerprint`
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +43,9 @@ class Blueprint:
     """A pipeline without its weights."""
 
     name: str  # folder or hub id, as it was given
-    folder: Path  # of its small files, and of its weights if they are here
-    pipe: Any  # of diffusers' class, on the meta device
-    weights: Mapping[str, tuple[Path, ...]]  # the files of each module; none: they are not here
+    folder: Path  # holds its small files, and its weights if they are downloaded
+    pipe: Any  # an instance of diffusers' class, on the meta device
+    weights: Mapping[str, tuple[Path, ...]]  # the files of each module; empty: not downloaded
 
     @property
     def class_name(self) -> str:
@@ -59,29 +58,29 @@ class Blueprint:
 
     @property
     def parameters(self) -> int:
-        """Numbers that the modules hold in memory, their tables among them."""
+        """Numbers that the modules hold in memory, buffers included."""
         return sum(
             tensor.numel()
             for part in self.modules.values()
-            for tensor in (*part.parameters(), *part.buffers())  # what is shared comes once
+            for tensor in (*part.parameters(), *part.buffers())  # shared tensors are counted once
         )
 
     @property
     def missing(self) -> list[str]:
-        """Modules with numbers whose weights are not here."""
+        """Modules whose weights are not downloaded."""
         return [name for name, files in self.weights.items() if not files]
 
 
 def read_blueprint(name: str | Path) -> Blueprint:
-    """The blueprint of a saved pipeline; of one on the hub, its small files are downloaded.
+    """Read the blueprint of a saved pipeline; from the hub, only small files are downloaded.
 
     Args:
         name: the folder of a saved pipeline, or its id on the Hugging Face hub.
 
     Raises:
-        UnsupportedPipeline: no such folder, or no pipeline in it; a hub id that is not known,
-            gated or out of reach; a pipeline that cannot be guarded; a part that is missing,
-            damaged, or that its library cannot build.
+        UnsupportedPipeline: the folder does not exist or holds no pipeline; the hub id is unknown,
+            gated or unreachable; the pipeline cannot be guarded; a part is missing, damaged, or
+            its library cannot build it.
     """
     folder = local_folder(str(name)) or _small_files(str(name))
     listed = listed_parts(folder / MODEL_INDEX, str(name))
@@ -103,7 +102,7 @@ def read_blueprint(name: str | Path) -> Blueprint:
 
 
 def _small_files(name: str) -> Path:
-    """The folder that a pipeline's small files on the hub are fetched to."""
+    """Download a pipeline's small files from the hub; returns their folder."""
     from huggingface_hub import hf_hub_download, snapshot_download
 
     try:
@@ -111,12 +110,12 @@ def _small_files(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(SMALL)))
     except UnsupportedPipeline:
         raise
-    except Exception as error:  # the hub's client raises what its HTTP library does, too
+    except Exception as error:  # the hub's client also raises its HTTP library's errors
         raise UnsupportedPipeline(hub_sentence(name, error)) from error
 
 
 def download_bytes(name: str) -> int | None:
-    """What the weights of a pipeline on the hub amount to; None: the hub does not answer."""
+    """Size of a pipeline's weights on the hub in bytes; None if the hub does not answer."""
     from huggingface_hub import HfApi
 
     try:
@@ -136,13 +135,13 @@ def download_bytes(name: str) -> int | None:
 def _part(folder: Path, library: str, name: str) -> Any:
     try:
         kind = class_of(library, name)
-        if not issubclass(kind, nn.Module):  # a tokenizer, a scheduler: small, and as they are
+        if not issubclass(kind, nn.Module):  # tokenizers and schedulers are small
             return kind.from_pretrained(folder)
         with quietly(), torch.device("meta"):
             if library == "transformers":
                 return kind(kind.config_class.from_pretrained(folder))
             return kind.from_config(kind.load_config(folder))
-    except Exception as error:  # of two libraries and all the parts that a folder can name
+    except Exception as error:  # from either library, for any part that a folder can name
         raise UnsupportedPipeline(
             f"'{folder}' is not a {name} that {library} can build ({reason(error)}); fetch or "
             "save the whole pipeline again"
@@ -156,7 +155,7 @@ def fingerprint_of_files(blueprint: Blueprint) -> str | None:
     """`anechoic.diffusers.fingerprint` of the network, from some bytes of its weights files.
 
     Returns:
-        None where they are not here, or in a number format without signs of its own.
+        None if they are not downloaded, or in a number format without sign bits.
     """
     network = adapter_for(blueprint.pipe).adapter.network
     files = blueprint.weights[network]
@@ -177,14 +176,14 @@ def _tensors(file: Path) -> Iterator[tuple[str, tuple[tuple[int, ...], np.ndarra
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(length))
-        for name, told in header.items():
+        for name, entry in header.items():
             if name == "__metadata__":
                 continue
-            size = SIGN_BYTES.get(told["dtype"])
+            size = SIGN_BYTES.get(entry["dtype"])
             signs = None
             if size is not None:
-                start, end = told["data_offsets"]
+                start, end = entry["data_offsets"]
                 stream.seek(8 + length + start)
                 raw = np.frombuffer(stream.read(min(end - start, size * SIGNS)), np.uint8)
                 signs = raw[size - 1 :: size] >= 128
-            yield name, (tuple(told["shape"]), signs)
+            yield name, (tuple(entry["shape"]), signs)

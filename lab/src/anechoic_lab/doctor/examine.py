@@ -1,4 +1,4 @@
-"""Would it run? Each question in turn, the cheap ones first."""
+"""Examines whether a model would run: one question after the other, cheap ones first."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ PROMPT = "a solo violin"
 
 
 def examine(wanted: Wanted, measure: bool = True) -> Examination:
-    """Tell whether a model can be guarded here, with which settings, and how long it takes.
+    """Check whether a model can be guarded here, with which settings, and how long it takes.
 
     Args:
         wanted: what is to run.
-        measure: load the model in the end and time it, if nothing is wrong before.
+        measure: load the model at the end and time it, if no problem was found.
 
     Raises:
-        BadSetting: a device that is not here, or an unknown dtype.
+        BadSetting: the device is not available, or the dtype is unknown.
     """
     usable_dtype(wanted.dtype)
     device = usable_device(wanted.device)
@@ -83,23 +83,25 @@ def _model(found: Examination, wanted: Wanted) -> Blueprint | None:
 
 def _weights(blueprint: Blueprint) -> str:
     if blueprint.missing:
-        raise UnsupportedPipeline(_mend_weights(blueprint))
+        raise UnsupportedPipeline(_missing_weights(blueprint))
     files = [file for each in blueprint.weights.values() for file in each]
-    return f"{binary(sum(file.stat().st_size for file in files))} in {len(files)} files, all whole"
+    return (
+        f"{binary(sum(file.stat().st_size for file in files))} in {len(files)} files, all complete"
+    )
 
 
-def _mend_weights(blueprint: Blueprint) -> str:
+def _missing_weights(blueprint: Blueprint) -> str:
     from huggingface_hub import constants
 
-    told = f"the weights of {', '.join(blueprint.missing)} are not in '{blueprint.folder}'"
+    problem = f"the weights of {', '.join(blueprint.missing)} are not in '{blueprint.folder}'"
     if Path(blueprint.name).is_dir():
-        return f"{told}; fetch or save the whole pipeline again, with its weights as safetensors"
-    # the small files are here; a repository may hold the same weights in other formats, too
+        return f"{problem}; fetch or save the whole pipeline again, with its weights as safetensors"
+    # a repository may also hold the same weights in other formats
     fetch = f"'hf download {blueprint.name} --include \"*/*.safetensors\"'"
     if constants.is_offline_mode():
-        return f"{told}, and HF_HUB_OFFLINE is set; unset it, and fetch them with {fetch}"
+        return f"{problem}, and HF_HUB_OFFLINE is set; unset it, and fetch them with {fetch}"
     size = download_bytes(blueprint.name)
-    return f"{told}; fetch them{'' if size is None else f' ({binary(size)})'} with {fetch}"
+    return f"{problem}; fetch them{'' if size is None else f' ({binary(size)})'} with {fetch}"
 
 
 def _scheduler(blueprint: Blueprint) -> str:
@@ -144,21 +146,21 @@ def _training_set(
         return _embedder(made[0], blueprint, wanted)
 
     usable = wanted.index is not None and found.look("index", index)
-    heard = (wanted.embedder or opened) and found.look("embedder", embedder)
-    return (opened[0] if usable else None, made[0] if heard else None)
+    embeds = (wanted.embedder or opened) and found.look("embedder", embedder)
+    return (opened[0] if usable else None, made[0] if embeds else None)
 
 
 def _index(index: TrainingIndex, blueprint: Blueprint | None) -> str:
-    told = f"{len(index)} rows by '{index.embedder_name}'"
+    rows = f"{len(index)} rows by '{index.embedder_name}'"
     if len(index) == 0:
         raise IndexMismatch(f"index '{index.name}' is empty; build it with 'anechoic index build'")
     if index.model is None:
-        return f"{told}; it names no model, so whether it is this one's is not known"
+        return f"{rows}; it does not name its model, so it may belong to another one"
     own = None if blueprint is None else fingerprint_of_files(blueprint)
     if own is None:
-        return f"{told}, of model '{index.model}', which cannot be compared without the weights"
+        return f"{rows}, of model '{index.model}', which cannot be compared without the weights"
     require_own_index(index, lambda: own)
-    return f"{told}, this model's own"
+    return f"{rows}, this model's own"
 
 
 def _embedder(embed: Embedder, blueprint: Blueprint | None, wanted: Wanted) -> str:
@@ -168,7 +170,7 @@ def _embedder(embed: Embedder, blueprint: Blueprint | None, wanted: Wanted) -> s
         made = _made_s(blueprint, wanted)
         if of_images != (made is None):
             raise UnsupportedPipeline(
-                f"embedder '{embed.name}' is one of {kind}, and {blueprint.class_name} makes "
+                f"embedder '{embed.name}' embeds {kind}, but {blueprint.class_name} makes "
                 f"{'images' if made is None else 'sound'}; use an index of that"
             )
         if made is not None:
@@ -195,12 +197,12 @@ def _guard(
         distilled = pipe is not None and adapter_for(pipe).adapter.distilled(pipe)
         if distilled and made[0].requires_uncond():
             raise BadSetting(
-                f"this model is distilled and has no unconditional half, through which {kind} "
-                "acts; give '--guard amg --set c1=0 --set c2=0', which does without"
+                f"this model is distilled and has no unconditional prediction, which {kind} needs; "
+                "give '--guard amg --set c1=0 --set c2=0', which works without one"
             )
         return kind
 
-    # an index or an embedder that was refused has its own sentence already
+    # a refused index or embedder has its own finding already
     broken = (wanted.index is not None and store is None) or (store is not None and embed is None)
     if broken:
         return None
@@ -210,7 +212,7 @@ def _guard(
 def _settings(
     wanted: Wanted, blueprint: Blueprint, device: torch.device, guidance: Guidance
 ) -> dict[str, Any]:
-    """What would run, by name."""
+    """The settings that would run, by name."""
     made = _made_s(blueprint, wanted)
     return {
         "guard": type(guidance).__name__,
@@ -237,15 +239,16 @@ def _time(
         state: measure_latency(pipe, each, prompt, steps, wanted.seconds)
         for state, each in states.items()
     }
-    told = [
+    times = [
         f"{state or 'guarded'}: {pace.sound_s:.3g} s ({pace.evaluation_s:.3g} s an evaluation)"
         for state, pace in found.pace.items()
     ]
-    return f"of {steps} steps: {'; '.join(told)}"
+    return f"of {steps} steps: {'; '.join(times)}"
 
 
 def _count(number: int) -> str:
-    """
+    """A count with a metric suffix.
+
     >>> _count(1_212_000_000), _count(3_158_000), _count(900)
     ('1.21 G', '3.16 M', '900')
     """

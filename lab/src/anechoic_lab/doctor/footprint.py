@@ -1,9 +1,9 @@
-"""How much memory a generation needs, counted on the meta device: without weights, in a second.
+"""Counts the memory of a generation on the meta device: without weights, in a second.
 
-A guard that follows a gradient keeps some of what the decoder computed until it has gone back
-through it, and that can be more than the model itself: 17 GiB for the 47.6 s of Stable Audio Open
-in float32. Attention is counted as the meta device computes it, with the whole matrix of scores in
-float32, which a fused kernel never holds: what goes through the network is an upper bound.
+A guard that follows a gradient stores some of the decoder's activations for the backward pass, and
+they can be larger than the model: 17 GiB for the 47.6 s of Stable Audio Open in float32. Attention
+is counted as the meta device computes it, with the whole score matrix in float32, which a fused
+kernel never stores. So the figure for the denoiser is an upper bound.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from anechoic.diffusers.adapters.stable_audio import ADAPTER
 from anechoic.diffusers.memory_efficient import memory_efficient, saving_memory
 from anechoic.guidance.base import Reach
 
-FRAMES = 130  # of the text's encoding: T5's 128 tokens, where it starts and ends
+FRAMES = 130  # tokens of the encoded prompt: T5's 128, and the start and end times
 
 
 class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that are made inside it, and the most there were at once.
+    """Counts the bytes of the tensors created inside it, now and at the peak.
 
-    Sizes and lifetimes are those of any device; an allocator's rounding and a kernel's workspace
-    come on top.
+    Sizes and lifetimes are the same on any device; an allocator's rounding and a kernel's workspace
+    are not counted.
 
     >>> with PeakMemory() as memory:
     ...     _ = torch.ones(1000, device="meta") + 1
@@ -44,7 +44,7 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for tensor in tree_leaves((args, kwargs)):  # what was there before is not counted
+        for tensor in tree_leaves((args, kwargs)):  # existing tensors are not counted
             if isinstance(tensor, Tensor):
                 self._note(tensor.untyped_storage(), 0)
         made = func(*args, **(kwargs or {}))
@@ -70,11 +70,11 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes that one sample needs beside the weights."""
+    """Bytes that one sample needs in addition to the weights."""
 
-    network: int  # one evaluation of both halves
+    network: int  # one evaluation of both predictions
     decoder: int  # latents to sound
-    guard: int  # the guard's gradient, with all that it goes back through; 0: it has none
+    guard: int  # the guard's gradient, with its whole backward pass; 0: no gradient
 
     @property
     def peak(self) -> int:
@@ -84,16 +84,16 @@ class Footprint:
 def footprint(
     pipe: Any, dtype: torch.dtype, reach: Reach = "none", seconds: float | None = None
 ) -> Footprint | None:
-    """Count what one sample of a pipeline needs.
+    """Count the memory that one sample of a pipeline needs.
 
     Args:
-        pipe: on the meta device: see `anechoic_lab.doctor.blueprint`.
-        dtype: that it would run in.
-        reach: how far back the guard's gradient goes: "none" without one, the "decoder" alone, or
-            the "network" too.
+        pipe: a pipeline on the meta device: see `anechoic_lab.doctor.blueprint`.
+        dtype: the dtype that it would run in.
+        reach: how far back the guard's gradient goes: "none" without one, only the "decoder", or
+            also the "network".
 
     Returns:
-        None for a pipeline of which this is not known: all but Stable Audio with its own codec.
+        None if it is not known: for all pipelines except Stable Audio with its own codec.
     """
     if [type(pipe).__name__, type(pipe.vae).__name__] != [
         "StableAudioPipeline",
@@ -102,9 +102,9 @@ def footprint(
         return None
     network, codec = pipe.transformer, pipe.vae
     shape = (1, network.config.in_channels, int(network.config.sample_size))
-    kept = {module: module.dtype for module in (network, codec)}
-    for module in kept:
-        nn.Module.to(module, dtype).requires_grad_(False)  # diffusers' own warns of nothing here
+    dtypes = {module: module.dtype for module in (network, codec)}
+    for module in dtypes:
+        nn.Module.to(module, dtype).requires_grad_(False)  # diffusers' `to` would warn
 
     def latents(batch: int = 1) -> Tensor:
         return torch.empty(batch, *shape[1:], dtype=dtype, device="meta")
@@ -128,7 +128,7 @@ def footprint(
             elif reach == "network":
                 guard = back(lambda x: ADAPTER.decode(recorder, _evaluate(network, x)))
     finally:
-        for module, own in kept.items():
+        for module, own in dtypes.items():
             nn.Module.to(module, own)
     return Footprint(forward, decoded, guard)
 

@@ -1,4 +1,4 @@
-"""How long a generation takes: measured on a few steps, worked out for all."""
+"""Estimates how long a generation takes, from a measurement of a few steps."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from anechoic.diffusers.pipelines import adapter_for, call_arguments
 from anechoic.guidance.base import Guidance
 
 ANY_SCALE = 2.0  # inside a guard the guidance owns the scale
-STEPS = 5  # from noise to sound; what the first one takes longer is counted once
-SHUT, OPEN = 1.0, -1.0  # cosines that a gate never, and always, opens at
+STEPS = 5  # from noise to sound; the extra time of the first one is counted once
+SHUT, OPEN = 1.0, -1.0  # thresholds at which a gate never, and always, opens
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds that one sound takes."""
+    """The time that one sound takes."""
 
-    evaluation_s: float  # the network under both prompts, with all that the guard does
-    around_s: float  # once: encoding the prompt, what a guard does first, decoding the sound
+    evaluation_s: float  # the denoiser with and without the prompt, and the guard's work
+    around_s: float  # once: encoding the prompt, the guard's setup, decoding the sound
     evaluations: int  # in a whole generation
-    memory: int | None = None  # most bytes at once on the GPU; None: on a CPU, not measured
+    memory: int | None = None  # peak bytes on the GPU; None: not measured, on a CPU
 
     @property
     def sound_s(self) -> float:
@@ -41,17 +41,17 @@ def measure_latency(
     steps: int,
     seconds: float | None = None,
 ) -> Latency:
-    """Generate with very few steps under a guard, and work out a whole generation.
+    """Generate with very few steps under a guard, and extrapolate to a whole generation.
 
-    The few steps go through all noise levels, so a guard that changes on the way is measured on
-    both sides of the change, in about the shares that it has in a whole generation.
+    The few steps go through all noise levels. So a guard that changes on the way is measured on
+    both sides of the change, in about the same shares as in a whole generation.
 
     Args:
         pipe: a pipeline with its weights.
-        guidance: the guard; one with a gate costs more while it is open: see `gates`. None: none.
-        prompt: what to ask for; several are generated at once.
-        steps: of the generation that is wanted.
-        seconds: of its sound; None: the pipeline's own length.
+        guidance: the guard, if any; one with a gate costs more while it is open: see `gates`.
+        prompt: the prompt; several are generated at once.
+        steps: denoising steps of the whole generation.
+        seconds: length of its sound; None: the pipeline's own length.
     """
     network = adapter_for(pipe).network
     called: list[float] = []
@@ -66,7 +66,7 @@ def measure_latency(
         end = _now(pipe)
     finally:
         handle.remove()
-    # a pipeline may call its network twice an evaluation, a scheduler may evaluate twice a step
+    # pipelines may call their network twice an evaluation, schedulers may evaluate twice a step
     at = called[:: len(called) // _evaluations(pipe, STEPS)]
     one = (at[-1] - at[1]) / (len(at) - 2)
     around = max(end - start - len(at) * one, 0.0)
@@ -76,7 +76,7 @@ def measure_latency(
 
 
 def gates(guidance: Guidance) -> Mapping[str, Guidance]:
-    """A guidance with its gate shut and with it open throughout; by itself, if it has none."""
+    """A guidance with its gate always shut, and always open; the guidance itself without a gate."""
     shut, opened = guidance.with_threshold(SHUT), guidance.with_threshold(OPEN)
     if shut is None or opened is None:
         return {"": guidance}
@@ -84,13 +84,13 @@ def gates(guidance: Guidance) -> Mapping[str, Guidance]:
 
 
 def default_steps(pipe: Any) -> int:
-    """The number of steps that a pipeline takes when it is not told."""
+    """A pipeline's default number of denoising steps."""
     parameters = inspect.signature(type(pipe).__call__).parameters
     return int(parameters["num_inference_steps"].default)
 
 
 def _evaluations(pipe: Any, steps: int) -> int:
-    """How often a scheduler has the network evaluated; some do so twice a step."""
+    """The number of evaluations of a schedule; some schedulers evaluate twice a step."""
     scheduler = deepcopy(pipe.scheduler)
     try:
         scheduler.set_timesteps(steps)

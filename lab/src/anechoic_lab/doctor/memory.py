@@ -1,4 +1,4 @@
-"""Memory that a guarded generation needs, memory that is free, and what to do about it."""
+"""Compares the memory that a guarded generation needs with the free memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def estimate(
     store: TrainingIndex | None,
     embed: Embedder | None,
 ) -> Memory:
-    """What one sound of so many seconds needs under a guard, and what is free for it."""
+    """The memory that one sound needs under a guard, and the free memory."""
     reach = guidance.gradient_reach() if guidance else "none"
     return Memory(
         weights=blueprint.parameters * DTYPES[dtype].itemsize,
@@ -41,16 +41,16 @@ def estimate(
 
 
 def require_enough(memory: Memory, dtype: str, device: torch.device, reach: Reach) -> str:
-    """What is needed and what is free, in a line.
+    """Needed and free memory as text.
 
     Raises:
-        BadSetting: more is needed than is free.
+        BadSetting: more memory is needed than is free.
     """
     needed, free = binary(memory.needed), binary(memory.free)
-    told = f"{needed} needed ({_shares(memory)}), {free} free on {device}"
+    text = f"{needed} needed ({_shares(memory)}), {free} free on {device}"
     if memory.needed > memory.free:
-        raise BadSetting(f"{told}; {_mend(dtype, reach)}")
-    return told
+        raise BadSetting(f"{text}; {_fix(dtype, reach)}")
+    return text
 
 
 def _shares(memory: Memory) -> str:
@@ -59,24 +59,24 @@ def _shares(memory: Memory) -> str:
         what = "the guard's gradient" if counted.guard == counted.peak else "the decoder"
         what = "the network" if counted.peak == counted.network else what
         shares[what] = counted.peak
-    told = ", ".join(f"{name} {binary(size)}" for name, size in shares.items() if size)
-    return told if counted is not None else f"{told}; activations are not counted"
+    text = ", ".join(f"{name} {binary(size)}" for name, size in shares.items() if size)
+    return text if counted is not None else f"{text}; activations are not counted"
 
 
-def _mend(dtype: str, reach: Reach) -> str:
-    mends = []
+def _fix(dtype: str, reach: Reach) -> str:
+    fixes = []
     if dtype == "float32":
-        mends.append("halve it with '--dtype bfloat16'")
+        fixes.append("halve it with '--dtype bfloat16'")
     if reach == "network":
-        mends.append("stop the gradient at the estimate with '--set gradient=x0'")
+        fixes.append("stop the gradient at the estimate with '--set gradient=x0'")
     if reach != "none":
-        mends.append("make shorter sound with '--seconds'")
-        mends.append("guard without a gradient: '--set c3=0', or 'static' and 'dynamic'")
-    return ", or ".join([*mends, "use a machine with more"])
+        fixes.append("make shorter sound with '--seconds'")
+        fixes.append("guard without a gradient: '--set c3=0', or 'static' and 'dynamic'")
+    return ", or ".join([*fixes, "use a machine with more"])
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free for a new process: of the GPU, or of the machine."""
+    """Bytes available to a new process, on the GPU or the machine."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     import psutil
@@ -92,7 +92,7 @@ def _embedder_bytes(embed: Embedder | None) -> int:
 
 
 def binary(size: int) -> str:
-    """Bytes as a person reads them.
+    """A size in bytes, with a binary unit.
 
     >>> binary(5 * 2**30), binary(1_500_000)
     ('5 GiB', '1.43 MiB')

@@ -1,4 +1,4 @@
-"""What a doctor is asked, and what is found."""
+"""The request and the findings of an examination."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Make = Callable[[TrainingIndex | None, Embedder | None], Guidance]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to run.
+    """The model, guard and settings to examine.
 
     Args:
         model: folder or hub id of a pipeline.
-        make: the guard, from the index and the embedder; None stands for one that was not given.
+        make: builds the guard from the index and the embedder, None if not given.
         index: folder of an index.
         embedder: name of an embedder; None: the one that the index names.
-        steps: of the sampler; None: the pipeline's own.
-        seconds: of sound; None: the pipeline's longest.
-        device: by default a GPU if there is one, or the CPU.
+        steps: denoising steps; None: the pipeline's own.
+        seconds: length of the sound; None: the pipeline's longest.
+        device: by default a GPU if there is one, else the CPU.
         dtype: "float32", "bfloat16" or "float16".
     """
 
@@ -43,7 +43,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: what was found, or what is wrong and its mend."""
+    """The result of one question: what was found, or the problem and its fix."""
 
     name: str
     told: str
@@ -52,12 +52,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that one generation needs at once, and bytes that are free."""
+    """Bytes that one generation needs at its peak, and free bytes."""
 
     weights: int
     embedder: int
     index: int
-    footprint: Footprint | None  # None: not known of this pipeline
+    footprint: Footprint | None  # None: not known for this pipeline
     free: int
 
     @property
@@ -68,12 +68,12 @@ class Memory:
 
 @dataclass
 class Examination:
-    """All that was found.
+    """All findings.
 
     Attributes:
-        findings: in the order they were looked at.
-        run: what would run: its settings by name.
-        memory: None where the model could not be looked at.
+        findings: in the order of the questions.
+        run: the settings that would run, by name.
+        memory: None if the model could not be read.
         pace: by the state of the guard's gate, "" for a guard without one; empty: not measured.
     """
 
@@ -87,7 +87,7 @@ class Examination:
         return all(finding.ok for finding in self.findings)
 
     def look(self, name: str, ask: Callable[[], str]) -> bool:
-        """Note what a question answers, or the sentence in which it is refused."""
+        """Record the answer to a question, or the error message."""
         try:
             self.findings.append(Finding(name, ask()))
         except AnechoicError as error:
