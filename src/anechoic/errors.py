@@ -6,6 +6,9 @@ one of these; it never passes silently as protection.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class AnechoicError(Exception):
     """Base of all errors that a user can mend."""
@@ -45,3 +48,13 @@ class OutputExists(AnechoicError):
 
 class CannotWrite(AnechoicError):
     """A place that cannot be written to: full, read-only, or in use by another process."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the known one that it looks like, if any.
+
+    >>> did_you_mean("amgg", ["amg", "static"]), did_you_mean("shield", ["amg", "static"])
+    (": did you mean 'amg'?", '')
+    """
+    close = get_close_matches(name.lower(), list(known), n=1)
+    return f": did you mean '{close[0]}'?" if close else ""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from anechoic import TrainingIndex, audio, embedder
 from anechoic.diffusers import fingerprint
+from anechoic.guidance.presets import PRESETS
 from anechoic.index.clips import Sound
 
 RATE = 16_000
@@ -223,7 +224,7 @@ def test_without_a_calibrated_threshold_nothing_is_judged(memorized: None, run: 
 
 # ------------------------------------------------------------------------------ what is refused
 
-GUARDS = sorted(point.name for point in entry_points(group="anechoic.guidance"))
+GUARDS = sorted({*(point.name for point in entry_points(group="anechoic.guidance")), *PRESETS})
 AMG = ("--index", "i")
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "scale of 1": (
@@ -233,8 +234,8 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "unknown guard": (
         ("--guard", "shield"),
-        f"expected a guard among {', '.join(GUARDS)}, got 'shield'; correct the name, or install "
-        "the package that brings it",
+        f"expected a guard among {', '.join(GUARDS)}, got 'shield'; correct it, or install the "
+        "package that has it",
     ),
     "no index": (
         (),

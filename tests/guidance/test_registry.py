@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,26 @@ def test_a_setting_is_read_by_the_type_of_its_field(guard: str, text: str, value
 def test_a_setting_of_another_type_is_refused(guard: str, text: str, expected: str) -> None:
     with pytest.raises(BadSetting, match=expected):
         registry.parse(registry.method(guard), [text])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "sentence"),
+    [
+        ("amgg", {}, "did you mean 'amg'?"),
+        ("amg-audo", {}, "did you mean 'amg-audio'?"),
+        ("shield", {}, "install the package that has it"),
+        ("static", {"befor": -2}, "did you mean 'before'?"),
+        ("amg-audio", {}, "needs 'index' and 'embedder', and has none; give an index"),
+        ("static", {"before": date(2026, 1, 1)}, "is a date, and a number, text or a table"),
+        ("static", {"before": [1.0]}, "is a list, and a number, text or a table"),
+        ("static", {"before": int("9" * 400)}, "is a number, got '9999"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_in_a_sentence(
+    name: str, settings: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(BadSetting, match=re.escape(sentence)):
+        registry.build(name, settings)
 
 
 OTHER = """

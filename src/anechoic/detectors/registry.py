@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
-from anechoic.errors import BadSetting
+from anechoic.errors import BadSetting, did_you_mean
 
 GROUP = "anechoic.detectors"
 
@@ -34,6 +34,6 @@ def detector(name: str) -> type[Any]:
             kind: type[Any] = point.load()
             return kind
     raise BadSetting(
-        f"expected a detector among {', '.join(names()) or 'none installed'}, got {name!r}; "
-        "correct the name, or install the package that brings it"
+        f"expected a detector among {', '.join(names()) or 'none installed'}, got {name!r}"
+        + (did_you_mean(name, names()) or "; correct it, or install the package that has it")
     )

@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable
 from importlib.metadata import entry_points
 
-from anechoic.errors import UnknownEmbedder
+from anechoic.errors import UnknownEmbedder, did_you_mean
 from anechoic.types import Embedder
 
 GROUP = "anechoic.embedders"
@@ -38,8 +38,12 @@ def embedder(name: str) -> Embedder:
     if kind not in known:
         raise UnknownEmbedder(
             f"expected an embedder among {', '.join(sorted(known)) or 'none installed'}, got "
-            f"{name!r}; correct the name, or install the package that brings it (anechoic[lab] "
-            "brings sscd and clip, of images)"
+            f"{name!r}"
+            + (
+                did_you_mean(kind, known)
+                or "; correct it, or install the package that has it (anechoic[lab] has sscd and "
+                "clip, for images)"
+            )
         )
     make: Callable[..., Embedder] = known[kind].load()
     if not source:

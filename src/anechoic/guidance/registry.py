@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from importlib.metadata import entry_points
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeGuard, Union, cast, get_args, get_origin, get_type_hints
 
-from anechoic.errors import BadSetting
+from anechoic.errors import BadSetting, did_you_mean
 from anechoic.guidance.base import Guidance
-from anechoic.guidance.presets import resolve
+from anechoic.guidance.presets import PRESETS, resolve
 
 GROUP = "anechoic.guidance"
 GIVEN = ("index", "embedder")
@@ -38,9 +38,10 @@ def method(name: str, also_known: Iterable[str] = ()) -> type[Guidance]:
     """
     known = {point.name: point for point in entry_points(group=GROUP)}
     if name not in known:
+        all_known = sorted({*known, *PRESETS, *also_known})
         raise BadSetting(
-            f"expected a guard among {', '.join(sorted({*known, *also_known}))}, got {name!r}; "
-            "correct the name, or install the package that brings it"
+            f"expected a guard among {', '.join(all_known)}, got {name!r}"
+            + (did_you_mean(name, all_known) or "; correct it, or install the package that has it")
         )
     found = known[name].load()
     if not (isinstance(found, type) and is_dataclass(found) and issubclass(found, Guidance)):
@@ -104,9 +105,7 @@ def parse(cls: type, texts: Iterable[str]) -> dict[str, Any]:
         if not separator:
             raise BadSetting(f"a setting is written NAME=VALUE, got {text!r}")
         if name not in known:
-            raise BadSetting(
-                f"{cls.__name__} has no setting {name!r}; it has {', '.join(known) or 'none'}"
-            )
+            raise BadSetting(_no_setting(cls, name))
         if name in found:
             raise BadSetting(f"setting {name!r} was given twice; give it once")
         kinds = list(_members(_hint(cls, known[name])))
@@ -116,6 +115,14 @@ def parse(cls: type, texts: Iterable[str]) -> dict[str, Any]:
             raise BadSetting(f"setting {name!r} of {cls.__name__} is {expected}, got {value!r}")
         found[name] = readings[0]
     return found
+
+
+def _no_setting(cls: type, name: str) -> str:
+    known = [field.name for field in settings(cls)]
+    return (
+        f"{cls.__name__} has no setting {name!r}; it has {', '.join(known) or 'none'}"
+        + did_you_mean(name, known)
+    )
 
 
 def build(name: str, settings: Mapping[str, Any], given: Mapping[str, Any] = NOTHING) -> Guidance:
@@ -141,14 +148,31 @@ def build(name: str, settings: Mapping[str, Any], given: Mapping[str, Any] = NOT
     typed = {key: value for key, value in settings.items() if isinstance(value, str | int | float)}
     ready = {key: value for key, value in settings.items() if key not in {*inner, *typed}}
     if unknown := [name for name in settings if not takes(cls, name)]:
-        raise BadSetting(f"{cls.__name__} has no setting {min(unknown)!r}")
+        raise BadSetting(_no_setting(cls, min(unknown)))
     for key, table in inner.items():
         rest = {name: value for name, value in table.items() if name != "guard"}
         if "guard" not in table:
             raise BadSetting(f"setting {key!r} of {cls.__name__} is a table without a 'guard'")
         ready[key] = build(str(table["guard"]), rest, given)
+    for key, value in ready.items():
+        if key not in (*inner, *GIVEN) and value is not None and not is_dataclass(value):
+            raise BadSetting(
+                f"setting {key!r} of {cls.__name__} is a {type(value).__name__}, and a number, "
+                "text or a table was expected; correct it"
+            )
     ready |= parse(cls, [f"{key}={value}" for key, value in typed.items()])
-    return cls(**{key: given[key] for key in given if takes(cls, key)} | ready)
+    ready = {key: given[key] for key in given if takes(cls, key)} | ready
+    needed = [one.name for one in fields(cast(Any, cls)) if one.init and _is_required(one)]
+    if missing := [name for name in needed if name not in ready]:
+        raise BadSetting(
+            f"guard {name!r} needs {' and '.join(map(repr, missing))}, and has none; give "
+            + ("an index of the training set" if "index" in missing else "the settings")
+        )
+    return cls(**ready)
+
+
+def _is_required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _hint(cls: type, field: Field[Any]) -> Any:
@@ -194,9 +218,10 @@ def _wraps_a_value(kind: Any) -> TypeGuard[type[Any]]:
 def _numbers(text: str, kind: type) -> Iterator[Any]:
     try:
         number = kind(text)
-    except ValueError:
+        finite = math.isfinite(number)
+    except (ValueError, OverflowError):  # of hundreds of digits
         return
-    if math.isfinite(number):
+    if finite:
         yield number
 
 
