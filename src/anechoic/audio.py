@@ -1,31 +1,31 @@
 """Sound files and windows: whatever comes out of here is usable sound.
 
-Files go through libsndfile (WAV, FLAC, OGG, MP3, AIFF). Resampling is left to who needs a rate:
-an embedder, a metric.
+Files go through `containers`, which finds each stream, and libsndfile, which decodes it. Resampling
+is left to who needs a rate: an embedder, a metric.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from anechoic import containers
 from anechoic.errors import BadAudio, BadSetting, OutputExists
 from anechoic.storage import write_whole
-
-if TYPE_CHECKING:
-    import soundfile
 
 SILENCE = 1e-6  # a peak below this is silence: 30 dB under the last bit of 16-bit sound
 OFFSET = 0.1  # of the rms: from there on a constant offset is taken off; sound has less
 CANCELLED = 0.01  # a mean with less of the loudest channel's energy has lost the sound
-OGG_TAIL = 2 * 65_307  # bytes: twice the largest page of an Ogg stream, so its last one is there
+LIMIT_NAME = "ANECHOIC_SOUND_LIMIT"
+LIMIT = 2**30  # samples of a file: 4 GiB in memory, 6 h of one channel at 48 kHz
+RATE_OF_LIMIT = 48_000  # Hz: a low rate is raised by embedders, so its seconds count as theirs
+BLOCK = 2**20  # samples that are decoded at once
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
 WRITABLE = {
     ".wav": ("WAV", "PCM_16"),
@@ -39,7 +39,7 @@ def read(path: str | Path, *, allow_silence: bool = False) -> tuple[Tensor, int]
     """Read a whole sound file.
 
     Args:
-        path: a file in any format of libsndfile.
+        path: a file WAV, RF64, W64, AIFF, AU, CAF, FLAC, OGG or MP3.
         allow_silence: accept sound whose peak is below `SILENCE`.
 
     Returns:
@@ -53,18 +53,17 @@ def read(path: str | Path, *, allow_silence: bool = False) -> tuple[Tensor, int]
         raise BadAudio(f"expected a sound file, but '{path}' is a folder; name the files in it")
     if not path.exists():
         raise BadAudio(f"there is no file '{path}'; check the path")
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(-min(size, OGG_TAIL), os.SEEK_END)
-        tail = file.read()
-    return _decode(str(path), tail, f"'{path}'", allow_silence)
+    if not path.is_file():
+        raise BadAudio(f"expected a sound file, but '{path}' is a pipe or a device; name a file")
+    _require_within(path.stat().st_size / 2, f"'{path}'", "bytes of a file")
+    return _decode(path.read_bytes(), f"'{path}'", allow_silence)
 
 
 def read_bytes(content: bytes, name: str, *, allow_silence: bool = False) -> tuple[Tensor, int]:
     """Read a whole sound file that is in memory: out of an archive or a table.
 
     Args:
-        content: what the file holds, in any format of libsndfile.
+        content: what the file holds, WAV, RF64, W64, AIFF, AU, CAF, FLAC, OGG or MP3.
         name: what errors call it.
         allow_silence: accept sound whose peak is below `SILENCE`.
 
@@ -74,61 +73,82 @@ def read_bytes(content: bytes, name: str, *, allow_silence: bool = False) -> tup
     Raises:
         BadAudio: not sound, cut off, empty, silent, NaN or infinite.
     """
-    return _decode(io.BytesIO(content), content[-OGG_TAIL:], f"'{name}'", allow_silence)
+    _require_within(len(content) / 2, f"'{name}'", "bytes of a file")
+    return _decode(content, f"'{name}'", allow_silence)
 
 
-def _decode(
-    file: str | io.BytesIO, tail: bytes, name: str, allow_silence: bool
-) -> tuple[Tensor, int]:
-    import soundfile
+def limit() -> int:
+    """How many samples, of all channels together, a file may decode to; at most 2 bytes each.
 
-    if not tail:
+    Raises:
+        BadSetting: the environment sets it to what is no number above 0.
+    """
+    text = os.environ.get(LIMIT_NAME, str(LIMIT))
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 19 and int(text) > 0):
+        raise BadSetting(f"expected {LIMIT_NAME} as a whole number above 0, got {text!r}; unset it")
+    return int(text)
+
+
+def _require_within(samples: float, name: str, what: str = "samples") -> None:
+    if samples > limit():
+        raise BadAudio(
+            f"{name} is longer than the limit of {limit():,} samples ({what}, a second counts for "
+            f"at least {RATE_OF_LIMIT:,}); cut it, or set {LIMIT_NAME} higher"
+        )
+
+
+def _decode(content: bytes, name: str, allow_silence: bool) -> tuple[Tensor, int]:
+    if not content:
         raise BadAudio(f"{name} is empty (0 bytes); fetch or export it again")
-    try:
-        with soundfile.SoundFile(file) as sound:
-            samples = sound.read(dtype="float32", always_2d=True)
-            sample_rate, promised = sound.samplerate, _promised_frames(sound)
-            ogg = sound.format == "OGG"
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        reason = str(error).split(": ")[-1].strip().rstrip(".")
-        raise BadAudio(
-            f"{name} cannot be read as sound ({reason}); it is cut off, damaged, or no "
-            "WAV, FLAC, OGG or MP3 file: fetch or export it again"
-        ) from error
-    if ogg and not _ogg_ends(tail):
-        raise BadAudio(
-            f"{name} is cut off: its last page does not end the stream; fetch or export it again"
-        )
-    # an MP3 without a length header is only estimated, hence the tolerance
-    if len(samples) < 0.99 * promised:
-        raise BadAudio(
-            f"{name} is cut off: its header promises {promised / sample_rate:.2f} s and "
-            f"{len(samples) / sample_rate:.2f} s are there; fetch or export it again"
-        )
+    parts: list[np.ndarray] = []
+    formats: list[tuple[int, int]] = []
+    for stream in containers.streams(content, name):
+        samples, sample_rate = _decode_stream(stream, name, sum(part.size for part in parts))
+        parts.append(samples)
+        formats.append((sample_rate, samples.shape[1]))
+    if len(set(formats)) > 1:
+        kinds = ", then ".join(f"{rate} Hz and {channels} channels" for rate, channels in formats)
+        raise BadAudio(f"{name} was joined from {kinds}; cut it into single files")
+    samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
     wav = torch.from_numpy(np.ascontiguousarray(samples.T))
     require_sound(wav, name, allow_silence=allow_silence)
-    return wav, sample_rate
+    return wav, formats[0][0]
 
 
-def _promised_frames(sound: soundfile.SoundFile) -> int:
-    """Frames that the header promises.
+def _decode_stream(stream: containers.Stream, name: str, before: int) -> tuple[np.ndarray, int]:
+    """What a stream decodes to, all of it [t, c], and its rate; `before` counts to the limit."""
+    import soundfile
 
-    libsndfile trims a WAV or AIFF that was cut off, and says so in its log alone. A size of 2^31 or
-    more is that of a streamed WAV, whose writer could not go back.
-    """
-    log, frames = sound.extra_info, int(sound.frames)
-    cut = re.search(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", log, re.M)
-    if cut and (written := int(cut[1])) < 2**31 and (there := int(cut[2])) > 0:
-        return round(frames * written / there)
-    return frames
+    class Forward(soundfile.SoundFile):
+        """Never sought in: a FLAC of unknown length, or a GSM 6.10, cannot be."""
 
+        def seekable(self) -> bool:
+            return False
 
-def _ogg_ends(tail: bytes) -> bool:
-    """Whether an Ogg stream has its last page, whole (RFC 3533); libsndfile does not mind."""
-    page = tail[tail.rfind(b"OggS") :]
-    segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
-    whole = len(page) >= 27 + len(segments) + sum(segments)
-    return whole and len(page) > 26 and bool(page[5] & 0x04)
+    blocks: list[np.ndarray] = []
+    try:
+        with Forward(io.BytesIO(stream.content)) as sound:
+            rate, channels, promised = sound.samplerate, sound.channels, stream.least
+            if rate < 1:
+                raise containers.unreadable(name, f"its rate is {rate} Hz")
+            if not promised and sound.format != "FLAC":
+                promised = int(sound.frames)
+            weight, frames = max(channels, RATE_OF_LIMIT / rate), 0
+            size = max(1, BLOCK // channels)
+            while not blocks or len(blocks[-1]):
+                blocks.append(sound.read(size, dtype="float32", always_2d=True))
+                frames += len(blocks[-1])
+                _require_within(before + frames * weight, name)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise containers.unreadable(name, str(error).split(": ")[-1].strip().rstrip(".")) from error
+    if stream.share < 1:
+        promised = max(round(frames / max(stream.share, 1e-9)), frames + 1)
+    if frames < promised:
+        raise BadAudio(
+            f"{name} is cut off: its header promises {promised / rate:.2f} s and "
+            f"{frames / rate:.2f} s are there; fetch or export it again"
+        )
+    return np.concatenate(blocks), rate
 
 
 def require_sound(wav: Tensor, name: str, *, allow_silence: bool = False) -> None:

@@ -206,8 +206,6 @@ def reason(error: Exception, file: Path | None) -> str:
     """Why a sound was not examined, in a clause or a sentence."""
     if isinstance(error, FileNotFoundError):
         return "it is gone: it was there when the folder was listed"
-    if isinstance(error, UnicodeEncodeError):
-        return "its name is not UTF-8, so the decoder cannot open it; rename it"
     if isinstance(error, OSError):
         return f"it cannot be read: {error.strerror or error}"
     message = str(error)

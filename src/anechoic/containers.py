@@ -1,0 +1,409 @@
+"""What the container of a sound file holds: all of its streams, and whether all of each is there.
+
+libsndfile decodes one stream, believes the length that its header states, and trims in silence what
+was cut off. So the container is walked here, byte by byte, and every stream goes to libsndfile by
+itself, with a header that states what is there.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from anechoic.errors import BadAudio
+
+AGAIN = "fetch or export it again"
+STREAMED = (2**31, 2**32)  # what writers into a pipe state, less a header or a rounding
+NEAR = 2**16  # bytes that such a size may be off by
+SOX_AIFF = 0x7F000000  # what SoX states in an AIFF that it pipes
+
+
+class Stream(NamedTuple):
+    """One stream of a sound file."""
+
+    content: bytes  # a file of its own
+    least: int = 0  # frames that it has to decode to, where the container tells
+    share: float = 1.0  # how much of the promised sound is there
+
+
+def streams(content: bytes, name: str) -> list[Stream]:
+    """The streams of a sound file, in order: more than one if files were joined.
+
+    Args:
+        content: the file, WAV, RF64, W64, AIFF, AU, CAF, FLAC, Ogg or MP3.
+        name: what errors call it.
+
+    Raises:
+        BadAudio: no such container, damaged, cut off, or it goes on behind its end.
+    """
+    content = content[_id3_end(content, 0) :]
+    magic = content[:4]
+    if layout := LAYOUTS.get(magic):
+        return [_chunked(content, layout, name)]
+    if magic in (b".snd", b"dns."):
+        return [_au(content, name)]
+    if magic == b"fLaC":
+        return [_flac(content, name)]
+    if magic == b"OggS":
+        return _ogg(content, name)
+    return _mp3(content, name)
+
+
+def unreadable(name: str, reason: str) -> BadAudio:
+    """Why no sound comes out of a file."""
+    return BadAudio(
+        f"{name} cannot be read as sound ({reason}); it is cut off, damaged, or no WAV, FLAC, OGG "
+        f"or MP3 file: {AGAIN}"
+    )
+
+
+def _goes_on(name: str, what: str) -> BadAudio:
+    return BadAudio(
+        f"{name} goes on behind its end ({what}), and not all of it would be heard; cut it into "
+        "single files, or export it again"
+    )
+
+
+# ---------------------------------------------------------------------- chunks: WAV, AIFF, W64, CAF
+
+
+class _Layout(NamedTuple):
+    """How a file is cut into chunks: an id, a size, what it holds."""
+
+    first: int  # where the first chunk begins
+    id: int  # bytes of an id
+    size: int  # bytes of a size
+    order: Literal["little", "big"]
+    counted: int  # bytes of its own head that a size counts
+    align: int
+    sound: bytes  # how the id of the chunk with the sound begins
+
+
+WAV = _Layout(12, 4, 4, "little", 0, 2, b"data")
+LAYOUTS = {
+    b"RIFF": WAV,
+    b"RF64": WAV,
+    b"RIFX": WAV._replace(order="big"),
+    b"FORM": _Layout(12, 4, 4, "big", 0, 2, b"SSND"),
+    b"riff": _Layout(40, 16, 8, "little", 24, 8, b"data"),
+    b"caff": _Layout(8, 4, 8, "big", 0, 1, b"data"),
+}
+PCM = {1, 3, 6, 7, 0xFFFE}  # formats of a WAV whose blocks are frames
+
+
+class _Chunk(NamedTuple):
+    id: bytes
+    start: int  # of what it holds
+    size: int
+
+
+def _chunk(content: bytes, layout: _Layout, at: int) -> _Chunk | None:
+    """The chunk that begins here, if an id does."""
+    start = at + layout.id + layout.size
+    ident = content[at : at + layout.id]
+    if start > len(content) or not all(32 <= byte < 127 for byte in ident[:4]):
+        return None
+    size = int.from_bytes(content[at + layout.id : start], layout.order)
+    return _Chunk(ident, start, max(size - layout.counted, 0))
+
+
+def _after(content: bytes, layout: _Layout, chunk: _Chunk) -> int:
+    """Where the next chunk begins; not every writer pads."""
+    end = chunk.start + chunk.size
+    padded = end + -end % layout.align
+    return end if _chunk(content, layout, padded) is None and padded != len(content) else padded
+
+
+def _chunked(content: bytes, layout: _Layout, name: str) -> Stream:
+    found: _Chunk | None = None
+    long_at, block, share, at = None, 0, 1.0, layout.first
+    while chunk := _chunk(content, layout, at):
+        there = len(content) - chunk.start
+        if chunk.id[:4] in LAYOUTS:
+            raise _goes_on(name, "another file was joined to it")
+        if chunk.id.startswith(layout.sound):
+            if found is not None:
+                raise _goes_on(name, "it has two chunks of sound")
+            size_at, width = chunk.start - layout.size, layout.size
+            if long_at is not None and chunk.size == 2**32 - 1:
+                size_at, width = long_at, 8
+                size = int.from_bytes(content[long_at : long_at + 8], "little")
+                chunk = chunk._replace(size=size)
+            streamed = _is_streamed(content, layout, chunk, there)
+            if streamed or chunk.size > there:  # libsndfile gets what is there
+                share = 1.0 if streamed else there / chunk.size
+                stated = (there + layout.counted).to_bytes(width, layout.order)
+                content = content[:size_at] + stated + content[size_at + width :]
+                chunk = chunk._replace(size=there)
+            found = chunk
+        elif chunk.id == b"ds64":
+            long_at = chunk.start + 8
+        elif chunk.id == b"fmt " and layout.id == 4:
+            tag, block = (
+                int.from_bytes(content[i : i + 2], layout.order)
+                for i in (chunk.start, chunk.start + 12)
+            )
+            block = block if tag in PCM else 0
+        if chunk.size > there:
+            break
+        at = _after(content, layout, chunk)
+    if found is None:
+        raise unreadable(name, "it has no chunk of sound")
+    if (chunk or len(content) - at >= 8) and not _is_tag(content, at):
+        raise _goes_on(name, f"{len(content) - at} bytes follow that are not part of it")
+    # libsndfile takes what follows a W64 for sound
+    return Stream(content[:at], found.size // block if block else 0, share)
+
+
+def _is_streamed(content: bytes, layout: _Layout, chunk: _Chunk, there: int) -> bool:
+    """Whether the size of the sound is none: its writer could not go back to state it."""
+    if chunk.size > there:
+        marks = (*STREAMED, SOX_AIFF, 2**63, 2**64)
+        return any(abs(chunk.size - mark) < NEAR for mark in marks)
+    if chunk.size > 0 or there == 0:
+        return False
+    after: _Chunk | None = chunk  # of size 0: it may be empty, with chunks behind it
+    while after is not None and after.start + after.size < len(content):
+        after = _chunk(content, layout, _after(content, layout, after))
+    return after is None or after.start + after.size > len(content)
+
+
+def _au(content: bytes, name: str) -> Stream:
+    order: Literal["little", "big"] = "big" if content[:4] == b".snd" else "little"
+    start, size = (int.from_bytes(content[at : at + 4], order) for at in (4, 8))
+    there = len(content) - start
+    if size == 0 or abs(size - 2**32) < NEAR or abs(size - 2**31) < NEAR:
+        return Stream(content[:8] + max(there, 0).to_bytes(4, order) + content[12:])
+    if size < there:
+        raise _goes_on(name, f"{there - size} bytes follow that are not part of it")
+    return Stream(content, share=max(there, 0) / size)
+
+
+# -------------------------------------------------------------------------------------- FLAC, Ogg
+
+
+def _flac(content: bytes, name: str) -> Stream:
+    """libFLAC stops at the total that is stated; without one it decodes or refuses every byte."""
+    if len(content) < 42 or content[4] & 127:
+        raise unreadable(name, "it does not begin with a FLAC header")
+    if content[-128:-125] == b"TAG":
+        content = content[:-128]
+    head = int.from_bytes(content[18:26], "big")
+    total = head % 2**36
+    return Stream(content[:18] + (head - total).to_bytes(8, "big") + content[26:], least=total)
+
+
+MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def _page_sum(page: bytes) -> int:
+    """The checksum of an Ogg page whose own field is zero: the CRC of zlib, with mirrored bits."""
+    mirrored = zlib.crc32(page.translate(MIRRORED), 2**32 - 1) ^ (2**32 - 1)
+    return int(f"{mirrored:032b}"[::-1], 2)
+
+
+def _ogg(content: bytes, name: str) -> list[Stream]:
+    """The links of a chain (RFC 3533); libsndfile stops at the end of the first."""
+    links: list[Stream] = []
+    at = start = 0
+    serial = number = None  # of the link that is open, and of its next page
+    while at < len(content) and (serial or not links or not _is_tag(content, at)):
+        body = at + 27 + (content[at + 26] if at + 26 < len(content) else 0)
+        page = content[at : body + sum(content[at + 27 : body])]
+        if content[at : at + 4] != b"OggS" and serial is None and links:
+            raise _goes_on(name, f"{len(content) - at} bytes follow that are not part of it")
+        if at + 26 >= len(content) or at + len(page) < body + sum(page[27 : body - at]):
+            raise BadAudio(f"{name} is cut off: its last page is not whole; {AGAIN}")
+        stated = int.from_bytes(page[22:26], "little")
+        if page[:4] != b"OggS" or _page_sum(page[:22] + bytes(4) + page[26:]) != stated:
+            raise BadAudio(f"{name} is damaged {at} bytes after its start; {AGAIN}")
+        own, index = page[14:18], int.from_bytes(page[18:22], "little")
+        if serial is None:
+            start, serial, number = at, own, index
+        if own != serial:
+            raise BadAudio(
+                f"{name} holds several streams side by side, or one was cut off before another; "
+                "export its sound alone"
+            )
+        if index != number:
+            raise BadAudio(f"{name} is damaged: pages are missing; {AGAIN}")
+        number = (index + 1) % 2**32
+        at += len(page)
+        if page[5] & 4:
+            links.append(Stream(content[start:at]))
+            serial = None
+    if serial is not None:
+        raise BadAudio(f"{name} is cut off: its last page does not end the stream; {AGAIN}")
+    return links
+
+
+# -------------------------------------------------------------------------------------------- MP3
+
+MPEG1, MPEG2, MPEG2_5 = 3, 2, 0
+DELAY = 529  # samples by which decoding lags; mpg123 takes them off
+KBPS = {
+    True: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),  # MPEG 1
+    False: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+
+
+class _Frame(NamedTuple):
+    """A frame of layer III, by its header of four bytes."""
+
+    start: int
+    end: int
+    samples: int
+    side: int  # bytes of side information behind the header
+
+
+def _frame(content: bytes, at: int) -> _Frame | None:
+    head = int.from_bytes(content[at : at + 4], "big")
+    version, step, rate, padding = head >> 19 & 3, head >> 12 & 15, head >> 10 & 3, head >> 9 & 1
+    if head >> 21 != 0x7FF or version == 1 or head >> 17 & 3 != 1 or step in (0, 15) or rate == 3:
+        return None
+    first, stereo = version == MPEG1, head >> 6 & 3 != 3
+    rate_hz = (44_100, 48_000, 32_000)[rate] >> {MPEG1: 0, MPEG2: 1, MPEG2_5: 2}[version]
+    samples = 1152 if first else 576
+    size = samples // 8 * 1000 * KBPS[first][step - 1] // rate_hz + padding
+    return _Frame(at, at + size, samples, (9, 17, 32)[first + stereo])
+
+
+class _Length(NamedTuple):
+    """What a frame without sound, Xing's or Fraunhofer's, states of those behind it."""
+
+    frames: int | None
+    size: int | None  # bytes, this frame included
+    trimmed: int  # samples that a decoder takes off at the start and the end
+
+
+def _length(content: bytes, frame: _Frame) -> _Length | None:
+    at = frame.start + 4 + frame.side
+    if content[frame.start + 36 : frame.start + 40] == b"VBRI":
+        at = frame.start + 46
+        size, frames = (int.from_bytes(content[i : i + 4], "big") for i in (at, at + 4))
+        return _Length(frames, size, DELAY)
+    if content[at : at + 4] not in (b"Xing", b"Info"):
+        return None
+    flags = int.from_bytes(content[at + 4 : at + 8], "big")
+    at += 8
+    stated: list[int | None] = []
+    for flag, length in ((1, 4), (2, 4), (4, 100), (8, 4)):
+        stated.append(int.from_bytes(content[at : at + 4], "big") if flags & flag else None)
+        at += length if flags & flag else 0
+    gaps = int.from_bytes(content[at + 21 : at + 24], "big") if at + 24 <= frame.end else 0
+    return _Length(stated[0], stated[1], (gaps >> 12) + max(gaps % 4096, DELAY))
+
+
+def _frames(content: bytes, name: str) -> Iterator[_Frame]:
+    """Every frame; only tags and zeros may stand between them."""
+    at: int = 0
+    known: _Frame | None = None
+    while at < len(content):
+        frame = _frame(content, at)
+        if frame is None:
+            skipped: int | None = _tag_end(content, at)
+            if skipped == at and known is None:
+                skipped = _first_frame(content, at)
+            if skipped == at:
+                raise BadAudio(
+                    f"{name} is damaged {at} bytes after its start: no MP3 frame, nor a tag, is "
+                    f"there; {AGAIN}"
+                )
+            if skipped is None:
+                return
+            at = skipped
+            continue
+        if frame.end > len(content):
+            raise BadAudio(f"{name} is cut off: its last MP3 frame is not whole; {AGAIN}")
+        known = frame
+        yield frame
+        at = frame.end
+
+
+def _first_frame(content: bytes, at: int) -> int | None:
+    """Where two frames follow each other, in a file that does not begin with one."""
+    at = content.find(b"\xff", at)
+    while at >= 0:
+        frame = _frame(content, at)
+        if frame and (frame.end == len(content) or _frame(content, frame.end)):
+            return at
+        at = content.find(b"\xff", at + 1)
+    return None
+
+
+def _mp3(content: bytes, name: str) -> list[Stream]:
+    """A stream from each length header on, and one where a stream goes on behind what it states."""
+    parts: list[tuple[_Length | None, list[_Frame]]] = []
+    left = 0.0
+    for frame in _frames(content, name):
+        length = _length(content, frame)
+        if length is not None or left <= 0:
+            parts.append((length, []))
+            left = float("inf") if length is None or not length.frames else length.frames + 1
+        parts[-1][1].append(frame)
+        left -= 1
+    if not parts:
+        raise unreadable(name, "it begins as no format does that is known here")
+    return [_mp3_stream(content, length, frames) for length, frames in parts]
+
+
+def _mp3_stream(content: bytes, length: _Length | None, frames: list[_Frame]) -> Stream:
+    own = b"".join(content[frame.start : frame.end] for frame in frames)
+    samples = frames[0].samples * (len(frames) - (length is not None))
+    if length is None or not length.frames:
+        if length is not None:
+            own = own[frames[0].end - frames[0].start :]
+        return Stream(_with_length(own, frames[0], samples), max(samples - DELAY, 0))
+    missing = length.frames + 1 - len(frames)
+    # some coders count the frame with the header, too; then the bytes are all there
+    if missing > 1 or (missing == 1 and (length.size or len(own) + 1) > len(own)):
+        return Stream(own, share=(len(frames) - 1) / length.frames)
+    return Stream(own, max(samples - length.trimmed, 0))
+
+
+def _with_length(content: bytes, like: _Frame, samples: int) -> bytes:
+    """The stream behind a frame that states its length: without, libsndfile guesses from one."""
+    head = int.from_bytes(content[:4], "big") & ~(15 << 12 | 1 << 9) | 8 << 12 | 1 << 16
+    size = getattr(_frame(head.to_bytes(4, "big"), 0), "end", 0)  # long enough at this bitrate
+    stated = struct.pack(">4sIII", b"Info", 3, samples // like.samples, size + len(content))
+    return (head.to_bytes(4, "big") + bytes(like.side) + stated).ljust(size, b"\0") + content
+
+
+# ------------------------------------------------------------------------------------------- tags
+
+ZEROS = re.compile(rb"\0+")
+
+
+def _id3_end(content: bytes, at: int) -> int:
+    """Where an ID3v2 tag that begins here ends."""
+    head = content[at : at + 10]
+    if head[:3] != b"ID3" or len(head) < 10 or max(head[6:]) > 127:
+        return at
+    size = sum(byte << 7 * place for place, byte in enumerate(reversed(head[6:])))
+    return at + 10 + size + (10 if head[5] & 16 else 0)
+
+
+def _tag_end(content: bytes, at: int) -> int:
+    """Where a tag or a run of zeros that begins here ends; here, if there is neither."""
+    if content[at] == 0:
+        return ZEROS.match(content, at).end()  # type: ignore[union-attr]
+    if content.startswith(b"TAG", at):
+        return at + (227 if content.startswith(b"TAG+", at) else 128)
+    if content.startswith(b"APETAGEX", at) and at + 32 <= len(content):
+        size = int.from_bytes(
+            content[at + 12 : at + 16], "little"
+        )  # of a header; a footer has none
+        return at + 32 + (size if content[at + 23] & 32 else 0)
+    return _id3_end(content, at)
+
+
+def _is_tag(content: bytes, at: int) -> bool:
+    """Whether nothing but tags and zeros is from here on."""
+    while at < len(content):
+        start, at = at, _tag_end(content, at)
+        if at == start:
+            return False
+    return True
