@@ -212,7 +212,51 @@ def _row_lengths(index: TrainingIndex, embedder: Embedder) -> list[float]:
 
 
 @dataclass(frozen=True, eq=False)
-class TopCosine:
+class _WholeClipDetector(ABC):
+    """Scores each clip, unless it is silent, by the nearest rows of an index of whole clips."""
+
+    index: TrainingIndex  # whole clips, not windows
+    embedder: Embedder
+
+    def __post_init__(self) -> None:
+        self.index.check_embedder(self.embedder)
+        if self.index.window_s is not None:
+            raise BadSetting(
+                f"whole clips are compared, and this index holds windows of "
+                f"{self.index.window_s:g} s; search by segments, or build an index without "
+                "'--window'"
+            )
+
+    def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
+        """One match a clip [b, c, t]; the row is that of the index.
+
+        Raises:
+            BadAudio: not usable sound.
+            BadSetting: clips longer than the embedder allows.
+        """
+        clips = mono(wav, sample_rate)
+        fix = "search by segments, over an index of windows"
+        require_whole(self.embedder, clips.shape[1] / sample_rate, "the sound", "compared", fix)
+        # one at a time: its neighbours must not change a bit
+        return [NOTHING if is_silent(clip) else self._find(clip, sample_rate) for clip in clips]
+
+    def _find(self, clip: Tensor, sample_rate: int) -> Match:
+        whole = [_Span(0, len(clip))]
+        near = _pairs(clip[None], sample_rate, whole, self.index, self.embedder, self._neighbours)
+        return Match(self._score(near), near[0].row) if near else NOTHING
+
+    @property
+    def _neighbours(self) -> int:
+        """How many of the nearest rows the score is made of."""
+        return 1
+
+    @abstractmethod
+    def _score(self, near: Sequence[_Pair]) -> float:
+        """The score of a clip whose nearest rows these are, nearest first."""
+
+
+@dataclass(frozen=True, eq=False)
+class TopCosine(_WholeClipDetector):
     """Cosine similarity of a clip to its nearest training clip.
 
         s = max_j <E(clip), e_j>
@@ -226,29 +270,16 @@ class TopCosine:
     Source: Somepalli et al., 2023 (arXiv:2212.03860).
     """
 
-    index: TrainingIndex  # whole clips, not windows
-    embedder: Embedder
-
-    def __post_init__(self) -> None:
-        _require_whole_clips(self.index, self.embedder)
-
     @property
     def name(self) -> str:
         return f"cosine ({self.embedder.name})"
 
-    def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
-        """One match a clip [b, c, t]; the row is that of the index.
-
-        Raises:
-            BadAudio: not usable sound.
-            BadSetting: clips longer than the embedder allows.
-        """
-        near = _nearest(wav, sample_rate, self.index, self.embedder, 1)
-        return [Match(one[0].score, one[0].row) if one else NOTHING for one in near]
+    def _score(self, near: Sequence[_Pair]) -> float:
+        return near[0].score
 
 
 @dataclass(frozen=True, eq=False)
-class NearestRatio:
+class NearestRatio(_WholeClipDetector):
     """Distance to the nearest training clip, as a share of that to the clips around it.
 
         s = 1 - d_1 / (alpha * mean(d_1 ... d_k)),    d_j = ||E(clip) - e_j||
@@ -264,13 +295,11 @@ class NearestRatio:
     Source: Carlini et al., 2023 (arXiv:2301.13188), alpha = 0.5 and k = 50.
     """
 
-    index: TrainingIndex  # whole clips, not windows
-    embedder: Embedder
     k: int = 50
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
-        _require_whole_clips(self.index, self.embedder)
+        super().__post_init__()
         if not 2 <= self.k <= len(self.index) or not self.alpha > 0:
             raise BadSetting(
                 f"k from 2 to the {len(self.index)} rows of the index and an alpha above 0 were "
@@ -281,15 +310,9 @@ class NearestRatio:
     def name(self) -> str:
         return f"nearest ratio ({self.embedder.name}, k={self.k}, alpha={self.alpha:g})"
 
-    def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
-        """One match a clip [b, c, t]; the row is that of the index.
-
-        Raises:
-            BadAudio: not usable sound.
-            BadSetting: clips longer than the embedder allows.
-        """
-        near = _nearest(wav, sample_rate, self.index, self.embedder, self.k)
-        return [Match(self._score(one), one[0].row) if one else NOTHING for one in near]
+    @property
+    def _neighbours(self) -> int:
+        return self.k
 
     def _score(self, near: Sequence[_Pair]) -> float:
         scores = torch.tensor([pair.score for pair in near], dtype=torch.float64)
@@ -297,34 +320,6 @@ class NearestRatio:
         around = self.alpha * distances.mean()
         # all of the k are the clip itself, to rounding: a copy of a clip with so many duplicates
         return 1.0 - (distances[0] / around).item() if around > 1e-6 else 1.0
-
-
-def _nearest(
-    wav: Tensor, sample_rate: int, index: TrainingIndex, embedder: Embedder, k: int
-) -> list[list[_Pair]]:
-    """The k nearest rows of each clip [b, c, t]; none for a silent one.
-
-    Raises:
-        BadAudio: not usable sound.
-        BadSetting: clips longer than the embedder allows.
-    """
-    clips = mono(wav, sample_rate)
-    fix = "search by segments, over an index of windows"
-    require_whole(embedder, clips.shape[1] / sample_rate, "the sound", "compared", fix)
-    whole = [_Span(0, clips.shape[1])]
-    return [  # one at a time: its neighbours must not change a bit
-        [] if is_silent(clip) else _pairs(clip[None], sample_rate, whole, index, embedder, k)
-        for clip in clips
-    ]
-
-
-def _require_whole_clips(index: TrainingIndex, embedder: Embedder) -> None:
-    index.check_embedder(embedder)
-    if index.window_s is not None:
-        raise BadSetting(
-            f"whole clips are compared, and this index holds windows of {index.window_s:g} s; "
-            "search by segments, or build an index without '--window'"
-        )
 
 
 # ----------------------------------------------------------------------------- stretches
