@@ -21,7 +21,8 @@ PITCH = 4  # bands of the 64 by which a view may be moved
 TILT = 0.3  # deviations by which it may be tilted, and levelled
 
 
-def _block(channels_in: int, channels_out: int) -> nn.Sequential:
+def conv_block(channels_in: int, channels_out: int) -> nn.Sequential:
+    """A convolution that halves height and width."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 3, padding=1),
         nn.BatchNorm2d(channels_out),
@@ -39,7 +40,7 @@ class NoteClassifier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(_block(1, 16), _block(16, 32), _block(32, 64))
+        self.layers = nn.Sequential(conv_block(1, 16), conv_block(16, 32), conv_block(32, 64))
         self.dropout = nn.Dropout(0.3)
         self.out = nn.Linear(2 * 64 * 8, len(NAMES) + len(REGISTERS))
         self.register_buffer("mean", torch.zeros(()))

@@ -77,14 +77,7 @@ def build_pipeline(
         prediction_type="v_prediction",
         solver_order=2,
     )
-    pipe = StableAudioPipeline(
-        vae=codec,
-        text_encoder=text_encoder,
-        projection_model=projection,
-        tokenizer=tokenizer,
-        transformer=transformer,
-        scheduler=scheduler,
-    )
+    pipe = StableAudioPipeline(codec, text_encoder, projection, tokenizer, transformer, scheduler)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

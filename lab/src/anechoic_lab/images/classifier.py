@@ -8,19 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anechoic_lab.demo.classifier import conv_block
 from anechoic_lab.images.tiles import SUBJECTS
 
 FEATURES = 48
 SHIFT = 4  # pixels by which a view may be moved
-
-
-def _block(channels_in: int, channels_out: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 3, padding=1),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-    )
 
 
 class SubjectClassifier(nn.Module):
@@ -28,7 +20,7 @@ class SubjectClassifier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(_block(3, 16), _block(16, 32), _block(32, FEATURES))
+        self.layers = nn.Sequential(conv_block(3, 16), conv_block(16, 32), conv_block(32, FEATURES))
         self.dropout = nn.Dropout(0.3)
         self.out = nn.Linear(FEATURES, len(SUBJECTS))
 
