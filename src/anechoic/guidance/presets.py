@@ -7,7 +7,7 @@ and its embedder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,32 +35,27 @@ class Preset:
 
 AUDIO = "Messina et al., 2025 (arXiv:2509.14934)"
 BASIN = "Jain et al., 2025 (arXiv:2411.16738)"
-# the constants of the authors' code hold for what that code computes, which differs from the paper
-CODE: Mapping[str, Any] = {"scale": 7.0, "parity": "reference", "estimate": "cond"}
+
+
+def _amg(strengths: Sequence[float], gate: tuple[float, float], origin: str) -> Preset:
+    """Constants of the authors' code, for what that code computes: it differs from the paper."""
+    constants = dict(zip(("c1", "c2", "c3"), strengths, strict=True))
+    lambdas = dict(zip(("lambda_min", "lambda_max"), gate, strict=True))
+    settings = {"scale": 7.0, "parity": "reference", "estimate": "cond", **constants, **lambdas}
+    return Preset("amg", settings, f"Stable Audio Open with CLAP; {origin}", AUDIO, steps=100)
+
 
 PRESETS: dict[str, Preset] = {
-    "amg-audio": Preset(
-        "amg",
-        {**CODE, "c1": 4.0, "c2": 3.0, "c3": 100.0, "lambda_min": 0.7, "lambda_max": 0.8},
-        "Stable Audio Open with CLAP; the demo of the authors' code",
-        AUDIO,
-        steps=100,
+    "amg-audio": _amg((4.0, 3.0, 100.0), (0.7, 0.8), "the demo of the authors' code"),
+    "amg-audio-experiments": _amg(
+        (6.0, 6.0, 1000.0),
+        (0.7, 0.8),
+        "the experiments of the authors' code, the thresholds from its demo",
     ),
-    "amg-audio-experiments": Preset(
-        "amg",
-        {**CODE, "c1": 6.0, "c2": 6.0, "c3": 1000.0, "lambda_min": 0.7, "lambda_max": 0.8},
-        "Stable Audio Open with CLAP; the experiments of the authors' code, the thresholds from "
-        "its demo",
-        AUDIO,
-        steps=100,
-    ),
-    "amg-audio-low-threshold": Preset(
-        "amg",
-        {**CODE, "c1": 4.0, "c2": 3.0, "c3": 100.0, "lambda_min": 0.4, "lambda_max": 0.5},
-        "Stable Audio Open with CLAP; the thresholds of a follow-up study, the strengths from "
-        "the demo",
-        AUDIO,
-        steps=100,
+    "amg-audio-low-threshold": _amg(
+        (4.0, 3.0, 100.0),
+        (0.4, 0.5),
+        "the thresholds of a follow-up study, the strengths from the demo",
     ),
     "basin-laion-zero": Preset(
         "static",
