@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.imports import imports
+from support.imports import forbidden
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src/anechoic"
@@ -53,11 +53,7 @@ HOMES: dict[str, set[str]] = {
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
 def test_a_room_imports_only_what_it_may(path: Path) -> None:
-    room = path.relative_to(SRC).parts[0].removesuffix(".py")
-    rooms = {names[1] for names in imports(path) if names[0] == "anechoic"} & ROOMS
-    assert rooms <= {room} | MAY_IMPORT[room]
-    heavy = {names[0] for names in imports(path)} & HOMES.keys()
-    assert {name for name in heavy if room not in HOMES[name]} == set()
+    assert forbidden(path, SRC, MAY_IMPORT, HOMES) == set()
 
 
 @pytest.mark.parametrize("folder", ["src", "tests"])
