@@ -119,7 +119,7 @@ def _decode_stream(stream: containers.Stream, name: str, before: int) -> tuple[n
     """What a stream decodes to, all of it [t, c], and its rate; `before` counts to the limit."""
     import soundfile
 
-    class Forward(soundfile.SoundFile):
+    class Forward(soundfile.SoundFile):  # type: ignore[misc]  # it has no types
         """Never sought in: a FLAC of unknown length, or a GSM 6.10, cannot be."""
 
         def seekable(self) -> bool:

@@ -70,4 +70,5 @@ def find(name: str) -> Engine | None:
         )
     if name not in points:
         raise BadSetting(f"expected the engine {' or '.join([LOCAL, *points])}, got '{name}'")
-    return points[name].load()()
+    engine: Engine = points[name].load()()
+    return engine

@@ -111,7 +111,7 @@ class Storage:
 
     def exists(self, name: str = "") -> bool:
         """Whether a file or folder exists; without a name, whether the storage itself does."""
-        return self.fs.exists(self.path(name))
+        return bool(self.fs.exists(self.path(name)))
 
     def names(self, folder: str) -> list[str]:
         """The names of the files in a folder, sorted; none if the folder does not exist."""
@@ -128,7 +128,8 @@ class Storage:
 
     def read(self, name: str) -> bytes:
         """The content of a file. Raises `FileNotFoundError`."""
-        return self.fs.cat_file(self.path(name))
+        content: bytes = self.fs.cat_file(self.path(name))
+        return content
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, whole or not at all.

@@ -137,8 +137,7 @@ class _Builder:
     def work(self) -> Work:
         from ray import cloudpickle
 
-        work = cloudpickle.loads(self.pickled)
-
+        work: Work = cloudpickle.loads(self.pickled)
         device = "cuda" if self.on_gpu else work.device
         return replace(work, embedder=cache(work.embedder), device=device)
 

@@ -189,7 +189,7 @@ class _Parts:
 
         asked = [getattr(self.parts[part], method).remote(*args) for part, method, args in calls]
         try:
-            return self.ray.get(asked)
+            return list(self.ray.get(asked))
         except RayTaskError as error:
             raise error.cause from None
         except RayError as error:
@@ -259,7 +259,8 @@ class _Clips(LazySequence[Clip]):
     def read(self, row: int) -> Clip:
         part = int(np.searchsorted(self._parts.starts, row, side="right")) - 1
         start = row - int(self._parts.starts[part])
-        return self._parts.ask(iter([(part, "clips", (start, 1))]))[0][0]
+        clips: list[Clip] = self._parts.ask(iter([(part, "clips", (start, 1))]))[0]
+        return clips[0]
 
     def __iter__(self) -> Iterator[Clip]:
         starts = self._parts.starts.tolist()

@@ -162,7 +162,7 @@ def similarity_matrix(
         here, there = _overlap(cosines.shape, shift), _overlap(cosines.shape, -shift)
         total[here] += cosines[there]
         terms[here] += 1
-    return total / terms
+    return np.asarray(total / terms)
 
 
 def _moments(spectrogram: np.ndarray, count: int) -> np.ndarray:
@@ -173,7 +173,7 @@ def _moments(spectrogram: np.ndarray, count: int) -> np.ndarray:
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9))
 
 
 def _overlap(shape: tuple[int, ...], shift: int) -> tuple[slice, ...]:

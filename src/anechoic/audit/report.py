@@ -38,7 +38,8 @@ LONGER = 1.25  # than the held-out sound: from there on it matters
 
 def schema() -> dict[str, Any]:
     """The JSON schema of `document`, draft 2020-12."""
-    return json.loads((files("anechoic.audit") / SCHEMA).read_text("utf-8"))
+    read: dict[str, Any] = json.loads((files("anechoic.audit") / SCHEMA).read_text("utf-8"))
+    return read
 
 
 def document(report: Report, cases: int | None = None) -> dict[str, Any]:

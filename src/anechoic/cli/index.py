@@ -480,7 +480,8 @@ def run_of(engine: str, workers: int | None, cpus: int = 1, device: str = "cpu")
 
         usable_device(device)
         return None
-    return many.builder(workers, cpus=cpus, gpus=0 if device == "cpu" else 1)
+    run: Run = many.builder(workers, cpus=cpus, gpus=0 if device == "cpu" else 1)
+    return run
 
 
 def derive(

@@ -72,7 +72,8 @@ def fitted(name: str, training: TrainingSet, embed: Embedder) -> Detector:
             "prompts by it"
         )
     if not hasattr(kind, "fit"):
-        return kind(training.index, embed)
+        detector: Detector = kind(training.index, embed)
+        return detector
     sounds = [training.sound(number) for number in range(len(training.clips))]
     known = [one for one in sounds if not isinstance(one, str)]
     if missing := [one for one in sounds if isinstance(one, str)]:

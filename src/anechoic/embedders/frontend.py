@@ -139,7 +139,8 @@ def _resampled(mono: Tensor, old: int, new: int) -> Tensor:
     common = math.gcd(old, new)
     old, new = old // common, new // common
     if old * new <= DENSE:
-        return _resampler(old, new, mono.device, mono.dtype)(mono, full=True)
+        whole: Tensor = _resampler(old, new, mono.device, mono.dtype)(mono, full=True)
+        return whole
     # A kernel for each of `new` phases, each as long as `old`, would fill the memory: the same
     # kernels are made for a block of samples at a time, and made again for the gradient.
     width = math.ceil(ZEROS * old / (min(old, new) * ROLLOFF))

@@ -97,4 +97,5 @@ class Screened(Guidance):
         level = (step.noise.alpha**2 + step.noise.sigma**2) ** 0.5
         z = (level * noise).to(step.x).expand_as(step.x)
         pull = step.denoise(z, "cond") - step.denoise(z, "uncond")
-        return (pull.flatten(1).float().norm(dim=1) / step.noise.ratio > self.over).cpu()
+        norms: Tensor = pull.flatten(1).float().norm(dim=1)
+        return (norms / step.noise.ratio > self.over).cpu()

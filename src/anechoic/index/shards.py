@@ -79,7 +79,7 @@ def read(place: Storage, shard: Shard, *, check: bool = True) -> tuple[list[Clip
 
 def read_column(place: Storage, shard: Shard, column: str) -> list[Any]:
     """One column of a shard, its hash unchecked: of a large one, little is read."""
-    return _read(place, shard, [column], check=False).column(column).to_pylist()
+    return list(_read(place, shard, [column], check=False).column(column).to_pylist())
 
 
 def read_table(place: Storage, shard: Shard, *, check: bool = True) -> Any:

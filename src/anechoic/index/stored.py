@@ -50,7 +50,7 @@ class StoredClips(LazySequence[Clip]):
         self.captions = _Column(self._table.column("caption"))
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return int(self._table.num_rows)
 
     def read(self, row: int) -> Clip:
         return clips_of(self._table.slice(row, 1))[0]
@@ -70,7 +70,8 @@ class _Column(LazySequence[str]):
         return len(self._column)
 
     def read(self, row: int) -> str:
-        return self._column[row].as_py()
+        text: str = self._column[row].as_py()
+        return text
 
     def __iter__(self) -> Iterator[str]:
         for chunk in self._column.chunks:

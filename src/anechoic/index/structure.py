@@ -81,7 +81,7 @@ def train(sample: np.ndarray, plan: Plan, seed: int = 0) -> bytes:
     )
     lists.pq.cp.seed, lists.pq.cp.min_points_per_centroid = seed + 1, 1
     lists.train(reduced)
-    return faiss.serialize_index(faiss.IndexPreTransform(projection, lists)).tobytes()
+    return bytes(faiss.serialize_index(faiss.IndexPreTransform(projection, lists)))
 
 
 def _require_trainable(sample: np.ndarray, plan: Plan) -> None:
@@ -119,7 +119,7 @@ def _cluster(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
     else:
         clustering = faiss.SuperKMeans(dim, count, settings)
         clustering.train(vectors)
-    return faiss.vector_to_array(clustering.centroids).reshape(count, -1)
+    return np.reshape(faiss.vector_to_array(clustering.centroids), (count, -1))
 
 
 def _faiss() -> Any:
@@ -267,7 +267,7 @@ def _require_whole(path: Path) -> int:
             file.seek(0)
             if not whole or hashlib.sha256(file.read(start)).digest() != digest:
                 raise _damaged(path, "was cut off or changed")
-            return start
+            return int(start)
     except FileNotFoundError as error:
         raise _damaged(path, "is not there") from error
     except OSError as error:  # it is shorter than its end, or cannot be read
@@ -290,7 +290,7 @@ class Searcher:
         self._index = index
 
     def __len__(self) -> int:
-        return self._index.ntotal
+        return int(self._index.ntotal)
 
     def candidates(self, query: np.ndarray, count: int) -> np.ndarray:
         """Rows that are probably the nearest, best first by their codes.
@@ -334,7 +334,7 @@ class Searcher:
         graph = faiss.SearchParametersHNSW(efSearch=max(EF_ENCODING, 2 * probes))
         lists = faiss.IVFSearchParameters(nprobe=probes, quantizer_params=graph)
         parameters = faiss.SearchParametersPreTransform(index_params=lists)
-        return self._index.search(query, count, params=parameters)[1]
+        return np.asarray(self._index.search(query, count, params=parameters)[1])
 
 
 def rerank(

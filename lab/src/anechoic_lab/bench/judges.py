@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import julius
+from julius.resample import resample_frac
 from torch import Tensor
 
 from anechoic import audio
@@ -121,4 +121,4 @@ class Judges:
 @lru_cache(maxsize=64)
 def _read(file: Path, sample_rate: int) -> Tensor:
     wav, own_rate = audio.read(file)
-    return wav if own_rate == sample_rate else julius.resample_frac(wav, own_rate, sample_rate)
+    return wav if own_rate == sample_rate else resample_frac(wav, own_rate, sample_rate)

@@ -181,7 +181,10 @@ class PipelineSubject:
         """Leave one out; windows of one clip are not compared with each other."""
         index = self.judges.guide.index
         vectors = index.vectors(torch.arange(len(index)))
-        return leave_one_out(vectors, groups=[clip.id for clip in index.clips]).tolist()
+        nearest: list[float] = leave_one_out(
+            vectors, groups=[clip.id for clip in index.clips]
+        ).tolist()
+        return nearest
 
     # ------------------------------------------------------------------------------- one batch
 
@@ -221,7 +224,8 @@ class PipelineSubject:
         if self.adherence is None:
             return [None] * len(captions)
         sound = self.adherence(wavs, self.sample_rate)
-        return cosine_per_pair(self.adherence.text(captions), sound).tolist()
+        cosines: list[float | None] = cosine_per_pair(self.adherence.text(captions), sound).tolist()
+        return cosines
 
     def _embed(self, wav: Tensor, sample_rate: int) -> list[float]:
         return self.quality(wav[None], sample_rate)[0].tolist()

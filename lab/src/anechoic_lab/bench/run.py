@@ -108,7 +108,7 @@ def run(
 
 
 def _layout(plan: Plan, source: Source, pool: Executor) -> Layout:
-    layout = _answer(pool.submit(_describe, source, plan), f"task '{source.name}'")
+    layout: Layout = _answer(pool.submit(_describe, source, plan), f"task '{source.name}'")
     for scenario, prompts in layout.prompts.items():
         if not prompts:
             raise BadSetting(f"scenario '{scenario}' has no prompts in the split '{plan.split}'")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
@@ -167,7 +167,7 @@ def _known() -> dict[str, str]:
     return BUILT_IN | {point.name: point.value for point in entry_points(group=GROUP)}
 
 
-def _factory(name: str) -> Any:
+def _factory(name: str) -> Callable[..., Task]:
     known = _known()
     module, _, attribute = known.get(name, name).partition(":")
     if not attribute:
@@ -176,6 +176,7 @@ def _factory(name: str) -> Any:
             "correct the name, or install the package that provides it"
         )
     try:
-        return getattr(importlib.import_module(module), attribute)
+        factory: Callable[..., Task] = getattr(importlib.import_module(module), attribute)
+        return factory
     except (ModuleNotFoundError, AttributeError) as error:
         raise BadSetting(f"task '{name}' cannot be opened ({error}); correct the name") from error

@@ -45,7 +45,8 @@ def equalise(wav: Wave, sample_rate: int, tilt_db: float = 12.0, pivot_hz: float
         _shelf(sample_rate, pivot_hz / 2, -tilt_db / 2, high=False),
         _shelf(sample_rate, pivot_hz * 2, tilt_db / 2, high=True),
     ]
-    return sosfilt(np.stack(shelves), wav).astype(np.float32)
+    tilted: Wave = sosfilt(np.stack(shelves), wav).astype(np.float32)
+    return tilted
 
 
 def _shelf(sample_rate: int, corner_hz: float, gain_db: float, high: bool) -> np.ndarray:
@@ -64,7 +65,8 @@ def _shelf(sample_rate: int, corner_hz: float, gain_db: float, high: bool) -> np
             (a + 1) - (a - 1) * cos - root,
         ]
     )
-    return b / b[3]
+    section: np.ndarray = b / b[3]
+    return section
 
 
 def mp3(wav: Wave, sample_rate: int, kbit_s: int = 64) -> Wave:
@@ -143,7 +145,8 @@ def _stretch(wav: Wave, sample_rate: int, semitones: float = 0.0, factor: float 
     machine.preset(1, sample_rate)
     machine.setTransposeSemitones(semitones)
     machine.setTimeFactor(1.0 / factor)
-    return np.array(machine.process(np.ascontiguousarray(wav[None], np.float32)))[0]
+    stretched: Wave = np.array(machine.process(np.ascontiguousarray(wav[None], np.float32)))[0]
+    return stretched
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,8 @@ def classifier(folder: Path = SHIPPED) -> NoteClassifier:
 
 def calibration(folder: Path = SHIPPED) -> dict[str, Any]:
     """Thresholds and the classifier's accuracy, measured on held-out real sound."""
-    return json.loads((require(folder) / CALIBRATION).read_text())
+    measured: dict[str, Any] = json.loads((require(folder) / CALIBRATION).read_text())
+    return measured
 
 
 def encode_sound(wav: np.ndarray, lossless: bool) -> bytes:

@@ -54,7 +54,8 @@ def mel_filters(bands: int, bins: int, sample_rate: int, low_hz: float, high_hz:
     return bank / bank.sum(1, keepdim=True).clamp_min(1e-9)
 
 
-class MelCodec(ModelMixin, ConfigMixin):
+# mypy skips diffusers, whose lazy modules it cannot follow
+class MelCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Log-mel spectrogram as the latent of a latent diffusion model.
 
     Stands where `AutoencoderOobleck` stands in `StableAudioPipeline`. A token holds two frames.
@@ -65,7 +66,7 @@ class MelCodec(ModelMixin, ConfigMixin):
     Source: Griffin and Lim, 1984; Perraudin et al., 2013 (momentum).
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         sampling_rate: int = 16_000,
@@ -119,7 +120,8 @@ class MelCodec(ModelMixin, ConfigMixin):
         b, _, tokens = latents.shape
         pairs = latents.reshape(b, config.bands, config.frames_per_token, tokens)
         mel = pairs.permute(0, 1, 3, 2).reshape(b, config.bands, -1)
-        return mel * config.std + config.mean
+        scaled: Tensor = mel * config.std + config.mean
+        return scaled
 
     def decode(self, latents: Tensor, return_dict: bool = True) -> Decoded:
         """Latents [b, channels, tokens] to audio [b, 1, t]."""
@@ -142,7 +144,7 @@ class MelCodec(ModelMixin, ConfigMixin):
         The clamped pseudo-inverse alone leaves the round trip at a centred mel correlation of
         0.971; 10 multiplicative updates bring it to 0.986, and 20 to 0.989.
         """
-        magnitude = (self.inverse @ mel).clamp_min(1e-5)
+        magnitude: Tensor = (self.inverse @ mel).clamp_min(1e-5)
         target = self.filters.T @ mel
         for _ in range(self.config.updates):
             explained = self.filters.T @ (self.filters @ magnitude)

@@ -21,6 +21,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -165,7 +166,8 @@ def _renamed(clip: Clip, name: str) -> Clip:
 def _low_pass(wav: np.ndarray, cutoff_hz: float) -> np.ndarray:
     from scipy.signal import butter, sosfilt
 
-    return sosfilt(butter(2, cutoff_hz, fs=SAMPLE_RATE, output="sos"), wav)
+    low: np.ndarray = sosfilt(butter(2, cutoff_hz, fs=SAMPLE_RATE, output="sos"), wav)
+    return low
 
 
 NEAR_DUPLICATES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -191,7 +193,9 @@ def note_caption(instrument: str, midi: int) -> str:
     return f"{register_of(midi)} {instrument} note {PITCH_NAMES[midi % 12]} {midi // 12 - 1}"
 
 
-def render_take(synth, font: int, program: int, midi: int, rng: np.random.Generator) -> np.ndarray:
+def render_take(
+    synth: Any, font: int, program: int, midi: int, rng: np.random.Generator
+) -> np.ndarray:
     """One take: one to three onsets, and a touch and tone that the caption does not tell."""
     import soxr
 

@@ -57,7 +57,8 @@ def waveform(a: Tensor, b: Tensor) -> Tensor:
     """
     n = 2 * a.shape[1]
     cross = cross_correlation(torch.fft.rfft(a, n), b, n)
-    return cross.abs().amax(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-9)
+    peak: Tensor = cross.abs().amax(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-9)
+    return peak
 
 
 DESCRIPTORS = {"mel": mel, "envelope": envelope}

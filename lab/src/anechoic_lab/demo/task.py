@@ -176,7 +176,8 @@ class DemoTask:
 
     def baseline(self, scenario: str) -> Sequence[float]:
         index = self._stage(scenario).bench.index
-        return leave_one_out(index.vectors(torch.arange(len(index)))).tolist()
+        nearest: list[float] = leave_one_out(index.vectors(torch.arange(len(index)))).tolist()
+        return nearest
 
     @cached_property
     def _ordinary(self) -> Mapping[str, list[Clip]]:

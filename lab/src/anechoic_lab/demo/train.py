@@ -72,7 +72,8 @@ def fit_codec(wavs: Tensor) -> MelCodec:
     raw = MelCodec()
     with torch.no_grad():
         mel = torch.cat([raw.mel(part) for part in wavs.split(256)])
-    return MelCodec(mean=mel.mean().item(), std=mel.std().item())
+    codec: MelCodec = MelCodec(mean=mel.mean().item(), std=mel.std().item())
+    return codec
 
 
 class Trainable(nn.Module):
@@ -258,4 +259,5 @@ def _loss(
         rotary_embedding=rotary,
         return_dict=False,
     )[0]
-    return (v - (cos * eps - sin * x0)).square().mean()
+    loss: Tensor = (v - (cos * eps - sin * x0)).square().mean()
+    return loss

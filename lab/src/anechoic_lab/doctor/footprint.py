@@ -26,7 +26,7 @@ from anechoic.guidance.base import Reach
 FRAMES = 130  # tokens of the encoded prompt: T5's 128, and the start and end times
 
 
-class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class PeakMemory(TorchDispatchMode):
     """Counts the bytes of the tensors created inside it, now and at the peak.
 
     Sizes and lifetimes are the same on any device; an allocator's rounding and a kernel's workspace

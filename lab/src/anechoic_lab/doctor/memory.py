@@ -81,7 +81,7 @@ def free_bytes(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     import psutil
 
-    return psutil.virtual_memory().available
+    return int(psutil.virtual_memory().available)
 
 
 def _embedder_bytes(embed: Embedder | None) -> int:

@@ -98,8 +98,9 @@ def _read(file: Path, device: torch.device) -> Any:
 
 def _run(model: Any, pixels: Tensor) -> Tensor:
     # Optimised, TorchScript rewrites itself during its first calls, and their last bits differ.
-    with torch.jit.optimized_execution(False):
-        return model(pixels)
+    with torch.jit.optimized_execution(False):  # type: ignore[attr-defined] # not in its __all__
+        embedded: Tensor = model(pixels)
+        return embedded
 
 
 def _dimension(model: Any, file: Path) -> int:

@@ -75,7 +75,8 @@ class CADS(PromptGuidance):
         noise = noise_like(prompt, self.seed * 1_000_003 + salt)
         noised = gamma**0.5 * prompt.encoded + self.noise_scale * (1 - gamma) ** 0.5 * noise
         rescaled = _with_moments_of(prompt.encoded, noised, prompt.mask)
-        return self.mixing * rescaled + (1 - self.mixing) * noised
+        mixed: Tensor = self.mixing * rescaled + (1 - self.mixing) * noised
+        return mixed
 
 
 def _with_moments_of(like: Tensor, values: Tensor, mask: Tensor) -> Tensor:

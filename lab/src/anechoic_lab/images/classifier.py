@@ -26,11 +26,13 @@ class SubjectClassifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """What the quality of a set is measured by, [b, FEATURES]."""
-        return self.layers(2 * images - 1).mean((2, 3))
+        pooled: Tensor = self.layers(2 * images - 1).mean((2, 3))
+        return pooled
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [b, subjects]."""
-        return self.out(self.dropout(self.features(images)))
+        logits: Tensor = self.out(self.dropout(self.features(images)))
+        return logits
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> list[str]:

@@ -113,7 +113,8 @@ def classifier(folder: Path = SHIPPED) -> SubjectClassifier:
 
 def about(folder: Path = SHIPPED) -> dict[str, Any]:
     """The recipe, the threshold, and what was measured on held-out tiles."""
-    return json.loads((_require(folder) / ABOUT).read_text())
+    written: dict[str, Any] = json.loads((_require(folder) / ABOUT).read_text())
+    return written
 
 
 def _require(folder: Path) -> Path:

@@ -212,4 +212,5 @@ class ImagesTask:
 
     def baseline(self, scenario: str) -> Sequence[float]:
         trained = len(self._trained)  # a mirror resembles itself too much
-        return leave_one_out(self.index.vectors(torch.arange(trained))).tolist()
+        nearest: list[float] = leave_one_out(self.index.vectors(torch.arange(trained))).tolist()
+        return nearest

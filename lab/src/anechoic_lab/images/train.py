@@ -126,13 +126,14 @@ def train(
 
 def _tokens(pipe: StableDiffusionPipeline, captions: Sequence[str]) -> Tensor:
     """As the pipeline makes them, [n, s]."""
-    return pipe.tokenizer(
+    ids: Tensor = pipe.tokenizer(
         list(captions),
         padding="max_length",
         max_length=MAX_TOKENS,
         truncation=True,
         return_tensors="pt",
     ).input_ids
+    return ids
 
 
 def _loss(

@@ -23,7 +23,8 @@ def cosine_per_pair(text: Array, audio: Array) -> Floats:
     first, second = unit(text, "text embeddings"), unit(audio, "audio embeddings")
     same_width(first, second, "text", "audio")
     same_length(first, second, "text embeddings", "audio embeddings")
-    return np.clip((first * second).sum(1), -1.0, 1.0)
+    cosines: Floats = np.clip((first * second).sum(1), -1.0, 1.0)
+    return cosines
 
 
 def clap_score(text: Array, audio: Array) -> float:

@@ -75,7 +75,7 @@ def _divergence(p: Floats, q: Floats, eps: float) -> Floats:
 
     if not 0 <= eps < 1:
         raise BadSetting(f"expected eps in 0 to 1, got {eps:g}; give 1e-6, as published")
-    result = (rel_entr(p, q + eps)).sum(1)
+    result: Floats = rel_entr(p, q + eps).sum(1)
     if not np.isfinite(result).all():
         raise BadSetting(
             "expected probabilities over 0 wherever the reference has them, got a 0 and with it an "

@@ -52,7 +52,8 @@ def unit(x: Array, what: str, least: int = 1) -> Floats:
             f"expected {what} that have a direction, got norm 0 in number "
             f"{int(norms.argmin())}; a cosine is not defined for it: leave it out"
         )
-    return array / norms
+    scaled: Floats = array / norms
+    return scaled
 
 
 def blocks(x: Floats, width: int) -> Iterator[slice]:

@@ -105,7 +105,8 @@ def _kernel_sum(x: Floats, y: Floats, bandwidth: float) -> float:
 def _squared_distances(x: Floats, y: Floats) -> Floats:
     """[n, m], by the product, which is many times faster than differences."""
     squares = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T
-    return np.maximum(squares, 0.0)
+    distances: Floats = np.maximum(squares, 0.0)
+    return distances
 
 
 def _median_distance(x: Floats) -> float:

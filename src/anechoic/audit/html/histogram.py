@@ -31,7 +31,7 @@ def chart_svg(content: Mapping[str, Any], group: Mapping[str, Any]) -> Markup:
         return LEFT + (WIDTH - LEFT - RIGHT) * float(place)
 
     def y(share: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - share / top)
+        return TOP + (HEIGHT - TOP - BOTTOM) * float(1 - share / top)
 
     parts = [_grid(y, top)]
     for share, left, right in zip(shares, edges[:-1], edges[1:], strict=True):
@@ -94,7 +94,7 @@ def _edges(content: Mapping[str, Any]) -> np.ndarray:
     low, high = min(values), max(values)
     width = max(high - low, 1e-6) / BINS
     below, above = np.ceil((limit - low) / width), max(np.ceil((high - limit) / width), 1)
-    return limit + width * np.arange(-below, above + 1)
+    return np.asarray(limit + width * np.arange(-below, above + 1))
 
 
 def _shares(scores: Sequence[float], edges: np.ndarray) -> np.ndarray:

@@ -62,8 +62,8 @@ def spectrogram_db(
     at_edges = np.stack([np.interp(edges_hz, bin_edges, row) for row in cumulative])
     band = np.diff(at_edges, axis=1) / np.diff(edges_hz)
     # a band's total, not its density, so that broadband sound is even along a log axis
-    db = 10 * np.log10(np.maximum(band * edges_hz[1:], 1e-12))
-    return (db - max(db.max(), -80.0)).T[::-1]
+    db: np.ndarray = 10 * np.log10(np.maximum(band * edges_hz[1:], 1e-12))
+    return np.asarray(db - max(db.max(), -80.0)).T[::-1]
 
 
 def shaded_png(share: np.ndarray) -> bytes:

@@ -299,7 +299,7 @@ def _sorted_by(
 
 def _line(made: Mapping[str, Any], training: Mapping[str, Any], match: Mapping[str, Any]) -> Line:
     def share(at_s: float, of: Mapping[str, Any]) -> float:
-        return min(max(100 * (at_s - of["start_s"]) / of["seconds"], 0.0), 100.0)
+        return min(max(100 * float((at_s - of["start_s"]) / of["seconds"]), 0.0), 100.0)
 
     start, other, length = match["start_s"], match["match_start_s"], match["length_s"]
     return Line(

@@ -167,4 +167,4 @@ def _pinned(stream: Stream) -> tuple[Stream, Any]:
 
 def _rows_in(file: str) -> int:
     with explained(file), open_parquet(file) as opened:
-        return opened.metadata.num_rows
+        return int(opened.metadata.num_rows)

@@ -84,9 +84,10 @@ def open_fs(name: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        return fsspec.core.url_to_fs(name)
+        system, path = fsspec.core.url_to_fs(name)
     except (ImportError, ValueError) as error:
         raise BadSetting(f"'{name}' cannot be reached ({error})") from error
+    return system, path
 
 
 def _files(name: str, suffix: str) -> list[str]:

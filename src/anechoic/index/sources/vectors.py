@@ -115,7 +115,7 @@ class ParquetUnit:
                 f"{', '.join(map(str, found[:3]))} values; expected {self.dim}, as the first has"
             )
         # a value that is missing becomes NaN here
-        return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.dim)
+        return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(-1, self.dim)
 
 
 class VectorSource:
@@ -211,7 +211,7 @@ def unit_rows(vectors: np.ndarray, ids: Sequence[str], where: str) -> np.ndarray
             "leave those clips out or embed them again"
         )
     norms[abs(norms - 1) < 1e-6] = 1
-    return (vectors / norms[:, None]).astype(np.float32)
+    return np.asarray(vectors / norms[:, None], np.float32)
 
 
 def open_parquet(file: str) -> Any:

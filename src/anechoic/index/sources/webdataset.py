@@ -212,6 +212,7 @@ def is_wanted(kind: str) -> bool:
     return kind in CAPTIONS or is_sound(kind)
 
 
-def _size(tar: str) -> int:
+def _size(tar: str) -> int | None:
     system, path = open_fs(tar)
-    return system.size(path)
+    size: int | None = system.size(path)  # None: a server that does not say
+    return size
