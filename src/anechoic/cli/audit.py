@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.options import Device, Dtype, EmbedderName, Json
+from anechoic.cli.options import Device, Dtype, EmbedderName, Json, SeveralSteps, Work
 from anechoic.cli.output import print_table
 from anechoic.cli.training import at_rate, fitted, open_training, progress_of_audit
 from anechoic.errors import BadSetting
@@ -102,18 +102,14 @@ def audit(
     scale: Annotated[
         float | None, typer.Option(help="Guidance scale. By default 7, or the demo's.")
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=2, help="Of the sampler. By default the model's own.")
-    ] = None,
+    steps: SeveralSteps = None,
     seconds: Annotated[
         float | None, typer.Option(help="Length of a generation. By default the model's longest.")
     ] = None,
     longest: Annotated[
         float, typer.Option(help="Longer files are listed as not examined; in seconds.")
     ] = 900.0,
-    work: Annotated[
-        Path, typer.Option(help="Folder of what is finished, to go on from after a stop.")
-    ] = Path("audit-work"),
+    work: Work = Path("audit-work"),
     engine: Annotated[str, typer.Option(help="local, or ray: a cluster's machines.")] = "local",
     jobs: Annotated[
         int | None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anechoic.cli.options import EmbedderName, Json
+from anechoic.cli.options import EmbedderName, Json, Work
 from anechoic.cli.output import print_table
 from anechoic.cli.training import fitted, open_training, progress_of_audit
 from anechoic.models import index_folder
@@ -41,9 +41,7 @@ def calibrate(
         typer.Option(help="As of audit, by default nearest; repeatable."),
     ] = None,
     longest: Annotated[float, typer.Option(help="Longer files are not used; in seconds.")] = 900.0,
-    work: Annotated[
-        Path, typer.Option(help="Folder of what is finished, to go on from after a stop.")
-    ] = Path("audit-work"),
+    work: Work = Path("audit-work"),
     embedder_name: EmbedderName = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the calibration that is there.")

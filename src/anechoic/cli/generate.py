@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic.cli.check import exit_code, print_verdicts, rule_to_dict, to_dict
-from anechoic.cli.options import Device, Dtype, EmbedderName, Json, Model, Seconds, Steps
+from anechoic.cli.options import (
+    Device,
+    Dtype,
+    EmbedderName,
+    Json,
+    Model,
+    OverwriteFiles,
+    Seconds,
+    Steps,
+)
 from anechoic.cli.output import progress_bar
 from anechoic.cli.training import open_verifier
 from anechoic.errors import BadSetting, OutputExists
@@ -97,7 +106,7 @@ def generate(
     embedder_name: EmbedderName = None,
     device: Device = None,
     dtype: Dtype = "float32",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
+    overwrite: OverwriteFiles = False,
     as_json: Json = False,
 ) -> None:
     """Generate sound from text, guarded against returning a training clip.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,3 +23,8 @@ EmbedderName = Annotated[
     typer.Option("--embedder", help="By default the one that built the index; another is refused."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+OverwriteFiles = Annotated[bool, typer.Option("--overwrite", help="Replace files.")]
+SeveralSteps = Annotated[
+    int | None, typer.Option(min=2, help="Of the sampler. By default the model's own.")
+]
+Work = Annotated[Path, typer.Option(help="Folder of what is finished, to go on from after a stop.")]

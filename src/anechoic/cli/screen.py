@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.options import Device, Dtype, Json, Model
+from anechoic.cli.options import Device, Dtype, Json, Model, SeveralSteps
 from anechoic.cli.output import print_table, progress_bar
 from anechoic.errors import BadSetting
 from anechoic.models import SCALE, find
@@ -54,9 +54,7 @@ def screen(
     scale: Annotated[
         float | None, typer.Option(help="Guidance scale of a run. By default 7, or the demo's.")
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=2, help="Of the sampler. By default the model's own.")
-    ] = None,
+    steps: SeveralSteps = None,
     device: Device = None,
     dtype: Dtype = "float32",
     as_json: Json = False,

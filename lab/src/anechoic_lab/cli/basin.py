@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anechoic.cli.options import Json
+from anechoic.cli.options import Json, OverwriteFiles
 from anechoic.cli.output import print_table, progress_bar
 from anechoic.errors import BadSetting
+from anechoic_lab.cli.options import FigureOutput, Seeds
 
 if TYPE_CHECKING:
     from anechoic_lab.basin.sweep import Sweep, SweepTask
@@ -51,7 +52,7 @@ def basin(
         float | None, typer.Option(help="Guidance scale. By default 2 on the demo, else 7.")
     ] = None,
     opposite: Annotated[float, typer.Option(help="Scale of opposite guidance, below 0.")] = -1.0,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 2,
+    seeds: Seeds = 2,
     steps: Annotated[int, typer.Option(min=3, help="Denoising steps.")] = 50,
     points: Annotated[
         int, typer.Option(min=2, help="Steps sampled, from the first to the last.")
@@ -66,13 +67,11 @@ def basin(
     dtype: Annotated[
         str | None, typer.Option(help="Dtype of a pipeline: float32, bfloat16 or float16.")
     ] = None,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="The figure: .png or .svg.")
-    ] = Path("anechoic-basin.png"),
+    output: FigureOutput = Path("anechoic-basin.png"),
     page: Annotated[
         Path | None, typer.Option(help="Also write a Markdown page with tables and verdicts: .md.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
+    overwrite: OverwriteFiles = False,
     as_json: Json = False,
 ) -> None:
     """Show the attraction basin: similarity against the step at which guidance starts.

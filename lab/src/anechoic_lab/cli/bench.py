@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.options import Json
+from anechoic.cli.options import Json, OverwriteFiles
 from anechoic.cli.output import print_table, progress_bar
 from anechoic.errors import BadSetting
+from anechoic_lab.cli.options import BenchWork, Jobs, Methods, SeedCount
 
 if TYPE_CHECKING:
     from anechoic_lab.bench import Plan, Results, Source
@@ -77,19 +78,13 @@ def bench(
             "--option", metavar="NAME=VALUE", help="An option of another task; repeatable."
         ),
     ] = None,
-    methods: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Only these methods or families.")
-    ] = None,
+    methods: Methods = None,
     scenarios: Annotated[
         str | None, typer.Option(metavar="A,B", help="Scenarios, in place of the plan's.")
     ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="Number of seeds, in place of the plan's.")
-    ] = None,
-    work: Annotated[
-        Path, typer.Option(help="Folder of finished cells, to continue from after a stop.")
-    ] = Path("bench-work"),
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    seeds: SeedCount = None,
+    work: BenchWork = Path("bench-work"),
+    jobs: Jobs = 1,
     engine: Annotated[
         str, typer.Option(help="local, or ray: the processes are tasks on a Ray cluster.")
     ] = "local",
@@ -98,7 +93,7 @@ def bench(
         typer.Option("-o", "--output", help="Table: .md, .csv, .parquet or .json; repeatable."),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Plot: .png or .svg.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
+    overwrite: OverwriteFiles = False,
     listed: Annotated[bool, typer.Option("--list", help="List the presets, and stop.")] = False,
     as_json: Json = False,
 ) -> None:

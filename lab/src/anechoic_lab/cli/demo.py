@@ -15,6 +15,7 @@ import typer
 
 from anechoic.cli.options import Json
 from anechoic_lab.cli import demo_images
+from anechoic_lab.cli.options import FewerSteps, NewFolder, Seeds, TrainingSeed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,7 +42,7 @@ def demo(
         "anechoic-demo.html"
     ),
     data: Data = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 2,
+    seeds: Seeds = 2,
     steps: Annotated[int | None, typer.Option(min=3, help="Denoising steps.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing page.")] = False,
     as_json: Json = False,
@@ -86,7 +87,7 @@ def demo(
 
 @commands.command()
 def clips(
-    output: Annotated[Path, typer.Option("-o", "--output", help="A new folder.")],
+    output: NewFolder,
     data: Data = None,
 ) -> None:
     """Write the demo's training clips as sound files with a metadata.csv.
@@ -101,13 +102,11 @@ def clips(
 
 @commands.command()
 def train(
-    output: Annotated[Path, typer.Option("-o", "--output", help="A new folder.")],
+    output: NewFolder,
     work: Annotated[
         Path, typer.Option(help="Where the Debian packages with the sounds are unpacked.")
     ] = Path("demo-corpus"),
-    steps: Annotated[
-        int | None, typer.Option(min=2, help="Train for fewer steps, to try it out.")
-    ] = None,
+    steps: FewerSteps = None,
     seed: Annotated[int, typer.Option(help="Seed of the corpus and the training.")] = 0,
 ) -> None:
     """Rebuild the demo's model, index and judges from scratch.
@@ -134,10 +133,8 @@ def scenarios(
         list[str] | None, typer.Option("--only", help="A scenario; repeatable. By default all.")
     ] = None,
     data: Data = None,
-    steps: Annotated[
-        int | None, typer.Option(min=2, help="Train for fewer steps, to try it out.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+    steps: FewerSteps = None,
+    seed: TrainingSeed = 0,
 ) -> None:
     """Fine-tune the demo model into the other scenarios of the bench.
 
@@ -157,7 +154,7 @@ def scenarios(
 @commands.command()
 def evaluate(
     data: Data = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 5,
+    seeds: Seeds = 5,
     ordinary: Annotated[int, typer.Option(min=1, help="Ordinary prompts, drawn.")] = 96,
     as_json: Json = False,
 ) -> None:

@@ -14,6 +14,17 @@ import typer
 from anechoic.cli.options import Json
 from anechoic.cli.output import print_table, progress_bar, progress_of
 from anechoic.errors import BadSetting
+from anechoic_lab.cli.options import (
+    BenchWork,
+    FigureOutput,
+    Jobs,
+    Methods,
+    NewFolder,
+    OverwriteFile,
+    SeedCount,
+    Seeds,
+    TrainingSeed,
+)
 
 if TYPE_CHECKING:
     from anechoic_lab.bench import Plan
@@ -35,11 +46,11 @@ def register(app: typer.Typer) -> None:
 
 @commands.command()
 def train(
-    output: Annotated[Path, typer.Option("-o", "--output", help="A new folder.")],
+    output: NewFolder,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Train for fewer steps, to try it out.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+    seed: TrainingSeed = 0,
 ) -> None:
     """Train the small Stable Diffusion from scratch, in some seven minutes on one core.
 
@@ -66,7 +77,7 @@ def train(
 @commands.command()
 def evaluate(
     data: Data = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 4,
+    seeds: Seeds = 4,
     as_json: Json = False,
 ) -> None:
     """Measure the unguarded model: does it copy, and does it follow its prompts?
@@ -109,17 +120,11 @@ def table(
     ],
     split: Split = "report",
     data: Data = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="Number of seeds, in place of the plan's.")
-    ] = None,
-    methods: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Only these methods or families.")
-    ] = None,
-    work: Annotated[
-        Path, typer.Option(help="Folder of finished cells, to continue from after a stop.")
-    ] = Path("bench-work"),
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file.")] = False,
+    seeds: SeedCount = None,
+    methods: Methods = None,
+    work: BenchWork = Path("bench-work"),
+    jobs: Jobs = 1,
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Compare the methods: similarity, copies, adherence, quality, time, with intervals.
 
@@ -147,7 +152,7 @@ def sheet(
     split: Split = "report",
     data: Data = None,
     seed: Annotated[int, typer.Option(help="Seed of every image.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file.")] = False,
+    overwrite: OverwriteFile = False,
 ) -> None:
     """Draw training images above the images that each method generates from their captions.
 
@@ -166,13 +171,13 @@ def sheet(
 
 @commands.command()
 def basin(
-    output: Annotated[Path, typer.Option("-o", "--output", help="The figure: .png or .svg.")],
+    output: FigureOutput,
     split: Split = "report",
     data: Data = None,
     prompts: Annotated[int, typer.Option(min=2, help="Number of prompts in each group.")] = 6,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds for each prompt.")] = 2,
+    seeds: Seeds = 2,
     points: Annotated[int, typer.Option(min=2, help="Number of sampled starts of guidance.")] = 14,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file.")] = False,
+    overwrite: OverwriteFile = False,
     as_json: Json = False,
 ) -> None:
     """Show the attraction basin on Stable Diffusion's own schedule, and which claims hold.
