@@ -9,7 +9,9 @@ import pytest
 import soundfile
 from support.commands import Run
 
+from anechoic.embedders import embedder
 from anechoic.index import TrainingIndex
+from anechoic.index.embedding import SUITABLE
 
 RATE = 8000
 
@@ -47,6 +49,11 @@ def test_the_embedder_suits_the_longest_clip(
     index = TrainingIndex.load(tmp_path / "index")
     assert (index.embedder_name, index.window_s) == (name, window_s)
     assert (f"'{name}'" in err) == (name != "magmel")
+
+
+def test_each_embedder_to_choose_takes_in_the_seconds_it_is_chosen_by() -> None:
+    made = [embedder(name) for name in SUITABLE]
+    assert {one.name: one.seconds for one in made} == SUITABLE
 
 
 def test_a_clip_that_the_named_embedder_would_cut_is_refused_with_the_way_on(

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from anechoic import audio
-from anechoic.embedders.magmel import SECONDS
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch
 from anechoic.index.clips import Clip
 from anechoic.index.sources.protocol import Item, Source, Unit
@@ -25,7 +24,11 @@ BATCH = 32  # rows embedded at once
 WAITING = 4 * BATCH  # rows that wait for others of their shape
 AHEAD = 4 * BATCH  # clips that are read ahead at most, and
 AHEAD_BYTES = 256 * 2**20  # their sound
-SUITABLE = (SECONDS, 2.0, 5.0, 10.0)  # windows of the default embedder, in seconds
+# the default embedder by the seconds it takes in, shortest first
+SUITABLE = {
+    "magmel": 1.024,
+    **{f"magmel:seconds={seconds}": seconds for seconds in (2.0, 5.0, 10.0)},
+}
 LOOKED_AT = 256  # clips by whose length one of them is chosen
 
 
@@ -56,11 +59,11 @@ def suitable(source: Source, windows: Windows) -> tuple[str, Windows]:
     half. The first 256 clips are looked at.
     """
     longest = windows.window_s or max((_seconds(item) for item in _first(source)), default=0.0)
-    fitting = [seconds for seconds in SUITABLE if longest <= seconds * PADDING]
-    seconds = fitting[0] if fitting else SUITABLE[-1]
+    fitting = [name for name, seconds in SUITABLE.items() if longest <= seconds * PADDING]
+    name = fitting[0] if fitting else list(SUITABLE)[-1]
     if not fitting and windows.window_s is None:
-        windows = Windows(seconds, seconds / 2)
-    return ("magmel" if seconds == SUITABLE[0] else f"magmel:seconds={seconds}"), windows
+        windows = Windows(SUITABLE[name], SUITABLE[name] / 2)
+    return name, windows
 
 
 def _first(source: Source) -> Iterator[Item]:
