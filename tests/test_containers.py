@@ -282,3 +282,11 @@ def test_pipes_and_devices_are_refused(tmp_path):
     for path in (tmp_path / "pipe.wav", "/dev/zero"):
         with pytest.raises(BadAudio, match="is a pipe or a device"):
             audio.read(path)
+
+
+def test_sound_over_a_length_is_refused_whatever_its_header_states(tmp_path):
+    path = tmp_path / "a.flac"
+    path.write_bytes(with_total(encoded("FLAC"), 0))
+    assert audio.read(path, longest_s=1.0)[0].shape == (1, RATE)
+    with pytest.raises(BadAudio, match=r"lasts over 0\.9 s"):
+        audio.read(path, longest_s=0.9)

@@ -7,6 +7,7 @@ is left to who needs a rate: an embedder, a metric.
 from __future__ import annotations
 
 import io
+import math
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -35,18 +36,22 @@ WRITABLE = {
 }
 
 
-def read(path: str | Path, *, allow_silence: bool = False) -> tuple[Tensor, int]:
+def read(
+    path: str | Path, *, allow_silence: bool = False, longest_s: float = math.inf
+) -> tuple[Tensor, int]:
     """Read a whole sound file.
 
     Args:
-        path: a file WAV, RF64, W64, AIFF, AU, CAF, FLAC, OGG or MP3.
+        path: WAV, RF64, W64, AIFF, AU, CAF, FLAC, OGG or MP3.
         allow_silence: accept sound whose peak is below `SILENCE`.
+        longest_s: seconds; longer sound is refused as soon as so much is decoded.
 
     Returns:
         The sound, float32 [c, t] with full scale at 1, and its sample rate in Hz.
 
     Raises:
-        BadAudio: no such file, a folder, not sound, cut off, empty, silent, NaN or infinite.
+        BadAudio: no such file, a folder, not sound, cut off, too long, empty, silent, NaN or
+            infinite.
     """
     path = Path(path)
     if path.is_dir():
@@ -56,14 +61,14 @@ def read(path: str | Path, *, allow_silence: bool = False) -> tuple[Tensor, int]
     if not path.is_file():
         raise BadAudio(f"expected a sound file, but '{path}' is a pipe or a device; name a file")
     _require_within(path.stat().st_size / 2, f"'{path}'", "bytes of a file")
-    return _decode(path.read_bytes(), f"'{path}'", allow_silence)
+    return _decode(path.read_bytes(), f"'{path}'", allow_silence, longest_s)
 
 
 def read_bytes(content: bytes, name: str, *, allow_silence: bool = False) -> tuple[Tensor, int]:
     """Read a whole sound file that is in memory: out of an archive or a table.
 
     Args:
-        content: what the file holds, WAV, RF64, W64, AIFF, AU, CAF, FLAC, OGG or MP3.
+        content: what the file holds: WAV, RF64, W64, AIFF, AU, CAF, FLAC, OGG or MP3.
         name: what errors call it.
         allow_silence: accept sound whose peak is below `SILENCE`.
 
@@ -97,13 +102,15 @@ def _require_within(samples: float, name: str, what: str = "samples") -> None:
         )
 
 
-def _decode(content: bytes, name: str, allow_silence: bool) -> tuple[Tensor, int]:
+def _decode(
+    content: bytes, name: str, allow_silence: bool, longest_s: float = math.inf
+) -> tuple[Tensor, int]:
     if not content:
         raise BadAudio(f"{name} is empty (0 bytes); fetch or export it again")
     parts: list[np.ndarray] = []
     formats: list[tuple[int, int]] = []
     for stream in containers.streams(content, name):
-        samples, sample_rate = _decode_stream(stream, name, sum(part.size for part in parts))
+        samples, sample_rate = _decode_stream(stream, name, parts, longest_s)
         parts.append(samples)
         formats.append((sample_rate, samples.shape[1]))
     if len(set(formats)) > 1:
@@ -115,8 +122,10 @@ def _decode(content: bytes, name: str, allow_silence: bool) -> tuple[Tensor, int
     return wav, formats[0][0]
 
 
-def _decode_stream(stream: containers.Stream, name: str, before: int) -> tuple[np.ndarray, int]:
-    """What a stream decodes to, all of it [t, c], and its rate; `before` counts to the limit."""
+def _decode_stream(
+    stream: containers.Stream, name: str, before: list[np.ndarray], longest_s: float
+) -> tuple[np.ndarray, int]:
+    """What a stream decodes to, all of it [t, c], and its rate; limits count those before it."""
     import soundfile
 
     class Forward(soundfile.SoundFile):  # type: ignore[misc]  # it has no types
@@ -134,11 +143,14 @@ def _decode_stream(stream: containers.Stream, name: str, before: int) -> tuple[n
             if not promised and sound.format != "FLAC":
                 promised = int(sound.frames)
             weight, frames = max(channels, RATE_OF_LIMIT / rate), 0
+            already = sum(map(len, before))
             size = max(1, BLOCK // channels)
             while not blocks or len(blocks[-1]):
                 blocks.append(sound.read(size, dtype="float32", always_2d=True))
                 frames += len(blocks[-1])
-                _require_within(before + frames * weight, name)
+                _require_within((already + frames) * weight, name)
+                if already + frames > longest_s * rate:
+                    raise BadAudio(f"{name} lasts over {longest_s:g} s; cut it, or raise the limit")
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise containers.unreadable(name, str(error).split(": ")[-1].strip().rstrip(".")) from error
     if stream.share < 1:

@@ -219,29 +219,13 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _length_s(file: Path) -> float | None:
-    """The length in a file's header; None if the header is damaged."""
-    import soundfile
-
-    try:
-        return float(soundfile.info(str(file)).duration)
-    except Exception:  # `audio.read` tells what is wrong, in a sentence
-        return None
-
-
 def read_sound(file: Path, longest_s: float) -> tuple[Tensor, int]:
     """A sound [c, t] that is to be examined, and its sample rate in Hz.
 
     Raises:
         BadAudio: it is unusable, too long or too short.
     """
-    seconds = _length_s(file)
-    if seconds is not None and seconds > longest_s:
-        raise BadAudio(
-            f"it lasts {seconds:.0f} s, over the limit of {longest_s:g} s; raise '--longest', or "
-            "cut it"
-        )
-    wav, sample_rate = audio.read(file)
+    wav, sample_rate = audio.read(file, longest_s=longest_s)
     seconds = wav.shape[-1] / sample_rate
     if seconds < SHORTEST_S:
         raise BadAudio(
