@@ -23,6 +23,7 @@ from anechoic.storage import write_whole
 SILENCE = 1e-6  # a peak below this is silence: 30 dB under the last bit of 16-bit sound
 OFFSET = 0.1  # of the rms: from there on a constant offset is taken off; sound has less
 CANCELLED = 0.01  # a mean with less of the loudest channel's energy has lost the sound
+WEAK = 0.24  # with less, a mean has lost much of it; one channel of two alone keeps 0.25
 LIMIT_NAME = "ANECHOIC_SOUND_LIMIT"
 LIMIT = 2**30  # samples of a file: 4 GiB in memory, 6 h of one channel at 48 kHz
 RATE_OF_LIMIT = 48_000  # Hz: a low rate is raised by embedders, so its seconds count as theirs
@@ -224,6 +225,20 @@ def mono(wav: Tensor, sample_rate: int, name: str = "the sound") -> Tensor:
         cancelled = (middle / level).square().sum(1) < CANCELLED * energy.amax(1)
     loudest = wav[torch.arange(len(wav), device=wav.device), energy.argmax(1)]
     return torch.where(cancelled[:, None], loudest, middle)
+
+
+def voices(wav: Tensor, sample_rate: int, name: str) -> list[Tensor]:
+    """What is to be searched of sound [c, t], each [1, t]: the mix; where it has lost much of what
+    its channels hold, such as a copy that is inverted in one of them, each channel, too.
+
+    Raises:
+        BadAudio: as `mono`.
+    """
+    mixed = mono(wav[None], sample_rate, name)
+    each = [mono(channel[None, None], sample_rate, name) for channel in wav]
+    if mixed.square().sum() >= WEAK * max(one.square().sum() for one in each):
+        return [mixed]
+    return [mixed, *(one for one in each if not (is_silent(one) or torch.equal(one, mixed)))]
 
 
 def write(path: str | Path, wav: Tensor, sample_rate: int, *, overwrite: bool = False) -> Path:

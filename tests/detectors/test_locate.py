@@ -56,6 +56,19 @@ def test_a_clip_of_any_length_is_found_after_silence(after: str) -> None:
         assert match.score > 0.97
 
 
+@pytest.mark.parametrize("channel", [0, 1])
+def test_a_copy_that_the_mix_cancels_is_found_in_its_channel(
+    index: TrainingIndex, channel: int
+) -> None:
+    copy = sounds()[2].wav
+    noise = torch.randn(copy.shape, generator=torch.Generator().manual_seed(1)) * copy.std()
+    both = torch.cat([copy, noise - copy])
+    both = both.flip(0) if channel else both
+    match = locate(both, RATE, index, embedder("magmel"))[0]
+    assert match.row == 2
+    assert match.score > 0.999
+
+
 def test_a_windowed_index_tells_where_in_the_clip() -> None:
     clips = [Sound(f"long{i}", "", bands(i, 4 * LENGTH), RATE) for i in range(3)]
     index = TrainingIndex.build(clips, embedder("magmel"), window_s=1.024, hop_s=0.512)

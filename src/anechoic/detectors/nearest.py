@@ -120,7 +120,8 @@ def locate(
     of a long clip, index windows of the clips.
 
     Args:
-        wav: sound [c, t]; it is compared as one channel, as the index's clips are.
+        wav: sound [c, t]; it is compared as one channel, as the index's clips are, and where its
+            channels cancel much of each other, each of them is compared, too.
         sample_rate: in Hz.
         index: what to search. Where it holds whole clips of many lengths, stretches of eight of
             these lengths are searched.
@@ -137,8 +138,20 @@ def locate(
     """
     index.check_embedder(embedder)
     audio.require_sound(wav, "the recording")
-    wav = mono(wav[None], sample_rate, "the recording")
-    audio.require_sound(wav, "the recording without its constant offset")
+    voices = audio.voices(wav, sample_rate, "the recording")
+    audio.require_sound(voices[0], "the recording without its constant offset")
+    found: dict[int | None, Match] = {}
+    for voice in voices:
+        for match in _locate(voice, sample_rate, index, embedder, k):
+            if match.row not in found or match.score > found[match.row].score:
+                found[match.row] = match
+    return sorted(found.values(), key=lambda match: -match.score)[:k]
+
+
+def _locate(
+    wav: Tensor, sample_rate: int, index: TrainingIndex, embedder: Embedder, k: int
+) -> list[Match]:
+    """What `locate` finds in one channel [1, t]."""
 
     def search(spans: Iterable[_Span]) -> list[_Pair]:
         sounding = (s for s in spans if not audio.is_silent(wav[:, s.start : s.start + s.length]))
