@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, kstest, mannwhitneyu, norm
+from scipy.stats import kstest, norm
 from support.detector_sounds import Sounding
 
-from anechoic.detectors import NOTHING, Calibration, Match, auc, calibrate, true_positive_rate
-from anechoic.detectors.calibration import clopper_pearson, read, write
+from anechoic.detectors import NOTHING, Calibration, Match, calibrate
+from anechoic.detectors.calibration import read, write
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch, OutputExists
 
 
@@ -99,50 +99,6 @@ def test_scores_that_are_none_are_refused_on_both_sides() -> None:
         Calibration("d", tuple(range(99))).p_value(math.nan)
 
 
-@settings(max_examples=40, deadline=None)
-@given(trials=st.integers(1, 200), share=st.floats(0, 1), confidence=st.sampled_from([0.9, 0.95]))
-def test_clopper_pearson_is_scipys(trials: int, share: float, confidence: float) -> None:
-    successes = round(share * trials)
-    expected = binomtest(successes, trials).proportion_ci(confidence, "exact")
-    assert clopper_pearson(successes, trials, confidence)[1:] == pytest.approx(tuple(expected))
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    positive=st.lists(st.integers(0, 9), min_size=1, max_size=30),
-    null=st.lists(st.integers(0, 9), min_size=1, max_size=30),
-)
-def test_auc_is_the_statistic_of_mann_and_whitney(positive: list[int], null: list[int]) -> None:
-    estimate = auc(positive, null)
-    expected = mannwhitneyu(positive, null).statistic / (len(positive) * len(null))
-    assert estimate.value == pytest.approx(expected)
-    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
-    mirrored = auc(null, positive)
-    assert mirrored.low == pytest.approx(1 - estimate.high, abs=1e-6)
-
-
-def test_the_interval_of_the_auc_covers_it() -> None:
-    """Normals a deviation apart have an AUC of Phi(1 / sqrt 2)."""
-    rng, truth, covered = np.random.default_rng(4), norm.cdf(1 / math.sqrt(2)), 0
-    for _ in range(400):
-        estimate = auc(rng.normal(1, 1, 25).tolist(), rng.normal(0, 1, 60).tolist())
-        covered += estimate.low <= truth <= estimate.high
-    assert covered / 400 == pytest.approx(0.95, abs=0.035)
-
-
-def test_sets_that_are_apart_do_not_have_a_certain_auc() -> None:
-    few, many = (auc(range(10, 10 + n), range(-n, 0)) for n in (5, 50))
-    assert few.value == many.value == few.high == 1.0
-    assert few.low < many.low < 1.0
-
-
-def test_the_true_positive_rate_counts_what_is_above_the_threshold() -> None:
-    calibration = Calibration("d", tuple(range(99)), 0.1)  # k = 10: above 89
-    assert calibration.threshold == 89
-    estimate = true_positive_rate([89, 90, 91, 12], calibration)
-    assert estimate == clopper_pearson(2, 4)
-
-
 class Peak:
     """A detector: the highest sample, of what lasts three samples or more."""
 
@@ -190,8 +146,3 @@ def test_damaged_calibrations_are_refused(tmp_path, text: str) -> None:
 def test_calibrations_without_an_index_are_refused(tmp_path) -> None:
     with pytest.raises(IndexMismatch, match="there is no index"):
         write(tmp_path, [])
-
-
-def test_another_detector_is_refused() -> None:
-    with pytest.raises(IndexMismatch, match="'b' was given"):
-        Calibration("a", tuple(range(99))).check_detector("b")

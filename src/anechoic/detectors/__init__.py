@@ -8,13 +8,7 @@ sound, only what a guard recorded. A `Calibration` says what a score is worth.
 
 from __future__ import annotations
 
-from anechoic.detectors.calibration import (
-    Calibration,
-    ConfidenceInterval,
-    auc,
-    calibrate,
-    true_positive_rate,
-)
+from anechoic.detectors.calibration import Calibration, calibrate
 from anechoic.detectors.correlation import Correlation
 from anechoic.detectors.landmarks import Landmarks
 from anechoic.detectors.nearest import NearestRatio, NearestStretch, Segments, TopCosine, locate
@@ -27,7 +21,6 @@ __all__ = [
     "Angle",
     "AngleRecorder",
     "Calibration",
-    "ConfidenceInterval",
     "Correlation",
     "Detector",
     "Landmarks",
@@ -40,9 +33,7 @@ __all__ = [
     "TopCosine",
     "TrainingSound",
     "alignment",
-    "auc",
     "calibrate",
     "locate",
     "magnitudes",
-    "true_positive_rate",
 ]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,14 +23,6 @@ from anechoic.storage import Storage
 
 FORMAT = 1
 FILE, MANIFEST = "calibration.json", "manifest.json"
-
-
-class ConfidenceInterval(NamedTuple):
-    """A figure and its confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -124,17 +116,6 @@ class Calibration:
         """Whether a score is that of a copy: above the threshold."""
         return score > self.threshold
 
-    def check_detector(self, name: str) -> None:
-        """Refuse another detector than the one that was calibrated, or other settings of it.
-
-        Raises:
-            IndexMismatch: the names differ.
-        """
-        if name != self.detector:
-            raise IndexMismatch(
-                f"the calibration is of '{self.detector}', and '{name}' was given; calibrate it"
-            )
-
     def to_dict(self) -> dict[str, Any]:
         """The calibration as JSON can hold it."""
         return {
@@ -192,77 +173,6 @@ def calibrate(
         lengths.append(sound.wav.shape[-1] / sound.sample_rate)
     seconds = median(lengths) if lengths else None
     return Calibration(detector.name, tuple(scores), false_positive_rate, seconds=seconds)
-
-
-# ----------------------------------------------------------------------------- how good it is
-
-
-def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> ConfidenceInterval:
-    """A share and its exact binomial interval.
-
-    Raises:
-        BadSetting: no trials, or more successes than trials.
-
-    Source: Clopper and Pearson, 1934.
-
-    >>> clopper_pearson(10, 10)
-    ConfidenceInterval(value=1.0, low=0.6915028921812392, high=1.0)
-    """
-    from scipy.stats import beta
-
-    if not 0 <= successes <= trials or trials == 0:
-        raise BadSetting(f"{successes} of {trials} is not a share; give at least one trial")
-    tail = (1 - confidence) / 2
-    low = beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
-    high = beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
-    return ConfidenceInterval(successes / trials, float(low), float(high))
-
-
-def auc(
-    positive: Sequence[float], null: Sequence[float], confidence: float = 0.95
-) -> ConfidenceInterval:
-    """The chance that a copy scores above held-out sound, ties counting half (Mann-Whitney).
-
-    The interval inverts the score test with Hanley and McNeil's variance: unlike DeLong's or a
-    bootstrap's it does not shrink to a point where the two sets are apart.
-
-    Raises:
-        BadSetting: an empty set, or a score that is NaN.
-
-    Source: Newcombe, Confidence intervals for an effect size measure based on the Mann-Whitney
-    statistic, part 2, method 5, 2006.
-
-    >>> auc([2.0, 3.0, 4.0], [0.0, 1.0, 2.0]).value
-    0.9444444444444444
-    """
-    from scipy.optimize import brentq
-    from scipy.stats import norm, rankdata
-
-    m, n = len(positive), len(null)
-    if not m or not n or any(map(math.isnan, [*positive, *null])):
-        raise BadSetting(f"scores were expected on both sides, none NaN; got {m} and {n}")
-    ranks = rankdata([*positive, *null])[:m].sum()
-    value = float((ranks - m * (m + 1) / 2) / (m * n))
-    z, weight = float(norm.ppf((1 + confidence) / 2)), (m + n) / 2 - 1
-
-    def excess(theta: float) -> float:
-        spread = 1 + weight * ((1 - theta) / (2 - theta) + theta / (1 + theta))
-        return abs(theta - value) - z * math.sqrt(theta * (1 - theta) * spread / (m * n))
-
-    aside = 1e-12  # at 0 and 1 the spread is 0, which is a root, but not the one
-    low = brentq(excess, 0.0, value - aside) if value > 0 else 0.0
-    high = brentq(excess, value + aside, 1.0) if value < 1 else 1.0
-    return ConfidenceInterval(value, float(low), float(high))
-
-
-def true_positive_rate(positive: Sequence[float], calibration: Calibration) -> ConfidenceInterval:
-    """The share of copies that score above the threshold, with its Clopper-Pearson interval.
-
-    The interval takes the threshold as given; `calibration.false_positive_interval` says what its
-    rate of false positives is.
-    """
-    found = sum(map(calibration.exceeds, positive))
-    return clopper_pearson(found, len(positive), calibration.confidence)
 
 
 # --------------------------------------------------------------------------- with the index

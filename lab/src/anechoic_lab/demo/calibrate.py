@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from anechoic.detectors import ConfidenceInterval
 from anechoic_lab.demo import assets, pairs
 from anechoic_lab.demo.detection import (
     ORDINARY,
@@ -26,6 +25,7 @@ from anechoic_lab.demo.detection import (
     measure_prompts,
 )
 from anechoic_lab.demo.pairs import Split
+from anechoic_lab.metrics import ConfidenceInterval
 
 COPIES, UNRELATED, SIBLINGS, BEDS, FRAGMENTS = 60, 250, 120, 100, 30
 

@@ -15,7 +15,6 @@ from anechoic.audit.screen import LOOKS, Look, records
 from anechoic.detectors import (
     Angle,
     Calibration,
-    ConfidenceInterval,
     Correlation,
     Detector,
     Landmarks,
@@ -24,8 +23,6 @@ from anechoic.detectors import (
     NearestRatio,
     Segments,
     TopCosine,
-    auc,
-    true_positive_rate,
 )
 from anechoic.embedders import embedder
 from anechoic.guidance.step import Record
@@ -34,6 +31,7 @@ from anechoic_lab.demo import assets
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 from anechoic_lab.demo.evaluate import unique_prompts
 from anechoic_lab.demo.pairs import Known
+from anechoic_lab.metrics import ConfidenceInterval, auc, true_positive_rate
 
 RATE = 0.01  # of false positives
 BATCH = 32

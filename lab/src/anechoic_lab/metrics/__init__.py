@@ -21,12 +21,15 @@ from anechoic_lab.metrics.frechet import (
 )
 from anechoic_lab.metrics.frontier import area_under_front, pareto_front, staircase
 from anechoic_lab.metrics.kernel import KernelReference, kernel_distance
+from anechoic_lab.metrics.rates import ConfidenceInterval, auc, true_positive_rate
 
 __all__ = [
+    "ConfidenceInterval",
     "Extrapolation",
     "Gaussian",
     "KernelReference",
     "area_under_front",
+    "auc",
     "background",
     "by_prompt",
     "clap_score",
@@ -46,6 +49,7 @@ __all__ = [
     "pareto_front",
     "staircase",
     "statistic_interval",
+    "true_positive_rate",
     "vendi_score",
     "warning",
 ]
