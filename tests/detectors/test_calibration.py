@@ -135,6 +135,18 @@ def test_calibrations_are_stored_with_the_index_they_belong_to(tmp_path) -> None
         read(tmp_path)
 
 
+def test_edited_calibrations_are_refused_whether_they_are_needed_or_not(tmp_path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    write(tmp_path, [Calibration("a", tuple(range(99)))])
+    file = tmp_path / "calibration.json"
+    content = json.loads(file.read_text())
+    content["calibrations"][0]["null"] = [1e3] * 99
+    file.write_text(json.dumps(content))
+    for needed in (True, False):
+        with pytest.raises(IndexMismatch, match=r"edited.*calibrate again"):
+            read(tmp_path, needed)
+
+
 @pytest.mark.parametrize("text", ["no json", "[]", '{"format": 1}'])
 def test_damaged_calibrations_are_refused(tmp_path, text: str) -> None:
     (tmp_path / "manifest.json").write_text("{}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from anechoic.errors import IndexMismatch
-from anechoic.index import TrainingIndex, edit, manifest, search
+from anechoic.index import TrainingIndex, edit, filehash, manifest, search
 from anechoic.index.clips import Clip
 from anechoic.index.plan import Plan, plan
 from anechoic.storage import Storage
@@ -142,6 +143,72 @@ def test_a_damaged_search_is_refused_with_the_mend(copied: Path, name: str, how:
     if how == "cut":
         file.write_bytes(content[: len(content) // 2])
     with pytest.raises(IndexMismatch, match="anechoic index optimise"):
+        TrainingIndex.load(copied)
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "clips.arrow", "index.faiss", "about.json"])
+@pytest.mark.parametrize("part", ["first", "last", "inside"])
+def test_a_search_in_which_one_byte_was_changed_is_refused(
+    copied: Path, name: str, part: str
+) -> None:
+    file = copied / "search" / name
+    content = bytearray(file.read_bytes())
+    content[{"first": 0, "last": -1, "inside": len(content) // 2}[part]] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(IndexMismatch, match="anechoic index optimise"):
+        TrainingIndex.load(copied)
+
+
+def test_a_change_that_the_sample_misses_is_found_by_the_whole_check(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filehash, "BLOCK", 64)  # so that some of so small a file is not sampled
+    built = manifest.read(Storage(copied))
+    (copied / "search/laid-out.json").unlink()
+    search.derive(copied, built, PLAN)
+    file = copied / "search/vectors.npy"
+    stored = np.load(file, mmap_mode="r+")
+    stored[1000] = stored[1001]
+    del stored
+    TrainingIndex.load(copied)
+    with pytest.raises(IndexMismatch, match=r"vectors.npy is not the file that was written"):
+        search.open_search(copied, built, whole=True)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), 3.0])
+def test_a_vector_that_was_damaged_after_the_opening_is_not_scored(
+    copied: Path, value: float
+) -> None:
+    index = TrainingIndex.load(copied)
+    query = index.vectors(torch.tensor([7]))
+    stored = np.load(copied / "search/vectors.npy", mmap_mode="r+")
+    stored[7] = value
+    stored.flush()
+    with pytest.raises(IndexMismatch, match=r"not of unit norm.*anechoic index optimise"):
+        index.search(query)
+
+
+def test_a_score_that_is_not_finite_is_refused() -> None:
+    index = TrainingIndex.from_embeddings(torch.eye(3))
+    index.rows._vectors[1] = torch.nan
+    with pytest.raises(IndexMismatch, match="NaN or infinite"):
+        index.search(torch.eye(3)[:1], 3)
+
+
+@pytest.mark.parametrize("name", ["codes/*.npy", "trained.bin", "vectors.npy", "*.json"])
+def test_damaged_parts_of_a_search_are_made_again(copied: Path, name: str) -> None:
+    expected = (copied / "search/index.faiss").read_bytes()
+    for file in (copied / "search").glob(name):
+        file.write_bytes(file.read_bytes()[:-8] + b"\0" * 8)
+    search.derive(copied, manifest.read(Storage(copied)), PLAN)
+    assert (copied / "search/index.faiss").read_bytes() == expected
+    assert len(TrainingIndex.load(copied)) == ROWS
+
+
+def test_a_shard_that_was_cut_off_is_found_though_the_search_is_whole(copied: Path) -> None:
+    file = copied / "shards/00000.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(IndexMismatch, match="cut off"):
         TrainingIndex.load(copied)
 
 

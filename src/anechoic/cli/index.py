@@ -319,6 +319,7 @@ def info(
     Example: `anechoic index info clips.index --check`
     """
     with uncollected():
+        from anechoic.detectors import calibration
         from anechoic.index import manifest, search, shards
         from anechoic.storage import Storage
 
@@ -328,6 +329,9 @@ def info(
         with progress_bar() as bar:
             for shard in bar.track(built.shards, description="checking"):
                 shards.read_table(place, shard)
+        if place.local is not None:
+            search.open_search(place.local, built, whole=True)
+        calibration.read(place.name, needed=False)
     plan = search.plan_of(place.local) if place.local else None
     told = {
         **asdict(built.about),

@@ -21,7 +21,7 @@ from anechoic.detectors.protocol import Detector, TrainingSound
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch, OutputExists
 from anechoic.storage import Storage
 
-FORMAT = 1
+FORMAT = 2
 FILE, MANIFEST = "calibration.json", "manifest.json"
 
 
@@ -193,6 +193,7 @@ def write(
         "index": hashlib.sha256(manifest).hexdigest(),
         "calibrations": [calibration.to_dict() for calibration in calibrations],
     }
+    content["sha256"] = _hash(content)
     place.write(FILE, (json.dumps(content, allow_nan=False) + "\n").encode())
     return place.path(FILE)
 
@@ -216,22 +217,27 @@ def read(folder: str | Path, needed: bool = True) -> dict[str, Calibration]:
 
     Args:
         folder: of the index.
-        needed: whether the verdict depends on them. If not, calibrations that cannot be used are
-            left out.
+        needed: whether the verdict depends on them. If not, those of another format, or of an index
+            that has changed since, are left out.
 
     Raises:
-        IndexMismatch: there is no index; or the calibrations are needed, and are damaged, of a
-            newer format, or of an index that has changed since.
+        IndexMismatch: there is no index, or the calibrations are damaged or edited; or they are
+            needed, and are of another format, or of an index that has changed since.
     """
     place, manifest = _index(folder)
     if not place.exists(FILE):
         return {}
-    try:
-        return _parse(place.read(FILE), manifest, place.path(FILE))
-    except IndexMismatch:
-        if needed:
-            raise
+    name, stored = place.path(FILE), _parse(place.read(FILE), place.path(FILE))
+    expected = hashlib.sha256(manifest).hexdigest()
+    if stored["format"] == FORMAT and stored["index"] == expected:
+        return {row["detector"]: Calibration.from_dict(row) for row in stored["calibrations"]}
+    if not needed:
         return {}
+    raise IndexMismatch(
+        f"'{name}' has format {stored['format']} and belongs to the index "
+        f"{str(stored['index'])[:8]}; format {FORMAT} and {expected[:8]} were expected: the index "
+        "has changed since, or anechoic; calibrate again, over it ('--overwrite')"
+    )
 
 
 def _index(folder: str | Path) -> tuple[Storage, bytes]:
@@ -241,17 +247,21 @@ def _index(folder: str | Path) -> tuple[Storage, bytes]:
     return place, place.read(MANIFEST)
 
 
-def _parse(content: bytes, manifest: bytes, name: str) -> dict[str, Calibration]:
+def _parse(content: bytes, name: str) -> dict[str, Any]:
+    """Stored calibrations, checked against their own hash."""
     try:
-        stored = json.loads(content)
-        version, index, rows = stored["format"], stored["index"], stored["calibrations"]
-    except (ValueError, KeyError, TypeError) as error:
+        stored: dict[str, Any] = json.loads(content)
+        whole = stored["format"] != FORMAT or stored.pop("sha256", None) == _hash(stored)
+        _ = stored["index"], stored["calibrations"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IndexMismatch(f"'{name}' is damaged ({error!r}); calibrate again") from error
-    expected = hashlib.sha256(manifest).hexdigest()
-    if version != FORMAT or index != expected:
+    if not whole:
         raise IndexMismatch(
-            f"'{name}' has format {version} and belongs to the index {str(index)[:8]}; format "
-            f"{FORMAT} and {expected[:8]} were expected: the index has changed since; calibrate "
-            "again, over it ('--overwrite')"
+            f"'{name}' is damaged or was edited: it is not what was written; restore it, or "
+            "calibrate again, over it ('--overwrite')"
         )
-    return {row["detector"]: Calibration.from_dict(row) for row in rows}
+    return stored
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

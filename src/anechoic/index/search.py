@@ -4,25 +4,29 @@ search/
   vectors.npy     projected vectors [n, d], memory-mapped
   clips.arrow     what the rows stand for, memory-mapped
   trained.bin     the empty search structure
-  codes/*.npy     of each shard, named by its hash
+  codes/*.npy     of each shard, named by its hash and their own
   index.faiss     the structure with all codes, memory-mapped
-  about.json      what it was derived from; written last
+  about.json      what it is derived from, and the hashes of the mapped files; first it says of
+                  what plan it will be, and at last, of which rows it is
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from anechoic.errors import IndexMismatch
 from anechoic.index import shards, structure
+from anechoic.index.filehash import FileHash
 from anechoic.index.manifest import Manifest, hash_of
 from anechoic.index.shards import Shard
 from anechoic.index.stored import StoredClips
@@ -31,6 +35,10 @@ from anechoic.index.vectors import Mapped, project
 from anechoic.storage import Storage, whole_file
 
 FOLDER = "search"
+ABOUT = f"{FOLDER}/about.json"
+LAID_OUT_NOTE = "laid-out.json"
+LAID_OUT = ("vectors.npy", "clips.arrow")
+MAPPED = (*LAID_OUT, "index.faiss")
 RESIDENT = 2 * 2**30  # bytes of vectors that are searched in memory, where nothing is derived
 
 Progress = Callable[[str, int, int], None]  # what is being done, shards done, shards in all
@@ -63,49 +71,95 @@ def derive(
         IndexMismatch: the shards are damaged.
     """
     place = Storage(folder)
-    place.remove(f"{FOLDER}/about.json")
-    if plan.kind == "exact":
+    with place.alone(), place.writing():
+        make(place, manifest, plan, encode, progress)
+
+
+def make(
+    place: Storage,
+    manifest: Manifest,
+    plan: Plan,
+    encode: Encode | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> None:
+    """`derive`, for who holds the lock of the index."""
+    if plan.kind == "exact" or place.local is None:
+        place.remove(ABOUT)
         place.remove(FOLDER)
         return
-    with place.alone(), place.writing():
-        made = folder / FOLDER
-        (made / "codes").mkdir(parents=True, exist_ok=True)
-        _lay_out(place, manifest, made, progress)
-        vectors = np.load(made / "vectors.npy", mmap_mode="r")
-        trained = _trained(made, manifest, plan, vectors)
-        _encode(place, made, manifest, trained, encode or _here(manifest, vectors), progress)
-        codes = (np.load(_codes(made, shard)) for shard in manifest.shards)
-        structure.assemble(trained, codes, made / "index.faiss")
-        wanted = {_codes(made, shard) for shard in manifest.shards}
-        for file in set((made / "codes").iterdir()) - wanted:
-            file.unlink()  # of shards that were removed or replaced
-        about = {"of": manifest.content, "plan": asdict(plan)}
-        place.write(f"{FOLDER}/about.json", json.dumps(about, indent=1).encode())
+    made = place.local / FOLDER
+    begin(place, plan)
+    (made / "codes").mkdir(exist_ok=True)
+    laid_out = _lay_out(place, manifest, made, progress)
+    vectors = np.load(made / "vectors.npy", mmap_mode="r")
+    trained = _trained(made, manifest, plan, vectors)
+    encode = encode or _here(manifest, vectors)
+    files = _encode(place, made, manifest, trained, encode, progress)
+    codes = (np.load(files[shard.name]) for shard in manifest.shards)
+    structure.assemble(trained, codes, made / "index.faiss")
+    for file in set((made / "codes").iterdir()) - set(files.values()):
+        file.unlink()  # of shards that were removed or replaced
+    hashes = laid_out | {"index.faiss": FileHash.of(made / "index.faiss")}
+    _write_about(place, plan, manifest.content, hashes)
 
 
-def open_search(folder: Path, manifest: Manifest) -> tuple[Mapped, StoredClips] | None:
+def begin(place: Storage, plan: Plan) -> None:
+    """Say that a search will be made by this plan: a stopped command goes on with it."""
+    _write_about(place, plan, "", {})
+
+
+def discard(place: Storage, manifest: Manifest) -> None:
+    """Remove what a search holds of other rows than those of the index; its plan stays."""
+    if is_finished(place, manifest):
+        return
+    made, codes = Path(place.path(FOLDER)), {shard.sha256[:24] for shard in manifest.shards}
+    note = _note(made / LAID_OUT_NOTE)
+    current = isinstance(note, dict) and note.get("of") == manifest.content
+    stays = {"about.json", "trained.bin", "trained.json", "codes"}
+    stays |= {*LAID_OUT, LAID_OUT_NOTE} if current else set()
+    for file in (*made.glob("*"), *made.glob("codes/*")):
+        known = stays if file.parent == made else codes
+        if file.name.partition("-")[0] not in known and file.name not in known:
+            file.unlink()
+
+
+def is_finished(place: Storage, manifest: Manifest) -> bool:
+    """Whether an index has the search that was begun for it, or none was begun."""
+    if place.local is None or not place.exists(FOLDER):
+        return True
+    about = _read_about(place.local)
+    return about is not None and about["of"] == manifest.content
+
+
+def open_search(
+    folder: Path, manifest: Manifest, *, whole: bool = False
+) -> tuple[Mapped, StoredClips] | None:
     """The derived search of an index, or None where nothing was derived.
+
+    The mapped files are compared with their hashes: sampled blocks of them, or the `whole` files.
 
     Raises:
         IndexMismatch: it was derived from other shards, was stopped, or is damaged.
     """
     made = folder / FOLDER
-    try:
-        about = json.loads((made / "about.json").read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    about = _read_about(folder)
+    if about is None:
         if made.is_dir():
-            raise stale(folder, "was not finished") from None
+            raise stale(folder, "was not finished")
         return None
     if about["of"] != manifest.content:
-        raise stale(folder, "is older than its shards")
-    plan = Plan(**about["plan"])
+        raise stale(folder, "is older than its shards" if about["of"] else "was not finished")
     try:
+        plan, hashes = Plan(**about["plan"]), FileHash.read(about["files"])
+        for name in MAPPED:
+            if not hashes[name].fits(made / name, whole=whole):
+                raise stale(folder, f"is damaged ({name} is not the file that was written)")
         searcher = structure.open_searcher(made / "index.faiss", plan)
         mapped = Mapped(made / "vectors.npy", searcher, plan.candidates)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise stale(folder, f"is damaged ({error})") from error
     clips = StoredClips(made / "clips.arrow")
-    if not len(mapped) == len(clips) == manifest.rows:
+    if not len(mapped) == len(clips) == manifest.rows or mapped.dim != manifest.dim:
         raise stale(folder, "is damaged: not a row for each row")
     return mapped, clips
 
@@ -122,11 +176,32 @@ def told(plan: Plan | None) -> str:
 
 def plan_of(folder: Path) -> Plan | None:
     """How an index is searched, or None where nothing was derived; its files are not looked at."""
+    about = _read_about(folder)
+    return None if about is None else Plan(**about["plan"])
+
+
+def _read_about(folder: Path) -> dict[str, Any] | None:
+    """What a search says of itself, checked against its own hash; None where it says nothing.
+
+    Raises:
+        IndexMismatch: it is damaged or was edited.
+    """
     try:
-        about = json.loads((folder / FOLDER / "about.json").read_text("utf-8"))
+        about = json.loads((folder / ABOUT).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Plan(**about["plan"])
+    except (ValueError, RecursionError) as error:
+        raise stale(folder, f"is damaged (about.json: {error})") from error
+    if not isinstance(about, dict) or about.pop("sha256", None) != hash_of(about):
+        raise stale(folder, "is damaged (about.json is not what was written)")
+    return about
+
+
+def _write_about(place: Storage, plan: Plan, of: str, files: dict[str, FileHash]) -> None:
+    hashes = {name: asdict(known) for name, known in files.items()}
+    about: dict[str, Any] = {"of": of, "plan": asdict(plan), "files": hashes}
+    about["sha256"] = hash_of(about)
+    place.write(ABOUT, json.dumps(about, indent=1).encode())
 
 
 def require_small(place: Storage, manifest: Manifest) -> None:
@@ -156,14 +231,15 @@ def stale(folder: Path, what: str) -> IndexMismatch:
     )
 
 
-def _lay_out(place: Storage, manifest: Manifest, made: Path, progress: Progress) -> None:
-    """Write the vectors and the clips of all shards, each as one file."""
+def _lay_out(
+    place: Storage, manifest: Manifest, made: Path, progress: Progress
+) -> dict[str, FileHash]:
+    """Write the vectors and the clips of all shards, each as one file; their hashes."""
     import pyarrow as pa
 
-    done = made / "laid-out.json"
-    if done.exists() and json.loads(done.read_text()) == manifest.content:
-        return
-    done.unlink(missing_ok=True)
+    if (hashes := _laid_out(made, manifest)) is not None:
+        return hashes
+    place.remove(f"{FOLDER}/{LAID_OUT_NOTE}")
     mean = None if manifest.mean is None else torch.tensor(manifest.mean)
     shape = (manifest.rows, manifest.dim)
     with (
@@ -184,28 +260,59 @@ def _lay_out(place: Storage, manifest: Manifest, made: Path, progress: Progress)
         assert writer is not None  # an index has a shard
         writer.close()
         vectors.flush()
-    place.write(f"{FOLDER}/{done.name}", json.dumps(manifest.content).encode())
+    hashes = {name: FileHash.of(made / name) for name in LAID_OUT}
+    note = {"of": manifest.content, "files": {name: asdict(h) for name, h in hashes.items()}}
+    place.write(f"{FOLDER}/{LAID_OUT_NOTE}", json.dumps(note).encode())
+    return hashes
+
+
+def _laid_out(made: Path, manifest: Manifest) -> dict[str, FileHash] | None:
+    """The hashes of the files that are laid out, if they are whole and of these rows."""
+    note = _note(made / LAID_OUT_NOTE)
+    try:
+        if note["of"] != manifest.content:
+            return None
+        hashes = FileHash.read(note["files"])
+        whole = all(hashes[name].fits(made / name, whole=True) for name in LAID_OUT)
+    except (KeyError, TypeError, AttributeError, OSError):
+        return None
+    return hashes if whole else None
+
+
+def _note(file: Path) -> Any:
+    """What a note on finished work says; None if it is missing or damaged."""
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _trained(made: Path, manifest: Manifest, plan: Plan, vectors: np.ndarray) -> bytes:
-    """The trained structure: the one that is there, if it is of this plan."""
+    """The trained structure: the one that is there, if it is whole and of this plan."""
     file, note = made / "trained.bin", made / "trained.json"
     # what a query looks at may be changed without training again
     wanted = {"plan": asdict(replace(plan, probes=0, candidates=0)), "mean": hash_of(manifest.mean)}
-    if file.exists() and note.exists() and json.loads(note.read_text()) == wanted:
-        return file.read_bytes()
+    if file.exists():
+        trained = file.read_bytes()
+        if _note(note) == wanted | {"sha256": hashlib.sha256(trained).hexdigest()}:
+            return trained
     note.unlink(missing_ok=True)
     rows = np.unique(np.linspace(0, len(vectors) - 1, plan.sample).round().astype(np.int64))
     trained = structure.train(vectors[rows].astype(np.float32), plan)
-    Storage(made).write(file.name, trained)
-    Storage(made).write(note.name, json.dumps(wanted).encode())
     shutil.rmtree(made / "codes")
     (made / "codes").mkdir()
+    Storage(made).write(file.name, trained)
+    wanted["sha256"] = hashlib.sha256(trained).hexdigest()
+    Storage(made).write(note.name, json.dumps(wanted).encode())
     return trained
 
 
-def _codes(made: Path, shard: Shard) -> Path:
-    return made / "codes" / f"{shard.sha256[:24]}.npy"
+def _codes(made: Path, shard: Shard) -> Path | None:
+    """The codes of a shard, if they are there and whole."""
+    for file in (made / "codes").glob(f"{shard.sha256[:24]}-*.npy"):
+        if file.stem.endswith(hashlib.sha256(file.read_bytes()).hexdigest()[:24]):
+            return file
+    return None
 
 
 def _encode(
@@ -215,15 +322,22 @@ def _encode(
     trained: bytes,
     encode: Encode,
     progress: Progress,
-) -> None:
-    """Encode the shards whose codes are not there."""
-    missing = [shard for shard in manifest.shards if not _codes(made, shard).exists()]
-    done = len(manifest.shards) - len(missing)
-    for number, (shard, codes) in enumerate(encode(place, manifest, trained, missing), done + 1):
+) -> dict[str, Path]:
+    """Encode the shards whose codes are not there; the files of all codes, by their shards."""
+    found = {shard.name: _codes(made, shard) for shard in manifest.shards}
+    files = {name: file for name, file in found.items() if file}
+    missing = [shard for shard in manifest.shards if shard.name not in files]
+    for number, (shard, codes) in enumerate(
+        encode(place, manifest, trained, missing), len(files) + 1
+    ):
         buffer = io.BytesIO()
         np.save(buffer, codes)
-        Storage(made / "codes").write(_codes(made, shard).name, buffer.getvalue())
+        own = hashlib.sha256(buffer.getvalue()).hexdigest()[:24]
+        name = f"{shard.sha256[:24]}-{own}.npy"
+        Storage(made / "codes").write(name, buffer.getvalue())
+        files[shard.name] = made / "codes" / name
         progress("encoding", number, len(manifest.shards))
+    return files
 
 
 def _here(manifest: Manifest, vectors: np.ndarray) -> Encode:

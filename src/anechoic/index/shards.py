@@ -147,9 +147,8 @@ def read_bytes(place: Storage, shard: Shard, *, check: bool = True) -> bytes:
         IndexMismatch: it is missing, cut off or another.
     """
     name = f"{FOLDER}/{shard.name}.parquet"
+    require_sizes(place, [shard])
     try:
-        if place.size(name) != shard.bytes:
-            raise damaged(place, f"{name} is cut off or another file")
         data = place.read(name)
     except FileNotFoundError:
         raise damaged(place, f"{name} is missing") from None
@@ -158,6 +157,22 @@ def read_bytes(place: Storage, shard: Shard, *, check: bool = True) -> bytes:
     if check and hashlib.sha256(data).hexdigest() != shard.sha256:
         raise damaged(place, f"{name} is not the file that was written")
     return data
+
+
+def require_sizes(place: Storage, made: Iterable[Shard]) -> None:
+    """Refuse shards that are not there, or not as long as they were written.
+
+    Raises:
+        IndexMismatch: naming the first.
+    """
+    for name, size in ((f"{FOLDER}/{shard.name}.parquet", shard.bytes) for shard in made):
+        try:
+            if place.size(name) != size:
+                raise damaged(place, f"{name} is cut off or another file")
+        except FileNotFoundError:
+            raise damaged(place, f"{name} is missing") from None
+        except OSError as error:
+            raise damaged(place, f"{name} cannot be read: {error}") from error
 
 
 def _read(place: Storage, shard: Shard, columns: list[str] | None, *, check: bool) -> Any:

@@ -42,6 +42,7 @@ class StoredClips(LazySequence[Clip]):
 
         try:
             self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            self._table.validate()
         except (pa.ArrowException, OSError) as error:
             raise IndexMismatch(
                 f"'{path}' is missing or damaged ({error}); make the search again with 'anechoic "

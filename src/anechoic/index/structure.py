@@ -38,6 +38,7 @@ __all__ = [
     "give_back",
     "open_searcher",
     "plan",
+    "require_unit",
     "rerank",
     "train",
 ]
@@ -50,6 +51,7 @@ BLOCK = 65_536  # vectors encoded at once, and those that give the principal dir
 GATHER_BYTES = 32 * 2**20  # stored vectors scored at once, by each thread
 END = struct.Struct("<8sQ32s")  # after FAISS's bytes: a mark, where the lists start, a hash
 MARK = b"anechoic"
+ROUNDED = 0.01  # float16 takes squared norms off 1 by less
 
 
 def train(sample: np.ndarray, plan: Plan, seed: int = 0) -> bytes:
@@ -348,13 +350,16 @@ def rerank(
     afterwards, so that the process does not grow with the queries it has answered.
 
     Args:
-        vectors: of all rows, [n, d] float32 or float16; may be memory-mapped.
+        vectors: of all rows, unit norm, [n, d] float32 or float16; may be memory-mapped.
         query: [b, d] float32.
         rows: candidates of each query, [b, c]; each at most once.
         k: how many of them, at most c.
 
     Returns:
         Scores [b, k] float32, highest first, equal ones in the order of the rows; rows [b, k].
+
+    Raises:
+        IndexMismatch: a candidate that is NaN or not of unit norm.
 
     >>> rerank(np.eye(3, dtype=np.float16), np.array([[0.6, 0.8, 0.0]]), np.array([[2, 1, 0]]), 2)
     (array([[0.8, 0.6]], dtype=float32), array([[1, 0]]))
@@ -368,6 +373,7 @@ def rerank(
         part = slice(start, start + step)
         _advise(vectors, "MADV_RANDOM")  # reading ahead would cost ten times what is needed
         found = vectors[rows[part]].astype(np.float32)
+        require_unit(found)
         np.matmul(found, query[part, :, None], out=scores[part, :, None])
         give_back(vectors)
 
@@ -379,6 +385,20 @@ def rerank(
         score(0)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def require_unit(vectors: np.ndarray) -> None:
+    """Refuse stored vectors [..., d] that are not of unit norm: what they score means nothing.
+
+    Raises:
+        IndexMismatch: the file that they were read from is damaged.
+    """
+    norms = np.einsum("...d,...d->...", vectors, vectors)  # squared
+    if not (abs(norms - 1) < ROUNDED).all():  # NaN is not below it
+        raise IndexMismatch(
+            "a stored vector is NaN or not of unit norm, so the search of the index is damaged; "
+            "make it again with 'anechoic index optimise'"
+        )
 
 
 def give_back(vectors: np.ndarray) -> None:

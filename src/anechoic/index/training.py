@@ -275,6 +275,7 @@ class TrainingIndex:
             BadSetting: k below 1.
             IndexMismatch: queries of another dimension.
             BadAudio: a query that is NaN or infinite.
+            IndexMismatch: a score that is not finite, as damaged vectors give it.
         """
         if k < 1:
             raise BadSetting(f"k = {k} neighbours; ask for at least 1")
@@ -288,6 +289,11 @@ class TrainingIndex:
         query = query.to(self.rows.dtype)
         rows = self.rows.candidates(query.detach(), k).sort(dim=1).values
         scores = (query[:, None] * self.rows.take(rows)).sum(-1)
+        if not torch.isfinite(scores).all():
+            raise IndexMismatch(
+                f"index '{self.name}' gave a score that is NaN or infinite, which is no verdict; "
+                "check it with 'anechoic index info --check'"
+            )
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
         return Neighbours(scores.gather(1, order), rows.gather(1, order))
 
@@ -365,7 +371,8 @@ class TrainingIndex:
         """Read an index.
 
         A small one is read into memory and checked against its hashes; a large one is searched
-        from disk (`anechoic.index.search`), and only the sizes of its files are checked.
+        from disk (`anechoic.index.search`), and the sizes of its files and a sample of their
+        content are checked; what is scored is checked as it is read.
 
         Args:
             folder: what `save` or a build wrote; a URL for a small one.
@@ -381,6 +388,7 @@ class TrainingIndex:
         mean = None if manifest.mean is None else torch.tensor(manifest.mean)
         found = None if place.local is None else search.open_search(place.local, manifest)
         if found is not None:
+            shards.require_sizes(place, manifest.shards)
             index = cls(*found, manifest.about, mean, name, None, (place, manifest))
         else:
             search.require_small(place, manifest)

@@ -14,7 +14,7 @@ from torch import Tensor
 from anechoic.errors import IndexMismatch
 from anechoic.index.clips import Clip
 from anechoic.index.pruned import Pruned
-from anechoic.index.structure import Searcher, give_back, rerank
+from anechoic.index.structure import Searcher, give_back, require_unit, rerank
 
 # A search looks at some more rows than were asked for and scores them again, one by one: so
 # rounding and duplicates come out the same in any batch.
@@ -131,6 +131,7 @@ class Mapped:
     def take(self, rows: Tensor) -> Tensor:
         found = self._stored[rows.cpu().numpy()].astype(np.float32)
         give_back(self._stored)
+        require_unit(found)
         return torch.from_numpy(found).to(rows.device)
 
     def candidates(self, query: Tensor, k: int) -> Tensor:

@@ -1,0 +1,54 @@
+"""Hashes of large files: a sample of blocks is compared on every opening, all on request."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BLOCK = 2**17  # bytes
+BLOCKS = 64  # that are compared on every opening: all of a file of up to 8 MiB
+
+
+@dataclass(frozen=True)
+class FileHash:
+    """What a file was when it was written."""
+
+    bytes: int
+    sampled: str  # SHA-256 of its size and of blocks that are spread evenly over it
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileHash:
+        """Read a file whole. Raises `OSError`."""
+        with path.open("rb") as file:
+            whole = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(path.stat().st_size, _sampled(path), whole)
+
+    def fits(self, path: Path, *, whole: bool = False) -> bool:
+        """Whether a file is still what it was; a large one only by its size and sampled blocks,
+        unless it is compared `whole`. Raises `OSError`."""
+        if path.stat().st_size != self.bytes:
+            return False
+        return self == FileHash.of(path) if whole else self.sampled == _sampled(path)
+
+    @classmethod
+    def read(cls, files: Mapping[str, Any]) -> dict[str, FileHash]:
+        """The hashes of some files by name, as JSON holds them."""
+        return {name: cls(**content) for name, content in files.items()}
+
+
+def _sampled(path: Path) -> str:
+    size = path.stat().st_size
+    last = max(size - BLOCK, 0)
+    starts = sorted({last * number // (BLOCKS - 1) for number in range(BLOCKS)})
+    if size <= BLOCK * BLOCKS:
+        starts = list(range(0, size, BLOCK))
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb", buffering=0) as file:
+        for start in starts:
+            file.seek(start)
+            digest.update(file.read(BLOCK))
+    return digest.hexdigest()
