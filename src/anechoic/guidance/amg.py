@@ -10,26 +10,15 @@ import torch
 from torch import Tensor
 
 from anechoic.errors import BadSetting
-from anechoic.guidance.base import ComparingGuidance, Reach
-from anechoic.guidance.cfg import check_scale
-from anechoic.guidance.similarity import (
-    EmbeddedEstimate,
-    Estimate,
-    Gradient,
-    SimilarityGradient,
-    check_comparison,
-    gate_was_open,
-    rows_to_compare,
-    scatter_rows,
-    similarity_notes,
-)
+from anechoic.guidance.base import Reach
+from anechoic.guidance.similarity import EmbeddedEstimate, Estimate, GatedGuidance, Gradient
 from anechoic.guidance.step import Guided, Step
 from anechoic.guidance.triggers import LogSNR, Progress, Timestep, training_timestep
-from anechoic.types import Embedder, VectorIndex
+from anechoic.types import Embedder, Neighbours, VectorIndex
 
 
 @dataclass(frozen=True)
-class AntiMemorization(ComparingGuidance):
+class AntiMemorization(GatedGuidance):
     """Anti-memorization guidance (AMG), for sound.
 
     At each evaluation, for each sample, with `sim` its cosine to the nearest training clip:
@@ -100,7 +89,6 @@ class AntiMemorization(ComparingGuidance):
     every: int = 1
 
     def __post_init__(self) -> None:
-        check_scale(self.scale)
         for name in ("c1", "c2", "c3"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise BadSetting(f"{name} is a strength of 0 or more, got {getattr(self, name)}")
@@ -115,8 +103,7 @@ class AntiMemorization(ComparingGuidance):
         ):
             if getattr(self, name) not in known:
                 raise BadSetting(f"{name} is one of {known}, got {getattr(self, name)!r}")
-        object.__setattr__(self, "start", check_comparison(self.start, self.every))
-        self._similarity()  # refuses what cannot be compared
+        super().__post_init__()
 
     def requires_uncond(self) -> bool:
         return self.c1 > 0 or self.c2 > 0 or self.estimate == "guided"
@@ -130,46 +117,27 @@ class AntiMemorization(ComparingGuidance):
             risen = math.exp(-training_timestep(abar) / 200)
         return self.lambda_min + (self.lambda_max - self.lambda_min) * risen
 
+    def gate(self, abar: float) -> float:
+        return self.threshold(abar)
+
     def gradient_reach(self) -> Reach:
-        if self.c3 == 0:
-            return "none"
-        return "network" if self.gradient == "denoiser" else "decoder"
+        return self._reach(self.c3)
 
     def with_threshold(self, similarity: float) -> AntiMemorization:
         return replace(self, lambda_min=similarity, lambda_max=similarity)
 
-    def __call__(self, step: Step) -> Guided:
-        threshold = self.threshold(step.noise.abar)
-        rows = rows_to_compare(step, self.start, self.every)
-        if len(rows) == 0:
-            return Guided(self.scale, notes=similarity_notes(step, rows, None, threshold))
-        compared = step.of(rows)
-        keep = self.c3 > 0 and bool(gate_was_open(step).any())
-        embedded = self._similarity().embed(compared, keep)
-        nearest = self.index.search(embedded.emb, 1)
-        notes = similarity_notes(step, rows, nearest, threshold)
-        opened = (nearest.scores[:, 0] > threshold).nonzero()[:, 0]
-        if len(opened) == 0:
-            return Guided(self.scale, notes=notes)
-        acting = compared.of(opened)
-        sim, row = nearest.scores[opened, 0], nearest.rows[opened, 0]
+    def act(self, step: Step, nearest: Neighbours, embedded: EmbeddedEstimate | None) -> Guided:
+        sim, row = nearest.scores[:, 0], nearest.rows[:, 0]
         s1 = (self.c1 * sim).clamp(0.0, self.scale - 1)
         s2 = torch.minimum((self.c2 * sim).clamp_min(0.0), self.scale - s1 - 1)
-        delta = torch.zeros_like(acting.cond)
+        delta = torch.zeros_like(step.cond)
         if self.c2 > 0:
             captions = [self.index.captions[number] for number in row.tolist()]
-            other = acting.denoise(acting.x, captions)
-            delta = delta - acting.per_sample(s2) * (other - acting.uncond)
+            other = step.denoise(step.x, captions)
+            delta = delta - step.per_sample(s2) * (other - step.uncond)
         if self.c3 > 0:
-            delta = delta + self._away(acting, row, embedded if acting is compared else None)
-        to, b = rows[opened], step.batch
-        scale = scatter_rows(self.scale - s1, to, b, self.scale)
-        return Guided(scale, scatter_rows(delta, to, b, 0.0), notes)
-
-    def _similarity(self) -> SimilarityGradient:
-        return SimilarityGradient(
-            self.index, self.embedder, self.scale, self.estimate, self.gradient
-        )
+            delta = delta + self._away(step, row, embedded)
+        return Guided(self.scale - s1, delta)
 
     def _away(self, step: Step, rows: Tensor, embedded: EmbeddedEstimate | None) -> Tensor:
         """The dissimilarity step in x0 space, [b, *latent]; `rows` are those of the index."""

@@ -5,6 +5,7 @@ All methods that compare the estimate with training clips are built on this file
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 from anechoic.errors import BadSetting, GuardError, IndexMismatch
-from anechoic.guidance.step import Step
+from anechoic.guidance.base import ComparingGuidance, Reach
+from anechoic.guidance.cfg import check_scale
+from anechoic.guidance.step import Guided, Step
 from anechoic.guidance.triggers import Point, as_trigger
 from anechoic.types import Embedder, Neighbours, VectorIndex, require_embedder, require_whole
 
@@ -132,6 +135,74 @@ class SimilarityGradient:
                 "Lower the strength, or run the model in a wider number format (fp32 or bf16)"
             )
         return self.index.project(emb)
+
+
+class GatedGuidance(ComparingGuidance):
+    """A method that acts on the samples whose estimate comes too near to a training clip, and
+    leaves classifier-free guidance bit for bit to the others."""
+
+    scale: float
+    estimate: Estimate
+    gradient: Gradient
+    start: Start
+    every: int
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+        object.__setattr__(self, "start", check_comparison(self.start, self.every))
+        self._similarity()  # refuses what cannot be compared
+
+    @abstractmethod
+    def gate(self, abar: float) -> float:
+        """The similarity over which the method acts."""
+
+    @abstractmethod
+    def act(self, step: Step, nearest: Neighbours, embedded: EmbeddedEstimate | None) -> Guided:
+        """The answer for samples whose gate is open; it makes no notes.
+
+        Args:
+            step: these samples alone.
+            nearest: their nearest training clips.
+            embedded: their estimates as they were compared, if they are all that was.
+        """
+
+    @property
+    def neighbours(self) -> int:
+        """How many training clips a sample is compared with, the nearest ones."""
+        return 1
+
+    def __call__(self, step: Step) -> Guided:
+        threshold = self.gate(step.noise.abar)
+        rows = rows_to_compare(step, self.start, self.every)
+        if len(rows) == 0:
+            return Guided(self.scale, notes=similarity_notes(step, rows, None, threshold))
+        compared = step.of(rows)
+        keep = self.gradient_reach() != "none" and bool(gate_was_open(step).any())
+        embedded = self._similarity().embed(compared, keep)
+        nearest = self.index.search(embedded.emb, min(self.neighbours, len(self.index)))
+        notes = similarity_notes(step, rows, nearest, threshold)
+        opened = (nearest.scores[:, 0] > threshold).nonzero()[:, 0]
+        if len(opened) == 0:
+            return Guided(self.scale, notes=notes)
+        acting = compared.of(opened)
+        near = Neighbours(nearest.scores[opened], nearest.rows[opened])
+        answer = self.act(acting, near, embedded if acting is compared else None)
+        scale, delta, rows = answer.scale, answer.delta, rows[opened]
+        if isinstance(scale, Tensor):
+            scale = scatter_rows(scale, rows, step.batch, self.scale)
+        if delta is not None:
+            delta = scatter_rows(delta, rows, step.batch, 0.0)
+        return Guided(scale, delta, notes)
+
+    def _similarity(self) -> SimilarityGradient:
+        return SimilarityGradient(
+            self.index, self.embedder, self.scale, self.estimate, self.gradient
+        )
+
+    def _reach(self, strength: float) -> Reach:
+        if strength == 0:
+            return "none"
+        return "network" if self.gradient == "denoiser" else "decoder"
 
 
 # ------------------------------------------------------------------ when estimates are compared

@@ -8,27 +8,17 @@ import torch
 from torch import Tensor
 
 from anechoic.errors import BadSetting
-from anechoic.guidance.base import ComparingGuidance, Reach
-from anechoic.guidance.cfg import check_scale
-from anechoic.guidance.similarity import (
-    Estimate,
-    Gradient,
-    SimilarityGradient,
-    check_comparison,
-    gate_was_open,
-    rows_to_compare,
-    scatter_rows,
-    similarity_notes,
-)
+from anechoic.guidance.base import Reach
+from anechoic.guidance.similarity import EmbeddedEstimate, Estimate, GatedGuidance, Gradient
 from anechoic.guidance.step import Guided, Step
 from anechoic.guidance.triggers import LogSNR, Progress, Timestep
-from anechoic.types import Embedder, VectorIndex
+from anechoic.types import Embedder, Neighbours, VectorIndex
 
 RIDGE = 1e-4  # added to the Gram matrix, so that an exact copy has a volume and a direction
 
 
 @dataclass(frozen=True)
-class GramVolume(ComparingGuidance):
+class GramVolume(GatedGuidance):
     """Raise the log volume spanned by the estimate's embedding and its k nearest training clips.
 
     At each evaluation, for each sample whose similarity to the nearest clip is over `threshold`:
@@ -71,52 +61,39 @@ class GramVolume(ComparingGuidance):
     every: int = 1
 
     def __post_init__(self) -> None:
-        check_scale(self.scale)
         if not 0 <= self.strength < float("inf"):
             raise BadSetting(f"strength is 0 or more, got {self.strength}")
         if self.k < 1:
             raise BadSetting(f"k is a number of neighbours of 1 or more, got {self.k}")
         if not -1 <= self.threshold <= 1:
             raise BadSetting(f"threshold is a cosine in -1 to 1, got {self.threshold}")
-        object.__setattr__(self, "start", check_comparison(self.start, self.every))
-        self._similarity()
+        super().__post_init__()
 
     def requires_uncond(self) -> bool:
         return self.estimate == "guided"
 
     def gradient_reach(self) -> Reach:
-        if self.strength == 0:
-            return "none"
-        return "network" if self.gradient == "denoiser" else "decoder"
+        return self._reach(self.strength)
 
     def with_threshold(self, similarity: float) -> GramVolume:
         return replace(self, threshold=similarity)
 
-    def __call__(self, step: Step) -> Guided:
-        rows = rows_to_compare(step, self.start, self.every)
-        if len(rows) == 0:
-            return Guided(self.scale, notes=similarity_notes(step, rows, None, self.threshold))
-        compared = step.of(rows)
-        keep = self.strength > 0 and bool(gate_was_open(step).any())
-        embedded = self._similarity().embed(compared, keep)
-        nearest = self.index.search(embedded.emb, min(self.k, len(self.index)))
-        notes = similarity_notes(step, rows, nearest, self.threshold)
-        opened = (nearest.scores[:, 0] > self.threshold).nonzero()[:, 0]
-        if self.strength == 0 or len(opened) == 0:
-            return Guided(self.scale, notes=notes)
-        acting = compared.of(opened)
-        others = self.index.vectors(nearest.rows[opened]).to(step.x.device)
+    @property
+    def neighbours(self) -> int:
+        return self.k
+
+    def gate(self, abar: float) -> float:
+        return self.threshold
+
+    def act(self, step: Step, nearest: Neighbours, embedded: EmbeddedEstimate | None) -> Guided:
+        if self.strength == 0:
+            return Guided(self.scale)
+        others = self.index.vectors(nearest.rows).to(step.x.device)
         gradient = self._similarity().gradient_of(
-            lambda emb: log_volume(emb, others), acting, embedded if acting is compared else None
+            lambda emb: log_volume(emb, others), step, embedded
         )
         factor = self.strength * step.noise.sigma**2 / step.noise.alpha
-        delta = scatter_rows(factor * gradient, rows[opened], step.batch, 0.0)
-        return Guided(self.scale, delta, notes)
-
-    def _similarity(self) -> SimilarityGradient:
-        return SimilarityGradient(
-            self.index, self.embedder, self.scale, self.estimate, self.gradient
-        )
+        return Guided(self.scale, factor * gradient)
 
 
 def log_volume(emb: Tensor, others: Tensor, ridge: float = RIDGE) -> Tensor:
