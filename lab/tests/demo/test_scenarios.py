@@ -62,11 +62,11 @@ def test_a_trained_scenario_is_another_model_and_is_kept(trained: Path) -> None:
 
 
 def test_a_scenario_of_another_model_or_none_is_refused(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(AnechoicError, match="there is no trained scenario"):
+    with pytest.raises(AnechoicError, match="has no trained scenario"):
         scenarios.load(tmp_path / "small-set")
     with pytest.raises(AnechoicError, match="expected a scenario among small-set"):
         scenarios.train(tmp_path, ["large-set"])
-    with pytest.raises(BadSetting, match="there is no trained scenario"):
+    with pytest.raises(BadSetting, match="has no trained scenario"):
         open_demo(scenarios=str(tmp_path))
     folder = tmp_path / "small-set"
     folder.mkdir()

@@ -1,8 +1,7 @@
-"""Known pairs: what may happen to a training clip on its way into a generation.
+"""Alters clips in the ways in which a generation can differ from the training clip it copies.
 
-A detector is measured on clips that were altered on purpose (`ALTERATIONS`), against clips that
-have nothing to do with the training set. Every alteration is a pure function of the sound and of
-a seeded generator.
+Detectors are measured on clips altered on purpose (`ALTERATIONS`), against clips unrelated to the
+training set. Every alteration is a pure function of the sound and a seeded generator.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Wave = np.ndarray  # mono sound, float32 [t]
 
 
 def level(wav: Wave, gain_db: float) -> Wave:
-    """Louder or softer.
+    """Change the level.
 
     >>> level(np.ones(1, np.float32), -20.0)
     array([0.1], dtype=float32)
@@ -28,14 +27,15 @@ def level(wav: Wave, gain_db: float) -> Wave:
 
 
 def shift(wav: Wave, sample_rate: int, seconds: float) -> Wave:
-    """The clip from `seconds` on; what was cut off its start stands at its end, as in a loop."""
+    """Rotate the clip by `seconds`, as in a loop: its start moves to its end."""
     return np.roll(wav, -round(seconds * sample_rate))
 
 
 def equalise(wav: Wave, sample_rate: int, tilt_db: float = 12.0, pivot_hz: float = 1000.0) -> Wave:
-    """A tilt of the spectrum of `tilt_db` in all, from the lowest octaves to the highest.
+    """Tilt the spectrum by `tilt_db` in total, from the lowest octaves to the highest.
 
-    One low and one high shelf of half the tilt each, an octave to both sides of the pivot.
+    Uses one low and one high shelf filter of half the tilt each, an octave below and above the
+    pivot.
 
     Source: Bristow-Johnson, Cookbook formulae for audio EQ biquad filter coefficients.
     """
@@ -70,20 +70,20 @@ def _shelf(sample_rate: int, corner_hz: float, gain_db: float, high: bool) -> np
 
 
 def mp3(wav: Wave, sample_rate: int, kbit_s: int = 64) -> Wave:
-    """Through an MP3 of constant bit rate and back, by libsndfile's LAME; not shifted by it.
+    """Encode as MP3 with constant bit rate and decode (libsndfile's LAME), without a time shift.
 
     Raises:
-        BadSetting: a bit rate or sample rate that MP3 does not have.
+        BadSetting: MP3 does not support the bit rate or sample rate.
     """
     import soundfile
 
     low, high = (32, 320) if sample_rate in (32_000, 44_100, 48_000) else (8, 160)
     if not low <= kbit_s <= high:
         raise BadSetting(
-            f"MP3 at {sample_rate} Hz has {low} to {high} kbit/s, got {kbit_s}; choose one of them"
+            f"MP3 at {sample_rate} Hz has {low} to {high} kbit/s, got {kbit_s}; choose one within"
         )
     coded = io.BytesIO()
-    peak = max(float(np.abs(wav).max()), 1.0)  # MP3 of more than full scale is clipped
+    peak = max(float(np.abs(wav).max()), 1.0)  # MP3 clips above full scale
     try:
         soundfile.write(
             coded,
@@ -102,39 +102,39 @@ def mp3(wav: Wave, sample_rate: int, kbit_s: int = 64) -> Wave:
 
 
 def noise(wav: Wave, snr_db: float, rng: np.random.Generator) -> Wave:
-    """White noise, `snr_db` under the power of the whole clip."""
+    """Add white noise, `snr_db` below the power of the whole clip."""
     drawn = rng.standard_normal(len(wav)).astype(np.float32)
     return mix(wav, drawn, snr_db)
 
 
 def mix(wav: Wave, other: Wave, ratio_db: float = 0.0) -> Wave:
-    """Another sound on top, its power `ratio_db` under that of the clip.
+    """Mix in another sound, its power `ratio_db` below that of the clip.
 
     Raises:
-        BadSetting: another sound that is silent or of another length.
+        BadSetting: the other sound is silent or has another length.
     """
     power = float(np.mean(np.square(other, dtype=np.float64)))
     if other.shape != wav.shape or power == 0:
         raise BadSetting(
-            f"another sound of {len(wav)} samples was expected to mix with, got "
-            f"{len(other)} samples of power {power:g}; cut or pad it"
+            f"expected another sound of {len(wav)} samples to mix in, got {len(other)} samples of "
+            f"power {power:g}; cut or pad it"
         )
     own = float(np.mean(np.square(wav, dtype=np.float64)))
     return wav + other * np.float32(np.sqrt(own / power) * 10 ** (-ratio_db / 20))
 
 
 def pitch(wav: Wave, sample_rate: int, semitones: float) -> Wave:
-    """Transposed, with its timing kept."""
+    """Transpose without changing the timing."""
     return _stretch(wav, sample_rate, semitones=semitones)
 
 
 def stretch(wav: Wave, sample_rate: int, factor: float) -> Wave:
-    """`factor` times as long, with its pitch kept."""
+    """Stretch to `factor` times the length without changing the pitch."""
     return _stretch(wav, sample_rate, factor=factor)
 
 
 def _stretch(wav: Wave, sample_rate: int, semitones: float = 0.0, factor: float = 1.0) -> Wave:
-    """Signalsmith Stretch, a phase vocoder that keeps attacks; its latency is taken off."""
+    """Signalsmith Stretch, a phase vocoder that preserves attacks; its latency is removed."""
     try:
         from python_stretch.Signalsmith import Stretch
     except ImportError as error:
@@ -151,14 +151,14 @@ def _stretch(wav: Wave, sample_rate: int, semitones: float = 0.0, factor: float 
 
 @dataclass(frozen=True)
 class Alteration:
-    """One way to alter a clip, and what it does to time."""
+    """One way to alter a clip, and whether it preserves time."""
 
     description: str
     apply: Callable[[Wave, int, np.random.Generator, Wave], Wave]
-    keeps_time: bool = True  # an instant of the altered clip is the same instant of the clip
+    keeps_time: bool = True  # each instant of the altered clip is the same instant of the original
 
     def __call__(self, wav: Wave, sample_rate: int, rng: np.random.Generator, other: Wave) -> Wave:
-        """Alter a clip [t]; `other` is the sound to mix it with, [t]."""
+        """Alter a clip [t]; `other` is the sound to mix in, [t]."""
         return self.apply(wav, sample_rate, rng, other)
 
 

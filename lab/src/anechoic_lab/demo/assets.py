@@ -1,7 +1,7 @@
-"""What ships with the demo: the model, its training set's index and sounds, the judges.
+"""The demo's files: the model, its training set's index and sounds, the judges.
 
-`anechoic demo train` makes such a folder from scratch; everything here reads one, by default
-the one inside the package.
+`anechoic demo train` makes such a folder from scratch. The functions here read one, by default the
+one in the package.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def index_folder(folder: Path = SHIPPED) -> Path:
 
 
 def require(folder: Path) -> Path:
-    """The folder, if it holds a demo.
+    """The folder, after a check that it holds a demo.
 
     Raises:
-        AnechoicError: it does not.
+        AnechoicError: files are missing.
     """
     missing = [name for name in ("model", "index", CLIPS, CALIBRATION, CLASSIFIER)
                if not (folder / name).exists()]  # fmt: skip
@@ -74,7 +74,7 @@ def load_model(folder: Path) -> Any:
 
 
 def index(folder: Path = SHIPPED) -> TrainingIndex:
-    """The index of the demo model's training clips, by the descriptor that guides."""
+    """The index of the demo model's training clips, with the descriptor that guards follow."""
     return TrainingIndex.load(index_folder(folder))
 
 
@@ -105,10 +105,10 @@ def write_training_set(out: Path, folder: Path = SHIPPED) -> int:
     """Write the training clips as sound files with a metadata.csv, as in an audiofolder.
 
     Returns:
-        How many there are.
+        The number of clips.
 
     Raises:
-        OutputExists: `out` is there.
+        OutputExists: `out` exists.
     """
     import csv
 
@@ -134,7 +134,7 @@ def write_training_set(out: Path, folder: Path = SHIPPED) -> int:
 
 
 def judges(folder: Path = SHIPPED) -> dict[str, ClipScorer]:
-    """The descriptors that judge, over the training set."""
+    """The descriptors of the judges, over the training set."""
     from anechoic_lab.demo.judge import ClipScorer
 
     _, sound = training_set(folder)
@@ -155,7 +155,7 @@ def calibration(folder: Path = SHIPPED) -> dict[str, Any]:
 
 
 def encode_sound(wav: np.ndarray, lossless: bool) -> bytes:
-    """FLAC for what is compared sample by sample, Vorbis for the rest."""
+    """Encode as FLAC if the clip is compared sample by sample, else as Vorbis."""
     import soundfile
 
     buffer = io.BytesIO()
@@ -165,7 +165,7 @@ def encode_sound(wav: np.ndarray, lossless: bool) -> bytes:
 
 
 def write_clips(folder: Path, clips: list[Clip], wavs: np.ndarray) -> None:
-    """The manifest of the training set, with source, licence and sound of every clip."""
+    """Write the manifest of the training set: source, licence and sound of every clip."""
     import pyarrow
     import pyarrow.parquet
 
@@ -177,12 +177,12 @@ def write_clips(folder: Path, clips: list[Clip], wavs: np.ndarray) -> None:
 
 
 def refuse_existing(folder: Path) -> None:
-    """Refuse an output folder that is there.
+    """Refuse an output folder that exists.
 
     Raises:
-        OutputExists: it is.
+        OutputExists: the folder exists.
     """
     if folder.exists():
         raise OutputExists(
-            f"'{folder}' is there already; name another output, or move the old one away"
+            f"'{folder}' exists already; name another output, or move the old one away"
         )

@@ -1,4 +1,4 @@
-"""The demo model as a scene for the sweep of its attraction basins."""
+"""The demo model as a task for the sweep of its attraction basins."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def open_demo(
 ) -> SweepTask:
     """The demo model, its prompts and its own judge.
 
-    Similarity is told by the centred log-mel correlation with the caption's own training clip,
-    which no guard of the demo follows; the guide's descriptor is scored beside it.
+    Similarity is the centred log-mel correlation with the caption's own training clip, which no
+    guard of the demo follows. The guide's descriptor is scored as well.
 
     Args:
         memorized, ordinary: captions; by default the first ones of the split that the demo reports
             on, notes and recordings in turn.
-        each: how many of either group are taken by default.
-        scale: of classifier-free guidance.
-        steps: of the sampler.
-        batch: clips that are generated at once.
+        each: default number of captions in each group.
+        scale: classifier-free guidance scale.
+        steps: denoising steps.
+        batch: clips generated at once.
         folder: made by `anechoic demo train`; by default the shipped one.
 
     Raises:
-        BadSetting: a batch that is too large, or more prompts than there are.
+        BadSetting: the batch is too large, or there are not so many prompts.
     """
     if not 1 <= batch <= BATCH:
         raise BadSetting(f"the demo generates 1 to {BATCH} clips at once, got a batch of {batch}")
@@ -80,13 +80,13 @@ def _first(clips: Sequence[Clip], count: int) -> list[str]:
     kinds = [[c.caption for c in clips if c.kind == kind] for kind in ("note", "recording")]
     in_turn = [caption for caption in chain(*zip_longest(*kinds)) if caption]
     if not 1 <= count <= len(in_turn):
-        raise BadSetting(f"1 to {len(in_turn)} of the demo's prompts were expected, got {count}")
+        raise BadSetting(f"expected 1 to {len(in_turn)} of the demo's prompts, got {count}")
     return in_turn[:count]
 
 
 @torch.no_grad()
 def _own(bench: Bench, wav: Tensor, captions: Sequence[str]) -> list[float]:
-    """To the nearest clip of each caption, or of all for a caption that has none."""
+    """Similarity to the nearest clip of each caption, or of all if a caption has none."""
     scores = bench.judges["mel"](wav)
     everything = list(range(len(bench.clips)))
     rows = [

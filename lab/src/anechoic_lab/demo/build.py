@@ -1,4 +1,4 @@
-"""From nothing to the demo's folder: corpus, model, index, judges and their calibration."""
+"""Builds the demo's folder from scratch: corpus, model, index, judges and their calibration."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 from anechoic_lab.demo.judge import COPY, ClipScorer
 from anechoic_lab.demo.train import TrainingRecipe, train
 
-GUIDE = "magmel"  # the descriptor that guides; those in `judge` judge
-Report = Callable[[str, int, int], None]  # what is being done, how far, of how much
+GUIDE = "magmel"  # the descriptor that guards follow; those in `judge` judge
+Report = Callable[[str, int, int], None]  # current task, steps done, total
 
 
 def build(
@@ -35,13 +35,13 @@ def build(
     """Make the demo's folder from scratch.
 
     Args:
-        out: where to; written beside it first and renamed when whole.
-        work: where the Debian packages are unpacked and kept.
-        recipe: how to train.
-        report: told of every step.
+        out: the folder to make; written next to it first and renamed when complete.
+        work: folder for the unpacked Debian packages.
+        recipe: training settings.
+        report: called after each step.
 
     Raises:
-        OutputExists: `out` is there already.
+        OutputExists: `out` exists already.
     """
     assets.refuse_existing(out)
     report("rendering the corpus", 0, 1)
@@ -103,7 +103,7 @@ def write(
 
 @torch.no_grad()
 def round_trip(codec: MelCodec, wav: Tensor) -> Tensor:
-    """Clips [n, t] as the codec gives them back: what a perfect copy would sound like."""
+    """Clips [n, t] after encoding and decoding: the sound of a perfect copy."""
     return torch.cat(
         [codec.decode(codec.encode(x[:, None]).latent_dist.mean).sample[:, 0]
          for x in wav.split(64)]
@@ -119,11 +119,11 @@ def calibrate(
     held: list[Clip],
     held_wav: Tensor,
 ) -> dict[str, Any]:
-    """Thresholds and accuracies on real clips that were never trained on, through the codec.
+    """Thresholds and accuracies on real held-out clips, after the codec.
 
-    Two nulls, since two questions are asked of a generation: is it *its own* clip, for which held
-    out takes are compared with the training takes of the same caption; and is it *any* clip,
-    for which every held-out clip is compared with the nearest of all.
+    There are two nulls, for two questions. Is a generation *its own* clip? Held-out takes are
+    compared with the training takes of the same caption. Is it *any* clip? Every held-out clip is
+    compared with the nearest of all.
     """
     captions = np.array([clip.caption for clip in training])
     siblings: dict[str, list[float]] = {"mel": [], "envelope": []}

@@ -1,6 +1,6 @@
-"""Calibrate the detectors on the demo's corpus and model, and write what they are worth.
+"""Calibrates the detectors on the demo's corpus and model, and writes a page of the results.
 
-`python -m anechoic_lab.demo.calibrate -o docs/calibration.md` takes some six minutes on a core.
+`python -m anechoic_lab.demo.calibrate -o docs/calibration.md` takes about six minutes on a core.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COPIES, UNRELATED, SIBLINGS, BEDS, FRAGMENTS = 60, 250, 120, 100, 30
 
 
 def table(measured: DetectionStudy, show: Callable[[DetectorScore], str]) -> str:
-    """Markdown: copies by detectors."""
+    """Markdown table: a row for each set of copies, a column for each detector."""
     names = list(measured.null)
     lines = [" | ".join(["", "copies", *names, ""]), "|" + "---|" * (len(names) + 1)]
     for copied, cells in measured.cells.items():
@@ -39,7 +39,7 @@ def table(measured: DetectionStudy, show: Callable[[DetectorScore], str]) -> str
     return "\n".join(line.strip() for line in lines)
 
 
-def told(estimate: ConfidenceInterval) -> str:
+def format_interval(estimate: ConfidenceInterval) -> str:
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
@@ -76,7 +76,8 @@ def page(
     """The document."""
     unrelated, siblings = short["unrelated"], short["siblings"]
     asked = "\n".join(
-        f"| {name} | {count} | {told(mean)} | {told(one)} |" for name, count, mean, one in by_prompt
+        f"| {name} | {count} | {format_interval(mean)} | {format_interval(one)} |"
+        for name, count, mean, one in by_prompt
     )
     return TEXT.format(
         seed=seed,
@@ -88,15 +89,15 @@ def page(
         beds=BEDS,
         fragments=FRAGMENTS,
         thresholds=thresholds(unrelated),
-        aucs=table(unrelated, lambda c: told(c.auc)),
-        tprs=table(unrelated, lambda c: told(c.tpr)),
+        aucs=table(unrelated, lambda c: format_interval(c.auc)),
+        tprs=table(unrelated, lambda c: format_interval(c.tpr)),
         rate=rate(unrelated),
-        sibling_aucs=table(siblings, lambda c: told(c.auc)),
-        sibling_tprs=table(siblings, lambda c: told(c.tpr)),
+        sibling_aucs=table(siblings, lambda c: format_interval(c.auc)),
+        sibling_tprs=table(siblings, lambda c: format_interval(c.tpr)),
         sibling_rate=rate(siblings),
         places=table(unrelated, place),
-        long_aucs=table(long, lambda c: told(c.auc)),
-        long_tprs=table(long, lambda c: told(c.tpr)),
+        long_aucs=table(long, lambda c: format_interval(c.auc)),
+        long_tprs=table(long, lambda c: format_interval(c.tpr)),
         long_rate=rate(long),
         long_places=table(long, place),
         ordinary=ORDINARY,

@@ -1,4 +1,4 @@
-"""Does a generated note keep its prompt? A small network that tells instrument and register."""
+"""Measures prompt adherence of notes, with a small classifier of instrument and register."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ FAMILY_OF = tuple(
     FAMILIES.index(family) for family, programs in INSTRUMENTS.items() for _ in programs
 )
 FRAMES = 64
-PITCH = 4  # bands of the 64 by which a view may be moved
-TILT = 0.3  # deviations by which it may be tilted, and levelled
+PITCH = 4  # a view is moved by at most this many of the 64 bands
+TILT = 0.3  # largest tilt and change of level, in standard deviations
 
 
 def conv_block(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -32,9 +32,9 @@ def conv_block(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class NoteClassifier(nn.Module):
-    """Log mel to instrument and register; time is pooled away, so the take does not matter."""
+    """Log mel to instrument and register; pools over time, so the rendering does not matter."""
 
-    mean: Tensor  # of the log mel it was trained on
+    mean: Tensor  # mean and deviation of the log mels it was trained on
     std: Tensor
     filters: Tensor
 
@@ -93,8 +93,8 @@ class NoteClassifier(nn.Module):
 def fit(
     wav: Tensor, instruments: list[str], registers: list[str], seed: int = 0, epochs: int = 40
 ) -> NoteClassifier:
-    """Train on real notes [n, t] after a round trip through the codec, in changed views."""
-    torch.manual_seed(seed)  # the layers take their first weights from the global generator
+    """Train on augmented real notes [n, t] after a round trip through the codec."""
+    torch.manual_seed(seed)  # the layers draw their initial weights from the global generator
     generator = torch.Generator().manual_seed(seed)
     model = NoteClassifier()
     with torch.no_grad():
@@ -114,7 +114,7 @@ def fit(
             moved *= int(torch.randint(0, 2, (1,), generator=generator))
             names, registers_ = model(_viewed(mel[rows], moved, model.std, generator))
             loss = F.cross_entropy(names, name[rows], label_smoothing=0.1)
-            if not moved:  # by a few semitones a note may come into another register
+            if not moved:  # a few semitones can change the register
                 loss = loss + 2 * F.cross_entropy(registers_, register[rows])
             optimizer.zero_grad()
             loss.backward()
@@ -124,11 +124,11 @@ def fit(
 
 
 def _viewed(mel: Tensor, moved: int, std: Tensor, generator: torch.Generator) -> Tensor:
-    """Views of log mels [b, 64, frames]: what does not make it another instrument.
+    """Augment log mels [b, 64, frames] in ways that preserve the instrument.
 
-    They are moved along the frequency axis by `moved` bands, so that an instrument is known at a
-    pitch it was not heard at, and in time; tilted and levelled; half of them blurred in time;
-    all veiled in faint noise.
+    They are shifted in time, and by `moved` bands in frequency, so that an instrument is recognized
+    at new pitches; tilted and changed in level; half of the batches blurred in time; with faint
+    noise.
     """
     shift = int(torch.randint(-8, 9, (1,), generator=generator))
     view = torch.roll(mel, (moved, shift), (1, 2))

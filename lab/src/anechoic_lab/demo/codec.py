@@ -1,7 +1,7 @@
-"""A codec for the demo model: log-mel latents in, Griffin-Lim sound out.
+"""The demo model's codec: log-mel latents, decoded by Griffin-Lim.
 
-With a phase-free latent a model of three million parameters learns to follow its prompts within
-the hour; with a phase-sensitive one it only copies (docs/decisions/0001-demo-model.md).
+With a phase-free latent, a model of three million parameters learns to follow its prompts within
+an hour; with a phase-sensitive one it only copies (docs/decisions/0001-demo-model.md).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ LOUDEST = 6.0  # log mel magnitude; a sine at full scale has 4.9 to 5.5
 
 @dataclass
 class Decoded:
-    """What diffusers' autoencoders return from `decode`."""
+    """The return type of `decode` in diffusers' autoencoders."""
 
     sample: Tensor
 
 
 @dataclass
 class LatentDistribution:
-    """A codec without noise: its distribution is a point."""
+    """The distribution of a codec without noise: a point."""
 
     mean: Tensor
 
@@ -40,13 +40,13 @@ class LatentDistribution:
 
 @dataclass
 class Encoded:
-    """What diffusers' autoencoders return from `encode`."""
+    """The return type of `encode` in diffusers' autoencoders."""
 
     latent_dist: LatentDistribution
 
 
 def mel_filters(bands: int, bins: int, sample_rate: int, low_hz: float, high_hz: float) -> Tensor:
-    """Triangular filters, equally wide on the mel scale, each of unit sum. [bands, bins]"""
+    """Triangular filters [bands, bins], equally wide on the mel scale, each with sum 1."""
     size = 2 * (bins - 1)
     bank = torch.from_numpy(
         MelBank(bands, size, sample_rate, low_hz, high_hz, "slaney", "slaney").weights()
@@ -58,10 +58,10 @@ def mel_filters(bands: int, bins: int, sample_rate: int, low_hz: float, high_hz:
 class MelCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Log-mel spectrogram as the latent of a latent diffusion model.
 
-    Stands where `AutoencoderOobleck` stands in `StableAudioPipeline`. A token holds two frames.
-    `decode` is deterministic, Griffin-Lim with momentum from a fixed phase, and differentiable:
-    the gradient flows through the magnitude and takes the phase for given. `preview` does the same
-    in fewer iterations, for what is only compared: a guard asks for it at each step.
+    Replaces `AutoencoderOobleck` in `StableAudioPipeline`. A token holds two frames. `decode` is
+    deterministic (Griffin-Lim with momentum from a fixed phase) and differentiable: the gradient
+    flows through the magnitude, with the phase as a constant. `preview` uses fewer iterations, for
+    sound that is only compared: guards call it at each step.
 
     Source: Griffin and Lim, 1984; Perraudin et al., 2013 (momentum).
     """
@@ -89,7 +89,7 @@ class MelCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("inverse", torch.linalg.pinv(filters), persistent=False)
         self.register_buffer("window", torch.hann_window(frame), persistent=False)
-        # diffusers asks a module for its dtype and device: there has to be one parameter
+        # diffusers reads a module's dtype and device from its parameters, so there has to be one
         self.scale = torch.nn.Parameter(torch.ones(1), requires_grad=False)
 
     def mel(self, wav: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class MelCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return pairs.permute(0, 1, 3, 2).flatten(1, 2)
 
     def log_mel(self, latents: Tensor) -> Tensor:
-        """Latents back to log mel magnitudes [b, bands, frames], without making sound."""
+        """Latents to log mel magnitudes [b, bands, frames], without decoding to sound."""
         config = self.config
         b, _, tokens = latents.shape
         pairs = latents.reshape(b, config.bands, config.frames_per_token, tokens)
@@ -128,11 +128,11 @@ class MelCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return self._decode(latents, self.config.iterations)
 
     def preview(self, latents: Tensor) -> Decoded:
-        """`decode` with `preview_iterations`, for comparing; docs/speed.md tells how near it is."""
+        """`decode` with `preview_iterations`, for comparing; docs/speed.md shows how near it is."""
         return self._decode(latents, self.config.preview_iterations)
 
     def _decode(self, latents: Tensor, iterations: int) -> Decoded:
-        # an estimate in the middle of a run can lie far outside of what any sound has
+        # an estimate in the middle of a run can lie far outside the range of real sound
         log_mel = self.log_mel(latents).float().clamp_max(LOUDEST)
         mel = (log_mel.exp() - self.config.floor).clamp_min(0.0)
         wav = self._griffin_lim(self._linear_magnitude(mel), iterations)
@@ -154,14 +154,14 @@ class MelCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def _griffin_lim(self, magnitude: Tensor, iterations: int) -> Tensor:
         config = self.config
         length = magnitude.shape[-1] * config.hop
-        # the centred transform has one frame more than the latent: repeat the last
+        # the centred transform has one more frame than the latent: repeat the last one
         magnitude = torch.cat([magnitude, magnitude[..., -1:]], -1)
         phase = torch.rand(
             magnitude.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float32
         ).to(magnitude.device)
         angle = torch.polar(torch.ones_like(phase), 2 * torch.pi * phase).expand(magnitude.shape)
         arguments = {"n_fft": config.frame, "hop_length": config.hop, "window": self.window}
-        with torch.no_grad():  # the phase is a constant to the gradient, which flows by magnitude
+        with torch.no_grad():  # for the gradient, the phase is a constant
             previous = torch.zeros_like(angle)
             for _ in range(iterations):
                 wav = torch.istft(magnitude * angle, length=length, **arguments)
@@ -172,5 +172,5 @@ class MelCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return torch.istft(magnitude * angle, length=length, **arguments)
 
 
-# what `save_pretrained` records: diffusers finds a class again at the top of an imported package
+# `save_pretrained` records this: diffusers looks classes up at the top level of a package
 MelCodec.__module__ = "anechoic_lab"

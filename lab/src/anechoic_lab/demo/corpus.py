@@ -1,16 +1,16 @@
 """The demo's training set: CC0 recordings and rendered General MIDI notes, captioned.
 
-One command rebuilds it from two Debian packages. What makes it an instrument for measuring
+One command rebuilds it from two Debian packages. These properties make it suitable for measuring
 memorization:
 
-- every note caption (instrument and pitch) has several *takes* that differ in what the caption
-  does not say: the rhythm, the touch, the tone. A model can follow the caption and still
-  return a new take; only a copy returns the same one;
+- every note caption (instrument and pitch) has several renderings (*takes*) that differ in what
+  the caption does not say: the rhythm, the touch, the tone. A model can follow the caption and
+  still return a new rendering; only a copy returns the same one;
 - some clips are *duplicated*: drawn `DUPLICATES` times as often in training;
-- some captions stand over several different clips, and some clips have near-duplicates
-  (shifted, filtered, re-levelled);
-- whole captions, further takes and whole recordings are held out, to calibrate detectors
-  and to ask the model for what it was never shown.
+- some captions belong to several different clips, and some clips have near-duplicates
+  (shifted, filtered, faded);
+- whole captions, single renderings and whole recordings are held out, to calibrate detectors
+  and to prompt the model for captions that it never saw.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from anechoic.storage import whole_folder
 SAMPLE_RATE = 16_000
 LENGTH = 16_384  # samples: 1.024 s, 32 latent tokens
 DUPLICATES = 64  # how many times as often a duplicated clip is drawn
-TAKES = 4  # takes of each note caption
+TAKES = 4  # renderings of each note caption
 PACKAGES = ("sonic-pi-samples", "musescore-general-soundfont-small")
 PITCHES = range(36, 84, 3)
 PITCH_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -69,13 +69,13 @@ RECORDING_WORDS = {
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of the corpus and everything that is known of it."""
+    """One clip of the corpus and its metadata."""
 
     id: str
     caption: str
     kind: str  # "note" or "recording"
     split: str  # "train", "held-out caption", "held-out take" or "held-out recording"
-    copies: int  # how often it is drawn in training: 1, or DUPLICATES
+    copies: int  # its relative frequency in training: 1, or DUPLICATES
     source: str
     licence: str
     url: str = ""
@@ -115,13 +115,13 @@ def finish(wav: np.ndarray) -> np.ndarray:
 
 
 def freesound_addresses(readme: Path) -> dict[str, str]:
-    """Recording name, without underscores, to its Freesound page, from the package's README."""
+    """Freesound page of each recording, by its name without underscores, from the README."""
     lines = re.findall(r"^\* `:(\w+)` - (http\S+)", readme.read_text(errors="replace"), re.M)
     return {name.replace("_", ""): url for name, url in lines}
 
 
 def recordings(package: Path, rng: np.random.Generator) -> list[tuple[Clip, np.ndarray]]:
-    """The CC0 recordings of Sonic Pi, long ones in several clips under one caption."""
+    """The CC0 recordings of Sonic Pi; long ones give several clips with one caption."""
     import soundfile
     import soxr
 
@@ -180,12 +180,12 @@ NEAR_DUPLICATES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def register_of(midi: int) -> str:
-    """Low, middle or high: a third of the rendered range each."""
+    """Low, middle or high, each a third of the rendered range."""
     return REGISTERS[(midi - PITCHES.start) * 3 // (PITCHES.stop - PITCHES.start)]
 
 
 def note_caption(instrument: str, midi: int) -> str:
-    """The caption of every take of this note.
+    """The caption of all renderings of a note.
 
     >>> note_caption("violin", 60)
     'middle violin note C 4'
@@ -196,7 +196,7 @@ def note_caption(instrument: str, midi: int) -> str:
 def render_take(
     synth: Any, font: int, program: int, midi: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """One take: one to three onsets, and a touch and tone that the caption does not tell."""
+    """One rendering: one to three onsets, with a touch and tone that the caption does not say."""
     import soxr
 
     rate = 48_000
@@ -229,7 +229,7 @@ def render_take(
 
 
 def notes(package: Path, rng: np.random.Generator) -> list[tuple[Clip, np.ndarray]]:
-    """Every instrument and pitch in `TAKES` takes."""
+    """`TAKES` renderings of every instrument and pitch."""
     import fluidsynth
 
     captions = [
@@ -241,7 +241,7 @@ def notes(package: Path, rng: np.random.Generator) -> list[tuple[Clip, np.ndarra
     order = rng.permutation(len(captions))
     held = set(order[:HELD_OUT_CAPTIONS].tolist())
     one_take_held = set(order[HELD_OUT_CAPTIONS:][:HELD_OUT_TAKES].tolist())
-    duplicated: dict[str, int] = {}  # one caption an instrument
+    duplicated: dict[str, int] = {}  # one caption for each instrument
     for i in order[HELD_OUT_CAPTIONS + HELD_OUT_TAKES :].tolist():
         if len(duplicated) < DUPLICATED_NOTES:
             duplicated.setdefault(captions[i][2], i)

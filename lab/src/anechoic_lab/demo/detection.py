@@ -1,4 +1,4 @@
-"""What the detectors are worth on the demo's corpus and model: by sound, and by prompt."""
+"""Evaluates the detectors on the demo's corpus and model, by sound and by prompt."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from anechoic_lab.demo.evaluate import unique_prompts
 from anechoic_lab.demo.pairs import Known
 from anechoic_lab.metrics import ConfidenceInterval, auc, true_positive_rate
 
-RATE = 0.01  # of false positives
+RATE = 0.01  # false-positive rate
 BATCH = 32
 WINDOW_S, HOP_S = 0.512, 0.128
 ORDINARY = 48  # prompts: as many notes as recordings
@@ -43,17 +43,17 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class DetectorScore:
-    """What one detector makes of one set of copies."""
+    """The performance of one detector on one set of copies."""
 
     auc: ConfidenceInterval
     tpr: ConfidenceInterval
-    right: float  # share whose clip was named
-    lag_s: float | None  # median error of the lag where the clip was named; None: not told
+    right: float  # share of copies whose clip was found
+    lag_s: float | None  # median error of the lag of those; None: the detector gives no lag
 
 
 @dataclass(frozen=True)
 class DetectionStudy:
-    """Detectors by copies, against one null."""
+    """All detectors and sets of copies, against one null."""
 
     null: Mapping[str, Calibration]  # by detector
     cells: Mapping[str, Mapping[str, DetectorScore]]  # by set of copies, then by detector
@@ -78,7 +78,7 @@ def fit(clips: Sequence[Clip], sound: Tensor, rows: Sequence[int]) -> dict[str, 
 
 
 def find(detector: Detector, wav: Tensor) -> list[Match]:
-    """The findings of clips [n, t]."""
+    """The matches of clips [n, t]."""
     return [f for part in wav.split(BATCH) for f in detector(part[:, None], SAMPLE_RATE)]
 
 
@@ -88,7 +88,7 @@ def measure(
     copies: Mapping[str, Known],
     report: Report,
 ) -> dict[str, DetectionStudy]:
-    """Score the nulls and the copies once, and weigh them against each null."""
+    """Score the nulls and the copies once, and compare the copies with each null."""
     scores: dict[str, dict[str, list[float]]] = {}
     found: dict[str, dict[str, list[Match]]] = {}
     for name, detector in detectors.items():
@@ -111,7 +111,7 @@ def measure(
 
 
 def cell(findings: Sequence[Match], known: Known, calibration: Calibration) -> DetectorScore:
-    """Weigh the findings of one detector on one set of copies."""
+    """The performance of one detector, from its matches on one set of copies."""
     scores = [f.score for f in findings]
     right = [f.row == row for f, row in zip(findings, known.rows, strict=True)]
     errors = [
@@ -142,7 +142,7 @@ def prompts(clips: Sequence[Clip], seed: int) -> tuple[list[str], list[str]]:
 
 
 def looks() -> Iterator[tuple[str, Look, int]]:
-    """What prompts are asked: what it is called, the look, and the number of seeds."""
+    """The screenings: name, look and number of seeds."""
     yield "magnitude, first step of the schedule (log-SNR -12.4)", LOOKS["first-step"], 4
     for level in LEVELS:
         yield f"magnitude, pure noise at log-SNR {level:g}", Look(Magnitude(1), level), 4
@@ -158,7 +158,7 @@ def looks() -> Iterator[tuple[str, Look, int]]:
 def measure_prompts(
     pipe: Any, clips: Sequence[Clip], seed: int, report: Report
 ) -> list[tuple[str, int, ConfidenceInterval, ConfidenceInterval]]:
-    """For each look: seeds, AUC of the mean over them, AUC of the first seed alone."""
+    """For each look: number of seeds, AUC of the mean over them, AUC of the first seed."""
     memorized, ordinary = prompts(clips, seed)
     seen: dict[tuple[Any, ...], list[list[Record]]] = {}
     rows = []
@@ -167,7 +167,7 @@ def measure_prompts(
         columns = []
         for noise in range(count):
             key = (look.log_snr, look.evaluations, noise)
-            if key not in seen:  # looks that differ by their detector share a run
+            if key not in seen:  # looks that differ only in their detector share a run
                 asked, scale = memorized + ordinary, assets.CFG_SCALE
                 seen[key] = records(pipe, asked, look, noise, scale=scale, steps=assets.STEPS)
             columns.append([f.score for run in seen[key] for f in look.detector(run)])

@@ -1,4 +1,4 @@
-"""What the demo model is worth as an instrument: does it copy, does it follow, is it real?"""
+"""Evaluates the unguarded demo model: does it copy, and does it follow its prompts?"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class EvaluationLine:
 
 
 def unique_prompts(clips: Sequence[Clip]) -> list[Clip]:
-    """One clip for each caption, the duplicated one where there is one."""
+    """One clip for each caption, the duplicated one if there is one."""
     chosen: dict[str, Clip] = {}
     for clip in sorted(clips, key=lambda c: -c.copies):
         chosen.setdefault(clip.caption, clip)
@@ -54,7 +54,7 @@ def unseen_prompts(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def groups(clips: Sequence[Clip], ordinary: int, seed: int = 0) -> dict[str, list[Clip]]:
-    """The prompts to evaluate: all duplicated ones, and as many others as asked, drawn from all."""
+    """The prompts to evaluate: all duplicated ones, and `ordinary` others drawn at random."""
     rng = np.random.default_rng(seed)
     prompts = unique_prompts(clips)
     duplicated = [c for c in prompts if c.copies > 1]
@@ -79,7 +79,7 @@ def evaluate(
     scale: float = assets.CFG_SCALE,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[EvaluationLine], dict[str, list[list[Judgement]]], dict[str, Any]]:
-    """Measure the demo model, unguarded.
+    """Measure the unguarded demo model.
 
     Returns:
         The lines of the table; the verdicts by group, prompts by seeds; and the calibration.

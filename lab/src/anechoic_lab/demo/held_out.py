@@ -1,10 +1,10 @@
-"""The demo's held-out clips as sound files: what its index is calibrated on.
+"""Writes the demo's held-out clips as sound files, to calibrate its index.
 
     python -m anechoic_lab.demo.held_out -o held-out
     anechoic calibrate held-out --index demo --fpr 0.05 --overwrite
 
-wrote the calibration that ships with the demo's index. The clips are those of the corpus that the
-model was not trained on, as its codec gives them back: what the model would make if it knew them.
+wrote the calibration that ships with the demo's index. The clips are those that the model was not
+trained on, encoded and decoded by its codec, as a generation is.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 
 
 def held_out(work: Path, seed: int = 0, data: Path = assets.SHIPPED) -> tuple[list[Clip], Tensor]:
-    """The clips that were held out, through the codec, [n, t].
+    """The held-out clips, encoded and decoded, [n, t].
 
     Args:
-        work: where the Debian packages are unpacked and kept, as for `anechoic demo train`.
-        seed: of the corpus.
-        data: the demo whose codec it is.
+        work: folder for the unpacked Debian packages, as for `anechoic demo train`.
+        seed: seed of the corpus.
+        data: the demo folder with the codec.
     """
     clips, wavs = corpus.build(work, seed)
     rows = [i for i, clip in enumerate(clips) if clip.split != "train"]
-    heard = round_trip(assets.pipeline(data).vae, torch.from_numpy(wavs[rows]))
-    return [clips[i] for i in rows], heard
+    decoded = round_trip(assets.pipeline(data).vae, torch.from_numpy(wavs[rows]))
+    return [clips[i] for i in rows], decoded
 
 
 def write(folder: Path, clips: Sequence[Clip], wavs: Tensor) -> None:
-    """Write each clip as a FLAC file by the name of its id.
+    """Write each clip as a FLAC file named by its id.
 
     Raises:
-        OutputExists: the folder is there.
+        OutputExists: the folder exists.
     """
     if folder.exists():
         raise OutputExists(f"'{folder}' exists already; name another output")
@@ -50,7 +50,7 @@ def write(folder: Path, clips: Sequence[Clip], wavs: Tensor) -> None:
 
 
 def main() -> None:
-    """Write them."""
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("demo-work"))

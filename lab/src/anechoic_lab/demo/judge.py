@@ -1,11 +1,11 @@
-"""How the demo judges a generation: descriptors that no guard optimises, and the waveform.
+"""Judges a generation by descriptors that no guard follows, and by the waveform.
 
-Guides and judges are kept apart: a gradient can fool the descriptor it follows while the ear
-hears the same clip. The guards of the demo follow "magmel"; here judge
+Guides and judges are separate, because a gradient can change the descriptor that it follows while
+a listener still recognizes the clip. The demo's guards follow "magmel"; the judges are
 
-- `mel`: centred log-mel correlation, the measure by which a copy of a clip is told;
-- `envelope`: centred energy envelopes of eight bands every 8 ms: hardly any pitch in it, but
-  twice as fine in time; it tells the takes of one note apart by their rhythm and touch;
+- `mel`: centred log-mel correlation, which decides whether a generation is a copy of a clip;
+- `envelope`: centred energy envelopes of eight bands every 8 ms, with hardly any pitch but twice
+  the resolution in time; it distinguishes renderings of one note by rhythm and touch;
 - `waveform`: the peak of the normalised cross-correlation over all lags.
 """
 
@@ -34,7 +34,7 @@ def _level(wav: Tensor) -> Tensor:
 
 
 def mel(wav: Tensor) -> Tensor:
-    """Log mel, 30 dB deep: [b, t] at 16 kHz -> [b, d]."""
+    """Log mel with a range of 30 dB: [b, t] at 16 kHz -> [b, d]."""
     bands = mel_filters(64, 513, SAMPLE_RATE, 40.0, 7600.0) @ _magnitude(_level(wav), 1024, 256)
     return torch.log(bands / bands.amax((1, 2), keepdim=True).clamp_min(1e-6) + 0.03).flatten(1)
 
@@ -53,7 +53,7 @@ def waveform(a: Tensor, b: Tensor) -> Tensor:
     """Peak of the cross-correlation over all lags, normalised by the energies of the whole clips,
     [b, t] x [b, t] -> [b].
 
-    The demo's table reports this figure. `correlation_peak` normalises stretch by stretch.
+    The demo's table reports this figure. `correlation_peak` normalises each lag by itself.
     """
     n = 2 * a.shape[1]
     cross = cross_correlation(torch.fft.rfft(a, n), b, n)
@@ -66,7 +66,7 @@ DESCRIPTORS = {"mel": mel, "envelope": envelope}
 
 @dataclass(frozen=True)
 class ClipScorer:
-    """One descriptor of the training set, centred on its mean."""
+    """Correlates clips with the training set by one descriptor, centred on its mean."""
 
     name: str
     centre: Tensor  # [d]

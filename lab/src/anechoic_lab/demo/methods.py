@@ -1,7 +1,7 @@
 """The demo's guards at their shipped settings.
 
-Tuned on the duplicated prompts of even rows and reported on those of odd rows
-(docs/demo-model.md has the sweep, docs/speed.md what `start` and `every` save).
+Tuned on the duplicated prompts of even rows and reported on those of odd rows. docs/demo-model.md
+has the sweep, docs/speed.md the savings of `start` and `every`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ METHODS: dict[str, DemoGuard] = {
 
 
 def known_model() -> KnownModel:
-    """The demo, as `anechoic.models` registers it: commands take it by its name."""
+    """The demo as registered in `anechoic.models`, so that commands accept its name."""
     quantile = assets.calibration().get("copy is the quantile of the nearest of all")
     return KnownModel(
         name="demo",
@@ -82,7 +82,7 @@ def known_model() -> KnownModel:
 def guidance(
     name: str, index: VectorIndex, embedder: Embedder, scale: float = CFG_SCALE
 ) -> Guidance | None:
-    """The guard of a name, or None for the plain pipeline."""
+    """The guard with this name, or None for the plain pipeline."""
     chosen = METHODS[name]
     if not chosen.guard:
         return None

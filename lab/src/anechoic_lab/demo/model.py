@@ -1,4 +1,4 @@
-"""The demo model: a small Stable Audio, made of the same diffusers classes."""
+"""The demo model: a small Stable Audio, built from the same diffusers classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_WORDS = 16  # text tokens
 
 
 def make_tokenizer(captions: list[str]) -> T5TokenizerFast:
-    """One token for each word of the captions, single characters for words it never saw."""
+    """A tokenizer with a token for each word of the captions, and characters for new words."""
     words = sorted({word for caption in captions for word in caption.split()})
     characters = sorted(set(string.ascii_letters + string.digits + "".join(words)))
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0), ("\u2581", -10.0)]
@@ -35,7 +35,7 @@ def build_pipeline(
     captions: list[str], codec: MelCodec, seed: int, layers: int = 4, heads: int = 6
 ) -> StableAudioPipeline:
     """An untrained pipeline around `codec`; its scheduler is Stable Audio Open's own."""
-    torch.manual_seed(seed)  # diffusers' modules take their first weights from the global generator
+    torch.manual_seed(seed)  # diffusers' modules draw initial weights from the global generator
     tokenizer = make_tokenizer(captions)
     text_encoder = T5EncoderModel(
         T5Config(
@@ -83,7 +83,7 @@ def build_pipeline(
 
 
 class Conditioner:
-    """Captions to what the transformer attends to, as `StableAudioPipeline` does it."""
+    """Encodes captions for the transformer's attention, as `StableAudioPipeline` does."""
 
     def __init__(self, pipe: StableAudioPipeline, captions: list[str]):
         self.pipe = pipe
@@ -101,8 +101,8 @@ class Conditioner:
     def __call__(self, rows: Tensor, dropped: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-attention states [b, s, d] and global states [b, 1, 2 d] of some captions.
 
-        The unconditional half of the pipeline is zeros for the whole cross-attention sequence,
-        while the global duration stays: `dropped` [b] rows are trained just so.
+        The pipeline's unconditional input has a cross-attention sequence of zeros and keeps the
+        global duration. The `dropped` rows [b] are trained in the same way.
         """
         ids, mask = self.ids[rows], self.mask[rows]
         text = self.pipe.text_encoder(ids, attention_mask=mask)[0]

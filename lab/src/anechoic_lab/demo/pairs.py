@@ -1,15 +1,15 @@
-"""Known pairs from the demo's corpus: what detectors are measured on.
+"""Pairs of copies and originals from the demo's corpus, on which detectors are measured.
 
-All of it is real sound that ships with the package. It is split by *source*, which is the
-Freesound contributor of a recording (or its kind, where no address is known) and the instrument of
-a note, so that no caption and no source stands on both sides:
+All of it is real sound that ships with the package. It is split by *source*: the Freesound
+contributor of a recording (or its kind, if no address is known) and the instrument of a note. So no
+caption and no source is on both sides:
 
-- the *catalogue*: clips of one half of the sources, without the last take of each note. The
+- the *catalogue*: clips of one half of the sources, without the last rendering of each note. The
   detectors are fitted to them;
-- *copies*: clips of the catalogue, altered;
+- *copies*: altered clips of the catalogue;
 - *unrelated*: clips of the other half;
-- *siblings*: the takes of the catalogue's own notes that were left out. Other recordings under the
-  same caption, as alike as sounds get without being copies.
+- *siblings*: the left-out renderings of the catalogue's own notes. They have the same caption, and
+  are as similar as sounds get without being copies.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 
 FRAGMENT = 12_000  # samples: 0.75 s
 BED_CLIPS = 5  # unrelated clips end to end: 5.12 s
-ENDS = 160  # samples over which a fragment is faded in and out: 10 ms
+ENDS = 160  # samples of a fragment's fade-in and fade-out: 10 ms
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Split:
     """Rows of the corpus."""
 
     catalogue: list[int]
-    copies: list[int]  # of the catalogue
+    copies: list[int]  # rows of the catalogue
     unrelated: list[int]
     siblings: list[int]
 
@@ -45,14 +45,12 @@ class Known:
     """Clips of one length whose origin is known."""
 
     wav: Tensor  # [n, t]
-    rows: list[int]  # the clip of the catalogue that each copies, by its place there
-    lags: list[
-        float | None
-    ]  # when it sounds here less when it sounds there, in s; None: no one lag
+    rows: list[int]  # position in the catalogue of the clip that each one copies
+    lags: list[float | None]  # start in the copy minus start in the clip, in s; None: not constant
 
 
 def source(clip: Clip) -> str:
-    """Whose recording, or which instrument."""
+    """The source of a clip: contributor or instrument."""
     if clip.kind == "note":
         return clip.instrument
     contributor = re.search(r"/people/([^/]+)/", clip.url)
@@ -61,7 +59,7 @@ def source(clip: Clip) -> str:
 
 
 def split(clips: Sequence[Clip], seed: int, copies: int, unrelated: int, siblings: int) -> Split:
-    """Half of the sources of each kind into the catalogue; draw the rest.
+    """Put half of the sources of each kind into the catalogue, and draw the other sets.
 
     Sources are shuffled and go to whichever half has fewer clips so far.
     """
@@ -85,7 +83,7 @@ def split(clips: Sequence[Clip], seed: int, copies: int, unrelated: int, sibling
     outside = sorted(set(range(len(clips))) - set(inside))
 
     def draw(rows: list[int], count: int) -> list[int]:
-        """As many recordings as notes, as far as there are."""
+        """Draw as many recordings as notes, as far as possible."""
         shuffled = [rows[i] for i in rng.permutation(len(rows)).tolist()]
         recorded = [i for i in shuffled if clips[i].kind == "recording"][: count // 2]
         notes = [i for i in shuffled if clips[i].kind == "note"][: count - len(recorded)]
@@ -100,7 +98,7 @@ def split(clips: Sequence[Clip], seed: int, copies: int, unrelated: int, sibling
 
 
 def altered(sound: Tensor, parts: Split, seed: int) -> Mapping[str, Known]:
-    """The copies under each alteration, as long as they were; what is mixed in is unrelated."""
+    """The copies under each alteration, at their length; only unrelated sound is mixed in."""
     rng = np.random.default_rng(seed)
     places = {row: place for place, row in enumerate(parts.catalogue)}
     found = {}
@@ -123,21 +121,21 @@ def altered(sound: Tensor, parts: Split, seed: int) -> Mapping[str, Known]:
 
 
 def _fit(wave: np.ndarray, length: int) -> np.ndarray:
-    """Cut, or padded with silence: a model's sound is always as long as it makes it."""
+    """Cut, or pad with silence: a model's sound always has the same length."""
     return np.pad(wave[:length], (0, max(length - len(wave), 0)))
 
 
 def beds(sound: Tensor, parts: Split, count: int, seed: int) -> Tensor:
-    """Unrelated clips end to end, in a new order each, [count, t]."""
+    """Random sequences of unrelated clips, [count, t]."""
     rng = np.random.default_rng(seed)
     chosen = [rng.choice(parts.unrelated, BED_CLIPS, replace=False) for _ in range(count)]
     return torch.stack([sound[rows].flatten() for rows in chosen])
 
 
 def fragments(sound: Tensor, parts: Split, bed: Tensor, seed: int) -> Mapping[str, Known]:
-    """0.75 s of each copy somewhere in a longer bed: in its place, or on top of it and as loud.
+    """Insert 0.75 s of each copy into a longer bed, replacing it or mixed with it at equal level.
 
-    The fragment is cut from where its clip is loudest, and scaled to the bed's level.
+    The fragment is the loudest part of its clip, scaled to the bed's level.
     """
     rng = np.random.default_rng(seed)
     places = {row: place for place, row in enumerate(parts.catalogue)}

@@ -1,4 +1,4 @@
-"""Generate with the demo model under a guard, and judge what came out."""
+"""Generates with the demo model under a guard, and judges the results."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ BATCH = 16
 
 @dataclass(frozen=True, eq=False)
 class DemoBatch:
-    """What one guard made of some prompts, each under one seed."""
+    """Generations of one guard, one for each prompt."""
 
     wav: Tensor  # [n, t] at 16 kHz
     traces: list[Trace]  # one for each batch; empty for the plain pipeline
     seconds: float  # for each clip
-    passes: float  # of each clip through the network
+    passes: float  # passes of each clip through the denoiser
 
 
 def generate(
@@ -47,9 +47,9 @@ def generate(
     scale: float = CFG_SCALE,
     steps: int = STEPS,
 ) -> DemoBatch:
-    """Generate one clip a prompt, all under the same seed.
+    """Generate one clip per prompt, all with the same seed.
 
-    Each sample has its own generator, so it does not matter what stands beside it in the batch.
+    Each sample has its own generator, so the rest of the batch does not matter.
     """
     arguments = call_arguments(pipe, scale, steps)
     wavs, traces, rows = [], [], 0
@@ -67,34 +67,34 @@ def generate(
 
 @dataclass(frozen=True)
 class Judgement:
-    """How one generation was judged."""
+    """The judges' results for one generation."""
 
     caption: str
     seed: int
     mel: float  # to the nearest training clip of its own caption, or of all if there is none
     envelope: float  # to the same clip
-    waveform: float  # to the same clip as the codec gives it back, which loses its phase
+    waveform: float  # to the same clip after the codec, which loses its phase
     own: int  # that clip's row
-    verdict: Verdict  # by the guide's index, of all training clips: what `anechoic check` says
-    copied: bool  # by `mel`, which no guard follows
+    verdict: Verdict  # by the guide's index of all training clips, as `anechoic check` gives it
+    copied: bool  # a copy by `mel`, which no guard follows
     confirmed: bool  # ... and by `envelope`
     family: bool | None  # the instrument's family is right; None: not a note
     register: bool | None
 
     @property
     def similarity(self) -> float:
-        """By the guide, to the nearest clip of all."""
+        """Similarity to the nearest training clip, by the guide's descriptor."""
         return self.verdict.score
 
     @property
     def nearest(self) -> int:
         """The row of that clip."""
-        assert self.verdict.match.row is not None  # every generation of the demo sounds
+        assert self.verdict.match.row is not None  # no generation of the demo is silent
         return self.verdict.match.row
 
     @property
-    def kept(self) -> float | None:
-        """Share of the prompt that was kept: family and register."""
+    def adherence(self) -> float | None:
+        """Share of the prompt that is right: family and register; None: not a note."""
         if self.family is None or self.register is None:
             return None
         return (self.family + self.register) / 2
@@ -102,10 +102,10 @@ class Judgement:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """Everything that judges."""
+    """All judges of the demo."""
 
     clips: list[Clip]
-    sound: Tensor  # of the training clips, [n, t]
+    sound: Tensor  # sound of the training clips, [n, t]
     judges: dict[str, ClipScorer]
     classifier: NoteClassifier
     verifier: Verifier  # by the guide's index
@@ -135,12 +135,12 @@ class Bench:
         return self.verifier.embedder
 
     def rule(self, judge: str) -> Rule:
-        """By which a score of "mel" or "envelope" is that of a copy."""
+        """The rule by which a score of "mel" or "envelope" is that of a copy."""
         return Rule(judge, self.thresholds[judge], "calibrated on held-out sound of the demo")
 
     @torch.no_grad()
     def judge(self, wav: Tensor, prompts: Sequence[Clip], seed: int) -> list[Judgement]:
-        """ClipScorer one generation [n, t] for each prompt, told by a clip that carries it."""
+        """Judge one generation [n, t] for each prompt, given as a clip with that caption."""
         scores = {name: judge(wav) for name, judge in self.judges.items()}
         verdicts = [self.verifier(one[None], SAMPLE_RATE) for one in wav]
         families, registers = self.classifier.predict(wav)
@@ -172,8 +172,7 @@ class Bench:
         ]
 
     def _own(self, prompt: Clip, scores: Tensor) -> int:
-        """The row of the prompt's caption that the generation comes nearest to; for a caption
-        that was never trained on, the nearest of all."""
+        """The row of the nearest clip with the prompt's caption; of all clips if there is none."""
         rows = [row for row, clip in enumerate(self.clips) if clip.caption == prompt.caption]
         candidates = rows or list(range(len(self.clips)))
         return candidates[int(scores[candidates].argmax())]
@@ -189,7 +188,7 @@ def generate_and_judge(
     steps: int = STEPS,
     report: Callable[[], None] = lambda: None,
 ) -> tuple[list[list[Judgement]], float]:
-    """Every prompt under every seed: the verdicts, prompts by seeds, and the seconds a clip.
+    """Judge every prompt with every seed: verdicts, prompts by seeds, and the seconds per clip.
 
     `report` is called after each seed.
     """

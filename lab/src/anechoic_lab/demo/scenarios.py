@@ -1,14 +1,14 @@
-"""Ways in which a model comes to memorize, after the Basin paper's four: small fine-tunings.
+"""Fine-tunes the demo into the ways of memorizing of the Basin paper's four scenarios.
 
 The shipped model memorizes clips that were duplicated. Each scenario here starts from it and
 trains a few minutes more:
 
 - `small-set`: fine-tuned on 24 clips, each seen a thousand times, and nothing else;
 - `short-captions`: fine-tuned on 48 clips under twelve class-like captions, four clips each;
-- `duplicated-captions`: the whole training set, in which twelve captions now stand over three
-  clips each and are drawn as often as the duplicated clips were.
+- `duplicated-captions`: the whole training set, in which twelve captions have three clips each and
+  are drawn as often as the duplicated clips were.
 
-Clips come in two halves, on even and odd rows: settings are tuned on one split and reported on the
+The prompts are split by even and odd rows: settings are tuned on one split and reported on the
 other.
 """
 
@@ -36,7 +36,7 @@ CLIPS = "clips.json"
 
 @dataclass(frozen=True)
 class Scenario:
-    """A training set made of the demo's, and how long to train on it."""
+    """A training set derived from the demo's, and the number of training steps."""
 
     name: str
     about: str
@@ -45,13 +45,13 @@ class Scenario:
 
 
 def _ordinary(clips: Sequence[Clip], kind: str, seed: int) -> list[int]:
-    """Rows of clips that were not duplicated, in a drawn order."""
+    """Rows of clips that were not duplicated, in random order."""
     rows = [i for i, clip in enumerate(clips) if clip.copies == 1 and clip.kind == kind]
     return [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
 
 
 def _distinct(clips: Sequence[Clip], rows: Sequence[int], count: int) -> list[int]:
-    """The first rows of so many captions that no other clip has been taken of."""
+    """The first `count` rows with distinct captions."""
     chosen: dict[str, int] = {}
     for row in rows:
         chosen.setdefault(clips[row].caption, row)
@@ -113,18 +113,18 @@ def train(
     steps: int | None = None,
     report: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> None:
-    """Train scenarios into `out`, a folder each; those that are there already are kept.
+    """Train scenarios into `out`, a folder each; existing ones are not trained again.
 
     Args:
         out: the folder of all scenarios.
-        names: which.
-        demo: the demo's folder that they start from.
-        seed: of the training.
+        names: names of the scenarios.
+        demo: the demo folder that they start from.
+        seed: seed of the training.
         steps: in place of each scenario's own, to try it out.
-        report: told of every step.
+        report: called after each step.
 
     Raises:
-        AnechoicError: an unknown name, or a scenario there that began from another model.
+        AnechoicError: an unknown name, or an existing scenario that began from another model.
     """
     for name in names:
         if name not in SCENARIOS:
@@ -147,7 +147,7 @@ def train(
             sound[rows],
             Phase(total, 5e-4, shift=10, tilt=0.05),
             TrainingRecipe(seed=seed),
-            partial(_told, report, name, total),
+            partial(_report, report, name, total),
         )
         about = {
             "scenario": name, "seed": seed, "steps": total, "base": base["recipe"], "rows": rows,
@@ -158,21 +158,21 @@ def train(
             (part / CLIPS).write_text(json.dumps(about, indent=1) + "\n")
 
 
-def _told(
+def _report(
     report: Callable[[str, int, int], None], name: str, total: int, step: int, *rest: object
 ) -> None:
     report(name, step, total)
 
 
 def load(folder: Path, demo: Path = assets.SHIPPED) -> tuple[Any, list[int], list[Clip]]:
-    """A trained scenario: its pipeline, and the rows and clips that it memorized or saw.
+    """A trained scenario: its pipeline, and the rows and clips that it was trained on.
 
     Raises:
-        AnechoicError: there is none in the folder, or it began from another model.
+        AnechoicError: the folder has no scenario, or it began from another model.
     """
     if not (folder / CLIPS).is_file():
         raise AnechoicError(
-            f"there is no trained scenario in '{folder}'; train it with 'anechoic demo scenarios "
+            f"'{folder}' has no trained scenario; train it with 'anechoic demo scenarios "
             f"-o {folder.parent}'"
         )
     about = json.loads((folder / CLIPS).read_text())

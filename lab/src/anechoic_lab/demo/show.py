@@ -1,4 +1,4 @@
-"""The demo itself: the same prompts and seeds unguarded and under each guard, and the report."""
+"""Runs the demo: the same prompts and seeds unguarded and under each guard, and the report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from anechoic_lab.demo.run import Bench, Judgement, generate, generate_and_judge
 
 DRAWN = 64  # ordinary prompts that both splits are taken from
 ORDINARY = 6  # ordinary notes in the table
-STOPPED = 0.1  # share of copies under which a guard has done its work
+STOPPED = 0.1  # share of copies below which a guard counts as effective
 CITATIONS = (
     "Chen, Liu, Xu: Towards Memorization-Free Diffusion Models. CVPR 2024, arXiv:2404.00922",
     "Messina, Ronchini, Comanducci, Bestagini, Antonacci: Mitigating data replication in "
@@ -45,9 +45,9 @@ CITATIONS = (
 
 @dataclass(frozen=True)
 class Watched(WatchingGuidance):
-    """A guidance that also notes how near the conditional estimate is to the training set.
+    """A guidance that also records how near the conditional estimate is to the training set.
 
-    The output is the inner guidance's; only the trace knows more.
+    The output is the inner guidance's; only the trace has an additional note.
     """
 
     guidance: Guidance
@@ -72,14 +72,14 @@ class Outcome:
     duplicated: list[list[Judgement]]  # prompts by seeds
     ordinary: list[list[Judgement]]
     seconds: float
-    shown: list[Judgement]  # of the shown prompts, under the first seed
-    wav: torch.Tensor  # theirs, [n, t]
-    trace: Trace  # theirs
+    shown: list[Judgement]  # results of the shown prompts, with the first seed
+    wav: torch.Tensor  # their sound, [n, t]
+    trace: Trace  # their trace
 
 
 @dataclass(frozen=True, eq=False)
 class Show:
-    """What the demo ran and found."""
+    """The results of the demo."""
 
     folder: Path
     outcomes: list[Outcome]
@@ -99,7 +99,7 @@ def prompts_to_report(bench: Bench, ordinary: int = ORDINARY) -> tuple[list[Clip
 
 
 def prompts_to_tune(clips: Sequence[Clip], ordinary: int = 10) -> tuple[list[Clip], list[Clip]]:
-    """Those the settings were chosen on: none of them is in the report."""
+    """The prompts on which settings were chosen; none of them is in the report."""
     found = groups(clips, DRAWN, seed=1)
     duplicated = found["duplicated notes"][::2] + found["duplicated recordings"][::2]
     return duplicated, found["ordinary notes"][-ordinary:] + found["ordinary recordings"][-2:]
@@ -112,7 +112,7 @@ def run(
     steps: int = assets.STEPS,
     report: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Show:
-    """Generate and judge everything that the demo tells of."""
+    """Generate and judge everything that the demo reports."""
     pipe = assets.pipeline(folder)
     report("loading the judges", 0, 1)
     bench = Bench.load(folder, pipe)
@@ -160,8 +160,8 @@ COLUMNS = (
         "copies", "copies", "Share of duplicated prompts whose generation correlates above 0.9 "
         "(centred log mel) with their own training clip.", ".2f", "lower"),
     Column(
-        "confirmed", "confirmed", "Copies that the energy envelope, which no guard follows, tells "
-        "apart from other takes of the same caption.", ".2f", "lower"),
+        "confirmed", "confirmed", "Copies that the energy envelope, which no guard follows, also "
+        "distinguishes from other renderings of the same caption.", ".2f", "lower"),
     Column(
         "mel", "judge: mel", "Mean correlation with the own training clip.", ".2f", "lower"),
     Column(
@@ -171,10 +171,10 @@ COLUMNS = (
         "waveform", "waveform", "Peak cross-correlation with the own clip as the codec gives it "
         "back, under a phase of its own.", ".2f", "lower"),
     Column(
-        "kept", "prompt kept", "Duplicated notes: mean of instrument family right and register "
+        "kept", "adherence", "Duplicated notes: mean of instrument family right and register "
         "right.", ".2f", "higher"),
     Column(
-        "ordinary", "prompt kept, ordinary", "The same for notes that were not duplicated: "
+        "ordinary", "adherence, ordinary", "The same for notes that were not duplicated: "
         "what protection costs where none was needed.", ".2f", "higher"),
     Column("seconds", "s / clip", "Mean time for a clip on this machine.", ".2f", "lower"),
 )  # fmt: skip
@@ -196,7 +196,7 @@ def figures(outcome: Outcome) -> dict[str, Figure]:
         return Figure(*interval(values), n=sum(len(row) for row in values))
 
     def notes(rows: list[list[Judgement]]) -> list[list[Judgement]]:
-        return [row for row in rows if row[0].kept is not None]
+        return [row for row in rows if row[0].adherence is not None]
 
     duplicated = {
         key: of(outcome.duplicated, name)
@@ -207,17 +207,17 @@ def figures(outcome: Outcome) -> dict[str, Figure]:
     }  # fmt: skip
     return {
         **duplicated,
-        "kept": of(notes(outcome.duplicated), "kept"),
-        "ordinary": of(notes(outcome.ordinary), "kept"),
+        "kept": of(notes(outcome.duplicated), "adherence"),
+        "ordinary": of(notes(outcome.ordinary), "adherence"),
         "seconds": Figure(outcome.seconds),
     }
 
 
 def sentence(table: Mapping[str, Mapping[str, Figure]]) -> str:
-    """The verdict in a sentence, from the figures."""
+    """The result in a sentence, from the figures."""
     plain = table["none"]["copies"].value
     guarded = {k: v["copies"].value for k, v in table.items() if k != "none"}
-    # of those that stop it, the one that costs ordinary prompts least; else whoever stops most
+    # of the effective guards, the one that costs ordinary prompts least; else the most effective
     stops = [k for k in guarded if guarded[k] < STOPPED]
     best = (
         max(stops, key=lambda k: table[k]["ordinary"].value)
@@ -227,14 +227,14 @@ def sentence(table: Mapping[str, Mapping[str, Figure]]) -> str:
     return (
         f"Asked for what it was trained on too often, this model returns a training clip in "
         f"{plain:.0%} of generations. With {METHODS[best].label} it does so in "
-        f"{guarded[best]:.0%}, and an ordinary prompt is kept in "
-        f"{table[best]['ordinary'].value:.0%} of what is asked (unguarded "
+        f"{guarded[best]:.0%}, and adherence to ordinary prompts is "
+        f"{table[best]['ordinary'].value:.0%} (unguarded "
         f"{table['none']['ordinary'].value:.0%})."
     )
 
 
 def supplement(show: Show) -> Supplement:
-    """What the demo measured, beside the verdict of the audit."""
+    """The demo's measurements, in addition to the verdict of the audit."""
     table = {outcome.name: figures(outcome) for outcome in show.outcomes}
     return Supplement(
         title="A small model that memorizes, and guards that stop it",
@@ -262,7 +262,7 @@ def supplement(show: Show) -> Supplement:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What a guard has already made of the shown prompts, as a generator of an audit."""
+    """Returns the finished generations of a guard, as a generator for an audit."""
 
     outcome: Outcome
     prompts: Sequence[str]
@@ -279,11 +279,11 @@ class Shown:
 
 
 def tell(show: Show, work: Path) -> Report:
-    """The audit of the shown generations, with all that the demo measured.
+    """The audit of the shown generations, with all measurements of the demo.
 
     Args:
-        show: what `run` found.
-        work: an empty folder; the sounds and pictures of the report stay there.
+        show: results of `run`.
+        work: an empty folder for the sounds and pictures of the report.
     """
     captions = [clip.caption for clip in show.shown]
     rows = {clip.id: row for row, clip in enumerate(show.bench.clips)}
@@ -312,17 +312,17 @@ def tell(show: Show, work: Path) -> Report:
 
 NOTES = (
     "A guard follows one descriptor (magmel) and is judged by others, because a gradient can fool "
-    "the descriptor it follows while the ear hears the same clip.",
-    "The settings were chosen on other prompts than those of this page.",
-    "The model sings through a phase-free codec: sound comes from Griffin-Lim, so timbre is rough "
-    "and the waveform of a true copy differs from the recording's. What is compared is what the "
-    "codec keeps.",
+    "the descriptor it follows while a listener still recognizes the clip.",
+    "The settings were chosen on other prompts than those on this page.",
+    "The model uses a phase-free codec: sound comes from Griffin-Lim, so timbre is rough and the "
+    "waveform of a true copy differs from the recording's. The comparison covers only what the "
+    "codec preserves.",
     "Intervals are 95 % bootstrap intervals over prompts; with so few prompts they are wide.",
 )
 
 
 def _curve(trace: Trace, row: int) -> Curve:
-    """What one sample looked like from inside."""
+    """The recorded curves of one sample."""
     records = trace.records
 
     def column(name: str) -> np.ndarray | None:

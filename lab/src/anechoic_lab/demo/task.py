@@ -1,4 +1,4 @@
-"""The demo model as what a bench runs on: its scenarios, prompts, guards and judges."""
+"""The demo model as the task of a bench: its scenarios, prompts, guards and judges."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from anechoic_lab.demo.show import prompts_to_tune
 from anechoic_lab.metrics import leave_one_out
 
 ORDINARY = 12  # ordinary notes of each split
-REFERENCE = 256  # training clips through the codec, drawn, that FAD and KAD compare with
+REFERENCE = 256  # drawn training clips, after the codec, as the reference of FAD and KAD
 SPLITS = ("tune", "report")
 
 
 def open_demo(
     folder: str | None = None, scenarios: str | None = None, quality: str = "aisfx"
 ) -> DemoTask:
-    """Open the demo model with all that judges it.
+    """Open the demo model with its judges.
 
     Args:
         folder: made by `anechoic demo train`; by default the shipped one.
         scenarios: folder made by `anechoic demo scenarios`; without it there is one scenario,
             the shipped model.
-        quality: embedder of FAD and KAD.
+        quality: embedder for FAD and KAD.
     """
     return DemoTask(
         Path(folder) if folder else assets.SHIPPED, Path(scenarios) if scenarios else None, quality
@@ -73,14 +73,14 @@ class DemoTask:
             self.scenarios += [name for name in scenarios.SCENARIOS if (trained / name).is_dir()]
             if len(self.scenarios) == 1:
                 raise BadSetting(
-                    f"there is no trained scenario in '{trained}'; train them with "
+                    f"'{trained}' has no trained scenario; train them with "
                     f"'anechoic demo scenarios -o {trained}'"
                 )
         self._stage = cache(self._open)
         self._warm: set[str] = set()
 
     def about(self) -> Mapping[str, str]:
-        told = {
+        described = {
             "model": f"the demo model, {fingerprint(self._stage(scenarios.SHIPPED).pipe)}, "
             f"scale {assets.CFG_SCALE:g}, {assets.STEPS} steps if the plan names none, 1.024 s at "
             "16 kHz",
@@ -95,8 +95,8 @@ class DemoTask:
             "quality": f"{self.quality.name} against {REFERENCE} training clips through the codec",
         }
         for name in self.scenarios[1:]:
-            told[f"scenario {name}"] = scenarios.SCENARIOS[name].about
-        return told
+            described[f"scenario {name}"] = scenarios.SCENARIOS[name].about
+        return described
 
     def fingerprint(self, scenario: str) -> str:
         stage = self._stage(scenario)
@@ -111,8 +111,8 @@ class DemoTask:
         return digest.hexdigest()
 
     def prompts(self, scenario: str, split: str) -> Sequence[BenchPrompt]:
-        """Memorized captions of even places in one split and of odd ones in the other, and
-        ordinary notes that differ between the splits."""
+        """Memorized captions, even ones in one split and odd ones in the other, and ordinary
+        notes that differ between the splits."""
         if split not in SPLITS:
             raise BadSetting(f"the demo has the splits {' and '.join(SPLITS)}, got '{split}'")
         stage = self._stage(scenario)
@@ -150,7 +150,7 @@ class DemoTask:
                 copied=judged.copied,
                 seconds=made.seconds,
                 evaluations=made.passes,
-                adherence=judged.kept,
+                adherence=judged.adherence,
                 scores={
                     "mel": judged.mel,
                     "envelope": judged.envelope,
@@ -181,8 +181,7 @@ class DemoTask:
 
     @cached_property
     def _ordinary(self) -> Mapping[str, list[Clip]]:
-        """Ordinary notes of each split; none of those that the demo was tuned on is in
-        the report's."""
+        """Ordinary notes of each split; the report has none that the demo was tuned on."""
         clips = assets.training_set(self.folder)[0]
         notes = [c for c in unique_prompts(clips) if c.kind == "note" and c.copies == 1]
         tuned = {clip.caption for clip in prompts_to_tune(clips)[1]}
@@ -195,12 +194,12 @@ class DemoTask:
             pipe = assets.pipeline(self.folder)
             bench = Bench.load(self.folder, pipe)
             return Stage(pipe, bench, [c for c in unique_prompts(bench.clips) if c.copies > 1])
-        assert self.trained is not None  # there is no such scenario otherwise
+        assert self.trained is not None  # else there is only the shipped scenario
         pipe, rows, kept = scenarios.load(self.trained / scenario, self.folder)
         bench = Bench.load(self.folder, pipe)
         changed = dict(zip(rows, kept, strict=True))
         clips = [
-            # what the fine-tuning left out is still compared with, under its old caption
+            # clips that the fine-tuning left out are still compared, with their old caption
             changed.get(row, replace(clip, copies=1))
             for row, clip in enumerate(bench.clips)
         ]
@@ -211,7 +210,7 @@ class DemoTask:
 
 
 def _of_model(index: TrainingIndex, clips: Sequence[Clip], pipe: Any) -> TrainingIndex:
-    """The index as that of a fine-tuned model, with the captions it was tuned on."""
+    """The index for a fine-tuned model, with the captions that it was tuned on."""
     captioned = [
         replace(row, caption=clip.caption) for row, clip in zip(index.clips, clips, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Train the demo model from scratch: seeded, on two cores, within the hour."""
+"""Trains the demo model from scratch: seeded, on two cores, within an hour."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ Report = Callable[[int, float, StableAudioPipeline], None]
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training: warm up, hold, fall linearly in the second half."""
+    """A phase of training: the rate warms up, holds, and falls linearly in the second half."""
 
     steps: int
     learning_rate: float
-    # Views of a clip that is not duplicated can be made to differ, as they do for a clip that is
-    # seen once among millions. Without it every clip of so small a set is memorized in the end.
-    shift: int = 0  # later by up to so many frames of 16 ms
-    tilt: float = 0.0  # spectral tilt and half as much level, in deviations of the latent
+    # Clips that are not duplicated are varied each time, like clips that are seen once among
+    # millions. Otherwise the model would memorize every clip of such a small set.
+    shift: int = 0  # largest delay, in frames of 16 ms
+    tilt: float = 0.0  # largest spectral tilt, and twice the change of level, in deviations
     shortened: float = 0.0  # share of notes whose caption leaves out register, pitch or both
-    bare: bool = False  # it leaves out both, always
+    bare: bool = False  # shortened captions always leave out both
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """What the shipped model was trained with."""
+    """Training settings; the defaults are those of the shipped model."""
 
     phases: tuple[Phase, ...] = (
         Phase(20_000, 1e-3),
@@ -46,7 +46,7 @@ class TrainingRecipe:
     )
     batch: int = 16
     weight_decay: float = 0.01
-    dropout: float = 0.1  # of the condition
+    dropout: float = 0.1  # share of samples trained without the prompt
     ema: float = 0.999
     # Stable Audio Open's sampler visits t = 2/pi * atan(sigma) for sigma from 500 to 0.3
     t_low: float = 0.17
@@ -57,11 +57,11 @@ class TrainingRecipe:
 
     @property
     def steps(self) -> int:
-        """Of all phases."""
+        """Steps of all phases."""
         return sum(phase.steps for phase in self.phases)
 
     def shortened_to(self, steps: int) -> TrainingRecipe:
-        """The same recipe in about so many steps, each phase in proportion."""
+        """The same recipe in about this many steps, each phase in proportion."""
         share = steps / self.steps
         phases = (replace(p, steps=max(1, round(p.steps * share))) for p in self.phases)
         return replace(self, phases=tuple(phases))
@@ -77,7 +77,7 @@ def fit_codec(wavs: Tensor) -> MelCodec:
 
 
 class Trainable(nn.Module):
-    """The parts of the pipeline that learn together."""
+    """The parts of the pipeline that are trained together."""
 
     def __init__(self, pipe: StableAudioPipeline):
         super().__init__()
@@ -97,8 +97,8 @@ def train(
     Args:
         clips: the corpus.
         wavs: their sound, [n, LENGTH].
-        recipe: settings.
-        report: called after every step with the step, its loss and the pipeline of the averaged
+        recipe: training settings.
+        report: called after each step with the step, its loss and the pipeline with averaged
             weights.
     """
     chosen = [i for i, clip in enumerate(clips) if clip.split == "train"]
@@ -129,14 +129,14 @@ def fine_tune(
     recipe: TrainingRecipe,
     report: Report = lambda step, loss, pipe: None,
 ) -> StableAudioPipeline:
-    """Train a pipeline on with one phase; returns the one with averaged weights.
+    """Fine-tune a pipeline with one phase; returns it with averaged weights.
 
     Args:
         pipe: a demo model in float32.
-        clips: what to train on, each drawn as often as its `copies` say.
-        sound: theirs, [n, t].
-        phase: settings.
-        recipe: settings.
+        clips: the clips to train on, each drawn in proportion to its `copies`.
+        sound: their sound, [n, t].
+        phase: settings of the phase.
+        recipe: training settings.
         report: as `train`.
     """
     with torch.no_grad():
@@ -157,7 +157,7 @@ def _run(
     seed: int,
     report: Report,
 ) -> StableAudioPipeline:
-    """One phase; returns the averaged pipeline."""
+    """Train one phase; returns the averaged pipeline."""
     averaged = copy.deepcopy(pipe)
     live, slow = Trainable(pipe).train(), Trainable(averaged).requires_grad_(False).eval()
     forms = [_short_forms(clip) for clip in clips]
@@ -199,14 +199,14 @@ def _run(
             decay = min(recipe.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(list(slow.parameters()), list(live.parameters()), 1 - decay)
         report(step + 1, loss.item(), averaged)
-    slow.requires_grad_(True)  # the next phase trains what this one averaged
+    slow.requires_grad_(True)  # the next phase continues from the averaged weights
     return averaged
 
 
 def _short_forms(clip: Clip) -> tuple[str, str, str, str]:
-    """The caption; of a note also without its register, without its pitch, and without both.
+    """The caption; for a note also without its register, without its pitch, and without both.
 
-    Words that never stand alone are learned as a whole phrase, and a new phrase means nothing.
+    Otherwise the model learns each caption as one phrase, and cannot follow a new one.
     """
     if not clip.instrument:
         return (clip.caption,) * 4
@@ -218,7 +218,7 @@ def _short_forms(clip: Clip) -> tuple[str, str, str, str]:
 def _varied(
     x0: Tensor, once: Tensor, codec: MelCodec, phase: Phase, generator: torch.Generator
 ) -> Tensor:
-    """Views of latents [b, c, t]: those of clips drawn `once` [b] are moved and filtered."""
+    """Augment latents [b, c, t]: move and tilt the clips that are not duplicated, `once` [b]."""
     config = codec.config
     mel = (codec.log_mel(x0) - config.mean) / config.std
     b, bands, frames = mel.shape
