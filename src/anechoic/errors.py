@@ -1,4 +1,4 @@
-"""What can go wrong, each in one clear sentence: what was expected, what came, the mend.
+"""What can go wrong, each in one clear sentence: what was expected, what was got, the fix.
 
 The command line prints the sentence and exits with code 2. A mitigation that cannot act raises
 one of these; it never passes silently as protection.
@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 
 class AnechoicError(Exception):
-    """Base of all errors that a user can mend."""
+    """The base of all errors that a user can fix."""
 
 
 class BadAudio(AnechoicError):
@@ -31,7 +31,7 @@ class IndexMismatch(AnechoicError):
 
 
 class UnknownEmbedder(AnechoicError):
-    """A name that is no embedder, or an embedder whose weights are not here."""
+    """A name that is not an embedder's, or an embedder whose weights are not on this machine."""
 
 
 class UnsupportedPipeline(AnechoicError):

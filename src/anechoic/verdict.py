@@ -111,8 +111,9 @@ def require_rule(rule: Rule | None, detector: str, index: TrainingIndex) -> Rule
     """
     if rule is None:
         raise BadSetting(
-            f"neither '{detector}' nor index '{index.name}' is calibrated; give real sound that is "
-            "not in the training set with '--held-out FOLDER', or a threshold with '--threshold'"
+            f"neither '{detector}' nor index '{index.name}' is calibrated; calibrate it with "
+            "'anechoic calibrate FOLDER --index INDEX' on real sound that is not in the training "
+            "set, or give '--held-out FOLDER' or '--threshold' here"
         )
     return rule
 
