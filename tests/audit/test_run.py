@@ -184,7 +184,7 @@ def test_a_calibration_of_the_index_comes_before_its_threshold(
 
 def test_without_any_threshold_nothing_is_generated(embed, work: Path) -> None:
     model = Model()
-    with pytest.raises(BadSetting, match="'--held-out FOLDER', or a threshold"):
+    with pytest.raises(BadSetting, match="'--held-out FOLDER' or '--threshold' here"):
         audit(model, training_set(None), embed, prompts=PROMPTS, model="m", work=work)
     assert model.calls == []
 

@@ -201,7 +201,7 @@ def test_an_index_without_a_threshold_asks_for_one(run: Run, here: Path) -> None
     training_set(None).index.save("j")
     code, _, err = run("--index", "j", "--audio", "sounds")
     assert code == 2
-    assert "with '--held-out FOLDER', or a threshold with '--threshold'" in err
+    assert "'anechoic calibrate FOLDER --index INDEX'" in err
     assert run("--index", "j", "--audio", "sounds", "--threshold", "0.9")[0] == 1
 
 
