@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from types import FrameType
 from typing import Any
 
 import torch
@@ -24,7 +25,16 @@ from anechoic.diffusers.denoiser_call import (
     pack,
 )
 from anechoic.diffusers.memory_efficient import Part, memory_efficient, saving_memory
-from anechoic.diffusers.schedules import Schedule
+from anechoic.diffusers.schedules import Schedule, check_scheduler
+from anechoic.diffusers.wrapping import (
+    Block,
+    Hook,
+    Method,
+    call_of,
+    is_running,
+    on_stack,
+    refuse_rest,
+)
 from anechoic.engine.model import Makes
 from anechoic.engine.run import GuardedModel
 from anechoic.errors import GuardError
@@ -43,7 +53,10 @@ class Connection:
         self.recorder = CallRecorder(pipe, {})
         self._encoded: dict[tuple[str, int], list[Tensor]] = {}
         self._handles: list[Any] = []
-        self._wrapped: list[str] = []
+        self._wrapped: list[Method] = []
+        self._block = Block()
+        self._originals: dict[str, Callable[..., Any]] = {}  # the pipeline's own methods, by name
+        self._frame: FrameType | None = None  # of the pipeline's call that is being guarded
         self._compiled: Callable[..., Any] | None = None  # the network's, by its own compile()
         self.compiled = is_compiled(self.network)
         within = getattr(self.network, "_orig_mod", self.network)  # of torch.compile
@@ -105,16 +118,37 @@ class Connection:
             GuardError: while generating, one that cannot be guarded, before its first step.
         """
         names = ("check_inputs", "encode_prompt", *self.adapter.records)
-        methods = {name: getattr(self.pipe, name) for name in names}
-        for name, method in methods.items():
+        self._originals = {name: getattr(self.pipe, name) for name in names}
+        for name, method in self._originals.items():
             if isinstance(method, nn.Module):
                 handle = method.register_forward_pre_hook(
-                    partial(self._module_called, name), with_kwargs=True
+                    Hook(self._block, partial(self._module_called, name)), with_kwargs=True
                 )
                 self._handles.append(handle)
             else:
-                setattr(self.pipe, name, partial(self._called, name, methods, begin))
-                self._wrapped.append(name)
+                self._wrap(self.pipe, name, partial(self._called, name, method, begin))
+
+    def watch_scheduler(self, stepped: Callable[[], None]) -> None:
+        """Call this before each step that the guarded generation makes with its scheduler."""
+        scheduler = self.pipe.scheduler
+        if any(method.owner is scheduler for method in self._wrapped):
+            return
+        original = scheduler.step
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            if self.generating():
+                stepped()
+            return original(*args, **kwargs)
+
+        self._wrap(scheduler, "step", step)
+
+    def generating(self) -> bool:
+        """Whether the code that asks runs inside the guarded generation.
+
+        The pipeline's own call has to be on the stack: the network may be called by hand, by
+        another pipeline, or in another thread.
+        """
+        return self._frame is not None and on_stack(self._frame)
 
     def surround(
         self, pre_forward: Callable[..., Any], post_forward: Callable[..., Any] | None = None
@@ -123,9 +157,10 @@ class Connection:
         compiled = self.network._compiled_call_impl
         if compiled is None:
             add = self.network.register_forward_pre_hook
-            self._handles.append(add(pre_forward, with_kwargs=True))
+            self._handles.append(add(Hook(self._block, pre_forward), with_kwargs=True))
             if post_forward is not None:
-                handle = self.network.register_forward_hook(post_forward, with_kwargs=True)
+                hook = Hook(self._block, post_forward)
+                handle = self.network.register_forward_hook(hook, with_kwargs=True)
                 self._handles.append(handle)
             return
 
@@ -140,38 +175,49 @@ class Connection:
         self.network._compiled_call_impl = call
 
     def detach(self) -> None:
-        """Leave the pipeline as it was."""
-        for name in self._wrapped:
-            delattr(self.pipe, name)  # the class's own shows again
+        """Leave the pipeline as it was.
+
+        Raises:
+            GuardError: it is still generating, such as in a thread: the rest is refused there, too.
+        """
+        self._block.ended = True
+        for method in self._wrapped:
+            method.undo()
         for handle in self._handles:
             handle.remove()
         if self._compiled is not None:
             self.network._compiled_call_impl = self._compiled
+        frame, self._frame = self._frame, None
+        if frame is not None and is_running(frame):
+            raise refuse_rest(self.network, frame)
+
+    def _wrap(self, owner: Any, name: str, call: Callable[..., Any]) -> None:
+        self._wrapped.append(Method(owner, name, call))
 
     def _called(
-        self,
-        name: str,
-        methods: dict[str, Callable[..., Any]],
-        begin: Begin,
-        *args: Any,
-        **kwargs: Any,
+        self, name: str, method: Callable[..., Any], begin: Begin, *args: Any, **kwargs: Any
     ) -> Any:
         if name == "check_inputs":  # each pipeline's first word
-            self.recorder = CallRecorder(self.pipe, methods)
-            self._encoded.clear()
+            frame = call_of(self.pipe)
+            if frame is not None and frame is not self._frame:  # else: called by hand
+                self._frame = frame
+                self.recorder = CallRecorder(self.pipe, self._originals)
+                self._encoded.clear()
         calls = self.recorder.calls
-        if name not in calls:
-            calls[name] = by_name(methods[name], args, kwargs)
+        if name not in calls and self.generating():
+            calls[name] = by_name(method, args, kwargs)
             if name == "encode_prompt":
                 if reason := self.adapter.refusal(self.recorder):
                     raise GuardError(reason)
                 prompt = calls[name]["prompt"]
                 texts = [prompt] if isinstance(prompt, str) else prompt
                 begin(texts, self.adapter.guided(self.recorder))
-        return methods[name](*args, **kwargs)
+        return method(*args, **kwargs)
 
     def _module_called(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self.recorder.calls.setdefault(name, by_name(type(module).forward, (None, *args), kwargs))
+        if self.generating():
+            called = by_name(type(module).forward, (None, *args), kwargs)
+            self.recorder.calls.setdefault(name, called)
 
     # ------------------------------------------------------------------------------- encoding
 
@@ -254,12 +300,39 @@ class Hooks:
         """A generation starts.
 
         Raises:
-            GuardError: it has no unconditional half, and the guidance cannot do without.
+            GuardError: it has no unconditional half, and the guidance cannot do without; or the
+                pipeline has another network.
+            UnsupportedPipeline: the pipeline has another scheduler, which is not known.
         """
+        connection = self.connection
+        if getattr(connection.pipe, connection.adapter.network) is not connection.network:
+            raise GuardError(
+                f"the pipeline's {connection.adapter.network} was replaced inside the guard's "
+                "block, and the guard is on the earlier one; replace it before the block"
+            )
+        check_scheduler(connection.pipe.scheduler)
         run = self.guarded.begin(guided)
-        schedule = Schedule(self.connection.pipe.scheduler)
-        combine = self.connection.adapter.combine()
-        self.pipeline = PipelineRun(self.connection, run, texts, guided, schedule, combine)
+        schedule = Schedule(connection.pipe.scheduler)
+        combine = connection.adapter.combine()
+        self.pipeline = PipelineRun(connection, run, texts, guided, schedule, combine)
+        connection.watch_scheduler(self.stepped)
+
+    def stepped(self) -> None:
+        """The scheduler makes a step: it has to be of one guided prediction.
+
+        Raises:
+            GuardError: it is of none, or of several.
+        """
+        pipeline = self.pipeline
+        if pipeline is not None and pipeline.waiting is not None:
+            raise _switched_off()
+        if pipeline is None or len(pipeline.run.records) != pipeline.steps + 1:
+            raise GuardError(
+                "the pipeline made a step of a prediction that the guard did not make: its network "
+                "was replaced, called past its hooks, or called once more in between; call the "
+                "pipeline as it is"
+            )
+        pipeline.steps += 1
 
     def pre_forward(
         self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -319,7 +392,7 @@ class Hooks:
             GuardError: it is such a call.
         """
         check_known(self.connection.adapter, arguments)
-        if self.pipeline is None:
+        if self.pipeline is None or not self.connection.generating():
             raise GuardError(
                 "the guarded network was called outside its pipeline's own loop; call the pipeline"
             )
@@ -328,7 +401,24 @@ class Hooks:
                 "skip_guidance_layers adds an evaluation to the guidance that a guard does not "
                 "see; call the pipeline without it"
             )
+        if self.connection.pipe.scheduler is not self.pipeline.schedule.scheduler:
+            raise GuardError(
+                "the pipeline's scheduler was replaced in the middle of a generation, so its noise "
+                "levels are not known; replace it before the generation"
+            )
+        rows = len(arguments[self.connection.adapter.x])
+        if rows != (self.pipeline.rows or rows):
+            raise _switched_off()
+        self.pipeline.rows = rows
         return self.pipeline
+
+
+def _switched_off() -> GuardError:
+    return GuardError(
+        "the pipeline switched its guidance on or off in the middle of a generation, such as in a "
+        "callback, so the halves of its predictions cannot be told from each other; leave its "
+        "guidance on, and guard it with Interval or During"
+    )
 
 
 def is_compiled(part: nn.Module) -> bool:

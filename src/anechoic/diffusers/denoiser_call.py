@@ -45,6 +45,8 @@ class PipelineRun:
     combine: Combine
     waiting: tuple[DenoiserInputs, Tensor] | None = None  # the first of two calls, until the second
     called: tuple[DenoiserCall, Needs] | None = None  # what the network is being called with
+    rows: int | None = None  # of the network's input, at each evaluation
+    steps: int = 0  # that the scheduler has made
 
     def call(
         self,

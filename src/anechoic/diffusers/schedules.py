@@ -83,8 +83,7 @@ class Schedule:
         one of each row."""
         if self._name in BY_ABAR:
             first = timestep.flatten()[0] if isinstance(timestep, Tensor) else timestep
-            abar = float(self.scheduler.alphas_cumprod[int(first)])
-            return NoiseLevel(abar**0.5, (1 - abar) ** 0.5)
+            return NoiseLevel.of_abar(float(self.scheduler.alphas_cumprod[int(first)]))
         index = self.scheduler.step_index
         if index is None:  # schedulers that scale nothing set it in their first step
             index = self.scheduler.begin_index or 0

@@ -16,7 +16,7 @@ from typing_extensions import TypeVar
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow", "reverse_flow"]
 Number = TypeVar("Number", float, Tensor, default=float)
 
-PURE_NOISE = 1e-3  # the least signal a flow level counts with: sigma/alpha is at most 1000
+PURE_NOISE = 1e-3  # the signal that pure noise counts with: sigma/alpha is 1000 there
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,18 @@ class NoiseLevel(Generic[Number]):
         if isinstance(ratio, Tensor):
             alpha = (1.0 + ratio * ratio).rsqrt()
             return NoiseLevel(alpha, ratio * alpha)
+        if ratio == math.inf:
+            return cls.of_abar(0.0)
         number = 1.0 / math.sqrt(1.0 + ratio * ratio)
         return NoiseLevel(number, ratio * number)
+
+    @staticmethod
+    def of_abar(abar: float) -> NoiseLevel:
+        """The variance-preserving level of a cumulated alpha, `alpha**2`.
+
+        A schedule of zero terminal SNR starts at 0: see `flow` for what pure noise counts as.
+        """
+        return NoiseLevel(max(abar**0.5, PURE_NOISE), (1 - abar) ** 0.5)
 
     @classmethod
     def flow(cls, sigma: Number) -> NoiseLevel[Number]:
