@@ -281,19 +281,6 @@ def _number(value: float) -> float | None:
     return float(np.round(value, 6)) if math.isfinite(value) else None
 
 
-def media_keys(content: Mapping[str, Any]) -> list[list[str]]:
-    """The sounds and pictures of each examined sound, in the order of the document."""
-    found: list[list[str]] = []
-    for row in content["examined"]:
-        if (shown := row["shown"]) is None:
-            found.append([])
-            continue
-        pictures = [one for one in (shown["made"], shown["training"], shown["own"]) if one]
-        keys = [key for picture in pictures for key in (picture["sound"], picture["spectrogram"])]
-        found.append([*keys, *([shown["matrix"]] if shown["matrix"] else [])])
-    return found
-
-
 # ------------------------------------------------------------------------------------- caveats
 
 

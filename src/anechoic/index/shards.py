@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +17,6 @@ from anechoic.storage import Storage
 
 FOLDER = "shards"
 DTYPES = ("float32", "float16")
-ROUNDED = 1e-4  # float16 takes norms off by less
 
 
 @dataclass(frozen=True)
@@ -62,29 +62,39 @@ def write(
     return Shard(name, len(clips), count, len(data), hashlib.sha256(data).hexdigest())
 
 
-def read(place: Storage, shard: Shard, *, check: bool = True) -> tuple[list[Clip], np.ndarray]:
+def read(place: Storage, shard: Shard) -> tuple[list[Clip], np.ndarray]:
     """The rows of a shard, and their embeddings in float32 [n, d], unit norm.
 
     Args:
         place: the index's.
         shard: as the manifest has it.
-        check: compare the file's hash.
 
     Raises:
         IndexMismatch: the file is missing, cut off or another.
     """
-    table = _read(place, shard, None, check=check)
+    table = read_table(place, shard)
     return clips_of(table), embeddings_of(table)
 
 
 def read_column(place: Storage, shard: Shard, column: str) -> list[Any]:
     """One column of a shard, its hash unchecked: of a large one, little is read."""
-    return list(_read(place, shard, [column], check=False).column(column).to_pylist())
+    return list(read_table(place, shard, [column]).column(column).to_pylist())
 
 
-def read_table(place: Storage, shard: Shard, *, check: bool = True) -> Any:
-    """A shard as an Arrow table."""
-    return _read(place, shard, None, check=check)
+def read_table(place: Storage, shard: Shard, columns: list[str] | None = None) -> Any:
+    """A shard as an Arrow table, its hash unchecked if only some columns are asked for.
+
+    Raises:
+        IndexMismatch: the file is missing, cut off or another.
+    """
+    import pyarrow.parquet as pq
+    from pyarrow.lib import ArrowException
+
+    with _readable(place, shard, (OSError, ArrowException)) as name:
+        if columns is None:
+            return pq.ParquetFile(io.BytesIO(read_bytes(place, shard))).read()
+        with place.fs.open(place.path(name)) as file:
+            return pq.ParquetFile(file).read(columns)
 
 
 def clips_of(table: Any) -> list[Clip]:
@@ -140,21 +150,16 @@ def _schema(dim: int, dtype: str) -> Any:
     )
 
 
-def read_bytes(place: Storage, shard: Shard, *, check: bool = True) -> bytes:
+def read_bytes(place: Storage, shard: Shard) -> bytes:
     """The file of a shard.
 
     Raises:
         IndexMismatch: it is missing, cut off or another.
     """
-    name = f"{FOLDER}/{shard.name}.parquet"
     require_sizes(place, [shard])
-    try:
+    with _readable(place, shard) as name:
         data = place.read(name)
-    except FileNotFoundError:
-        raise damaged(place, f"{name} is missing") from None
-    except OSError as error:
-        raise damaged(place, f"{name} cannot be read: {error}") from error
-    if check and hashlib.sha256(data).hexdigest() != shard.sha256:
+    if hashlib.sha256(data).hexdigest() != shard.sha256:
         raise damaged(place, f"{name} is not the file that was written")
     return data
 
@@ -165,29 +170,23 @@ def require_sizes(place: Storage, made: Iterable[Shard]) -> None:
     Raises:
         IndexMismatch: naming the first.
     """
-    for name, size in ((f"{FOLDER}/{shard.name}.parquet", shard.bytes) for shard in made):
-        try:
-            if place.size(name) != size:
+    for shard in made:
+        with _readable(place, shard) as name:
+            if place.size(name) != shard.bytes:
                 raise damaged(place, f"{name} is cut off or another file")
-        except FileNotFoundError:
-            raise damaged(place, f"{name} is missing") from None
-        except OSError as error:
-            raise damaged(place, f"{name} cannot be read: {error}") from error
 
 
-def _read(place: Storage, shard: Shard, columns: list[str] | None, *, check: bool) -> Any:
-    import pyarrow.parquet as pq
-    from pyarrow.lib import ArrowException
-
+@contextmanager
+def _readable(
+    place: Storage, shard: Shard, wrong: tuple[type[Exception], ...] = (OSError,)
+) -> Iterator[str]:
+    """Its file in the storage, which may be missing or unreadable."""
     name = f"{FOLDER}/{shard.name}.parquet"
     try:
-        if columns is None:
-            return pq.ParquetFile(io.BytesIO(read_bytes(place, shard, check=check))).read()
-        with place.fs.open(place.path(name)) as file:
-            return pq.ParquetFile(file).read(columns)
+        yield name
     except FileNotFoundError:
         raise damaged(place, f"{name} is missing") from None
-    except (ArrowException, OSError) as error:
+    except wrong as error:
         raise damaged(place, f"{name} cannot be read: {error}") from error
 
 
