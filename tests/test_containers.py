@@ -133,6 +133,12 @@ def test_a_file_that_states_twice_what_it_holds_is_refused_with_both_lengths(kin
         audio.read_bytes(sized(kind, 4 * RATE), "a")
 
 
+@pytest.mark.parametrize("kind", ["WAV", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3"])
+def test_a_folder_is_searched_for_every_kind_that_is_read(kind):
+    assert len(heard(encoded(kind))) == RATE
+    assert f".{kind.lower()}" in audio.SUFFIXES
+
+
 def test_chunks_around_the_sound_do_no_harm():
     file = io.BytesIO()
     soundfile.write(file, NOISE[:4001], RATE, "PCM_24", format="WAV")
@@ -262,6 +268,11 @@ def test_changed_bytes_give_sound_or_one_sentence(kind, subtype):
         else:
             outcomes.append(wav.shape[1] > 0)
     assert all(outcomes)
+
+
+def test_bytes_that_could_begin_a_frame_everywhere_are_refused_at_once():
+    with pytest.raises(BadAudio, match="no format"):
+        audio.read_bytes(b"\xff" * 50_000_000, "a")
 
 
 def test_no_more_is_read_than_the_limit(monkeypatch, tmp_path):

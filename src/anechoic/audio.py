@@ -28,7 +28,10 @@ LIMIT_NAME = "ANECHOIC_SOUND_LIMIT"
 LIMIT = 2**30  # samples of a file: 4 GiB in memory, 6 h of one channel at 48 kHz
 RATE_OF_LIMIT = 48_000  # Hz: a low rate is raised by embedders, so its seconds count as theirs
 BLOCK = 2**20  # samples that are decoded at once
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"})
+SUFFIXES = frozenset({
+    ".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff",
+    ".aifc", ".au", ".snd", ".caf",
+})  # fmt: skip
 WRITABLE = {
     ".wav": ("WAV", "PCM_16"),
     ".flac": ("FLAC", "PCM_16"),
@@ -113,12 +116,11 @@ def _decode(
     for stream in containers.streams(content, name):
         samples, sample_rate = _decode_stream(stream, name, parts, longest_s)
         parts.append(samples)
-        formats.append((sample_rate, samples.shape[1]))
+        formats.append((sample_rate, len(samples)))
     if len(set(formats)) > 1:
         kinds = ", then ".join(f"{rate} Hz and {channels} channels" for rate, channels in formats)
         raise BadAudio(f"{name} was joined from {kinds}; cut it into single files")
-    samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    wav = torch.from_numpy(np.ascontiguousarray(samples.T))
+    wav = torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts, 1))
     require_sound(wav, name, allow_silence=allow_silence)
     return wav, formats[0][0]
 
@@ -126,7 +128,7 @@ def _decode(
 def _decode_stream(
     stream: containers.Stream, name: str, before: list[np.ndarray], longest_s: float
 ) -> tuple[np.ndarray, int]:
-    """What a stream decodes to, all of it [t, c], and its rate; limits count those before it."""
+    """What a stream decodes to, all of it [c, t], and its rate; limits count those before it."""
     import soundfile
 
     class Forward(soundfile.SoundFile):  # type: ignore[misc]  # it has no types
@@ -144,7 +146,7 @@ def _decode_stream(
             if not promised and sound.format != "FLAC":
                 promised = int(sound.frames)
             weight, frames = max(channels, RATE_OF_LIMIT / rate), 0
-            already = sum(map(len, before))
+            already = sum(part.shape[1] for part in before)
             size = max(1, BLOCK // channels)
             while not blocks or len(blocks[-1]):
                 blocks.append(sound.read(size, dtype="float32", always_2d=True))
@@ -161,7 +163,8 @@ def _decode_stream(
             f"{name} is cut off: its header promises {promised / rate:.2f} s and "
             f"{frames / rate:.2f} s are there; fetch or export it again"
         )
-    return np.concatenate(blocks), rate
+    whole = np.empty((channels, frames), np.float32)
+    return np.concatenate([block.T for block in blocks], 1, out=whole), rate
 
 
 def require_sound(wav: Tensor, name: str, *, allow_silence: bool = False) -> None:

@@ -325,12 +325,10 @@ def _frames(content: bytes, name: str) -> Iterator[_Frame]:
 
 def _first_frame(content: bytes, at: int) -> int | None:
     """Where two frames follow each other, in a file that does not begin with one."""
-    at = content.find(b"\xff", at)
-    while at >= 0:
-        frame = _frame(content, at)
+    for match in re.finditer(rb"\xff", content[at : at + NEAR]):
+        frame = _frame(content, at + match.start())
         if frame and (frame.end == len(content) or _frame(content, frame.end)):
-            return at
-        at = content.find(b"\xff", at + 1)
+            return frame.start
     return None
 
 
