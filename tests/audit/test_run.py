@@ -109,7 +109,7 @@ def test_without_the_training_sound_the_audit_says_so(embed, work: Path, tmp_pat
     (one,) = audit(folder_of(tmp_path / "s", copy=tune(1)), silent, embed, work=work).examined
     assert one.replicates
     assert one.result.shown.training is None
-    assert one.result.shown.missing == "the index tells no file of it"
+    assert one.result.shown.missing == "the index names no file for it"
     assert list(one.result.matches) == ["nearest stretch (magmel, whole clips)"]
 
 
@@ -219,7 +219,7 @@ def test_every_prompt_is_asked_under_every_seed_and_guard(
     every = [(prompt, seed) for seed in range(2) for prompt in PROMPTS]
     assert plain.calls == guarded.calls == every
     assert report.notes == [
-        "1 of 4 prompts repeat an earlier one and are asked once",
+        "1 of 4 prompts repeat an earlier one and are used once",
         "4 of the 12 examined are the same as another, bit for bit",
     ]
     shares = {group.guard: (group.replications, group.examined) for group in report.groups}
@@ -309,12 +309,15 @@ def test_two_audits_cannot_share_a_work_folder_at_once(
     ("answer", "reason"),
     [
         (ValueError("no such word"), "the generator failed: ValueError: no such word"),
-        ((torch.zeros(1, 16_000), RATE), "what was generated is silent (peak below 1e-06)"),
+        ((torch.zeros(1, 16_000), RATE), "the generated sound is silent (peak below 1e-06)"),
         ((torch.full((1, 16_000), torch.nan), RATE), "16000 samples that are NaN or infinite"),
         (torch.zeros(1, 9), "returns sound [channels, samples] and its sample rate; got Tensor"),
         ((torch.rand(16_000, 1), RATE), "and its sample rate; got [16000, 1] at 16000 Hz"),
         ((torch.rand(1, 16_000), 0), "got [1, 16000] at 0 Hz"),
-        ((torch.rand(1, 100), RATE), "it lasts 0.00625 s, and under 0.1 s everything sounds alike"),
+        (
+            (torch.rand(1, 100), RATE),
+            "it lasts 0.00625 s, and sounds shorter than 0.1 s are all alike",
+        ),
     ],
     ids=["error", "silence", "nan", "no rate", "transposed", "rate of 0", "click"],
 )

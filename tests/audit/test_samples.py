@@ -185,7 +185,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         "nan.wav": "it has 16000 samples that are NaN or infinite",
         "infinite.wav": "it has 16000 samples that are NaN or infinite",
         "silent.wav": "it is silent",
-        "one sample.wav": "it lasts 0.00006 s, and under 0.1 s everything sounds alike",
+        "one sample.wav": "it lasts 0.00006 s, and sounds shorter than 0.1 s are all alike",
         "no samples.wav": "no samples",
         "broken link.wav": "it is not a file: a broken link, or a device",
         "round": "it is a link to a folder, and links are not followed",
@@ -212,7 +212,7 @@ def test_a_folder_that_loses_files_while_it_is_read(examine, tmp_path: Path) -> 
             (tmp_path / "s/b.wav").unlink()
 
     report = examine(progress=lose)
-    assert reasons(report) == {"b.wav": "it is gone: it was there when the folder was listed"}
+    assert reasons(report) == {"b.wav": "it was deleted after the folder was listed"}
     assert len(report.examined) == 2
 
 
@@ -249,13 +249,13 @@ def test_hidden_files_are_counted(examine, tmp_path: Path) -> None:
     (tmp_path / "s/.DS_Store").write_bytes(b"x")
     report = examine()
     assert (len(report.examined), report.unexamined) == (1, [])
-    assert report.notes == ["1 hidden files of the folder were passed over"]
+    assert report.notes == ["1 hidden files of the folder were skipped"]
 
 
 def test_a_folder_that_is_none_or_empty_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadAudio, match="is not a folder"):
         recorded(tmp_path / "no")
-    with pytest.raises(BadAudio, match="there are no files"):
+    with pytest.raises(BadAudio, match="has no files"):
         recorded(tmp_path)
 
 
@@ -276,7 +276,7 @@ def test_a_table_of_prompts_tells_what_the_files_were_made_from(examine, tmp_pat
     assert (takes["a.wav"].guard, takes["a.wav"].info) == ("amg", {"tool": "Suno"})
     assert (takes["b.wav"].prompt, takes["b.wav"].seed) == ("", None)
     assert reasons(report) == {
-        "gone.wav": "the file of prompts names it, but there is no such file in the folder"
+        "gone.wav": "the file of prompts names it, but the folder does not have it"
     }
 
 

@@ -1,8 +1,8 @@
-"""Does a model replicate its training set, and which prompts make it do so?
+"""Audits a model: does it replicate its training set, and for which prompts?
 
-`audit` compares whatever a function generates, or the sounds of a folder, with the index of a
-training set; `write_report` makes of it a page to look at and to listen to. `audit.screen` asks
-before anything is generated.
+`audit` compares the sounds of a function or a folder with the index of a training set, and
+`write_report` writes a page with players and pictures. `audit.screen` screens prompts before
+anything is generated.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from anechoic.storage import write_whole
 
 @dataclass(frozen=True)
 class AuditCache(ResultCache):
-    """A work folder that audits may share."""
+    """A work folder that audits can share."""
 
     user: str = "audit"
 
@@ -31,15 +31,15 @@ class AuditCache(ResultCache):
             yield
 
     def sound(self, name: str) -> Path:
-        """Where a generated sound belongs."""
+        """The file of a generated sound."""
         return self.folder / "sounds" / f"{name}.flac"
 
     def medium(self, key: str) -> Path:
-        """Where a sound or picture for the report is."""
+        """The file of a sound or picture for the report."""
         return self.folder / "media" / key
 
     def add_medium(self, content: bytes, suffix: str) -> str:
-        """Store a sound or picture under the hash of its bytes; the key to find it by."""
+        """Store a sound or picture under the hash of its bytes; returns its key."""
         key = _key(content, suffix)
         if not self._has(key):
             write_whole(self.medium(key), content, sync=False)
@@ -50,8 +50,8 @@ class AuditCache(ResultCache):
         return path.is_file() and _key(path.read_bytes(), path.suffix) == key
 
     def result(self, name: str) -> SampleResult | None:
-        """The result of a sound; None if it is not there, cannot be trusted, or names a picture
-        that is gone."""
+        """The result of a sound; None if there is none, it cannot be trusted, or a picture of it
+        is missing."""
         try:
             content = self.get(name)
             found = None if content is None else _result(content)

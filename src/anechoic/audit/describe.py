@@ -1,4 +1,4 @@
-"""What a reader needs to repeat an audit, and whose methods it computes."""
+"""Describes an audit so that it can be repeated, and cites its methods."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["about", "citations", "detectors", "source_of", "versions"]
 
 
 def source_of(thing: Any) -> str:
-    """The source that a docstring names, on one line; empty where it names none.
+    """The source named in a docstring, on one line; empty if there is none.
 
     >>> source_of(q_values)
     'Benjamini and Hochberg, 1995; Bates et al., 2023 (arXiv:2104.08279).'
@@ -38,7 +38,7 @@ def detectors(
     rows: Sequence[tuple[Sample, str, SampleResult]],
     calibrations: Mapping[str, Calibration],
 ) -> list[DetectorInfo]:
-    """The detectors of an audit, the deciding one first; scorers where they were used."""
+    """The detectors of an audit, the deciding one first, and the scorers that were used."""
     used = dict.fromkeys(name for _, _, found in rows for name in found.matches)
     own: dict[str, Any] = {detector.name: _kind(detector) for detector in searching}
     left_out = {one.name: len(one.left_out) for one in searching if isinstance(one, FittedToSome)}
@@ -74,7 +74,7 @@ def about(
     model: str,
     facts: Mapping[str, str],
 ) -> dict[str, str]:
-    """All that is needed to repeat an audit, a line each."""
+    """All facts needed to repeat an audit, by name."""
     index = training.index
     revision = f" at {index.revision}" if index.revision else ""
     rows = "whole clips"
@@ -107,7 +107,7 @@ def citations(
     generators: Mapping[str, Generate],
     rule: Rule,
 ) -> list[str]:
-    """The works whose methods were computed, each once."""
+    """The distinct sources of the methods that were computed."""
     things: list[Any] = [type(detector) for detector in searching]
     things += [scorer.kind for scorer in scorers]
     things += [TrainingSet.among_themselves, similarity_matrix]

@@ -1,4 +1,4 @@
-"""One sound beside the training set: what each detector finds, and where the two are alike."""
+"""Examines one sound: what each detector finds in the training set, and where they match."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from anechoic.detectors.sound import Fitted, fit
 from anechoic.errors import AnechoicError
 from anechoic.index import Sound
 
-CONVINCING = (
-    0.7  # the score of a copy under other sound as loud: its lag is better than an embedding's
-)
+# the correlation of a copy mixed with equally loud sound; its lag is better than an embedding's
+CONVINCING = 0.7
 OWN = 16  # clips of the prompt's own caption that scorers compare with
 MATCHED, PROMPTED = "the matched clip", "the prompt's own clips"
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A kind of detector that compares with few clips alone: the matched one, which the deciding
-    detector named, and those of the prompt's own caption.
+    """A kind of detector that compares with few clips only: the match of the deciding detector,
+    and the clips with the prompt's own caption.
 
-    A guard can lead its own descriptor to another clip while the sound stays a copy of the prompt's
-    own. No guard changes the waveform's verdict.
+    A guard can move its own descriptor to another clip while the sound stays a copy of the prompt's
+    own. No guard changes the verdict of the waveform.
     """
 
-    starts: str  # the names of its detectors start with it
+    starts: str  # prefix of its detectors' names
     kind: Fitted
 
 
@@ -40,17 +39,17 @@ SCORERS = (Scorer("correlation", Correlation), Scorer("landmarks", Landmarks))
 
 @dataclass(frozen=True)
 class SampleResult:
-    """What was found of one sound, before anything is decided."""
+    """The findings of all detectors on one sound, before anything is decided."""
 
     seconds: float
     sample_rate: int
     channels: int
     matches: Mapping[str, Match]  # by the name of the detector, the deciding one first
-    clip: int | None  # number of the training clip that is shown beside it
-    match: Match  # where the two are alike
-    aligned_by: str  # the detector that located it; empty: none did
+    clip: int | None  # number of the training clip that is shown next to it
+    match: Match  # where the two match
+    aligned_by: str  # the detector that located the match; empty: none
     notes: Sequence[str]  # detectors that could not compare it, and why
-    own: int | None  # number of the prompt's own clip, where `clip` is another one
+    own: int | None  # number of the prompt's own clip, if `clip` is another one
     shown: Shown | None  # None for held-out sound, which the report does not show
 
 
@@ -62,7 +61,7 @@ class _Scored(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Examiner:
-    """Detectors that search the whole training set, of which the first decides, and scorers."""
+    """Detectors that search the whole training set (the first decides), and scorers."""
 
     training: TrainingSet
     detectors: Sequence[Detector]
@@ -103,8 +102,8 @@ class Examiner:
         )
 
     def _search(self, wav: Tensor, sample_rate: int, notes: list[str]) -> Iterator[_Scored]:
-        """What each detector finds in the whole training set. One that cannot compare this sound
-        gets a note, unless it is the one that decides."""
+        """Each detector's match in the whole training set. A detector that cannot compare this
+        sound gets a note; the deciding one raises."""
         for number, detector in enumerate(self.detectors):
             try:
                 (match,) = detector(wav[None], sample_rate)
@@ -118,12 +117,12 @@ class Examiner:
     def _score(
         self, wav: Tensor, sample_rate: int, numbers: Sequence[int], whose: str
     ) -> Iterator[_Scored]:
-        """What the scorers find among some clips; nothing where their sound is not here."""
+        """The scorers' matches among some clips; none if their sound is not available."""
         sounds = [(n, got) for n in numbers if isinstance(got := self.training.sound(n), Sound)]
         for scorer in self.scorers:
             try:
                 fitted = fit(scorer.kind, [sound for _, sound in sounds])
-            except AnechoicError:  # none of them is long enough, or their files are not here
+            except AnechoicError:  # all are too short, or their files are missing
                 continue
             (match,) = fitted(wav[None], sample_rate)
             row = None if match.row is None else sounds[match.row][0]
@@ -131,15 +130,15 @@ class Examiner:
 
 
 def _nearest_own(scored: Sequence[_Scored], own: Sequence[int]) -> int | None:
-    """The prompt's own clip that a scorer found nearest; the first if none did."""
+    """The prompt's own clip that a scorer found nearest; the first one if none did."""
     found = [one.match for one in scored if one.name.endswith(PROMPTED)]
     named = [row for one in found if (row := one.row) is not None]
     return next(iter([*named, *own]), None)
 
 
 def _alignment(scored: Sequence[_Scored], clip: int | None) -> tuple[str, Match]:
-    """Where a sound and a clip are alike, and who says so: a waveform that correlates
-    convincingly, which is exact, or else the first that tells it."""
+    """Where a sound and a clip match, and the detector that located it: a convincing correlation
+    of the waveforms, which is exact, or else the first detector with a location."""
     located = [
         one
         for one in scored

@@ -1,4 +1,4 @@
-"""The excerpts and pictures that show a sound beside the training clip it comes nearest to."""
+"""Excerpts and pictures of a sound and its nearest training clip."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from anechoic.audit.html.media import FLOOR_DB, flac, shaded_png, spectrogram_db
 from anechoic.detectors import Match
 from anechoic.index import Sound
 
-Keep = Callable[[bytes, str], str]  # content, suffix -> the key to find it by
+Keep = Callable[[bytes, str], str]  # content, suffix -> key
 CONTEXT_S = 5.0  # shown before and after a match in long sound
-LONGEST_S = 30.0  # of an excerpt
-HIGHEST_HZ = 16_000.0  # shown; above it there is little, and many codecs leave nothing
-SIDE = 72  # moments of the longer sound
-COMPARED_DB = 45.0  # under the loudest point nothing is compared: faint noise, silence
-AROUND = 2  # moments before and after that count for one
+LONGEST_S = 30.0  # longest excerpt
+HIGHEST_HZ = 16_000.0  # highest frequency shown; above it there is little sound
+SIDE = 72  # moments of the longer sound in the similarity matrix
+COMPARED_DB = 45.0  # anything further below the loudest point is ignored: noise, silence
+AROUND = 2  # moments before and after that are averaged with one
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,23 @@ class Picture:
 
     sound: str  # key of the FLAC
     spectrogram: str  # key of the PNG
-    start_s: float  # of the excerpt, in the sound
-    seconds: float  # of the excerpt
+    start_s: float  # start of the excerpt in the sound
+    seconds: float  # length of the excerpt
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What the report shows of one sound."""
+    """The excerpts and pictures of one sound in the report."""
 
     made: Picture
     training: Picture | None
-    own: Picture | None  # the prompt's own clip, where the training clip is another one
-    matrix: str | None  # key of the PNG
+    own: Picture | None  # the prompt's own clip, if the training clip is another one
+    matrix: str | None  # key of the similarity matrix's PNG
     missing: str  # why the training clip's sound is not shown
 
     @property
     def keys(self) -> list[str]:
-        """Of all sounds and pictures."""
+        """The keys of all sounds and pictures."""
         pictures = [one for one in (self.made, self.training, self.own) if one]
         keys = [key for picture in pictures for key in (picture.sound, picture.spectrogram)]
         return [*keys, *([self.matrix] if self.matrix else [])]
@@ -58,16 +58,15 @@ def show(
     keep: Keep,
     own: Sound | str = "",
 ) -> Shown:
-    """Excerpts and pictures of a sound and its training clip, in the same stretch of time.
+    """Excerpts and pictures of a sound and its training clip, over the same time.
 
     Args:
         wav: the sound [c, t].
         sample_rate: in Hz.
-        match: where the two are alike.
-        clip: the training clip, or why its sound cannot be had.
-        keep: stores them.
-        own: the prompt's own training clip, where `clip` is another one; it starts where the
-            sound starts.
+        match: where the two match.
+        clip: the training clip, or why its sound is not available.
+        keep: stores sounds and pictures.
+        own: the prompt's own training clip, if `clip` is another one; it starts with the sound.
     """
     seconds = wav.shape[-1] / sample_rate
     if isinstance(clip, str):
@@ -110,8 +109,8 @@ def _picture(
 
 
 def window(match: Match, seconds: float, other: float) -> tuple[float, float]:
-    """What is shown of two sounds that are laid over each other: from when to when, in the first's
-    time. All of both where that is short, or what is around the match.
+    """Start and end of the excerpt of two aligned sounds, in seconds of the first: all of both if
+    that is short, else the surroundings of the match.
 
     >>> window(Match(1.0, 0, 4.0, 1.0, 2.0), seconds=10.0, other=5.0)
     (0.0, 10.0)
@@ -127,7 +126,7 @@ def window(match: Match, seconds: float, other: float) -> tuple[float, float]:
     return near, min(last, start + length + CONTEXT_S, near + LONGEST_S)
 
 
-# ------------------------------------------------------------------------------ the picture of both
+# ------------------------------------------------------------------------------ similarity matrix
 
 
 def similarity_matrix(
@@ -137,13 +136,13 @@ def similarity_matrix(
 
         S_ij = mean_{|d| <= 2} <a_{i + d}, b_{j + d}> / (|a_{i + d}| |b_{j + d}|)
 
-    over log spectra with the mean of both sounds taken off, so that what they have in common at all
-    times does not count. A copy is a bright diagonal, a loop several; silence is like nothing.
+    over log spectra minus the mean of both sounds, so that what they always have in common does not
+    count. A copy is a bright diagonal, a loop gives several; silence matches nothing.
 
     Args:
-        a, b: spectrograms in dB under the loudest point, [rows, columns].
-        seconds: how long each of them lasts.
-        side: moments of the longer one; those of the shorter last as long.
+        a, b: spectrograms in dB below the loudest point, [rows, columns].
+        seconds: length of each.
+        side: moments of the longer one; moments of both last equally long.
 
     Source: Foote, Visualizing music and audio using self-similarity, 1999; the mean along the
     diagonal is that of Mueller and Kurth, 2006.
@@ -166,7 +165,7 @@ def similarity_matrix(
 
 
 def _moments(spectrogram: np.ndarray, count: int) -> np.ndarray:
-    """The levels over the floor, in so many stretches of time, [count, rows]."""
+    """The mean levels above the floor in `count` segments of time, [count, rows]."""
     levels = np.clip(COMPARED_DB + spectrogram, 0.0, None).T
     count = min(count, len(levels))
     return np.stack([part.mean(0) for part in np.array_split(levels, count)])
@@ -177,5 +176,5 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _overlap(shape: tuple[int, ...], shift: int) -> tuple[slice, ...]:
-    """Where a matrix lies over itself that was shifted along its diagonal."""
+    """The part of a matrix that overlaps its copy shifted along the diagonal."""
     return tuple(slice(max(shift, 0), size + min(shift, 0)) for size in shape)

@@ -23,7 +23,7 @@ from anechoic.guidance.base import Guidance, as_guidance
 from anechoic.guidance.registry import settings_of
 from anechoic.index import TrainingIndex
 
-ANY_SCALE = 2.0  # what the pipeline is called with: inside a guard the guidance owns the scale
+ANY_SCALE = 2.0  # passed to the pipeline and not used: inside a guard the guidance sets the scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +31,13 @@ class Pipeline:
     """A pipeline with the settings of all its generations.
 
     Args:
-        pipe: one that `guard` knows.
-        name: what the report calls it.
+        pipe: a pipeline that `guard` supports.
+        name: its name in the report.
         scale: guidance scale of the plain pipeline.
         steps, seconds: by default the pipeline's own.
 
     Raises:
-        BadSetting: a scale of 1 or less, or longer sound than the model makes.
+        BadSetting: the scale is 1 or less, or the sound longer than the model makes.
     """
 
     pipe: Any
@@ -62,7 +62,7 @@ class Pipeline:
         """Refuse the index of another model's training set.
 
         Raises:
-            IndexMismatch: it is another's.
+            IndexMismatch: the index belongs to another model.
         """
         require_own_index(index, partial(fingerprint, self.pipe))
 
@@ -73,12 +73,12 @@ class Pipeline:
 
     @property
     def _dtype(self) -> str:
-        """Of the network's weights."""
+        """Number format of the denoiser's weights."""
         return str(next(adapter_for(self.pipe).network.parameters()).dtype)
 
     @property
     def about(self) -> dict[str, str]:
-        """What the report tells of it."""
+        """Its description in the report."""
         pipe = self.pipe
         return {
             "model": f"{self.name} ({type(pipe).__name__})",
@@ -91,7 +91,7 @@ class Pipeline:
 
     @property
     def identity(self) -> list[Any]:
-        """All that its sounds depend on, but for prompt, seed and guard."""
+        """All that its sounds depend on, except prompt, seed and guard."""
         return [
             self.weights,
             self._dtype,
@@ -112,13 +112,13 @@ class Pipeline:
 
 @dataclass(frozen=True, eq=False)
 class Guarded:
-    """A pipeline under a guard, or plain: a generator of an audit."""
+    """A pipeline under a guard, or plain, as a generator for an audit."""
 
     pipeline: Pipeline
     guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
-        if self.guidance is not None:  # which may be a plain function
+        if self.guidance is not None:  # it may be a plain function
             object.__setattr__(self, "guidance", as_guidance(self.guidance))
 
     def __call__(self, prompt: str, seed: int) -> tuple[Tensor, int]:
@@ -126,7 +126,7 @@ class Guarded:
 
     @property
     def identity(self) -> list[Any]:
-        """All that its sounds depend on, but for prompt and seed."""
+        """All that its sounds depend on, except prompt and seed."""
         indexes = () if self.guidance is None else self.guidance.indexes()
         contents = dict.fromkeys(i.content for i in indexes if isinstance(i, TrainingIndex))
         hashed = list(contents) if len(contents) > 1 else next(iter(contents), None)
@@ -134,7 +134,7 @@ class Guarded:
 
     @property
     def about(self) -> str:
-        """What the report tells of the guard."""
+        """The description of the guard in the report."""
         if self.guidance is None:
             return "the plain pipeline"
         text = ", ".join(f"{name}={value}" for name, value in settings(self.guidance).items())
@@ -142,14 +142,14 @@ class Guarded:
 
     @property
     def source(self) -> str:
-        """Whose method the guard is."""
+        """The source of the guard's method."""
         from anechoic.audit.describe import source_of
 
         return "" if self.guidance is None else source_of(type(self.guidance))
 
 
 def settings(guidance: Guidance | None) -> Mapping[str, Any]:
-    """The settings of a guidance, those of the methods inside it too, as text.
+    """The settings of a guidance and of the methods inside it, as text.
 
     >>> from anechoic.guidance import ClassifierFree
     >>> settings(ClassifierFree(3.0))

@@ -1,4 +1,4 @@
-"""How far an audit is, and how long the rest will take."""
+"""Progress of an audit, with an estimate of the time left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class AuditProgress:
-    """How far an audit is."""
+    """Finished and total sounds, and the time left."""
 
     done: int
     total: int
@@ -19,10 +19,10 @@ class AuditProgress:
 
 
 class ProgressTimer:
-    """Tells the time left from what each kind of work took in this run.
+    """Estimates the time left from the times of each kind of work in this run.
 
-    What was finished earlier takes next to none, and is not timed. A kind that was not timed yet
-    is taken to last as long as the slowest that was.
+    Work finished in an earlier run takes hardly any time and is not counted. A kind of work without
+    a time yet is assumed to take as long as the slowest one.
     """
 
     def __init__(
@@ -31,8 +31,7 @@ class ProgressTimer:
         report: Callable[[AuditProgress], None],
         at_once: int = 1,
     ):
-        """Args: plan: the kinds of work of everything that is to be done, in its order.
-        at_once: how many workers there are."""
+        """Args: plan: the kinds of work of each sound, in order. at_once: number of workers."""
         self.plan, self.report, self.at_once, self.done = plan, report, at_once, 0
         self._left = Counter(kind for kinds in plan for kind in kinds)
         self._seconds: dict[str, float] = defaultdict(float)
@@ -42,7 +41,7 @@ class ProgressTimer:
 
     @contextmanager
     def timed(self, kind: str) -> Iterator[None]:
-        """Work of a kind; if it fails its time counts all the same."""
+        """Time a piece of work, also if it fails."""
         start = time.perf_counter()
         try:
             yield
@@ -50,21 +49,21 @@ class ProgressTimer:
             self.add([(kind, time.perf_counter() - start)])
 
     def add(self, times: Sequence[tuple[str, float]]) -> None:
-        """Work of some kinds took so many seconds."""
+        """Add times of finished work: kind and seconds."""
         self.times += times
         for kind, seconds in times:
             self._seconds[kind] += seconds
             self._timed[kind] += 1
 
     def finish(self) -> None:
-        """The next of the plan is done."""
+        """Count the next sound of the plan as done."""
         self._left.subtract(self.plan[self.done])
         self.done += 1
         self.report(self.progress)
 
     @property
     def progress(self) -> AuditProgress:
-        """How far it is."""
+        """The current progress."""
         means = {kind: self._seconds[kind] / count for kind, count in self._timed.items()}
         rest = {kind: count for kind, count in self._left.items() if count > 0}
         slowest = max(means.values(), default=0.0)

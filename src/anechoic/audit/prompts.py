@@ -1,4 +1,4 @@
-"""Files of prompts: a prompt a line, or a table of prompts and what is known of each."""
+"""Reads files of prompts: one prompt per line, or a table with further columns."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ALL = "all"  # the scenario of a file that names none
 
 
 def read_prompts(path: str | Path) -> list[str]:
-    """The prompts of a file: a line each, or the captions of a CSV, JSON lines or Parquet file.
+    """The prompts of a file: one per line, or the captions of a CSV, JSON lines or Parquet file.
 
     Args:
-        path: the file; "-" is a prompt a line from stdin.
+        path: the file; "-" reads one prompt per line from stdin.
 
     Raises:
-        BadSetting: no such file, not UTF-8 text, or no prompts in it.
-        BadCaptions: a table without captions.
+        BadSetting: the file does not exist, is not UTF-8 text, or has no prompts.
+        BadCaptions: the table has no captions.
     """
     if Path(path).suffix.lower() in (".csv", ".jsonl", ".ndjson", ".parquet"):
         return [line["caption"] for line in PromptFile(path).lines]
@@ -45,7 +45,7 @@ class PromptFile:
     `split` holds the prompts of every split.
 
     Raises:
-        BadCaptions: no such file, another format, no captions, or a line without one.
+        BadCaptions: the file does not exist or has another format, or a line has no caption.
     """
 
     def __init__(self, path: str | Path):
@@ -58,7 +58,7 @@ class PromptFile:
 
     @property
     def scenarios(self) -> list[str]:
-        """The scenarios that it names, in its order."""
+        """The scenarios in the file, in order."""
         return list(dict.fromkeys(line["scenario"] or ALL for line in self.lines))
 
     def of(self, scenario: str, split: str) -> list[Mapping[str, str]]:
@@ -91,9 +91,11 @@ def _read(path: Path) -> Sequence[Mapping[str, str]]:
                 table = pa.parquet.read_table(path)
                 table = table.select([name for name in COLUMNS if name in table.column_names])
             case _:
-                raise BadCaptions(f"prompts '{path}' have to be a .csv, .jsonl or .parquet file")
+                raise BadCaptions(
+                    f"expected prompts in a .csv, .jsonl or .parquet file, got '{path}'"
+                )
     except FileNotFoundError as error:
-        raise BadCaptions(f"there is no file of prompts '{path}'; check the path") from error
+        raise BadCaptions(f"the file of prompts '{path}' does not exist; check the path") from error
     except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise BadCaptions(

@@ -1,4 +1,4 @@
-"""A report as people and programs read it: the page, and beside it the same as JSON and Parquet."""
+"""Writes a report as a page, and its content as JSON and Parquet."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from anechoic.storage import whole_file, whole_folder, write_whole
 FORMAT = 1
 SCHEMA = "report.schema.json"
 PAGE, DATA, ROWS, MEDIA = "report.html", "report.json", "report.parquet", "report-media"
-FEW = 0.1  # a share that may be as high although nothing was found
-LOOSE = 2.0  # how many times its nominal rate a threshold's true one may be
-LONGER = 1.25  # than the held-out sound: from there on it matters
+FEW = 0.1  # caution if nothing was found and the share may still be higher than this
+LOOSE = 2.0  # caution if a threshold's true rate may be this many times its nominal one
+LONGER = 1.25  # caution if lengths differ from the held-out sound's by this factor
 
 
 def schema() -> dict[str, Any]:
@@ -43,11 +43,11 @@ def schema() -> dict[str, Any]:
 
 
 def document(report: Report, cases: int | None = None) -> dict[str, Any]:
-    """A report as JSON holds it; a score that is minus infinity is null.
+    """A report as a JSON document; a score of minus infinity becomes null.
 
     Args:
         report: what `audit` found.
-        cases: how many sounds of each guard, the worst, have sound and pictures; by default all.
+        cases: the worst sounds of each guard that get sound and pictures; by default all.
     """
     left = Counter({one.guard: len(report.examined) if cases is None else cases
                     for one in report.groups})  # fmt: skip
@@ -78,7 +78,7 @@ def document(report: Report, cases: int | None = None) -> dict[str, Any]:
 
 
 def rows(content: Mapping[str, Any]) -> Any:
-    """The examined sounds of a document as a table, a row each, flat but for the findings."""
+    """The examined sounds of a document as a table, one row each, flat except the findings."""
     import pyarrow as pa
 
     finding = pa.struct(
@@ -115,7 +115,7 @@ def rows(content: Mapping[str, Any]) -> Any:
 
 
 def clean(text: str) -> str:
-    """Text that every encoding can hold: lone surrogates are spelt out.
+    """Text that can be encoded: lone surrogates are escaped.
 
     >>> clean("a\\ud800b")
     'a\\\\ud800b'
@@ -277,7 +277,7 @@ def _similarity(found: Similarity) -> dict[str, float]:
 
 
 def _number(value: float) -> float | None:
-    """A score as JSON can hold it."""
+    """A score for JSON; None unless it is finite."""
     return float(np.round(value, 6)) if math.isfinite(value) else None
 
 
@@ -285,8 +285,8 @@ def _number(value: float) -> float | None:
 
 
 def cautions(report: Report) -> list[str]:
-    """A sentence for each reason why a verdict is less sure than it looks: few sounds, or held-out
-    sound of another length."""
+    """A sentence for each reason why a verdict is less certain than it looks: few sounds, or
+    held-out sound of another length."""
     if not report.examined:
         return []
     known = report.rule.calibration
@@ -328,7 +328,7 @@ def _another_length(held_out: float, examined: float, noun: str) -> str:
 
 
 def _few_prompts(report: Report) -> str:
-    """Nothing found among few proves little; the guard with the fewest sounds decides."""
+    """A caution if nothing was found among few sounds; the guard with the fewest decides."""
     open_ends: Sequence[float] = [
         group.share[2] for group in report.groups if group.share and not group.replications
     ]
@@ -345,7 +345,7 @@ def _few_prompts(report: Report) -> str:
 
 
 def parts(output: str | Path) -> dict[str, Path]:
-    """Where the files of a report go.
+    """The files of a report.
 
     Args:
         output: a folder, or the name of the page, which ends in .html.
@@ -362,11 +362,11 @@ def parts(output: str | Path) -> dict[str, Path]:
 
 
 def require_free(output: str | Path, overwrite: bool = False) -> None:
-    """Refuse to write where something is that may not be replaced.
+    """Refuse to replace anything but a report.
 
     Raises:
-        OutputExists: a part of the report is there, and `overwrite` is off; or the output is a
-            file, or a folder in which there is anything else than a report.
+        OutputExists: a part of the report exists, and `overwrite` is off; or the output is a file,
+            or a folder with anything else than a report in it.
     """
     output = Path(output)
     known = parts(output)
@@ -399,18 +399,18 @@ def write_report(
 
     Args:
         report: what `audit` found.
-        output: a folder, or the name of the page, which ends in .html; the rest lies beside it.
-        overwrite: replace a report that is there.
-        budget: bytes of sound and pictures in the page itself; what is over it lies in a folder
-            beside the page. Up to 25 MB a page opens in a few seconds.
-        cases: how many sounds of each guard, the worst, are shown with sound and pictures; of the
-            others only figures. By default all.
+        output: a folder, or the name of the page, which ends in .html; the rest is put next to it.
+        overwrite: replace an existing report.
+        budget: bytes of sound and pictures in the page itself; the rest goes into a folder next
+            to it. Pages of up to 25 MB open in a few seconds.
+        cases: the worst sounds of each guard that are shown with sound and pictures; the others
+            have only figures. By default all.
 
     Returns:
         The page.
 
     Raises:
-        OutputExists: something is there that may not be replaced.
+        OutputExists: as `require_free`.
     """
     import pyarrow.parquet
 
@@ -440,7 +440,7 @@ def write_report(
 
 
 def write_page(report: Report, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write the page alone: one file, with all of its sound and pictures in it.
+    """Write only the page: one file that contains all sound and pictures.
 
     Raises:
         OutputExists: `path` exists, and `overwrite` is off.

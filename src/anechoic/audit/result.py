@@ -1,4 +1,4 @@
-"""What an audit found, as frozen records."""
+"""The results of an audit, as frozen records."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from anechoic.verdict import Rule
 
 @dataclass(frozen=True)
 class Examined:
-    """One sound that was examined, and what is made of it."""
+    """One examined sound, and the verdict on it."""
 
     sample: Sample
-    sha256: str  # of the file that was examined
+    sha256: str  # hash of the examined file
     result: SampleResult
-    match: Match  # of the detector that decides
+    match: Match  # by the deciding detector
     replicates: bool
     p_value: float | None  # None: the detector is not calibrated
-    q_value: float | None  # over all of its guard; None: another threshold decides
+    q_value: float | None  # over all sounds of its guard; None: another threshold decides
     copies: Mapping[str, bool]  # by each calibrated detector that could compare
 
 
@@ -41,7 +41,7 @@ class DetectorInfo:
     name: str
     decides: bool
     about: str  # what it does, in a sentence
-    source: str  # of the method; empty: unknown
+    source: str  # publication of the method; empty: unknown
     calibration: Calibration | None
 
 
@@ -61,15 +61,15 @@ class Group:
     examined: int
     replications: int
     share: tuple[float, float, float] | None  # with its 95 % interval over prompts
-    expected: float | None  # replications by chance
-    by_chance: int | None  # that many or fewer in 95 of 100 such audits
-    discoveries: int | None  # that stand where the false-discovery rate is held
+    expected: float | None  # mean number of replications by chance
+    by_chance: int | None  # replications by chance, at most, in 95 of 100 such audits
+    discoveries: int | None  # replications that hold at the false-discovery rate
     similarity: Similarity  # the distribution of the scores
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Everything that an audit found; `anechoic.audit.write_report` makes it a page."""
+    """All results of an audit; `anechoic.audit.write_report` writes them as a page."""
 
     examined: Sequence[Examined]  # worst first
     unexamined: Sequence[Unexamined]
@@ -77,17 +77,17 @@ class Report:
     detectors: Sequence[DetectorInfo]  # the deciding one first
     background: Sequence[Background]
     training: TrainingSet
-    about: Mapping[str, str]  # all that is needed to repeat it
+    about: Mapping[str, str]  # all facts needed to repeat it
     notes: Sequence[str]
     citations: Sequence[str]
     media: Path  # folder of the sounds and pictures
     noun: str  # what the sounds are called: "generation" or "file"
-    guards: Sequence[str] = ()  # in the order in which they were asked for
-    supplement: Supplement | None = None  # what a comparison of guards adds
+    guards: Sequence[str] = ()  # in the requested order
+    supplement: Supplement | None = None  # additional figures of a comparison of guards
 
     @cached_property
     def count(self) -> Count:
-        """How many replicate."""
+        """The number of replications, and what chance explains."""
         prompts = {one.sample.prompt for one in self.examined if one.sample.prompt}
         hit = {one.sample.prompt for one in self.examined if one.sample.prompt and one.replicates}
         expected, most = summary.expected_by_chance(
@@ -122,13 +122,13 @@ class Report:
 
     @property
     def sentences(self) -> list[str]:
-        """The verdict, and what it is worth; what was not examined stands first."""
+        """The verdict and its certainty; sounds that were not examined come first."""
         guards = [(one.guard, one.replications, one.examined) for one in self.groups]
         return summary.sentences(self.count, self.noun, guards)
 
     @property
     def sentence(self) -> str:
-        """All of the verdict."""
+        """The verdict as one text."""
         return " ".join(self.sentences)
 
     @cached_property
@@ -175,10 +175,10 @@ def examined(
     rule: Rule,
     calibrations: Mapping[str, Calibration],
 ) -> list[Examined]:
-    """Weigh what was found of sounds that the deciding detector could compare, worst first.
+    """The verdicts on sounds that the deciding detector could compare, worst first.
 
-    The false-discovery rate is held within each guard: what is said of one must not depend on how
-    many others were audited beside it.
+    The false-discovery rate is controlled within each guard, so that the verdicts on one guard do
+    not depend on the others in the audit.
     """
     matches = [result.matches[rule.detector] for _, _, result in rows]
     known = calibrations.get(rule.detector)

@@ -1,4 +1,4 @@
-"""An audit: every sound is generated and examined, and what is finished is not done again."""
+"""Runs an audit: generates and examines every sound, and does no finished work again."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from anechoic.verdict import Rule, find_rule, require_rule
 WORK = Path("audit-work")
 LONGEST_S = 900.0
 Source = Generate | Mapping[str, Generate] | str | Path
-Times = list[tuple[str, float]]  # of kinds of work, in seconds
+Times = list[tuple[str, float]]  # kind of work, seconds
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Real sound that is not in the training set, but could have been: what chance looks like."""
+    """Real sound that is not in the training set but could have been: it shows what chance does."""
 
     folder: str | Path
     false_positive_rate: float = 0.01
@@ -44,11 +44,11 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Detectors that were calibrated on held-out sound."""
+    """The calibrations of detectors on held-out sound."""
 
-    calibrations: Mapping[str, Calibration]  # by the names of the detectors, the deciding one first
+    calibrations: Mapping[str, Calibration]  # by the detectors' names, the deciding one first
     unused: Sequence[Unexamined]  # held-out sounds that could not be used
-    notes: Sequence[str]  # what could not be calibrated
+    notes: Sequence[str]  # detectors that could not be calibrated, and why
 
 
 def audit(
@@ -73,36 +73,36 @@ def audit(
 ) -> Report:
     """Compare generated sound with a training set.
 
-    Every sound that is made, and all that is found of it, is a file in `work`: killed at any moment
-    and started again, the audit goes on from there.
+    Every generated sound and every result is a file in `work`. An audit that is killed at any
+    moment and started again continues from there.
 
     Args:
         source: a function of a prompt and a seed that returns sound [c, t] and its sample rate in
             Hz; several of them by the name of their guard; or the folder of sounds made elsewhere.
-        index: of the training set, or a `TrainingSet` that also knows its sound.
+        index: index of the training set, or a `TrainingSet` that also knows its sound.
         embedder: the one that built the index.
-        prompts: to generate from; of a folder, the caption file that tells its prompts.
-        seeds: each prompt is used under each.
+        prompts: prompts to generate from; for a folder, the caption file with its prompts.
+        seeds: each prompt is used with each seed.
         model: the name of the generator. Its sounds are stored under it, so change it with the
             model; a generator with an `identity` of its own needs none.
-        detectors: that search the training set; the first decides. By default the nearest stretch
-            by the embedder.
-        scorers: that compare with the clips that the detectors name, and the prompt's own.
-        calibrations: by the names of detectors, as `detectors.calibration.read` gives them.
+        detectors: detectors that search the training set; the first decides. By default the
+            nearest stretch by the embedder.
+        scorers: compare with the clips that the detectors find, and with the prompt's own.
+        calibrations: by the detectors' names, as returned by `detectors.calibration.read`.
         held_out: calibrate all detectors on this sound.
         threshold, false_positive_rate: instead of a calibration.
         longest_s: longer sound is listed as not examined.
-        about: whatever else the report should say of how it was made.
-        work: the folder of what is finished.
-        pool: makes and examines many sounds at once: processes of this machine
+        about: further facts for the report on how it was made.
+        work: folder of finished work.
+        pool: generates and examines many sounds at once: processes of this machine
             (`anechoic.processes.Processes`), or tasks of a Ray cluster (`anechoic_ray.tasks`),
-            whose machines share that folder and the sounds, and where a sound whose worker is
-            killed is made and examined again.
-        progress: called after every sound.
+            whose machines share that folder and the sounds. On a cluster, a sound whose worker is
+            killed is generated and examined again.
+        progress: called after each sound.
 
     Raises:
         BadSetting: no prompts, no name of the model, no threshold, or a work folder in use.
-        BadAudio: no folder, or nothing in it; no held-out sound that can be used.
+        BadAudio: the folder does not exist or is empty, or no held-out sound can be used.
         IndexMismatch: another embedder built the index.
     """
     training = index if isinstance(index, TrainingSet) else TrainingSet(index)
@@ -161,12 +161,12 @@ def calibrate(
     """Calibrate detectors on held-out sound once; `detectors.calibration.write` stores the result.
 
     Args:
-        held_out: the sound and the rate; the other arguments are those of `audit`, whose detectors
-            are calibrated if none are given.
+        held_out: the sound and the rate; the other arguments, with their defaults, are those of
+            `audit`.
 
     Raises:
         BadSetting: too few sounds for the rate, or a work folder in use.
-        BadAudio: no folder, or nothing in it that can be used.
+        BadAudio: the folder does not exist, or nothing in it can be used.
         IndexMismatch: another embedder built the index.
     """
     training = index if isinstance(index, TrainingSet) else TrainingSet(index)
@@ -190,7 +190,7 @@ def _rule(
 
 
 def _held_out(held_out: HeldOut) -> AuditPlan:
-    """The held-out sounds, if there are enough for the rate."""
+    """The held-out sounds; raises `BadSetting` if they are too few for the rate."""
     plan = samples.recorded(held_out.folder)
     Calibration("the deciding detector", (0.0,) * len(plan.samples), held_out.false_positive_rate)
     return plan
@@ -199,7 +199,7 @@ def _held_out(held_out: HeldOut) -> AuditPlan:
 def _plan(
     source: Source, prompts: Sequence[str] | str | Path, seeds: Sequence[int], model: str
 ) -> tuple[AuditPlan, Mapping[str, Generate]]:
-    """What there is to do, and the generators by guard; none for a folder."""
+    """All sounds to examine, and the generators by guard; none for a folder."""
     if isinstance(source, (str, Path)):
         if prompts and not isinstance(prompts, (str, Path)):
             raise BadSetting("the prompts of a folder come from a caption file; name the file")
@@ -208,22 +208,22 @@ def _plan(
     asked = read_prompts(prompts) if isinstance(prompts, (str, Path)) else prompts
     if not model and not all(hasattr(made, "identity") for made in generators.values()):
         raise BadSetting(
-            "sounds are stored under the name of the model that made them, and it has none; give "
-            "model='NAME', another one for each model"
+            "sounds are stored under the name of their model, and it has none; give model='NAME', "
+            "a different one for each model"
         )
     return samples.generated(generators, asked, seeds), generators
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """One audit at work."""
+    """One run of an audit."""
 
     cache: AuditCache
     examiner: Examiner
     generators: Mapping[str, Generate]
     model: str
     longest_s: float
-    setting: str  # a hash of all that a result depends on, but for the sound
+    setting: str  # a hash of all that a result depends on, except the sound
     pool: Pool | None = None  # None: one sound after the other, here
 
     @classmethod
@@ -238,7 +238,7 @@ class _Run:
         model: str = "",
         pool: Pool | None = None,
     ) -> _Run:
-        """A run over a training set, with what is finished in `work`."""
+        """A run over a training set that continues from `work`."""
         cache = AuditCache(work)
         setting = identity(
             training.fingerprint,
@@ -250,24 +250,24 @@ class _Run:
         return cls(cache, examiner, generators or {}, model, longest_s, setting, pool)
 
     def kinds(self, sample: Sample) -> list[str]:
-        """What may have to be done for a sound, by kinds of work that take different times."""
+        """The kinds of work that a sound may need; each takes its own time."""
         made = sample.file is not None or self.cache.sound(self._identity(sample)).exists()
         return ["examine"] if made else [f"make {sample.guard}", "examine"]
 
     def examine(
         self, todo: Sequence[Sample], timer: ProgressTimer, pictures: bool = True
     ) -> tuple[list[tuple[Sample, str, SampleResult]], list[Unexamined]]:
-        """Every sound, made if it is not there."""
+        """Examine every sound, generated if necessary."""
         rows, refused = [], []
         for sample, find in zip(todo, self._each(todo, timer, pictures), strict=True):
             try:
                 rows.append((sample, *find()))
-            except BrokenProcessPool as error:  # all that were under way ended with it
+            except BrokenProcessPool as error:  # the other workers ended with it
                 raise AnechoicError(
-                    "a worker process died, as one does that is killed or out of memory; what is "
-                    "finished is kept: start it again, with fewer '--jobs' if memory is short"
+                    "a worker process died, killed or out of memory; finished work is saved: start "
+                    "it again, with fewer '--jobs' if memory is short"
                 ) from error
-            except Exception as error:  # whatever a file makes of a decoder: it is listed
+            except Exception as error:  # a decoder can raise anything; the sound is listed
                 refused.append(Unexamined(sample, samples.reason(error, sample.file)))
             timer.finish()
         return rows, refused
@@ -276,8 +276,8 @@ class _Run:
         """Calibrate every detector on sound that copies nothing.
 
         Raises:
-            BadAudio: nothing that can be used.
-            BadSetting: too few for the rate.
+            BadAudio: no sound can be used.
+            BadSetting: too few sounds for the rate.
         """
         rows, refused = self.examine(null.samples, timer, pictures=False)
         unused = [*null.refused, *refused]
@@ -292,7 +292,7 @@ class _Run:
         for name, values in scores.items():
             if len(values) == len(rows):
                 found[name] = Calibration(name, tuple(values), rate, seconds=seconds)
-            else:  # what it cannot compare would count as no copy
+            else:  # sounds that it cannot compare would count as no copies
                 notes.append(
                     f"'{name}' could compare {len(values)} of {len(rows)} held-out sounds, and is "
                     "not calibrated"
@@ -304,7 +304,7 @@ class _Run:
     def _each(
         self, todo: Sequence[Sample], timer: ProgressTimer, pictures: bool
     ) -> Iterator[Callable[[], tuple[str, SampleResult]]]:
-        """For each sound what makes and examines it, or waits for the worker that does."""
+        """A function for each sound that makes and examines it, or waits for its worker."""
         if self.pool is None:
             return (partial(self._one, sample, timer, pictures) for sample in todo)
         run = self.pool.shared(replace(self, pool=None))
@@ -314,7 +314,7 @@ class _Run:
     def _one(
         self, sample: Sample, timer: ProgressTimer, pictures: bool
     ) -> tuple[str, SampleResult]:
-        """The hash of a sound's file, and what is found of it."""
+        """The hash of a sound's file, and its result."""
         file = sample.file or self._made(sample, timer)
         sha256 = samples.sha256_of(file)
         name = identity(self.setting, self.longest_s, sha256, sample.prompt, pictures)
@@ -334,7 +334,7 @@ class _Run:
         return sha256, found
 
     def _made(self, sample: Sample, timer: ProgressTimer) -> Path:
-        """The file of a generated sound, made if it is not there or damaged."""
+        """The file of a generated sound, generated if it is missing or damaged."""
         path = self.cache.sound(self._identity(sample))
         if path.exists():
             try:
@@ -347,7 +347,7 @@ class _Run:
             wav, sample_rate = samples.make(
                 self.generators[sample.guard], sample.prompt, sample.seed
             )
-            audio.require_sound(wav, "what was generated")
+            audio.require_sound(wav, "the generated sound")
             audio.write(path, wav, sample_rate)
         return path
 
@@ -365,21 +365,21 @@ def _elsewhere(run: SharedValue, sample: Sample, pictures: bool) -> tuple[str, S
 def _answer(
     future: Future[tuple[str, SampleResult, Times]], timer: ProgressTimer
 ) -> tuple[str, SampleResult]:
-    """What a worker found of a sound."""
+    """A worker's result for a sound."""
     sha256, found, times = future.result()
     timer.add(times)
     return sha256, found
 
 
 def _repeated(hashes: Sequence[str]) -> list[str]:
-    """A note on sounds that are the same, bit for bit."""
+    """A note on sounds that are identical, bit for bit."""
     if not (again := len(hashes) - len(set(hashes))):
         return []
     return [f"{again} of the {len(hashes)} examined are the same as another, bit for bit"]
 
 
 def _background(training: TrainingSet, decides: Detector, rule: Rule) -> list[Background]:
-    """What the deciding detector's scores are to be seen beside."""
+    """Scores to compare the deciding detector's scores with."""
     found = []
     if isinstance(decides, NearestStretch) and len(training.clips) > 1:
         scores = training.among_themselves()

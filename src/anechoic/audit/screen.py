@@ -1,6 +1,6 @@
-"""Prompts screened before anything is generated: which of them are memorized?
+"""Screens prompts before anything is generated: which of them are memorized?
 
-The network is shown noise and asked once or twice; the pipeline is stopped there.
+The denoiser is evaluated on noise once or twice, and the pipeline is stopped there.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from anechoic.guidance import ClassifierFree
 from anechoic.guidance.base import WatchingGuidance
 from anechoic.guidance.step import Guided, Record, Step
 
-BATCH = 8  # prompts shown to the network at once
+BATCH = 8  # prompts evaluated at once
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a prompt is asked, and by whom it is judged.
+    """A way to screen a prompt: which evaluations are recorded, and by which detector.
 
-    With a `log_snr` the denoiser gets pure noise as if it were a sample at that level; this
-    is a single evaluation. Without one it goes down its own schedule.
+    With a `log_snr`, the denoiser is evaluated once on pure noise, as if that were a sample at this
+    level. Without one, it follows its own schedule.
     """
 
     detector: RunDetector
@@ -39,19 +39,19 @@ class Look:
     def __post_init__(self) -> None:
         if self.log_snr is not None and self.evaluations != 1:
             raise BadSetting(
-                "a look at a noise level of its own is one evaluation, for what comes after it "
-                f"would start from noise that is too loud; got {self.evaluations}"
+                "expected one evaluation for a look at its own noise level, as the next would "
+                f"start from noise that is too loud; got {self.evaluations}"
             )
 
     @property
     def name(self) -> str:
-        """What calibrations of it are filed under."""
+        """The name under which its calibrations are stored."""
         at = "on its own schedule" if self.log_snr is None else f"at log-SNR {self.log_snr:g}"
         return f"{self.detector.name} {at}"
 
 
 # Stable Audio's schedule starts at sigma/alpha = 500, where c - u says little about memorization;
-# Stable Diffusion's starts at 14.6. At a log-SNR of -3, sigma/alpha = 4.5, it says most
+# Stable Diffusion's starts at 14.6. It says most at a log-SNR of -3, sigma/alpha = 4.5
 # (docs/calibration.md).
 LOOKS: Mapping[str, Look] = {
     "magnitude": Look(Magnitude(1), log_snr=-3.0),
@@ -63,12 +63,12 @@ LOOKS: Mapping[str, Look] = {
 
 @dataclass(frozen=True)
 class ScreenedPrompt:
-    """A prompt, and what each look made of it."""
+    """A prompt with its scores."""
 
     prompt: str
     scores: Mapping[str, float]  # by look, mean over the seeds; higher: more memorized
     p_values: Mapping[str, float]  # by look, against ordinary prompts; empty without them
-    over: bool | None  # the first look's p-value is under the rate; None: no ordinary prompts
+    over: bool | None  # the first look's p-value is below the rate; None: no ordinary prompts
 
 
 def screen(
@@ -83,24 +83,24 @@ def screen(
     steps: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ScreenedPrompt]:
-    """Look at prompts, the riskiest first.
+    """Screen prompts; returns the riskiest first.
 
     Args:
-        pipe: a pipeline that `guard` knows.
-        prompts: what to screen.
-        ordinary: prompts that are known not to be memorized, to calibrate by.
-        looks: by which to look, by default at the size and the angle of the guidance vector on pure
+        pipe: a pipeline that `guard` supports.
+        prompts: prompts to screen.
+        ordinary: prompts that are known not to be memorized, for the calibration.
+        looks: ways to screen, by default the size and the angle of the guidance vector on pure
             noise; the first decides.
-        seeds: of the noise; scores are means over them.
+        seeds: seeds of the noise; scores are means over them.
         false_positive_rate: the share of ordinary prompts that may be called memorized.
-        scale: guidance scale of a look that runs on.
-        steps: of the sampler, for a look on its own schedule; by default the pipeline's own.
-        report: called after each batch with the number of batches done and in all.
+        scale: guidance scale of a look with several evaluations.
+        steps: denoising steps, for a look on its own schedule; by default the pipeline's own.
+        report: called after each batch with the number of finished batches and the total.
 
     Raises:
-        BadSetting: no prompts, an empty one, no seeds, a prompt that is on both sides, or too few
+        BadSetting: no prompts or seeds, an empty prompt, a prompt in both lists, or too few
             ordinary prompts for the rate.
-        UnsupportedPipeline: the pipeline cannot be guarded, or not be started at another level.
+        UnsupportedPipeline: the pipeline cannot be guarded, or not started at another level.
     """
     looks = looks or {name: LOOKS[name] for name in ("magnitude", "first-step", "angle")}
     _check(prompts, ordinary, seeds)
@@ -134,14 +134,14 @@ def screen(
 def _check(prompts: Sequence[str], ordinary: Sequence[str], seeds: Sequence[int]) -> None:
     if not prompts or not seeds or not all(p.strip() for p in [*prompts, *ordinary]):
         raise BadSetting(
-            f"prompts with words in them, and at least one seed, were expected; got "
-            f"{len(prompts)} prompts and {len(seeds)} seeds, or an empty prompt among them"
+            f"expected prompts with words in them, and at least one seed; got {len(prompts)} "
+            f"prompts and {len(seeds)} seeds, or an empty prompt among them"
         )
     both = sorted(set(prompts) & set(ordinary))
     if both:
         raise BadSetting(
-            f"{len(both)} prompts are to be screened and stand among the ordinary ones "
-            f"({both[0]!r}); a prompt cannot be judged by itself: take it out of one of them"
+            f"{len(both)} prompts are both to be screened and among the ordinary ones "
+            f"({both[0]!r}); a prompt cannot be compared with itself: remove it from one list"
         )
 
 
@@ -168,7 +168,7 @@ def look_at(
     steps: int | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """The scores of prompts, [prompts, seeds]. Each has its own noise, that of its seed alone."""
+    """The scores of prompts, [prompts, seeds]; the noise depends only on the seed."""
     columns = []
     for seed in seeds:
         runs = records(pipe, prompts, look, seed, scale=scale, steps=steps, done=done)
@@ -178,12 +178,12 @@ def look_at(
 
 
 class _Enough(Exception):
-    """Stops a pipeline: all that was asked has been seen."""
+    """Stops a pipeline after the last recorded evaluation."""
 
 
 @dataclass
 class _Probe(WatchingGuidance):
-    """Plain guidance that keeps records, and stops after so many."""
+    """Plain guidance that records its evaluations, and stops after a number of them."""
 
     guidance: AngleRecorder
     evaluations: int | None
@@ -215,7 +215,7 @@ def records(
     steps: int | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> list[list[Record]]:
-    """What a look at prompts records, for `look.detector` or another to judge, a run a batch."""
+    """The records of a look at prompts, one run for each batch."""
     arguments: dict[str, Any] = {"guidance_scale": scale, "output_type": "latent"}
     if steps is not None:
         arguments["num_inference_steps"] = steps
@@ -235,7 +235,7 @@ def records(
 
 @contextmanager
 def _starting_at(pipe: Any, log_snr: float | None) -> Iterator[None]:
-    """Let the pipeline's schedule start at another noise level, from pure noise all the same.
+    """Start the pipeline's schedule at another noise level, still from pure noise.
 
     Raises:
         UnsupportedPipeline: the scheduler is not Stable Audio's.
@@ -246,7 +246,7 @@ def _starting_at(pipe: Any, log_snr: float | None) -> Iterator[None]:
     own = pipe.scheduler
     if type(own).__name__ != "CosineDPMSolverMultistepScheduler":
         raise UnsupportedPipeline(
-            f"CosineDPMSolverMultistepScheduler can be started at a noise level, got "
+            f"only CosineDPMSolverMultistepScheduler can start at a noise level, got "
             f"{type(own).__name__}; screen by 'first-step', or replace pipe.scheduler"
         )
     ratio = math.exp(-log_snr / 2)

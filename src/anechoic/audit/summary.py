@@ -1,4 +1,4 @@
-"""How many replicate, how many chance alone would flag, and the summary in sentences."""
+"""Counts replications, estimates how many chance explains, and summarizes in sentences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_GUARDS = 6  # listed one by one in a sentence
 def q_values(p_values: Sequence[float]) -> list[float]:
     """The false-discovery rate at which each p-value is a discovery, by Benjamini and Hochberg.
 
-    p-values that share their held-out sounds are dependent in a way that leaves it valid.
+    It remains valid although the p-values share their held-out sounds and so are dependent.
 
     Source: Benjamini and Hochberg, 1995; Bates et al., 2023 (arXiv:2104.08279).
 
@@ -29,25 +29,25 @@ def q_values(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Count:
-    """How many, of how many, and what chance makes of it."""
+    """The number of replications, and what chance explains."""
 
     replications: int
     examined: int
     unexamined: int
-    prompts: int  # that are known, of those examined
+    prompts: int  # known prompts of the examined sounds
     prompts_replicating: int
     expected: float | None  # replications if nothing were one
-    by_chance: int | None  # that many or fewer in 95 of 100 such audits
-    discoveries: int | None  # that stand where the false-discovery rate is held within each guard
-    only_elsewhere: int  # that another calibrated detector calls a copy, and the deciding does not
-    expected_elsewhere: float = 0.0  # of these by chance, at most, on average
+    by_chance: int | None  # replications by chance, at most, in 95 of 100 such audits
+    discoveries: int | None  # replications that hold at the false-discovery rate of their guard
+    only_elsewhere: int  # copies by another calibrated detector, but not by the deciding one
+    expected_elsewhere: float = 0.0  # upper bound of their mean number by chance
     held_out: int | None = None  # sounds that the deciding detector was calibrated on
-    held_out_needed: int | None = None  # for any call to stand, where those are too few
+    held_out_needed: int | None = None  # sounds needed for any replication to hold, if too few
 
 
 def expected_by_chance(count: int, rate: float | None) -> tuple[float | None, int | None]:
-    """How many of `count` sounds without a copy are called one, on average and in 95 of 100
-    cases at most."""
+    """How many of `count` sounds are called copies by chance: on average, and at most in 95 of
+    100 cases."""
     if rate is None or count == 0:
         return None, None
     from scipy.stats import binom
@@ -56,8 +56,8 @@ def expected_by_chance(count: int, rate: float | None) -> tuple[float | None, in
 
 
 def held_out_needed(calls: int, examined: int) -> int | None:
-    """How many held-out sounds it takes for the calls of one guard to stand, if all of them score
-    above every one: less than that, and the least p-value there is, 1 / (n + 1), is too large.
+    """How many held-out sounds the replications of one guard need to hold, if all of them score
+    above every one. With fewer, the smallest possible p-value, 1 / (n + 1), is too large.
 
     >>> held_out_needed(14, 20), held_out_needed(0, 20)
     (28, None)
@@ -68,12 +68,12 @@ def held_out_needed(calls: int, examined: int) -> int | None:
 
 
 def guard_name(guard: str) -> str:
-    """What a guard is called where people read it.
+    """The label of a guard for readers.
 
     >>> guard_name("none"), guard_name("amg"), guard_name("")
-    ('unguarded', 'amg', 'guard not told')
+    ('unguarded', 'amg', 'guard unknown')
     """
-    return {PLAIN: "unguarded", "": "guard not told"}.get(guard, guard)
+    return {PLAIN: "unguarded", "": "guard unknown"}.get(guard, guard)
 
 
 def sentences(
@@ -81,12 +81,12 @@ def sentences(
     noun: str = "sound",
     guards: Sequence[tuple[str, int, int]] = (),
 ) -> list[str]:
-    """The verdict: what it is, and what it is worth. What was not examined stands first.
+    """The verdict and its certainty; sounds that were not examined come first.
 
     Args:
-        count: how many.
-        noun: what is counted.
-        guards: name, replications and number examined of each, where there are several.
+        count: the counts of an audit.
+        noun: name of what is counted.
+        guards: name, replications and number of examined sounds of each guard, if several.
 
     >>> sentences(Count(9, 20, 1, 5, 3, 1.0, 3, 8, 0), "generation")
     ['1 of 21 generations was not examined. 9 of the 20 examined replicate a training clip; \
@@ -120,7 +120,7 @@ wrong.']
 
 
 def _chance(count: Count, guards: Sequence[tuple[str, int, int]]) -> str:
-    """What chance would flag: of each guard where they are as many, or of all."""
+    """How many chance would flag: of each guard if all have equally many sounds, else of all."""
     if count.expected is None or count.by_chance is None or not count.replications:
         return ""
     expected, most, found, of = count.expected, count.by_chance, count.replications, ""
@@ -134,7 +134,7 @@ def _chance(count: Count, guards: Sequence[tuple[str, int, int]]) -> str:
 
 
 def _standing(count: Count) -> list[str]:
-    """How many calls stand as a set, or why that cannot be said."""
+    """How many replications hold as a set, or why that is unknown."""
     if count.discoveries is None or not count.replications:
         return []
     rate = f"if no more than {100 * FALSE_DISCOVERY_RATE:.0f} % of those called so may be wrong"

@@ -1,5 +1,5 @@
-"""What a comparison of guards adds to the report of an audit: measured figures, further scores,
-and what each generation looked like from inside.
+"""Additions to the report of an audit from a comparison of guards: measured figures, further
+scores, and curves recorded during each generation.
 
 Every word in it (labels, notes) is untrusted input; the page escapes it.
 """
@@ -20,7 +20,7 @@ Key = tuple[str, int | None, str]  # prompt, seed and guard of a sample
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value, its 95 % interval where it has one, and the number of samples.
+    """A measured value, its 95 % interval if there is one, and the number of samples.
 
     >>> Figure(0.83, 0.70, 0.92, 80).interval(".2f")
     '[0.70, 0.92]'
@@ -32,7 +32,7 @@ class Figure:
     n: int | None = None
 
     def interval(self, spec: str) -> str:
-        """The interval alone, or an empty string where there is none."""
+        """The interval as text, or an empty string if there is none."""
         if self.low is None or self.high is None:
             return ""
         return f"[{format(self.low, spec)}, {format(self.high, spec)}]"
@@ -61,7 +61,7 @@ class GuardFigures:
 
 @dataclass(frozen=True)
 class ScoreInfo:
-    """How a further score is named; `threshold` is the value above which it speaks for a copy."""
+    """A further score; values above `threshold` indicate a copy."""
 
     key: str
     label: str
@@ -71,7 +71,7 @@ class ScoreInfo:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One generation from inside: an entry for each evaluation of the network."""
+    """The recorded curve of one generation: an entry for each evaluation of the denoiser."""
 
     progress: np.ndarray  # [n], 0 is pure noise, 1 is the finished sound
     log_snr: np.ndarray  # [n], log(alpha^2 / sigma^2)
@@ -92,7 +92,7 @@ class Curve:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """The curve as JSON holds it: a missing value is null."""
+        """The curve for JSON: missing values become null."""
         return {name: _plain(values) for name, values in vars(self).items()}
 
     @classmethod
@@ -108,14 +108,14 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class Detail:
-    """What a supplement knows of one sample: its kind of prompt, further scores, its curve."""
+    """Additions to one sample: its kind of prompt, further scores, its curve."""
 
     kind: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)  # by `ScoreInfo.key`
     curve: Curve | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The detail as JSON holds it."""
+        """The detail for JSON."""
         curve = None if self.curve is None else self.curve.to_dict()
         return {"kind": self.kind, "scores": dict(self.scores), "curve": curve}
 
@@ -158,7 +158,7 @@ class Supplement:
                     )
 
     def to_dict(self) -> dict[str, Any]:
-        """The supplement as JSON holds it, without what belongs to single samples."""
+        """The supplement for JSON, without the details of single samples."""
         parts = {
             name: [asdict(one) for one in getattr(self, name)]
             for name in ("columns", "guards", "scores")

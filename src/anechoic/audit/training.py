@@ -1,4 +1,4 @@
-"""The training set as an audit sees it: clips, not rows, and their sound where it can be had."""
+"""The training set of an audit: clips instead of rows, with their sound if it is available."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from anechoic.detectors.nearest import clip_numbers
 from anechoic.errors import AnechoicError
 from anechoic.index import Clip, Sound, TrainingIndex
 
-SoundOf = Callable[[Clip], tuple[Tensor, int] | None]  # [c, t] and its rate; None: not here
-MOST = 2_000  # training clips whose nearest other one is looked for
+SoundOf = Callable[[Clip], tuple[Tensor, int] | None]  # [c, t] and its rate; None: not available
+MOST = 2_000  # rows drawn at most to compare training clips with each other
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """The clips of an index; windows of one clip are one clip.
+    """The clips of an index; all windows of a clip count as one.
 
     Args:
-        index: as `TrainingIndex.load` reads it.
-        given: the sound of a clip, where the index has no files; by default its file is read.
+        index: the index of the training set.
+        given: returns the sound of a clip, if the index has no files; by default files are read.
     """
 
     index: TrainingIndex
@@ -36,7 +36,7 @@ class TrainingSet:
 
     @cached_property
     def clips(self) -> list[Clip]:
-        """Each clip once, in the order of the index: by the first of its rows."""
+        """The distinct clips in the order of the index, each by its first row."""
         seen: dict[str, Clip] = {}
         for row in self.index.clips:
             seen.setdefault(row.id, row)
@@ -64,16 +64,16 @@ class TrainingSet:
         return list(rows.values())
 
     def file(self, number: int) -> Path | None:
-        """The sound file of a clip, if the index tells one."""
+        """The sound file of a clip, if the index names one."""
         return self.index.file(self._firsts[number])
 
     def sound(self, number: int) -> Sound | str:
-        """The whole sound of a clip, or why it cannot be had."""
+        """The whole sound of a clip, or why it is not available."""
         return self._read(number)
 
     @cached_property
     def _read(self) -> Callable[[int], Sound | str]:
-        return lru_cache(maxsize=64)(self._read_now)  # what comes back again is read once
+        return lru_cache(maxsize=64)(self._read_now)  # recent clips are not read again
 
     def _read_now(self, number: int) -> Sound | str:
         clip = self.clips[number]
@@ -86,16 +86,16 @@ class TrainingSet:
         except (AnechoicError, OSError) as error:
             return str(error)
         if got is None:
-            return "the index tells no file of it"
+            return "the index names no file for it"
         return Sound(clip.id, clip.caption, got[0], got[1], clip.path, clip.info)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the sound that was read, which stays where it is."""
+        """Without the cached sound, which stays in this process."""
         return {name: value for name, value in vars(self).items() if name != "_read"}
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the embeddings and of all that the index knows of the clips."""
+        """A hash of the embeddings and of the clips' metadata."""
         index = self.index
         about = [index.embedder_name, index.revision, index.centred, index.window_s, index.hop_s]
         digest = hashlib.sha256(json.dumps(about).encode())
@@ -103,10 +103,10 @@ class TrainingSet:
         return digest.hexdigest()
 
     def among_themselves(self) -> list[float]:
-        """The cosine of each training clip to the nearest other one: what is near without being
-        made from it. Exact duplicates in the training set are not merged.
+        """The cosine of each training clip to the nearest other one, as a background without
+        copying. Exact duplicates in the training set are not merged.
 
-        Of more than `MOST` rows as many are drawn evenly.
+        If there are more than `MOST` rows, that many are drawn evenly.
 
         Source: Somepalli et al., 2023 (arXiv:2212.03860).
         """
@@ -116,7 +116,7 @@ class TrainingSet:
         of_clip = torch.bincount(numbers)
         found: list[float] = []
         for part in rows.split(64):
-            k = int(of_clip[numbers[part]].max()) + 1  # one of another clip is among so many
+            k = int(of_clip[numbers[part]].max()) + 1  # includes a row of another clip
             near = self.index.search(self.index.vectors(part), k)
             other = numbers[near.rows] != numbers[part][:, None]
             nearest = near.scores.masked_fill(~other, -torch.inf).amax(1)

@@ -1,1 +1,1 @@
-"""From the document of an audit to one HTML page: no torch, no diffusers, no network."""
+"""Renders the document of an audit as one HTML page, without torch, diffusers or network."""

@@ -1,4 +1,4 @@
-"""The curves of one generation as inline SVG; colours come from the page's CSS variables."""
+"""Draws the curves of one generation as inline SVG, with colours from the page's CSS variables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PANEL, _TITLE, _AXIS = 92, 22, 46  # heights of a panel, its title above it, th
 
 @dataclass(frozen=True)
 class _Panel:
-    """A plot area from `top` down, over values `low` to `high`."""
+    """A plot area below `top`, for values from `low` to `high`."""
 
     top: float
     low: float
@@ -27,7 +27,7 @@ class _Panel:
 
 
 def describe(curve: Curve) -> str:
-    """The curves in a sentence, for whoever does not see them.
+    """The curves in a sentence, for readers who cannot see them.
 
     >>> flat = np.array([9.0, 2.0])
     >>> describe(Curve(np.array([0.0, 1.0]), np.array([-5.0, 5.0]), flat, transition=0.5))
@@ -49,13 +49,13 @@ def describe(curve: Curve) -> str:
 
 
 def curve_svg(curve: Curve, highest_distance: float) -> Markup:
-    """Distance above, similarity below it where there is any, over the same steps.
+    """Distance above and similarity, if recorded, below, over the same steps.
 
-    Only numbers of ours go into the text, so nothing in it needs to be escaped.
+    The text contains only our own numbers, so nothing needs to be escaped.
 
     Args:
-        curve: what was recorded.
-        highest_distance: top of the upper axis, common to all curves that are to be compared.
+        curve: the recorded curve.
+        highest_distance: top of the upper axis, shared by all curves to compare.
     """
     if len(curve.progress) == 0:
         return Markup("")
@@ -93,7 +93,7 @@ def _frame(panel: _Panel, title: str) -> str:
 
 
 def _gates(curve: Curve, panel: _Panel) -> str:
-    """A band over every run of steps in which the gate was open, half a step beyond its ends."""
+    """A band over every run of steps with an open gate, half a step beyond its ends."""
     if curve.gate is None:
         return ""
     p = np.asarray(curve.progress, dtype=float)
@@ -136,7 +136,7 @@ def _axis(curve: Curve, panel: _Panel) -> str:
     base = panel.top + _PANEL
     order = np.argsort(curve.progress)
     progress, log_snr = curve.progress[order], np.asarray(curve.log_snr)[order]
-    reach = 1.5 / len(progress)  # a tick this far from any step has no ratio to show
+    reach = 1.5 / len(progress)  # ticks further from any step have no known ratio
     parts = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         snr = np.interp(tick, progress, log_snr)

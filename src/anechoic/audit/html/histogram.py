@@ -1,4 +1,4 @@
-"""The scores of an audit beside those of sound that copies nothing, as inline SVG."""
+"""Draws the scores of an audit and of sound that copies nothing, as inline SVG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BINS = 40
 def chart_svg(content: Mapping[str, Any], group: Mapping[str, Any]) -> Markup:
     """A histogram of one guard's scores, with outlines of the backgrounds and the threshold.
 
-    Only numbers of ours go into the text, so nothing in it needs to be escaped.
+    The text contains only our own numbers, so nothing needs to be escaped.
     """
     scores = _scores(content, group["guard"])
     edges = _edges(content)
@@ -62,7 +62,7 @@ def chart_svg(content: Mapping[str, Any], group: Mapping[str, Any]) -> Markup:
 
 
 def describe_chart(content: Mapping[str, Any], group: Mapping[str, Any]) -> str:
-    """The chart in a sentence, for whoever does not see it."""
+    """The chart in a sentence, for readers who cannot see it."""
     words = [
         f"{group['replications']} of {group['examined']} scores are over the threshold of "
         f"{content['rule']['threshold']:.3g}; the mean is {group['similarity']['mean']:.3f}, 95 % "
@@ -86,7 +86,7 @@ def _scores(content: Mapping[str, Any], guard: str | None = None) -> list[float]
 
 
 def _edges(content: Mapping[str, Any]) -> np.ndarray:
-    """The edges of the bins, the same for all guards; the threshold is one of them."""
+    """The edges of the bins, shared by all guards; the threshold is one of them."""
     limit = content["rule"]["threshold"]
     values = [*_scores(content), limit]
     for one in content["background"]:

@@ -1,4 +1,4 @@
-"""Sound and pictures as data URIs, so that a page needs nothing beside itself."""
+"""Encodes sound and pictures as data URIs, so that a page needs no other files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import zlib
 import numpy as np
 import soundfile
 
-FLOOR_DB = 70.0  # what is this far under a clip's loudest point is drawn black
+FLOOR_DB = 70.0  # levels this far below a clip's loudest point are drawn black
 LOWEST_HZ = 60.0
 _ROWS, _COLUMNS_MIN, _COLUMNS_MAX, _COLUMNS_PER_S = 96, 8, 480, 160
 _WINDOW_S = 0.05
-_LEVELS = 40  # of the palette; fewer make the PNG smaller
-# magma (van der Walt and Smith), every 32nd of 256: lightness rises evenly, so it needs no hue
+_LEVELS = 40  # levels of the palette; fewer make the PNG smaller
+# magma (van der Walt and Smith), every 32nd of 256: readable by its even lightness alone
 _MAGMA = np.array(
     [
         (0, 0, 4), (28, 16, 68), (79, 18, 123), (129, 37, 129), (181, 54, 122),
@@ -25,10 +25,10 @@ _MAGMA = np.array(
 
 
 def flac(wav: np.ndarray, sample_rate: int) -> bytes:
-    """16-bit FLAC of sound [t] or [t, c], which Chromium, Firefox and Safari play; louder than full
-    scale is turned down.
+    """16-bit FLAC of sound [t] or [t, c]; sound above full scale is scaled down.
 
-    FLAC is lossless, so a reader hears what was examined, at about half the size of WAV.
+    Chromium, Firefox and Safari play it. FLAC is lossless, so readers hear exactly the examined
+    sound, at about half the size of WAV.
     """
     peak = float(np.abs(wav).max())
     buffer = io.BytesIO()
@@ -39,13 +39,11 @@ def flac(wav: np.ndarray, sample_rate: int) -> bytes:
 def spectrogram_db(
     wav: np.ndarray, sample_rate: int, highest_hz: float | None = None
 ) -> np.ndarray:
-    """Power over log-spaced frequency and time, in dB under the loudest point, [rows, columns].
+    """Power over log-spaced frequency and time, in dB below the loudest point, [rows, columns].
 
-    Up to `highest_hz`, by default to half the sample rate.
-
-    A row's power is the integral of the spectrum between its two edges, read off the cumulative
-    sum, so that rows narrower than a bin are interpolated and wider ones averaged.
-    The top row is the highest frequency.
+    The top row is the highest frequency, `highest_hz`, by default half the sample rate. A row's
+    power is the integral of the spectrum between its two edges, from the cumulative sum, so that
+    rows narrower than a bin are interpolated and wider ones averaged.
     """
     from scipy.signal import get_window
 
@@ -61,7 +59,7 @@ def spectrogram_db(
     cumulative = np.pad(np.cumsum(power, axis=1), ((0, 0), (1, 0)))
     at_edges = np.stack([np.interp(edges_hz, bin_edges, row) for row in cumulative])
     band = np.diff(at_edges, axis=1) / np.diff(edges_hz)
-    # a band's total, not its density, so that broadband sound is even along a log axis
+    # the total of a band, not its density, so that broadband sound looks even on a log axis
     db: np.ndarray = 10 * np.log10(np.maximum(band * edges_hz[1:], 1e-12))
     return np.asarray(db - max(db.max(), -80.0)).T[::-1]
 
@@ -81,7 +79,7 @@ def palette_png(pixels: np.ndarray, palette: np.ndarray) -> bytes:
         )
 
     height, width = pixels.shape
-    rows = np.pad(pixels, ((0, 0), (1, 0))).tobytes()  # each row led by filter type 0
+    rows = np.pad(pixels, ((0, 0), (1, 0))).tobytes()  # each row starts with filter type 0
     return b"".join(
         [
             b"\x89PNG\r\n\x1a\n",

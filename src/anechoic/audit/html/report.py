@@ -1,8 +1,8 @@
-"""An audit as one HTML page, from its own JSON document and the sounds and pictures beside it.
+"""Renders an audit as one HTML page, from its JSON document, sounds and pictures.
 
-Cases are worst first. The first few stand in the page as they are, so that it can be read without
-scripts; the others wait in templates, and their sound and pictures are decoded when a case is
-opened. What is over a size budget is left in files beside the page.
+The worst cases come first. The first few are plain HTML, so that the page can be read without
+scripts; the others are templates, and their sound and pictures are decoded when a case is opened.
+Sound and pictures beyond a size budget are files next to the page.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-PLAIN_CASES = 10  # that stand in the page as they are
-MOST_PROMPTS = 40  # that are told one by one
+PLAIN_CASES = 10  # cases in plain HTML
+MOST_PROMPTS = 40  # prompts listed one by one
 BUDGET = 12_000_000  # bytes of sound and pictures in the page itself
 KINDS = {".flac": "audio/flac", ".png": "image/png"}
 Medium = Callable[[str], bytes]
@@ -35,7 +35,7 @@ Medium = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of a time axis, in percent of it."""
+    """A part of a time axis, in percent."""
 
     left: float
     width: float
@@ -43,7 +43,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Line:
-    """Where two sounds run along each other in their similarity matrix, in percent."""
+    """The match of two sounds in their similarity matrix, in percent."""
 
     x1: float  # training clip
     y1: float  # generation
@@ -53,9 +53,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Two sounds laid over each other in time."""
+    """Two sounds on a common time axis."""
 
-    first_s: float  # of the common time axis, in the generation's time
+    first_s: float  # start of the common time axis, in the generation's time
     last_s: float
     made: Span
     training: Span | None
@@ -65,7 +65,7 @@ class Timeline:
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Places of the time axis in percent, and their labels in seconds of the generation."""
+        """Positions on the time axis in percent, with labels in seconds of the generation."""
         length = self.last_s - self.first_s
         step = next(s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 1e9) if length / s <= 6)
         found, at = [], -(-self.first_s // step) * step
@@ -80,17 +80,17 @@ class Timeline:
 class Case:
     """One examined sound, ready to be drawn."""
 
-    row: Mapping[str, Any]  # of the document
-    data: Mapping[str, str]  # what the page's script sorts, filters and plays by
+    row: Mapping[str, Any]  # its row of the document
+    data: Mapping[str, str]  # used by the page's script to sort, filter and play
     time: Timeline | None  # None: its sound and pictures were left out
 
 
 @dataclass(frozen=True)
 class Page:
-    """The page, and what has to lie beside it."""
+    """The page, and the files that it needs."""
 
     text: str
-    beside: Sequence[str]  # keys of sounds and pictures
+    beside: Sequence[str]  # keys of the sounds and pictures next to the page
 
 
 def render_audit(
@@ -99,9 +99,9 @@ def render_audit(
     """The page of an audit's document.
 
     Args:
-        content: as `anechoic.audit.document` makes it.
-        medium: the bytes of a sound or picture by its key.
-        folder: what the folder beside the page is called, for what is over the budget.
+        content: the document, as from `anechoic.audit.document`.
+        medium: returns the bytes of a sound or picture by its key.
+        folder: name of the folder next to the page, for files beyond the budget.
         budget: bytes of sound and pictures in the page itself.
     """
     rows = content["examined"]
@@ -130,7 +130,7 @@ def render_audit(
             kinds=list(dict.fromkeys(kind for row in rows if (kind := _detail(row, "kind")))),
             extra=extra,
             best=best_values(extra),
-            figure=lambda told: Figure(**told),
+            figure=lambda content: Figure(**content),
             curves=curves,
             most_prompts=MOST_PROMPTS,
             plain=len(plain),
@@ -166,7 +166,7 @@ def _keys(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _inside(rows: Sequence[Mapping[str, Any]], medium: Medium, budget: int) -> set[str]:
-    """The keys that go into the page: all of the worst cases, as long as there is room."""
+    """The keys that go into the page: those of the worst cases, up to the budget."""
     inside: set[str] = set()
     used = 0
     for row in rows:
@@ -214,7 +214,7 @@ def _case(row: Mapping[str, Any], guards: Sequence[str], others: Sequence[str]) 
 
 
 def _calls(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
-    """How many sounds each calibrated detector calls a copy, of how many."""
+    """For each calibrated detector, the number of copies and of compared sounds."""
     found: dict[str, tuple[int, int]] = {}
     for one in (finding for row in rows for finding in row["findings"]):
         if one["copy"] is not None:
@@ -227,8 +227,8 @@ Rows = list[Mapping[str, Any]]
 
 
 def _prompts(rows: Sequence[Mapping[str, Any]], every: bool) -> list[tuple[str, dict[str, Rows]]]:
-    """The samples of each prompt by guard, the worst prompt first; `every` prompt, or only those
-    that replicate."""
+    """The samples of each prompt by guard, worst prompt first; only prompts that replicate, unless
+    `every` is set."""
     found: dict[str, dict[str, Rows]] = {}
     for row in rows:
         found.setdefault(row["prompt"], {}).setdefault(row["guard"], []).append(row)
@@ -241,14 +241,16 @@ def _prompts(rows: Sequence[Mapping[str, Any]], every: bool) -> list[tuple[str, 
 
 
 def _detail(row: Mapping[str, Any], name: str) -> Any:
-    """What a supplement knows of a sample, or None."""
+    """A detail of a sample from the supplement, or None."""
     return (row.get("detail") or {}).get(name)
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[int, tuple[Curve, Markup]]:
     """The drawn curves by rank; those of one prompt and seed share their axis."""
     found = {
-        row["rank"]: (row, Curve.from_dict(told)) for row in rows if (told := _detail(row, "curve"))
+        row["rank"]: (row, Curve.from_dict(curve))
+        for row in rows
+        if (curve := _detail(row, "curve"))
     }
     tops: dict[tuple[str, int | None], float] = {}
     for row, curve in found.values():
@@ -262,7 +264,7 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[int, tuple[Curve, Markup]
 
 
 def best_values(extra: Mapping[str, Any] | None) -> dict[str, set[str]]:
-    """The guards that share the best value of each column as it is shown."""
+    """The guards with the best value of each column, after rounding."""
     found: dict[str, set[str]] = {}
     for column in extra["columns"] if extra else ():
         key, spec = column["key"], column["format"]
@@ -311,7 +313,7 @@ def _line(made: Mapping[str, Any], training: Mapping[str, Any], match: Mapping[s
 
 
 def environment() -> Environment:
-    """Templates of this folder, in which every word is escaped."""
+    """The templates of this folder, with all text escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     templates = Environment(
@@ -339,7 +341,7 @@ def web_link(url: str) -> str:
 
 
 def together(text: str) -> str:
-    """Text in which a number stays on the line of its percent sign.
+    """Text with no line break between a number and its percent sign.
 
     >>> together("up to 5 % of 12")
     'up to 5\xa0% of 12'
@@ -348,13 +350,13 @@ def together(text: str) -> str:
 
 
 def csp_hash(script: str) -> str:
-    """The hash by which the page's policy allows its own script and no other."""
+    """The hash with which the page's policy allows only its own script."""
     digest = hashlib.sha256(str(script).encode()).digest()
     return "sha256-" + base64.b64encode(digest).decode()
 
 
 def percent(share: float) -> str:
-    """A share in words.
+    """A share in percent, as text.
 
     >>> percent(0.1849), percent(0.001), percent(0.0)
     ('18\xa0%', '0.1\xa0%', '0\xa0%')
@@ -364,7 +366,7 @@ def percent(share: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """A score, or a dash where nothing could be compared.
+    """A score as text, or a dash if nothing could be compared.
 
     >>> number(0.98765), number(None), number(1e-5), number(-0.25)
     ('0.988', '\u2013', '1e-05', '\u22120.250')
@@ -385,7 +387,7 @@ def short(detector: str) -> str:
 
 
 def lag(seconds: float) -> str:
-    """How much later something sounds.
+    """A time lag as text.
 
     >>> lag(0.25), lag(-0.0131), lag(-1e-9)
     ('+0.250 s', '\u22120.013 s', '0.000 s')
@@ -395,7 +397,7 @@ def lag(seconds: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A time in a sound.
+    """A time as text.
 
     >>> clock(1.024), clock(75.5), clock(7200)
     ('1.02 s', '1:15.5', '2:00:00.0')
