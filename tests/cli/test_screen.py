@@ -53,7 +53,7 @@ def test_the_command_judges_nothing_without_ordinary_prompts(run) -> None:
         (["--ordinary", "missing.txt"], "'missing.txt' cannot be read: No such file"),
         (["--ordinary", "empty.txt"], "'empty.txt' holds no prompts"),
         (["--ordinary", "latin.txt"], "is not UTF-8 text"),
-        (["--ordinary", "prompts.txt"], "2 prompts are to be screened and stand among"),
+        (["--ordinary", "prompts.txt"], "2 prompts are both to be screened and among"),
     ],
 )
 def test_what_cannot_be_screened_is_refused_in_one_sentence(run, arguments, sentence) -> None:
