@@ -110,8 +110,8 @@ def hub(monkeypatch, tmp_path):
         ),
         (
             "old/model@v7",
-            "expected a commit, tag or branch of 'old/model', got 'v7', which it has not; correct "
-            "it, or leave it out for the newest",
+            "expected a commit, tag or branch of 'old/model', got 'v7', which does not exist; "
+            "correct it, or leave it out for the newest",
         ),
         (
             "plain/model",

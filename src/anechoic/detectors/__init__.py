@@ -3,7 +3,7 @@
 Detectors of sound are fitted to training clips (`NearestStretch`, `TopCosine`, `NearestRatio` and
 `Segments` to an index of their embeddings, `Correlation` and `Landmarks` to their sound) and return
 a `Match` for each clip. Detectors of runs (`Magnitude`, `Angle`) need neither training clips nor
-sound, only what a guard recorded. A `Calibration` says what a score is worth.
+sound, only the records of a guard. A `Calibration` turns scores into p-values and a threshold.
 """
 
 from __future__ import annotations

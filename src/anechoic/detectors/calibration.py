@@ -1,7 +1,7 @@
-"""What a score is worth: thresholds, p-values and rates, from scores on held-out real sound.
+"""Calibrates detectors: thresholds, p-values and rates, from scores on held-out real sound.
 
 A threshold belongs to a calibration, not to a detector: the *null* is what a detector scores on
-real recordings that are not in the training set, but could have been.
+real recordings that are not in the training set but could have been.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Calibration:
 
         p(s) = (1 + #{null >= s}) / (n + 1)
 
-    and a clip is called a copy where p <= the rate, which is where s is above the k-th largest
-    held-out score, k = floor(rate * (n + 1)).
+    and a clip is called a copy if p <= the rate, that is, if s is above the k-th largest held-out
+    score, k = floor(rate * (n + 1)).
 
     Raises:
         BadSetting: a rate or confidence outside (0, 1), a score that is not finite, or a rate that
@@ -43,11 +43,11 @@ class Calibration:
     Source: Vovk, Gammerman and Shafer, Algorithmic learning in a random world, 2005.
     """
 
-    detector: str  # its name, which holds all its settings
+    detector: str  # its name, which includes all its settings
     null: tuple[float, ...]  # scores on held-out real sound
     false_positive_rate: float = 0.01
     confidence: float = 0.95
-    seconds: float | None = None  # median length of the held-out sound; None: not known
+    seconds: float | None = None  # median length of the held-out sound; None: unknown
 
     def __post_init__(self) -> None:
         for name in ("false_positive_rate", "confidence"):
@@ -73,14 +73,14 @@ class Calibration:
 
     @property
     def threshold(self) -> float:
-        """A copy scores above it."""
+        """The score above which a clip is a copy."""
         return self.null[-self._k]
 
     @property
     def threshold_interval(self) -> tuple[float, float]:
         """An interval that holds the score with exactly that rate above it, by order statistics.
 
-        Infinite above where the held-out scores do not bound it.
+        The upper end is infinite if the held-out scores do not bound it.
         """
         from scipy.stats import binom
 
@@ -94,7 +94,7 @@ class Calibration:
 
     @property
     def false_positive_interval(self) -> tuple[float, float]:
-        """What the true rate of this threshold is: Beta(k, n + 1 - k) for any distribution."""
+        """An interval of this threshold's true rate: Beta(k, n + 1 - k) for any distribution."""
         from scipy.stats import beta
 
         tail, k, n = (1 - self.confidence) / 2, self._k, len(self.null)
@@ -117,7 +117,7 @@ class Calibration:
         return score > self.threshold
 
     def to_dict(self) -> dict[str, Any]:
-        """The calibration as JSON can hold it."""
+        """The calibration for JSON."""
         return {
             "detector": self.detector,
             "false_positive_rate": self.false_positive_rate,
@@ -129,7 +129,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Calibration:
-        """Read what `to_dict` made; the threshold is computed again.
+        """Read the output of `to_dict`; the threshold is computed again.
 
         Raises:
             IndexMismatch: the content is damaged.
@@ -153,12 +153,12 @@ def calibrate(
 
     Args:
         detector: fitted to the training set.
-        held_out: real sound like that of the training set, but not in it. Let it be as long as what
-            will be judged, since a longer clip has more places in which to look like something.
+        held_out: real sound like that of the training set, but not in it, and as long as the sound
+            to judge: a longer clip has more places that can resemble something by chance.
         false_positive_rate: the share of such sound that may be called a copy.
 
     Raises:
-        BadAudio: a recording that is not usable sound, silent, or too short for the detector.
+        BadAudio: a recording is not usable sound, is silent, or too short for the detector.
         BadSetting: too few recordings for the rate.
     """
     scores, lengths = [], []
@@ -185,7 +185,7 @@ def write(
 
     Raises:
         IndexMismatch: the folder has no index.
-        OutputExists: calibrations are there, and `overwrite` is off.
+        OutputExists: calibrations exist, and `overwrite` is off.
     """
     place, manifest = require_free(folder, overwrite)
     content = {
@@ -199,11 +199,11 @@ def write(
 
 
 def require_free(folder: str | Path, overwrite: bool = False) -> tuple[Storage, bytes]:
-    """Where an index lies, and its manifest, if its calibrations may be written.
+    """The storage of an index and its manifest, after a check that calibrations can be written.
 
     Raises:
         IndexMismatch: the folder has no index.
-        OutputExists: calibrations are there, and `overwrite` is off.
+        OutputExists: calibrations exist, and `overwrite` is off.
     """
     place, manifest = _index(folder)
     if place.exists(FILE) and not overwrite:

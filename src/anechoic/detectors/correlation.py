@@ -1,6 +1,6 @@
-"""The waveform itself: the peak of the normalised cross-correlation over all lags.
+"""Compares waveforms by the peak of their normalised cross-correlation over all lags.
 
-`cross_correlation` is the transform that every comparison of waveforms here makes.
+All comparisons of waveforms use the transform of `cross_correlation`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.types import Match
 
 SHORTEST_S = 0.1  # the shortest training clip
-AUDIBLE = 1e-4  # a stretch 40 dB under the loudest of its sound is not compared
+AUDIBLE = 1e-4  # stretches 40 dB below the loudest of their sound are not compared
 CHUNK = 1 << 22  # samples correlated at once
 QUIET = 0.05  # share of the loudest stretch's energy below which `correlation_peak` skips one
-FRAME_S = 0.005  # the ends of a match are looked for in frames of this length
+FRAME_S = 0.005  # the ends of a match are searched in frames of this length
 
 
 class _Peak(NamedTuple):
@@ -36,7 +36,7 @@ class _Peak(NamedTuple):
     length: int
 
     def ranks_over(self, other: _Peak) -> bool:
-        """Higher; of equals, the earlier training clip, then the earlier start."""
+        """Whether it ranks higher; among equals, the earlier training clip, then earlier start."""
         return (self.score, -self.row, -self.start) > (other.score, -other.row, -other.start)
 
 
@@ -49,8 +49,8 @@ def cross_correlation(spectrum: Tensor, template: Tensor, size: int) -> Tensor:
     Args:
         spectrum: `torch.fft.rfft(wave, size)`.
         template: [..., n].
-        size: of the transform: as long as the wave for the lags at which it holds the whole
-            template, n more for those at which it holds a part.
+        size: size of the transform: the length of the wave for lags with the whole template in
+            it, n more for lags with a part of the template.
     """
     products: Tensor = torch.fft.irfft(spectrum * torch.fft.rfft(template, size).conj(), size)
     return products
@@ -61,9 +61,9 @@ def correlation_peak(a: Tensor, b: Tensor) -> float:
 
         max_l |<long[l : l + n], short>| / (|long[l : l + n]| |short|)
 
-    The mean of the channels is compared, and its own mean is taken off each stretch. The shorter
-    sound slides along the longer, up to half of it beyond either end; 1 is the same waveform at
-    any gain, polarity and position. Stretches of the longer one that are quiet beside its loudest
+    The mean of the channels is compared, and each stretch has its mean removed. The shorter sound
+    slides along the longer, up to half of it beyond either end; 1 is the same waveform at any
+    gain, polarity and position. Stretches of the longer one that are much quieter than its loudest
     are not compared.
 
     Args:
@@ -90,23 +90,22 @@ class Correlation:
         s = max_{w, j, lag} |<w, x_j[lag : lag + n]>| / (||w|| ||x_j[lag : lag + n]||)
 
     where w are windows of the clip, n samples each and half a window apart, so that a fragment of
-    one and a half windows inside other sound holds a whole one. Mean and energy are those of the
-    stretch that is compared, on both sides, and the mean is taken off: neither level nor polarity
-    nor a constant offset nor the surrounding sound changes the score. A training clip shorter than
-    a window is slid, whole, over the clip.
+    one and a half windows inside other sound contains a whole one. Both stretches are normalised by
+    their own mean and energy, so level, polarity, a constant offset and the surrounding sound do
+    not change the score. A training clip shorter than a window slides over the clip as a whole.
 
-    Clips shorter than a window are not compared, and neither are stretches 40 dB under the
-    loudest. The ends of the match are where the two waves part, to some 10 ms.
+    Clips shorter than a window, and stretches 40 dB below the loudest, are not compared. The ends
+    of the match are where the two waves diverge, to about 10 ms.
 
-    Tones are alike: two notes of one pitch correlate highly over half a second, on any instrument.
-    So calibrate.
+    Tones resemble each other: two notes of one pitch correlate highly over half a second, on any
+    instrument. So calibrate.
 
     Source: Lewis, Fast normalized cross-correlation, 1995.
     """
 
     sound: Tensor  # the training clips end to end, peaks at 1, float16
     ends: Tensor  # where each clip ends in `sound`, int64 [n]
-    sample_rate: int = 8_000  # at which waves are compared, in Hz
+    sample_rate: int = 8_000  # rate of the comparison, in Hz
     window_s: float = 0.5
 
     def __post_init__(self) -> None:
@@ -127,7 +126,7 @@ class Correlation:
         Raises:
             BadAudio: a clip that is not usable sound, or is shorter than 0.1 s.
             IndexMismatch: no clips.
-            BadSetting: a rate or window that cannot be.
+            BadSetting: an impossible rate or window.
         """
         waves = [
             training(sound.wav, sound.sample_rate, sample_rate, row, SHORTEST_S).half()
@@ -140,7 +139,7 @@ class Correlation:
         """Write the fitted detector as one file.
 
         Raises:
-            OutputExists: the file is there, and `overwrite` is off.
+            OutputExists: the file exists, and `overwrite` is off.
         """
         settings = {"sample_rate": self.sample_rate, "window_s": self.window_s}
         tensors = {"sound": self.sound, "ends": self.ends}
@@ -148,10 +147,10 @@ class Correlation:
 
     @classmethod
     def load(cls, path: str | Path) -> Correlation:
-        """Read what `save` wrote.
+        """Read a file from `save`.
 
         Raises:
-            IndexMismatch: no such file, damaged, or of another detector.
+            IndexMismatch: the file does not exist, is damaged, or of another detector.
         """
         tensors, settings = fitted.read(path, "correlation")
         return cls(tensors["sound"], tensors["ends"], **settings)
@@ -161,7 +160,7 @@ class Correlation:
         return f"correlation ({self.sample_rate} Hz, window {self.window_s:g} s)"
 
     def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
-        """One match a clip [b, c, t].
+        """One match for each clip [b, c, t].
 
         Raises:
             BadAudio: not usable sound.
@@ -182,7 +181,7 @@ class Correlation:
                 best[i] = peak
         return [self._match(clips[i], best[i]) if i in best else NOTHING for i in range(len(wav))]
 
-    # --------------------------------------------------------------------- the two ways round
+    # ---------------------------------------------------------------------- both directions
 
     @cached_property
     def _lengths(self) -> list[int]:
@@ -203,7 +202,7 @@ class Correlation:
             yield from (alike[i : i + count] for i in range(0, len(alike), count))
 
     def _in_long_clips(self, windows: _Windows, length: int) -> Iterator[tuple[int, _Peak]]:
-        """Each window's best place in the training clips that are long enough to hold it."""
+        """Each window's best position in the training clips that are at least as long."""
         if not windows:
             return
         for rows in self._chunks(r for r, n in enumerate(self._lengths) if n >= length):
@@ -213,7 +212,7 @@ class Correlation:
             spectra, weight = torch.fft.rfft(padded), _stretch_weight(padded, length)
             for i, row in enumerate(rows):  # past its last whole stretch
                 weight[i, self._lengths[row] - length + 1 :] = 0
-            # one window at a time: its neighbours must not change a bit of its score
+            # one window at a time, so that its score does not depend on its neighbours
             for clip, own in windows.items():
                 for start, window in own:
                     top, lags = _correlate(spectra, window, weight, padded.shape[1]).max(1)
@@ -223,7 +222,7 @@ class Correlation:
     def _short_clips_in(
         self, windows: _Windows, clips: list[Tensor]
     ) -> Iterator[tuple[int, _Peak]]:
-        """The best place in each clip of the training clips that are shorter than a window."""
+        """The best position in each clip of the training clips shorter than a window."""
         length = round(self.window_s * self.sample_rate)
         short = [row for row, n in enumerate(self._lengths) if n < length]
         for clip in windows if short else ():
@@ -238,15 +237,15 @@ class Correlation:
                 lag = int(scores.argmax())
                 yield clip, _Peak(float(scores[lag]), row, lag, 0, len(wave))
 
-    # ------------------------------------------------------------------------ where it ends
+    # -------------------------------------------------------------------- ends of the match
 
     def _match(self, clip: Tensor, peak: _Peak) -> Match:
-        """Follow the two waves from the peak to where they part."""
+        """Extend the match from the peak to where the two waves diverge."""
         wave = self._wave(peak.row)
         lag = peak.start - peak.match_start
         clip = clip - clip[peak.start : peak.start + peak.length].mean()
         wave = wave - wave[peak.match_start : peak.match_start + peak.length].mean()
-        first = max(-lag, 0)  # what both hold, in the training clip's time
+        first = max(-lag, 0)  # the common part, in the training clip's time
         last = min(len(wave), len(clip) - lag)
         frame = max(round(FRAME_S * self.sample_rate), 1)
         here = slice(peak.match_start, peak.match_start + peak.length)
@@ -285,7 +284,7 @@ def _fft_length(samples: int) -> int:
 def _stretch_weight(waves: Tensor, length: int, audible: float = AUDIBLE) -> Tensor:
     """1 / the norm of each stretch of `length` samples around its mean, [n, t - length + 1].
 
-    0 where a stretch has less than `audible` of the loudest one's energy: then it correlates with
+    0 if a stretch has less than `audible` of the loudest one's energy, so it correlates with
     nothing.
     """
     total, square = (
@@ -300,7 +299,7 @@ def _stretch_weight(waves: Tensor, length: int, audible: float = AUDIBLE) -> Ten
 def _correlate(spectra: Tensor, template: Tensor, weight: Tensor, size: int) -> Tensor:
     """Normalised correlation of a template [n] at every lag, [m, lags].
 
-    The transform is as long as the waves: what wraps around is past the last whole lag.
+    The transform is as long as the waves; only lags past the last whole one wrap around.
     """
     template = template - template.mean()  # then the mean of a stretch does not matter
     unit = template / template.norm().clamp_min(1e-30)  # silence gives 0
@@ -320,7 +319,7 @@ def _framewise(a: Tensor, b: Tensor, frame: int) -> Tensor:
 
 
 def _reach(excess: Tensor) -> int:
-    """How many frames to go on: to where the summed excess is largest."""
+    """The number of frames to extend by, up to the largest sum of the excess."""
     if len(excess) == 0:
         return 0
     total = excess.cumsum(0)

@@ -1,4 +1,4 @@
-"""A fitted detector as one file: named tensors and settings, as safetensors."""
+"""Stores a fitted detector as one safetensors file of named tensors and settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write(
     """Write a fitted detector, whole or not at all.
 
     Raises:
-        OutputExists: the file is there, and `overwrite` is off.
+        OutputExists: the file exists, and `overwrite` is off.
     """
     from safetensors.torch import save_file
 
@@ -38,10 +38,10 @@ def write(
 
 
 def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write` wrote.
+    """Read a file from `write`.
 
     Raises:
-        IndexMismatch: no such file, a damaged one, or one of another detector.
+        IndexMismatch: the file does not exist, is damaged, or of another detector.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -20,20 +20,20 @@ from anechoic.errors import IndexMismatch
 from anechoic.types import Match
 
 SAMPLE_RATE, SIZE, HOP = 8_000, 1_024, 128  # 128 ms frames every 16 ms, bins of 7.8 Hz
-AROUND_FRAMES, AROUND_BINS = 4, 4  # a peak is the highest within so many on each side
-FLOOR_DB = 60.0  # how far under the loudest bin of the sound a peak may be
-MARGIN_DB = 12.0  # how far a peak has to be over the mean around it,
-BACKGROUND = (17, 33)  # which is that of so many frames and bins
-FAN, AHEAD_FRAMES, ASIDE_BINS = 10, 40, 60  # pairs of one peak: how many, how far apart
+AROUND_FRAMES, AROUND_BINS = 4, 4  # a peak is the highest within this many on each side
+FLOOR_DB = 60.0  # peaks are at most this far below the loudest bin of the sound
+MARGIN_DB = 12.0  # peaks are at least this far above the mean around them,
+BACKGROUND = (17, 33)  # over this many frames and bins
+FAN, AHEAD_FRAMES, ASIDE_BINS = 10, 40, 60  # pairs per peak, and their largest distances
 LOWEST_BIN = 2
-BLUR = 1  # frames by which two alignments, or the lengths of two pairs, may differ
-PRIOR = 10  # pairs added to those of each clip, so that a match of few is worth less
-RECIPE = 1  # increase it with any change of the above: fitted files record it
+BLUR = 1  # tolerance in frames of alignments and of the lengths of pairs
+PRIOR = 10  # pairs added to those of each clip, so that a match of few counts less
+RECIPE = 1  # increase with any change of the above: fitted files record it
 SHORTEST_S = SIZE / SAMPLE_RATE
 
 
 class _Pairs(NamedTuple):
-    """Pairs of peaks, in the order of time."""
+    """Pairs of peaks, in temporal order."""
 
     frame: np.ndarray  # frame of the first peak
     low: np.ndarray  # its bin
@@ -52,10 +52,10 @@ class Landmarks:
         s = n / sqrt((m + 10) (m_j + 10))
 
     Level, equaliser, codec and faint noise hardly move the peaks. Pitch does: a transposed copy has
-    other landmarks. A hum or a single thud has hardly any, so that its copies are hard to find.
+    other landmarks. A hum or a single thud has hardly any, so its copies are hard to find.
 
-    Clips under 0.128 s are not compared. The match reaches from the first to the last peak that
-    agrees; the two starts agree to some milliseconds.
+    Clips under 0.128 s are not compared. The match extends from the first to the last agreeing
+    peak; its two starts are accurate to some milliseconds relative to each other.
 
     Source: Wang, An industrial-strength audio search algorithm, ISMIR 2003; the normalisation is
     our own.
@@ -97,23 +97,23 @@ class Landmarks:
         """Write the fitted detector as one file.
 
         Raises:
-            OutputExists: the file is there, and `overwrite` is off.
+            OutputExists: the file exists, and `overwrite` is off.
         """
         tensors = {name: getattr(self, name) for name in ("hashes", "frames", "ends", "lengths")}
         return fitted.write(path, self.name, tensors, {}, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> Landmarks:
-        """Read what `save` wrote.
+        """Read a file from `save`.
 
         Raises:
-            IndexMismatch: no such file, damaged, or of another detector or other settings.
+            IndexMismatch: the file does not exist, is damaged, or of another detector or settings.
         """
         tensors, _ = fitted.read(path, cls.name)
         return cls(**tensors)
 
     def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
-        """One match a clip [b, c, t]; without a row where no landmark agrees.
+        """One match for each clip [b, c, t]; without a row if no landmark agrees.
 
         Raises:
             BadAudio: not usable sound.
@@ -154,7 +154,7 @@ class Landmarks:
         )
 
     def _hits(self, pairs: _Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Landmarks that training clips share with the clip: its number, their row and offset."""
+        """Landmarks shared with training clips: number in the clip, row, and offset."""
         hashes, rows, frames = self._sorted
         found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for blur in range(-BLUR, BLUR + 1):
@@ -184,7 +184,7 @@ def landmarks(wav: Tensor) -> _Pairs:
 
 
 def _peaks(wav: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Frames and bins of the peaks of a spectrogram, in the order of time, then of pitch."""
+    """Frames and bins of the peaks of a spectrogram, ordered by time, then pitch."""
     from scipy.ndimage import maximum_filter, uniform_filter
 
     window = torch.hann_window(SIZE)

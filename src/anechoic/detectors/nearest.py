@@ -1,8 +1,8 @@
-"""The nearest training clip by the cosine of embeddings: of a whole clip, or of any stretch of it.
+"""Finds the nearest training clip by the cosine of embeddings, of whole clips or of stretches.
 
-`locate` searches a sound for the rows of an index; the detectors `TopCosine`, `NearestRatio`,
-`NearestStretch` and `Segments` score a sound by what is found. They embed, compare and refine
-stretches in the same way.
+`locate` searches a sound for the rows of an index. The detectors `TopCosine`, `NearestRatio`,
+`NearestStretch` and `Segments` score the result. All embed, compare and refine stretches in the
+same way.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from anechoic.index import TrainingIndex
 
 BATCH = 64  # stretches embedded at once
-GRID = 8  # starts of stretches in a length, where an index holds whole clips
-LENGTHS = 8  # different lengths of stretches, where an index holds clips of many
+GRID = 8  # starts of stretches per length, if an index holds whole clips
+LENGTHS = 8  # lengths of stretches at most, if an index holds clips of many
 BEAM = 8  # stretches, or pairs of windows, whose start is refined
 HALVINGS = 4  # `locate` finds a start to 1/64 of a window: a quarter of it, halved four times
 SEGMENT_HALVINGS = 5  # `Segments` aligns to 1/32 of its step, which is half a hop
-AUDIBLE = 1e-4  # a window 40 dB under the loudest of its clip is not searched for
-EXTENDS = 0.9  # a match goes on while windows are so near, as a share of its best pair
+AUDIBLE = 1e-4  # windows 40 dB below the loudest of their clip are not searched
+EXTENDS = 0.9  # a match continues while cosines are at least this share of its best pair's
 
 
 class _Span(NamedTuple):
@@ -44,7 +44,7 @@ class _Span(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """A stretch of a sound beside a row of the index."""
+    """A stretch of a sound paired with a row of the index."""
 
     score: float
     span: _Span
@@ -86,13 +86,13 @@ def _refine(
     best: Callable[[list[_Pair]], Iterable[_Span]],
     search: Callable[[list[_Span]], list[_Pair]],
 ) -> list[_Pair]:
-    """Move the best stretches earlier and later by ever smaller shifts, and search those too.
+    """Move the best stretches earlier and later by ever smaller shifts, and search these as well.
 
     Args:
-        pairs: what was found for the first stretches.
-        first: the first shift, from the length of a stretch, in samples; it is halved each time.
-        halvings: how many shifts there are.
-        end: of the sound, in samples.
+        pairs: pairs of the first stretches.
+        first: the first shift for the length of a stretch, in samples; it is halved each time.
+        halvings: number of shifts.
+        end: end of the sound, in samples.
         best: the stretches to move.
         search: the pairs of further stretches.
     """
@@ -123,10 +123,10 @@ def locate(
         wav: sound [c, t]; it is compared as one channel, as the index's clips are, and where its
             channels cancel much of each other, each of them is compared, too.
         sample_rate: in Hz.
-        index: what to search. Where it holds whole clips of many lengths, stretches of eight of
+        index: the index to search. If it holds whole clips of many lengths, stretches of eight of
             these lengths are searched.
         embedder: the one that built the index.
-        k: how many rows to find.
+        k: number of rows to find.
 
     Returns:
         min(k, n) matches of different rows of the index, nearest first, with all fields of `Match`.
@@ -134,7 +134,7 @@ def locate(
     Raises:
         IndexMismatch: another embedder built the index.
         BadAudio: not usable sound.
-        BadSetting: k below 1, or an index that does not know how long its clips are.
+        BadSetting: k below 1, or the index does not know the lengths of its clips.
     """
     index.check_embedder(embedder)
     audio.require_sound(wav, "the recording")
@@ -186,8 +186,8 @@ def _first_spans(
     """The stretches of a recording [t] that are searched first.
 
     Rows that are windows overlap, so one of them lies within an eighth of a window of some stretch
-    a quarter of a window apart. Whole clips of many lengths stand anywhere, so their stretches are
-    closer, and begin also where sound begins after silence, and end where it ends.
+    a quarter of a window apart. Whole clips of many lengths can be anywhere, so their stretches are
+    closer; they also begin where sound begins after silence, and end where it ends.
     """
     end = len(wav)
     if index.window_s is not None:
@@ -207,7 +207,7 @@ def _first_spans(
 
 
 def _row_lengths(index: TrainingIndex, embedder: Embedder) -> list[float]:
-    """The lengths of an index's whole clips in seconds; of many, those that stand for all."""
+    """The lengths of an index's whole clips in seconds; quantiles if there are many."""
     rows = torch.tensor([clip.seconds for clip in index.clips], dtype=torch.float64)
     if rows.min() <= 0:
         raise BadSetting(
@@ -241,7 +241,7 @@ class _WholeClipDetector(ABC):
             )
 
     def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
-        """One match a clip [b, c, t]; the row is that of the index.
+        """One match for each clip [b, c, t]; the row is that of the index.
 
         Raises:
             BadAudio: not usable sound.
@@ -297,7 +297,7 @@ class NearestRatio(_WholeClipDetector):
 
         s = 1 - d_1 / (alpha * mean(d_1 ... d_k)),    d_j = ||E(clip) - e_j||
 
-    A clip in a crowded corner of the training set is near to many; a copy is much nearer to one.
+    A clip in a dense region of the training set is near to many; a copy is much nearer to one.
     The paper calls a clip extracted if it scores above 0.
 
     Raises:
@@ -331,7 +331,7 @@ class NearestRatio(_WholeClipDetector):
         scores = torch.tensor([pair.score for pair in near], dtype=torch.float64)
         distances = (2 - 2 * scores).clamp_min(0.0).sqrt()
         around = self.alpha * distances.mean()
-        # all of the k are the clip itself, to rounding: a copy of a clip with so many duplicates
+        # all k are the clip itself, up to rounding: a copy of a clip with that many duplicates
         return 1.0 - (distances[0] / around).item() if around > 1e-6 else 1.0
 
 
@@ -340,7 +340,7 @@ class NearestRatio(_WholeClipDetector):
 
 @dataclass(frozen=True, eq=False)
 class _StretchDetector(ABC):
-    """Searches stretches of each clip, and names training clips, not rows of the index."""
+    """Searches stretches of each clip; its rows are numbers of training clips, not index rows."""
 
     index: TrainingIndex
     embedder: Embedder
@@ -353,7 +353,7 @@ class _StretchDetector(ABC):
         return clip_numbers(self.index)
 
     def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
-        """One match a clip [b, c, t]; its row is the number of the training clip.
+        """One match for each clip [b, c, t]; its row is the number of the training clip.
 
         Raises:
             BadAudio: not usable sound.
@@ -372,8 +372,8 @@ class NearestStretch(_StretchDetector):
         s = max_{start, j} <E(clip[start : start + length]), e_j>
 
     with the length of the index's rows, so that a training clip is found inside longer sound. The
-    more stretches there are, the higher is their maximum by chance: calibrate on sound that is
-    as long.
+    more stretches there are, the higher is their maximum by chance, so calibrate on sound of the
+    same length.
 
     Raises:
         IndexMismatch: another embedder built the index.
@@ -400,13 +400,13 @@ class Segments(_StretchDetector):
 
         s = max_{start, j} <E(clip[start : start + window]), e_j>
 
-    So a fragment inside a longer clip is found, and a loop that starts elsewhere. The clip is cut
+    This finds fragments inside a longer clip, and loops that start elsewhere. The clip is cut
     into windows half a hop of the index apart; the starts of the best pairs are then refined by
-    shifts that are halved down to 1/64 of a hop, so that the two starts of a match fit together.
-    Its length is that of the run of windows, at the same alignment, whose cosines are
-    at least 0.9 of the best pair's: to a hop at either end.
+    shifts that are halved down to 1/64 of a hop, so that the two starts of a match correspond. Its
+    length is that of the run of windows, at the same alignment, whose cosines are at least 0.9 of
+    the best pair's; either end is accurate to a hop.
 
-    A clip shorter than a window is not compared. Windows 40 dB under the clip's loudest are left
+    A clip shorter than a window is not compared. Windows 40 dB below the clip's loudest are left
     out: their embeddings are those of hiss.
 
     Raises:
@@ -453,7 +453,7 @@ class Segments(_StretchDetector):
         return self._extend(clip, sample_rate, _ranked(pairs)[0])
 
     def _extend(self, clip: Tensor, sample_rate: int, best: _Pair) -> Match:
-        """The run of windows around the best pair, at its alignment, that are alike as well."""
+        """Extend the best pair, at its alignment, over the neighbouring windows that also match."""
         number, rows, length = self._numbers[best.row], self.index.clips, best.span.length
         lag = best.span.start - round(rows[best.row].start_s * sample_rate)
         run = [best.row]
@@ -480,12 +480,12 @@ class Segments(_StretchDetector):
 
 
 def _ranked(pairs: Iterable[_Pair]) -> list[_Pair]:
-    """The best first; of equals, the earlier start, then the earlier row."""
+    """The best first; among equals, the earlier start, then the earlier row."""
     return sorted(pairs, key=lambda pair: (-pair.score, pair.span, pair.row))
 
 
 def clip_numbers(index: TrainingIndex) -> list[int]:
-    """The number of each row's clip, in the order of the training set; windows of one clip are
-    one clip."""
+    """The number of each row's clip, in the order of the training set; all windows of a clip
+    have the same number."""
     seen: dict[str, int] = {}
     return [seen.setdefault(row.id, len(seen)) for row in index.clips]

@@ -18,14 +18,14 @@ NOTHING = Match(-math.inf)  # for a clip that is silent or too short to be compa
 class Detector(Protocol):
     """Scores how much a sound is like the training clip that it comes nearest to.
 
-    Each clip of a batch is compared by itself, and the same sound gives the same match. The match
-    of a clip that is silent, or too short for the detector, is `NOTHING`; sound that is NaN,
-    infinite or of another shape is refused.
+    Each clip of a batch is compared separately, and the same sound gives the same match. The match
+    of a clip that is silent, or too short for the detector, is `NOTHING`; NaN, infinite values and
+    other shapes are refused.
     """
 
     @property
     def name(self) -> str:
-        """The key of its calibrations: it names every setting that changes a score."""
+        """The key of its calibrations; it includes every setting that changes a score."""
         ...
 
     def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
@@ -36,7 +36,7 @@ class Detector(Protocol):
             sample_rate: in Hz.
 
         Returns:
-            One match a clip.
+            One match for each clip.
 
         Raises:
             BadAudio: not usable sound.
@@ -60,10 +60,10 @@ class RunDetector(Protocol):
         """Score one batch.
 
         Args:
-            records: of one generation, one for each evaluation of the network.
+            records: records of one generation, one for each evaluation of the denoiser.
 
         Returns:
-            One match a sample, with a score alone.
+            One match for each sample, with only a score.
 
         Raises:
             GuardError: the records lack what it needs.
@@ -72,7 +72,7 @@ class RunDetector(Protocol):
 
 
 class TrainingSound(Protocol):
-    """A training clip: an `anechoic.index.Sound` is one."""
+    """A training clip, such as `anechoic.index.Sound`."""
 
     @property
     def wav(self) -> Tensor:

@@ -27,7 +27,7 @@ def detector(name: str) -> type[Any]:
             "magnitude", "angle", or one that an installed package adds.
 
     Raises:
-        BadSetting: no such detector.
+        BadSetting: an unknown name.
     """
     for point in entry_points(group=GROUP):
         if point.name == name:

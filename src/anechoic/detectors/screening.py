@@ -1,6 +1,6 @@
-"""Is this prompt memorized? The size and the direction of the guidance vector, from records alone.
+"""Detects memorized prompts from the size and direction of the guidance vector, in records only.
 
-`Magnitude` scores how far the prompt pulls; `Angle` which way, against the unconditional half.
+`Magnitude` scores the size; `Angle` the direction, relative to the unconditional prediction.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from anechoic.types import Match
 Space = Literal["eps", "x0"]
 Against = Literal["score", "estimate"]
 NOTES: dict[Against, str] = {"score": "alignment", "estimate": "estimate alignment"}
-ROUNDING = 1e-4  # of a log-SNR: schedules are float32
+ROUNDING = 1e-4  # tolerance of a log-SNR: schedules are float32
 
 
 def magnitudes(records: Sequence[Record], space: Space = "eps") -> Tensor:
@@ -43,7 +43,7 @@ class Magnitude:
     """Mean size of the guidance vector over the first evaluations of a run, or over all.
 
     A memorized prompt pulls hard whatever the noise; the pull of another prompt depends on the
-    sample. One evaluation suffices, before anything is generated; several seeds are surer.
+    sample. One evaluation suffices, before anything is generated; several seeds are more reliable.
 
     Raises:
         BadSetting: no evaluations.
@@ -66,7 +66,7 @@ class Magnitude:
         return f"magnitude ({self.space}, mean over {many})"
 
     def __call__(self, records: Sequence[Record]) -> list[Match]:
-        """One match a sample.
+        """One match for each sample.
 
         Raises:
             GuardError: fewer records than evaluations, or values that are NaN or infinite.
@@ -81,7 +81,7 @@ class Magnitude:
 
 
 def alignment(step: Step, against: Against = "score") -> Tensor:
-    """Cosine of the angle between the guidance vector and the unconditional half, [b].
+    """Cosine of the angle between the guidance vector and the unconditional prediction, [b].
 
         score:     cos(s_c - s_u, s_u) = cos(c - u, alpha * u - x)
         estimate:  cos(c - u, u)
@@ -99,9 +99,9 @@ def alignment(step: Step, against: Against = "score") -> Tensor:
 
 @dataclass(frozen=True)
 class AngleRecorder(WatchingGuidance):
-    """A guidance that also records the angles at each evaluation, for `Angle` to read.
+    """A guidance that also records the angles at each evaluation, for `Angle`.
 
-    Its answer is that of the guidance inside, bit for bit.
+    Its result is that of the inner guidance, bit for bit.
     """
 
     guidance: Guidance
@@ -110,7 +110,7 @@ class AngleRecorder(WatchingGuidance):
         object.__setattr__(self, "guidance", as_guidance(self.guidance))
 
     def __call__(self, step: Step) -> Guided:
-        """Guide, and record.
+        """Guide and record.
 
         Raises:
             BadSetting: the guidance answers with a tensor, which has no room for notes.
@@ -130,8 +130,8 @@ class Angle:
     """Mean alignment of the guidance vector over the evaluations at low noise.
 
     At low noise the size of the guidance vector says little, since probable latents lie in a thin
-    sheet of a large space; a memorized prompt pulls along the unconditional score. The records
-    have to be those of an `AngleRecorder`.
+    sheet of a large space; a memorized prompt pulls along the unconditional score. The records must
+    come from an `AngleRecorder`.
 
     With `against="estimate"` it is the angle to the unconditional x0 estimate, with its sign
     changed: on the demo model memorized prompts pull away from it. That is an observation, not the
@@ -155,10 +155,10 @@ class Angle:
         return f"angle ({self.against}, from log-SNR {self.start_log_snr:g})"
 
     def __call__(self, records: Sequence[Record]) -> list[Match]:
-        """One match a sample.
+        """One match for each sample.
 
         Raises:
-            GuardError: no evaluation at so low noise, or records without angles.
+            GuardError: no evaluation at such low noise, or records without angles.
         """
         start = self.start_log_snr - ROUNDING
         low = [record for record in records if record.noise.log_snr >= start]

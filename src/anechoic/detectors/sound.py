@@ -1,4 +1,4 @@
-"""Sound as fitted detectors compare it: one channel, at their own rate."""
+"""Prepares sound for fitted detectors: one channel, at their own rate."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Fitted(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class FittedToSome:
-    """A detector that was fitted to those training clips that it can compare with."""
+    """A detector fitted to the training clips that are loud and long enough for it."""
 
     detector: Detector
-    rows: Sequence[int]  # of the clips
-    left_out: Sequence[int]  # rows of silent clips, and of those that are too short for it
+    rows: Sequence[int]  # rows of these clips
+    left_out: Sequence[int]  # rows of clips that are silent or too short for it
 
     @property
     def name(self) -> str:
@@ -45,8 +45,8 @@ def fit(kind: Fitted, sounds: Sequence[TrainingSound]) -> Detector:
     """Fit a detector to all clips, or, if some are silent or too short for it, to the others.
 
     Raises:
-        BadAudio: it can compare with none of them.
-        IndexMismatch: there are none.
+        BadAudio: all clips are silent or too short.
+        IndexMismatch: there are no clips.
     """
     try:
         return kind.fit(sounds)
@@ -79,7 +79,7 @@ def resample(wav: Tensor, sample_rate: int, target: int) -> Tensor:
 
 
 def training(wav: Tensor, sample_rate: int, target: int, row: int, shortest_s: float) -> Tensor:
-    """A training clip [c, t] to one channel [t] at a rate of `target`, its peak at 1.
+    """Convert a training clip [c, t] to one channel [t] at the rate `target`, with peak 1.
 
     Raises:
         BadAudio: it is not usable sound, silent, or shorter than `shortest_s`.
@@ -90,8 +90,8 @@ def training(wav: Tensor, sample_rate: int, target: int, row: int, shortest_s: f
     clip = resample(mono(wav[None], sample_rate, name)[0], sample_rate, target)
     if len(clip) < shortest_s * target:
         raise BadAudio(
-            f"{name} lasts {len(clip) / target:.3f} s, and under {shortest_s:g} s everything "
-            "sounds alike; leave it out"
+            f"{name} lasts {len(clip) / target:.3f} s, and sounds shorter than {shortest_s:g} s "
+            "are all alike; leave it out"
         )
     if is_silent(clip):
         raise BadAudio(f"{name} is silent (peak below {SILENCE:g}); leave it out")

@@ -20,7 +20,7 @@ GROUP = "anechoic.embedders"
 
 
 def embedder(name: str) -> Embedder:
-    """The embedder of a name; `embedder(e.name)` makes `e` again.
+    """The embedder with this name; `embedder(e.name)` makes `e` again.
 
     Args:
         name: "magmel", "clap", "aisfx", or one that an installed package adds, as `anechoic[lab]`
@@ -28,7 +28,7 @@ def embedder(name: str) -> Embedder:
             "clap:REPOSITORY_OR_FOLDER", "clap:REPOSITORY@COMMIT", "magmel:seconds=2.0".
 
     Raises:
-        UnknownEmbedder: no such name, or its weights are not on this machine.
+        UnknownEmbedder: the name is unknown, or its weights are not on this machine.
 
     >>> embedder("magmel").dim
     2048

@@ -27,8 +27,8 @@ SCALE = 9.457798957824707  # the largest log-mel value of the authors' training 
 class Aisfx(Embedder):
     """The convolutional network "X-Sequential-CE", trained on nine sound-effects libraries.
 
-    Report it beside the embedder that a guard optimises, as an independent score. It is a poor
-    guide itself, since faint noise moves it far.
+    Report it next to the embedder that a guard optimises, as an independent score. Do not guide by
+    it, since faint noise moves it far.
 
         s = log10(10^4 M |STFT(wav)|^2 + 1) / 9.458,   emb = unit(mean over blocks of f(s))
 

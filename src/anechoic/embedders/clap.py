@@ -22,12 +22,12 @@ FLOOR = 1e-10  # the stock extractor's smallest mel energy, -100 dB
 
 @dataclass(frozen=True)
 class Parts:
-    """What a CLAP consists of, and where it came from."""
+    """The parts of a CLAP, and their source."""
 
     model: Any  # transformers.ClapModel
     extractor: Any  # transformers.ClapFeatureExtractor
     source: str
-    tokenizer: Any = None  # None: it is read when the first caption comes
+    tokenizer: Any = None  # None: read with the first caption
 
 
 class Clap(Embedder):
@@ -44,13 +44,13 @@ class Clap(Embedder):
     as long. Here they get windows too, none marked as long: what the stock model computes for a
     short clip that is not marked. They have mel filters of their own (HTK scale, no area norm).
 
-    The model is frozen. One that is read follows the device of the sound and computes in float32.
-    One of a pipeline stays where the pipeline has it, in the pipeline's number format.
+    The model is frozen. A model read from files moves to the device of the sound and computes in
+    float32. A pipeline's model stays on its device, in its number format.
 
     Args:
         source: a repository on huggingface.co, pinned by "@COMMIT" or not; or a folder written by
             `save_pretrained`. Either may be a diffusers pipeline that holds a CLAP (AudioLDM2).
-        parts: model, extractor and tokenizer that are in memory already; see `Clap.of`.
+        parts: model, extractor and tokenizer in memory; see `Clap.of`.
 
     Attributes:
         name: "clap:REPOSITORY@COMMIT" or "clap:/the/folder": leads to the same weights again.
@@ -80,13 +80,13 @@ class Clap(Embedder):
 
     @classmethod
     def of(cls, pipe: Any) -> Clap:
-        """The CLAP that a pipeline holds already, as AudioLDM2 does: nothing is loaded twice.
+        """The CLAP of a pipeline such as AudioLDM2, which is not loaded a second time.
 
         Args:
             pipe: a diffusers pipeline with a whole CLAP. Its model is frozen.
 
         Raises:
-            UnknownEmbedder: it has none, or not in memory.
+            UnknownEmbedder: the pipeline has none, or not in memory.
         """
         from transformers import ClapFeatureExtractor, ClapModel
 
@@ -117,7 +117,7 @@ class Clap(Embedder):
         else:
             follow(self._model, mono)
         starts = window_starts(mono.shape[-1], self._samples, self._samples // 2)
-        # One window of each clip at a time: minutes of sound need no more memory than 10 s.
+        # One window of each clip at a time, so that long sound needs no more memory than 10 s.
         each = [self._window(mono[:, start : start + self._samples]) for start in starts]
         return F.normalize(torch.stack(each).mean(0), dim=1).to(wav.device)
 
@@ -162,7 +162,7 @@ def _load(location: WeightsLocation) -> Parts:
 
 
 def _check(model: Any, extractor: Any, source: str) -> None:
-    """Refuse a model and an extractor that do not go together, or that are not understood."""
+    """Refuse a model and an extractor that do not match, or that are not supported."""
     fused = model.config.audio_config.enable_fusion
     if fused != (extractor.truncation == "fusion"):
         want, got = ("fusion", "rand_trunc") if fused else ("rand_trunc", "fusion")
@@ -189,7 +189,7 @@ def _load_tokenizer(location: WeightsLocation) -> Any:
         tokenizer = read(location, AutoTokenizer, "tokenizer" if location.pipeline else "")
     except UnknownEmbedder as error:
         raise UnknownEmbedder(sentence) from error
-    # Without the files transformers 5 makes one of an empty vocabulary: each word is unknown.
+    # Without the files, transformers 5 makes a tokenizer with an empty vocabulary.
     if set(tokenizer("a dog barks").input_ids) <= set(tokenizer.all_special_ids):
         raise UnknownEmbedder(sentence)
     return tokenizer

@@ -1,7 +1,7 @@
-"""What embedders of sound share in front of the network: level, rate, spectrum.
+"""The common front end of embedders of sound: level, rate, spectrum.
 
-Everything here is differentiable, treats each sample of a batch by itself, and stays finite, in
-value and in gradient, on silence.
+Everything here is differentiable, treats each sample of a batch separately, and has finite values
+and gradients on silence.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LOG_FROM_HZ, LOG_FROM_MEL, LOG_STEP = 1000.0, 15.0, np.log(6.4) / 27.0
 
 
 def prepare(wav: Tensor, sample_rate: int, target_rate: int) -> Tensor:
-    """Sound as an embedder needs it: mono, at its rate, each sample at full scale.
+    """Prepare sound for an embedder: mono, at its rate, each sample at full scale.
 
     Args:
         wav: sound [b, channels, t] at `sample_rate`; half precision is raised to float32.
@@ -73,7 +73,7 @@ class MelBank(NamedTuple):
     """
 
     bands: int
-    size: int  # of the spectrum's window, in samples
+    size: int  # window of the spectrum, in samples
     sample_rate: int
     low_hz: float
     high_hz: float

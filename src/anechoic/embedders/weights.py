@@ -1,7 +1,7 @@
-"""Where the weights of an embedder come from, and which ones they are.
+"""Finds, reads and identifies the weights of embedders.
 
 A source is a folder, or a repository on huggingface.co: "laion/clap-htsat-unfused", or pinned to
-a commit, a tag or a branch: "laion/clap-htsat-unfused@COMMIT". What was read carries the commit.
+a commit, a tag or a branch: "laion/clap-htsat-unfused@COMMIT". A location records the commit.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from anechoic.errors import UnknownEmbedder
 
 @dataclass(frozen=True)
 class WeightsLocation:
-    """A folder or a repository that was found, with what kind of model is wanted of it."""
+    """A folder or repository with a model of some kind."""
 
-    kind: str  # "CLAP", as errors call it; in small letters what a user types
+    kind: str  # "CLAP", for error messages; in lower case the embedder's name
     path: str  # an absolute folder, or a repository
-    commit: str | None = None  # of the repository
-    pipeline: bool = False  # a whole diffusers pipeline, its models in folders of their own
+    commit: str | None = None  # commit of the repository
+    pipeline: bool = False  # a whole diffusers pipeline, with a folder for each model
 
     def __str__(self) -> str:
         """The source that leads to exactly this location again."""
@@ -35,17 +35,17 @@ class WeightsLocation:
 
 
 def find(kind: str, source: str) -> WeightsLocation:
-    """The location that a source means; a repository is pinned to the commit it is at.
+    """Resolve a source to a location; a repository is pinned to its current commit.
 
     Raises:
-        UnknownEmbedder: neither a folder nor a repository that can be read here.
+        UnknownEmbedder: the source is neither a folder nor a readable repository.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     folder = Path(source).expanduser()
     if folder.is_dir():
-        # An index records the path, and is opened from other working directories too.
+        # absolute, since an index records the path and may be opened from elsewhere
         pipeline = (folder / "model_index.json").is_file()
         return WeightsLocation(kind, str(folder.resolve()), None, pipeline)
     name, _, asked = source.partition("@")
@@ -54,20 +54,20 @@ def find(kind: str, source: str) -> WeightsLocation:
     try:
         try:
             file = hf_hub_download(name, "config.json", revision=location.commit)
-        except LocalEntryNotFoundError:  # offline, or no answer: is a pipeline in the cache?
+        except LocalEntryNotFoundError:  # offline or no answer: try a pipeline in the cache
             file = try_to_load_from_cache(name, "model_index.json", revision=location.commit)
             if not isinstance(file, str):
                 raise
         except EntryNotFoundError:
             file = hf_hub_download(name, "model_index.json", revision=location.commit)
-    except Exception as error:  # the hub's client raises what its HTTP library does, too
+    except Exception as error:  # the hub's client also raises its HTTP library's errors
         raise UnknownEmbedder(why(location, error)) from error
     file = Path(file)  # .../snapshots/COMMIT/config.json
     return WeightsLocation(kind, name, file.parent.name, file.name == "model_index.json")
 
 
 def read(location: WeightsLocation, part: Any, folder: str = "", **options: Any) -> Any:
-    """A part of a model, of the transformers class `part`, from the location or a folder in it.
+    """Read a part of a model, of the transformers class `part`, from the location or a subfolder.
 
     Raises:
         UnknownEmbedder: a file is missing, damaged or of another model.
@@ -81,7 +81,7 @@ def read(location: WeightsLocation, part: Any, folder: str = "", **options: Any)
 
 
 def read_model(location: WeightsLocation, part: Any, folder: str = "", **options: Any) -> Any:
-    """A model in float32, frozen; nothing of it may be missing.
+    """Read a complete model in float32, frozen.
 
     Raises:
         UnknownEmbedder: see `read`; or weights are missing.
@@ -106,7 +106,7 @@ def read_model(location: WeightsLocation, part: Any, folder: str = "", **options
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without progress bars, and without a report on weights that belong to another tower."""
+    """Turn off progress bars and the report on weights of other towers."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -121,15 +121,15 @@ def _quietly() -> Iterator[None]:
 
 
 def freeze(model: Any) -> Any:
-    """A model as a descriptor needs it: the same answer each time, no gradient of its weights."""
+    """Set a model to evaluation, without gradients of its weights."""
     return model.eval().requires_grad_(False)
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Which weights these are, whatever path, file format or number format they came in.
+    """A hash of the weights that does not depend on path, file format or number format.
 
-    It is made of the signs of all weights, which casting to half precision keeps, and without
-    the names and the order of the layers, which belong to the library.
+    It covers the signs of all weights, which do not change in half precision, but not the names
+    and the order of the layers, which depend on the library.
 
     >>> layer = nn.Linear(2, 1)
     >>> before = fingerprint(layer)
@@ -172,8 +172,8 @@ def why(location: WeightsLocation, error: Exception) -> str:
         )
     if caused_by(errors.RevisionNotFoundError):
         return (
-            f"expected a commit, tag or branch of {path!r}, got {location.commit!r}, which it has "
-            "not; correct it, or leave it out for the newest"
+            f"expected a commit, tag or branch of {path!r}, got {location.commit!r}, which does "
+            "not exist; correct it, or leave it out for the newest"
         )
     if caused_by(errors.RepositoryNotFoundError, errors.HFValidationError) or path.startswith(
         (".", "/", "~")

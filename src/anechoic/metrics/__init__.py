@@ -1,6 +1,7 @@
-"""What is reported about generated sound: similarity to the training set, and how sure.
+"""Metrics of generated sound: similarity to the training set, with confidence intervals.
 
-Torch tensors or NumPy arrays in; float64 inside; plain figures out, the same every time.
+They take torch tensors or NumPy arrays, compute in float64, and return plain figures, always the
+same.
 """
 
 from anechoic.metrics.interval import Estimate, share_interval

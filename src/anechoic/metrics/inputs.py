@@ -51,7 +51,7 @@ def checked(array: Floats, what: str, least: int) -> Floats:
 
 
 def same_length(a: Sized, b: Sized, what: str, other: str) -> None:
-    """Raise `BadSetting` unless there are as many of both."""
+    """Raise `BadSetting` unless both have the same length."""
     if len(a) != len(b):
         raise BadSetting(
             f"expected as many {what} as {other}, got {len(a)} and {len(b)}; give one for each"

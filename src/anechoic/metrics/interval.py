@@ -1,7 +1,7 @@
-"""How sure a figure is: 95 % intervals that resample prompts, not seeds.
+"""95 % confidence intervals that resample prompts, not seeds.
 
-Seeds of one prompt resemble each other, so drawn one by one they make every interval too narrow:
-what is resampled is the cluster, all clips of one prompt.
+Generations of one prompt resemble each other, so resampling single clips makes every interval too
+narrow. Whole clusters are resampled instead: all clips of one prompt.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ class Estimate:
 def share_interval(hits: Array | Sequence[float], clusters: Labels | None = None) -> Estimate:
     """Share of the clips that hit, and its binomial interval, widened for clusters.
 
-    A bootstrap of no hits at all gives an interval of no width, as if the share were known to be
-    0: no way to report copies. Here the interval is Clopper and Pearson's, with the number of
-    clips that are worth as much as the clusters:
+    A bootstrap without any hit gives an interval of width 0, as if the share were known to be 0.
+    This one is Clopper and Pearson's, with the effective number of clips:
 
         n_eff = n / deff * (t_{n-1} / t_{clusters-1})^2,   or the number of clusters if p is 0 or 1
 
@@ -91,7 +90,7 @@ def groups_of(clusters: Labels | None, rows: int) -> tuple[NDArray[np.int64], in
 
 
 def _effective_clips(x: Floats, group: NDArray[Any], n: int) -> float:
-    """How many independent clips are worth as much as these in n clusters."""
+    """The number of independent clips with as much information as these in n clusters."""
     from scipy.special import stdtrit
 
     p = x.mean()

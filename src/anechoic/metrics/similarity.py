@@ -1,4 +1,4 @@
-"""Similarity to the training set: its distribution, and that of the training set to itself."""
+"""Summarises the similarity of clips to the training set."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def top1_summary(top1: Array | Sequence[float], thresholds: Sequence[float] = ()
 
     Args:
         top1: the similarity of each clip to its nearest training clip, [n].
-        thresholds: to give the shares of.
+        thresholds: report the share of clips above each.
 
     Raises:
-        BadSetting: none, NaN, or another shape.
+        BadSetting: no figures, NaN, or another shape.
 
     Source: Somepalli et al., 2023 (arXiv:2212.03860, arXiv:2305.20086).
 
