@@ -89,10 +89,10 @@ def build(
         about: what the manifest says of the rows.
         overwrite: replace an index that is there, once the new one is finished.
         run: does the units; by default one after the other, here.
-        progress: told how many clips are done, at the start and after each.
+        progress: called with the number of finished clips, at the start and after each.
 
     Raises:
-        OutputExists: there is something already, and `overwrite` is off or it is no index.
+        OutputExists: the output exists, and `overwrite` is off or it is not an index.
         CannotWrite: the place is full, read-only, or another process is writing there.
         BadSetting: a build with other settings was begun there, or two clips have one id.
         IndexMismatch: no clips, or an embedding that has no direction.
@@ -211,9 +211,9 @@ class _Note:
 
     unit: str  # its identity
     shard: Shard | None  # None: nothing was left in the unit
-    clips: int  # of the source
-    sum: list[float]  # of the embeddings, float64 [d]
-    last: bool  # of its unit
+    clips: int  # number of clips in the source
+    sum: list[float]  # sum of the embeddings, float64 [d]
+    last: bool  # the last one of its unit
 
 
 def clips_done(place: Storage, unit: Unit | VectorUnit) -> int:

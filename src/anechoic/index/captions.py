@@ -101,7 +101,7 @@ def require_match(
     ]
     _refuse(path, f"no such file in '{folder}':", missing)
     without = sorted(found.difference(files))
-    if without:  # a line may take another road to the same file
+    if without:  # a line may name the same file by another path
         resolved = {os.path.realpath(file) for file in files}
         without = [sound for sound in without if os.path.realpath(sound) not in resolved]
     _refuse(path, "no line for the clips", [os.path.relpath(sound, folder) for sound in without])

@@ -10,13 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Clip:
-    """What one row of an index stands for: a clip, or a window of one."""
+    """The clip, or the window of a clip, behind one row of an index."""
 
     id: str
     caption: str
     path: str | None = None  # relative to the index's `clips_folder`
-    start_s: float = 0.0  # of the window, in the clip
-    seconds: float = 0.0  # of the window
+    start_s: float = 0.0  # start of the window in the clip
+    seconds: float = 0.0  # length of the window
     info: Mapping[str, str] = field(default_factory=dict)  # licence, source, ...
 
 

@@ -52,13 +52,13 @@ def duplicates(
         index: the training set.
         above: the cosine that joins two clips; by default the index's threshold for copies, or
             0.95 where it has none.
-        progress: told how many rows of how many have been compared.
+        progress: called with the number of compared rows and the total.
 
     Returns:
         Clusters of two clips or more, the largest first.
 
     Raises:
-        BadSetting: `above` is no cosine.
+        BadSetting: `above` is not a cosine.
 
     Source: deduplication before training is what Somepalli et al., 2023 (arXiv:2305.20086) and
     Carlini et al., 2023 (arXiv:2301.13188) recommend first.

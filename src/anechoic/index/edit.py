@@ -37,7 +37,7 @@ def remove(
     Args:
         folder: of the index.
         unwanted: says which clips.
-        progress: told how many shards of how many have been looked through.
+        progress: called with the number of searched shards and the total.
 
     Returns:
         The manifest, and the ids of the clips that were withdrawn.
@@ -92,7 +92,7 @@ def add(
         manifest = manifests.read(place)
         beside = Storage(place.path(ADDED))
         if beside.exists(manifests.NAME):
-            beside.remove("")  # of a call that was stopped after it had moved the shards
+            beside.remove("")  # left by a call that was stopped after it had moved the shards
         about = replace(manifest.about, centred=False)
         new = build(source, work(beside.name), about, run=run, progress=progress)
         if new.dim != manifest.dim:
@@ -159,7 +159,7 @@ def fetch(
     Args:
         where: of the index: a URL, or a path.
         folder: where to; it is not there yet, or holds a part of the same index.
-        progress: told how many shards of how many are there.
+        progress: called with the number of copied shards and the total.
 
     Raises:
         IndexMismatch: no index, or a file that is not what was written.

@@ -80,7 +80,7 @@ def _seconds(item: Item) -> float:
 
 
 class _Piece(NamedTuple):
-    """A row to be: what it stands for, its sound [c, t] and sample rate."""
+    """A future row: its clip, its sound [c, t] and sample rate."""
 
     clip: Clip
     wav: Tensor
@@ -109,7 +109,7 @@ def embed(
         device: where the embedder works; it follows its sound.
 
     Returns:
-        Embeddings [n, d] as the embedder gives them, float32, and what each row stands for.
+        Embeddings [n, d] from the embedder, float32, and the clip of each row.
 
     Raises:
         BadAudio: a clip that is not usable sound.

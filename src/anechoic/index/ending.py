@@ -12,7 +12,7 @@ def require_free(place: Storage, overwrite: bool = False) -> None:
     """Refuse to build where something is that may not be replaced.
 
     Raises:
-        OutputExists: the place is in use, and `overwrite` is off or it is no index.
+        OutputExists: the output exists, and `overwrite` is off or it is not an index.
     """
     if not place.exists() or place.exists(NOTES):
         return
@@ -61,7 +61,7 @@ def settled(place: Storage, plan: str) -> Manifest | None:
         return None
     built = tidied(new) or manifest.read(new)
     if built.plan != plan:
-        new.remove("")  # of another build, which was never put in place
+        new.remove("")  # left by another build, which was never put in place
         return None
     place.replace_with(new)
     return built

@@ -29,7 +29,7 @@ class About:
     centred: bool = True
     window_s: float | None = None  # None: a row is a whole clip
     hop_s: float | None = None
-    revision: str | None = None  # of the embedder's weights, if it has any
+    revision: str | None = None  # revision of the embedder's weights, if it has any
     model: str | None = None  # whose training set this is
     thresholds: dict[str, float] = field(default_factory=dict)  # "copy": a copy scores above it
     clips_folder: str | None = None  # where the clips' paths start

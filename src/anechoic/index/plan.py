@@ -9,12 +9,12 @@ from typing import Literal
 from anechoic.errors import BadSetting
 
 EXACT_ROWS = 50_000  # up to here every row is compared: some 10 ms a query of 512-d on one core
-MEMORY_BYTES = 2 * 2**30  # of a structure that is mapped whole, unless a plan is told otherwise
-CODE_BYTES, SHORTEST_CODE = 64, 32  # of a vector
+MEMORY_BYTES = 2 * 2**30  # default limit for structures that are mapped whole
+CODE_BYTES, SHORTEST_CODE = 64, 32  # bytes of a vector's code
 ID_BYTES = 8  # FAISS keeps the row's number beside its code
 PROBES, CANDIDATES = 12, 128  # measured: docs/index-search.md
 SAMPLE_OF_LIST = 40  # training vectors; the clustering asks for 39
-CENTROIDS = 256  # of a byte of a code, so training needs as many vectors at least
+CENTROIDS = 256  # for each byte of a code, so training needs at least as many vectors
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Plan:
     kind: Literal["exact", "ivfpq"]
     lists: int = 0
     reduced_dim: int = 0  # principal directions that are clustered and coded
-    code_bytes: int = 0  # of a vector
+    code_bytes: int = 0  # bytes of a vector's code
     probes: int = 0  # lists that a query scans
     candidates: int = 0  # rows that are scored again, from their stored vectors
     sample: int = 0  # vectors to train with

@@ -18,7 +18,7 @@ from torch import Tensor
 SAMPLE = 512  # rows whose principal directions are taken
 SHARE = 16  # of the dimensions are directions
 SCORED = (16, 64)  # rows that are scored in full: enough for 9 and 19 of 20 queries of a guard
-ROUNDING = 1e-5  # of a bound, in float32
+ROUNDING = 1e-5  # rounding error of a bound in float32
 
 
 class Pruned:

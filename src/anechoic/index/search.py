@@ -2,7 +2,7 @@
 
 search/
   vectors.npy     projected vectors [n, d], memory-mapped
-  clips.arrow     what the rows stand for, memory-mapped
+  clips.arrow     the clips of the rows, memory-mapped
   trained.bin     the empty search structure
   codes/*.npy     of each shard, named by its hash and their own
   index.faiss     the structure with all codes, memory-mapped
@@ -64,7 +64,7 @@ def derive(
         manifest: of the index.
         plan: how to search; an exact one needs nothing on disk, and what is there is removed.
         encode: makes the codes of the shards whose codes are missing; by default it is done here.
-        progress: told of each shard.
+        progress: called after each shard.
 
     Raises:
         CannotWrite: the disk is full or read-only.
@@ -98,7 +98,7 @@ def make(
     codes = (np.load(files[shard.name]) for shard in manifest.shards)
     structure.assemble(trained, codes, made / "index.faiss")
     for file in set((made / "codes").iterdir()) - set(files.values()):
-        file.unlink()  # of shards that were removed or replaced
+        file.unlink()  # belongs to shards that were removed or replaced
     hashes = laid_out | {"index.faiss": FileHash.of(made / "index.faiss")}
     _write_about(place, plan, manifest.content, hashes)
 

@@ -38,7 +38,7 @@ def write(
     Args:
         place: the index's.
         name: of the shard, without suffix.
-        clips: what each row stands for.
+        clips: the clip of each row.
         embeddings: [n, d], unit norm, float32 or float16: they are stored as that.
         count: how many training clips the rows come from.
 
@@ -98,7 +98,7 @@ def read_table(place: Storage, shard: Shard, columns: list[str] | None = None) -
 
 
 def clips_of(table: Any) -> list[Clip]:
-    """What the rows of a table stand for."""
+    """The clips of a table's rows."""
     names = [name for name in table.column_names if name != "embedding"]
     rows = table.select(names).to_pylist()
     return [Clip(**{**row, "info": dict(row["info"])}) for row in rows]

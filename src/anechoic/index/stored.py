@@ -35,7 +35,7 @@ class LazySequence(Sequence[Item]):
 
 
 class StoredClips(LazySequence[Clip]):
-    """What each row stands for, mapped from an Arrow file: only what is asked for is read."""
+    """The clip of each row, mapped from an Arrow file; only requested rows are read."""
 
     def __init__(self, path: Path):
         import pyarrow as pa

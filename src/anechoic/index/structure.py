@@ -45,7 +45,7 @@ __all__ = [
 
 CLUSTERING_STEPS = 10
 PRUNED_DIM = 32  # from here on FAISS clusters by SuperKMeans, in a third of the time
-NEIGHBOURS, EF_CONSTRUCTION = 32, 200  # of the graph over the lists' centroids
+NEIGHBOURS, EF_CONSTRUCTION = 32, 200  # settings of the graph over the lists' centroids
 EF_ENCODING = 64  # centroids looked at to find a vector's list
 BLOCK = 65_536  # vectors encoded at once, and those that give the principal directions
 GATHER_BYTES = 32 * 2**20  # stored vectors scored at once, by each thread
@@ -211,7 +211,7 @@ def assemble(trained: bytes, codes: Iterable[np.ndarray], path: Path) -> None:
             raise IndexMismatch("codes are damaged; encode them again") from error
     if lists.ntotal == 0:
         raise IndexMismatch("a search of no vectors cannot be made; give it codes")
-    whole.ntotal = lists.ntotal  # what wraps the lists is not told of codes
+    whole.ntotal = lists.ntotal  # the wrapper does not notice new codes
     try:
         with whole_file(path, alone=True) as file:
             faiss.write_index(whole, str(file))

@@ -1,4 +1,4 @@
-"""The training set as points on the unit sphere: search, and the road to and from disk."""
+"""The training set as points on the unit sphere: search, save and load."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from anechoic.types import Embedder, Neighbours, require_embedder
 
 @dataclass(eq=False, repr=False)
 class TrainingIndex:
-    """Embeddings of the training clips, and what each one stands for.
+    """Embeddings of the training clips, with the clip of each one.
 
     Raw cosines of clips that have nothing in common are around 0.7 already, because the
     embeddings of sound share a mean. A centred index takes the training mean off, from its own
@@ -44,7 +44,7 @@ class TrainingIndex:
 
     Args:
         rows: the projected vectors.
-        clips: what each of them stands for.
+        clips: the clip of each vector.
         about: how they were made.
         mean: the training mean, [d]; None: not centred.
         name: what errors call it.
@@ -126,7 +126,7 @@ class TrainingIndex:
             captions: the caption file of a folder of clips (`captions.read`); by default the
                 folder's own metadata.csv, metadata.jsonl or metadata.parquet.
             window_s, hop_s: index windows of the clips, so many seconds long and apart (by
-                default without overlap); whole clips where there is no window.
+                default without overlap); whole clips without a window.
             centre: compare with the training mean taken off.
             model: whose training set this is.
             thresholds: scores above which a detector speaks; `anechoic check` reads "copy".
@@ -242,7 +242,7 @@ class TrainingIndex:
 
     @cached_property
     def content(self) -> str:
-        """A hash of all rows: what they are compared by, and what they stand for."""
+        """A hash of all rows: their vectors and their clips."""
         if self._manifest is not None:
             return self._manifest[1].content
         digest = sha256(json.dumps([asdict(clip) for clip in self.clips]).encode())
@@ -345,7 +345,7 @@ class TrainingIndex:
             dtype: "float16" halves the embeddings, for scores that differ by some 1e-3.
 
         Raises:
-            OutputExists: the folder is there, and `overwrite` is off or it is no index.
+            OutputExists: the folder exists, and `overwrite` is off or it is not an index.
             BadSetting: another dtype.
             CannotWrite: the place is full or read-only.
         """

@@ -32,7 +32,7 @@ class AmgUnit:
     """The whole file: where an entry starts in it is not known before it is read."""
 
     key: str
-    identity: str  # of the file's content
+    identity: str  # hash of the file's content
     file: str
 
     def rows(self, start: int = 0) -> Iterator[tuple[Clip, np.ndarray]]:

@@ -22,7 +22,7 @@ class FolderUnit:
     """So many lines of the caption file."""
 
     key: str
-    identity: str  # of the lines, and the sizes of the files
+    identity: str  # hash of the lines and the sizes of the files
     folder: str
     lines: tuple[Captioned, ...]
 

@@ -24,7 +24,7 @@ class Stream:
     config: str | None = None
     split: str | None = None
     revision: str | None = None
-    files: tuple[str, ...] = ()  # of the format
+    files: tuple[str, ...] = ()  # the files of the format
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class StreamUnit:
     """One shard of a streamed dataset, usually one of its files."""
 
     key: str
-    identity: str  # of the pinned revision, or of the names and sizes of local files
+    identity: str  # hash of the pinned revision, or of the names and sizes of local files
     stream: Stream
     shard: int
     shards: int

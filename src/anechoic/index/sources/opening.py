@@ -1,4 +1,4 @@
-"""Which kind of source a name stands for."""
+"""Finds the kind of source that a name means."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHARDS = (".tar", ".parquet", ".arrow")
 def open_source(
     where: str | Path, captions: str | Path | None = None, columns: Columns | None = None
 ) -> Source:
-    """The source of clips that a name stands for, told by what is there.
+    """The source of clips that a name means, recognized by its content.
 
     Args:
         where: a folder of sounds with captions; a WebDataset tar, a folder of tars, or a pattern
@@ -38,7 +38,7 @@ def open_source(
         columns: names of columns in a dataset or Parquet, where they are not the usual ones.
 
     Raises:
-        BadSetting: nothing that is known, or captions or columns where there are none.
+        BadSetting: an unknown source, or captions or columns for a source that has none.
         BadAudio, BadCaptions, IndexMismatch: what the source itself finds wrong.
     """
     source = _open(str(where), captions, columns)
@@ -67,7 +67,7 @@ def _open(where: str, captions: str | Path | None, columns: Columns | None) -> S
         return AmgSource(where)
     if suffix or "://" in where:
         raise BadSetting(f"'{where}' is no source of clips; {KINDS}")
-    return FolderSource(where, captions)  # tells that there is no such folder
+    return FolderSource(where, captions)  # refuses a folder that does not exist
 
 
 def _open_folder(folder: Path, captions: str | Path | None, columns: Columns | None) -> Source:
@@ -108,7 +108,7 @@ def _open_table(where: str, suffix: str, columns: Columns | None) -> Source:
 
 
 def parse_hub(where: str) -> Stream:
-    """What `hf:NAME[@REVISION][[:CONFIG]:SPLIT]` stands for.
+    """Parse `hf:NAME[@REVISION][[:CONFIG]:SPLIT]`.
 
     >>> parse_hub("hf:ashraq/esc50@main:train")
     Stream(path='ashraq/esc50', config=None, split='train', revision='main', files=())

@@ -11,7 +11,7 @@ from anechoic.errors import BadSetting
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """What a pattern's braces stand for, in the order that a shell gives.
+    """Expand the braces of a pattern, in the order of a shell.
 
     >>> expand_braces("clips-{08..10}.tar")
     ['clips-08.tar', 'clips-09.tar', 'clips-10.tar']
@@ -35,7 +35,7 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def files(where: str | Path, suffix: str) -> list[str]:
-    """The files that a folder, pattern or name stands for.
+    """The files that a folder, pattern or name means.
 
     Braces name files, every one of which has to be there; `*`, `?` and `[` match what is there.
     Anywhere that fsspec reaches: also `s3://`, `hf://`.

@@ -28,7 +28,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a table holds what; None stands for the usual names."""
+    """Names of a table's columns; None means the usual names."""
 
     audio: str | None = None
     caption: str | None = None

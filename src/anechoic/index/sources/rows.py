@@ -106,7 +106,7 @@ def explained(name: str) -> Iterator[None]:
             f"dataset '{name}' cannot be reached ({_first_line(error)}); mend the network, or "
             "unset HF_HUB_OFFLINE, or fetch the dataset and name its folder"
         ) from error
-    except Exception as error:  # of datasets, pyarrow, fsspec, httpx, huggingface_hub
+    except Exception as error:  # from datasets, pyarrow, fsspec, httpx, huggingface_hub
         if "gated" in str(error):
             mend = "accept its terms on the Hub, and log in with 'hf auth login'"
         else:

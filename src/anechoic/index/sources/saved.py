@@ -15,7 +15,7 @@ from anechoic.index.sources.rows import Chosen, explained, found, item
 
 ROWS = 1024  # in a unit
 BATCH = 32  # rows that are in memory at once
-ENDS = (b"\xff\xff\xff\xff\0\0\0\0", b"ARROW1")  # of an Arrow stream, and of an Arrow file
+ENDS = (b"\xff\xff\xff\xff\0\0\0\0", b"ARROW1")  # ends of an Arrow stream and of an Arrow file
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class SavedUnit:
     """Rows of a dataset that `save_to_disk` wrote."""
 
     key: str
-    identity: str  # of the names and sizes of the dataset's files
+    identity: str  # hash of the names and sizes of the dataset's files
     folder: str
     first_row: int
     last_row: int  # not in it

@@ -39,7 +39,7 @@ class VectorColumns:
     caption: str
     id: str | None  # None: the rows are numbered
     path: str | None
-    dim: int | None  # of lists of a fixed size
+    dim: int | None  # length of lists of a fixed size
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ParquetUnit:
     file: str
     name: str  # what numbered rows are called after
     groups: tuple[int, ...]
-    first_row: int  # of the groups, in the file
+    first_row: int  # first row of the groups in the file
     columns: VectorColumns
     dim: int
 

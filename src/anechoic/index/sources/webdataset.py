@@ -34,7 +34,7 @@ class TarUnit:
     """One tar."""
 
     key: str
-    identity: str  # of the tar's name and size
+    identity: str  # hash of the tar's name and size
     tar: str  # where fsspec finds it
     name: str  # what the ids of its samples start with
 
