@@ -17,6 +17,7 @@ from anechoic.detectors import (
     NearestRatio,
     Segments,
     TopCosine,
+    fitted,
 )
 from anechoic.detectors.registry import GROUP, detector, names
 from anechoic.detectors.sound import FittedToSome, fit
@@ -142,6 +143,35 @@ def test_a_file_of_another_detector_or_none_is_refused(tmp_path) -> None:
     for name in ("fitted", "text", "missing"):
         with pytest.raises(IndexMismatch, match="fit it again"):
             Landmarks.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", [Correlation, Landmarks])
+def test_a_fitted_detector_that_was_damaged_anywhere_is_refused(kind, tmp_path) -> None:
+    whole = kind.fit(TRAINING[:2]).save(tmp_path / "fitted").read_bytes()
+    places = [*range(0, len(whole), max(1, len(whole) // 400)), whole.index(b"settings") + 12]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        (tmp_path / "damaged").write_bytes(damaged)
+        with pytest.raises(IndexMismatch, match="fit it again"):
+            kind.load(tmp_path / "damaged")
+    (tmp_path / "damaged").write_bytes(whole[:-1])
+    with pytest.raises(IndexMismatch, match="fit it again"):
+        kind.load(tmp_path / "damaged")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "settings"),
+    [
+        ({"ends": torch.ones(1)}, {}),
+        ({"sound": torch.ones(9), "ends": torch.tensor([9])}, {"sample_rate": "fast"}),
+        ({"sound": torch.ones(9), "ends": torch.tensor([9])}, {"tempo": 1}),
+    ],
+)
+def test_a_fitted_detector_of_other_contents_is_refused(tensors, settings, tmp_path) -> None:
+    fitted.write(tmp_path / "fitted", "correlation", tensors, settings)
+    with pytest.raises(IndexMismatch, match="fit it again"):
+        Correlation.load(tmp_path / "fitted")
 
 
 @pytest.mark.parametrize("kind", [Correlation, Landmarks])

@@ -152,8 +152,7 @@ class Correlation:
         Raises:
             IndexMismatch: the file does not exist, is damaged, or of another detector.
         """
-        tensors, settings = fitted.read(path, "correlation")
-        return cls(tensors["sound"], tensors["ends"], **settings)
+        return fitted.read(path, "correlation", cls)
 
     @property
     def name(self) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from anechoic.errors import IndexMismatch, OutputExists
 from anechoic.storage import whole_file
+
+T = TypeVar("T")
 
 
 def write(
@@ -32,13 +35,14 @@ def write(
     if path.exists() and not overwrite:
         raise OutputExists(f"'{path}' exists already; name another output or overwrite it")
     path.parent.mkdir(parents=True, exist_ok=True)
+    about = {"detector": kind, "settings": json.dumps(dict(settings))}
     with whole_file(path) as part:
-        save_file(dict(tensors), part, {"detector": kind, "settings": json.dumps(dict(settings))})
+        save_file(dict(tensors), part, {**about, "sha256": _digest(about, tensors)})
     return path
 
 
-def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file from `write`.
+def read(path: str | Path, kind: str, make: Callable[..., T]) -> T:
+    """Read a file from `write`; return `make(**tensors, **settings)`.
 
     Raises:
         IndexMismatch: the file does not exist, is damaged, or of another detector.
@@ -49,13 +53,22 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
         with safe_open(str(path), "pt") as file:
             about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        if (found := about.get("detector", "something else")) != kind:
+            raise IndexMismatch(
+                f"'{path}' was expected to hold a fitted '{kind}', got '{found}'; fit it again"
+            )
+        if about.pop("sha256", "") != _digest(about, tensors):
+            raise ValueError("its hash is not that of what was written")
+        return make(**tensors, **json.loads(about["settings"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise IndexMismatch(
             f"'{path}' is not a fitted detector, or is damaged ({error}); fit it again"
         ) from error
-    if about.get("detector") != kind:
-        raise IndexMismatch(
-            f"'{path}' was expected to hold a fitted '{kind}', got "
-            f"'{about.get('detector', 'something else')}'; fit it again"
-        )
-    return tensors, json.loads(about["settings"])
+
+
+def _digest(about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    digest = sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()

@@ -109,8 +109,7 @@ class Landmarks:
         Raises:
             IndexMismatch: the file does not exist, is damaged, or of another detector or settings.
         """
-        tensors, _ = fitted.read(path, cls.name)
-        return cls(**tensors)
+        return fitted.read(path, cls.name, cls)
 
     def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
         """One match for each clip [b, c, t]; without a row if no landmark agrees.
