@@ -9,7 +9,7 @@ QUIET := $(shell test -t 2 || echo --quiet) # progress bars on a terminal only
 TOO_OLD := anechoic needs Python 3.11 or newer; name one, as in: make test PYTHON=python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-slow bench-speed bench-index lint format check clean
+.PHONY: help demo test coverage test-slow fuzz bench-speed bench-index lint format check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,9 @@ coverage: $(READY) ## The same tests, and which lines of the packages they leave
 
 test-slow: $(READY) ## Run the tests that take minutes each.
 	$(BIN)/pytest -rfEs -m slow
+
+fuzz: $(READY) ## Feed 10,000 malformed inputs to all that reads from outside.
+	$(BIN)/python scripts/fuzz.py 10000
 
 bench-speed: $(READY) ## Measure what each guard costs, and cold starts, against their targets.
 	$(BIN)/python benchmarks/speed.py

@@ -9,9 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 1000  # characters of a sentence
+
 
 class AnechoicError(Exception):
-    """The base of all errors that a user can fix."""
+    """The base of all errors that a user can fix.
+
+    Its sentence may quote what it was given, so it is cut where it has no end, and escapes what a
+    terminal would obey.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+        return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(letter: str) -> str:
+    return letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1]
 
 
 class BadAudio(AnechoicError):

@@ -9,11 +9,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from anechoic.errors import CannotWrite
+from anechoic.errors import BadSetting, CannotWrite
 
 LOCK = ".lock"  # in a folder that is written to
 
@@ -88,17 +89,33 @@ def locked(file: Path, busy: Exception) -> Iterator[None]:
         lock.release()
 
 
+def file_system(name: str) -> tuple[Any, str]:
+    """The fsspec file system that a path or URL is on, and its path there.
+
+    Raises:
+        BadSetting: a protocol that is not known, or needs a package that is not installed.
+    """
+    try:
+        system, path = fsspec.core.url_to_fs(name)
+    except (ImportError, ValueError) as error:
+        raise BadSetting(f"'{name}' cannot be reached: {error}") from error
+    return system, str(path)
+
+
 class Storage:
     """Files below one folder, by name; each is written whole or not at all.
 
     Args:
         where: a path, or a URL such as s3://bucket/clips.index.
+
+    Raises:
+        BadSetting: a URL whose protocol is not known, or needs a package that is not installed.
     """
 
     def __init__(self, where: str | Path):
         self.name = str(where)
-        self.fs, self.root = fsspec.core.url_to_fs(self.name)
-        self.root = self.root.rstrip("/")
+        self.fs, root = file_system(self.name)
+        self.root = root.rstrip("/")
 
     @property
     def local(self) -> Path | None:
