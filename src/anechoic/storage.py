@@ -35,8 +35,9 @@ def whole_file(path: Path, *, sync: bool = True, alone: bool = False) -> Iterato
             with part.open("r+b") as file:
                 os.fsync(file.fileno())
         part.replace(path)
-    finally:
+    except BaseException:
         part.unlink(missing_ok=True)
+        raise
 
 
 def write_whole(path: Path, content: bytes, *, sync: bool = True, alone: bool = False) -> None:
@@ -130,14 +131,17 @@ class Storage:
         """Whether a file or folder exists; without a name, whether the storage itself does."""
         return bool(self.fs.exists(self.path(name)))
 
-    def names(self, folder: str) -> list[str]:
-        """The names of the files in a folder, sorted; none if the folder does not exist."""
+    def names(self, folder: str, *, hidden: bool = False) -> list[str]:
+        """The names of the files in a folder, sorted; none if the folder does not exist.
+
+        Files that are being written, or were when a process was killed, are `hidden`.
+        """
         try:
             found = self.fs.ls(self.path(folder), detail=False, refresh=True)
         except (FileNotFoundError, NotADirectoryError):
             return []
         names = (path.rstrip("/").rsplit("/", 1)[-1] for path in found)
-        return sorted(name for name in names if not name.startswith("."))
+        return sorted(name for name in names if hidden or not name.startswith("."))
 
     def size(self, name: str) -> int:
         """The size of a file in bytes. Raises `FileNotFoundError`."""
@@ -198,8 +202,9 @@ class Storage:
         if self.local is None:
             yield
             return
-        with self.writing():
-            self.local.mkdir(parents=True, exist_ok=True)
+        if not self.local.is_dir():
+            with self.writing():
+                self.local.mkdir(parents=True, exist_ok=True)
         busy = CannotWrite(
             f"another process is writing to '{self.name}'; wait for it, or name another place"
         )

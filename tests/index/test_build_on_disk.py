@@ -267,14 +267,43 @@ def test_added_clips_are_found_and_the_mean_stays(built: Path, tmp_path: Path) -
 
 def test_adding_that_is_stopped_leaves_the_index_and_goes_on(built: Path, tmp_path: Path) -> None:
     folder = copy(built, tmp_path)
-    with pytest.raises(IndexMismatch, match="the drive is gone"):
-        edit.add(folder, Source((9,), offset=100, bad=107), work)
+    more = Source((9,), offset=100)
+
+    def stop(done: int, total: int | None) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        edit.add(folder, more, work, progress=stop)
     assert len(TrainingIndex.load(folder)) == 23
     seen: list[int] = []
-    edit.add(folder, Source((9,), offset=100), work, progress=lambda done, _: seen.append(done))
+    edit.add(folder, more, work, progress=lambda done, _: seen.append(done))
     assert seen[0] == 5
     assert len(TrainingIndex.load(folder)) == 32
     assert not (folder / "added").exists()
+
+
+def test_adding_that_is_refused_leaves_nothing_behind(built: Path, tmp_path: Path) -> None:
+    folder = copy(built, tmp_path)
+    with pytest.raises(IndexMismatch, match="the drive is gone"):
+        edit.add(folder, Source((9,), offset=100, bad=107), work)
+    with pytest.raises(BadSetting, match="the id 'n3'"):
+        edit.add(folder, Source((9,), offset=3), work)
+    assert files(folder) == files(built)
+
+
+def test_other_clips_can_be_added_after_a_stop(built: Path, tmp_path: Path) -> None:
+    folder = copy(built, tmp_path)
+
+    def stop(done: int, total: int | None) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        edit.add(folder, Source((9,), offset=100), work, progress=stop)
+    edit.add(folder, Source((2,), offset=200, name="others"), work)
+    assert len(TrainingIndex.load(folder)) == 25
+    assert b"n100" not in b"".join(files(folder).values())
 
 
 # ------------------------------------------------------------------------------- other machines

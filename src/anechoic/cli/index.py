@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from anechoic.index.build import Run, Work
     from anechoic.index.embedding import Windows
     from anechoic.index.manifest import Manifest
+    from anechoic.index.plan import Plan
     from anechoic.index.sources.protocol import Source
     from anechoic.types import Match
 
@@ -130,12 +131,13 @@ def build(
     """
     from anechoic.index.build import build as build_index
     from anechoic.index.embedding import Windows
-    from anechoic.index.ending import require_free
+    from anechoic.index.ending import built_by, require_free
     from anechoic.index.sources.opening import open_source
     from anechoic.storage import Storage
 
     windows = Windows(window, hop)
-    require_free(Storage(output), overwrite)
+    if built_by(place := Storage(output)) is None:
+        require_free(place, overwrite)
     source = open_source(clips, captions)
     made = Made.of(source, embedder_name, windows)
     windows = made.windows
@@ -149,6 +151,7 @@ def build(
             overwrite=overwrite,
             run=run_of(engine, workers, cpus, device),
             progress=progress,
+            search_by=partial(plan_of, search, memory),
         )
     derive(output, built, search, memory, engine)
     rows = "rows" if built.rows != 1 else "row"
@@ -167,10 +170,9 @@ def optimise(
 
     Example: `anechoic index optimise clips.index --search ivfpq --memory 0.5`
     """
-    from anechoic.index import manifest
-    from anechoic.storage import Storage
+    from anechoic.index import edit
 
-    built = manifest.read(Storage(index))
+    built = edit.settle(index)
     print(f"{index}: {derive(index, built, search, memory, engine)}")
 
 
@@ -208,7 +210,6 @@ def add(
             run=run_of(engine, workers),
             progress=progress,
         )
-    derive_again(index, built)
     print(f"{index}: {count(built.rows - old.rows, 'row')} added, {built.rows} in all")
 
 
@@ -233,7 +234,7 @@ def remove(
     Example: `anechoic index remove clips.index --id clip17.wav --where artist="A. Name"`
     """
     from anechoic.errors import BadSetting
-    from anechoic.index import TrainingIndex, edit
+    from anechoic.index import edit
     from anechoic.index.clips import Clip
 
     unwanted = set(ids or ())
@@ -248,19 +249,17 @@ def remove(
     def leaves(clip: Clip) -> bool:
         return clip.id in unwanted or any(clip.info.get(name) == value for name, _, value in known)
 
-    there = {clip.id: None for clip in TrainingIndex.load(index).clips if leaves(clip)}
-    if missing := sorted(unwanted - there.keys()):
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise BadSetting(f"index '{index}' has no clips {', '.join(missing[:3])}{more}; nothing "
-                         "was withdrawn")  # fmt: skip
-    if not there:
-        raise BadSetting(f"index '{index}' has no such clips; nothing was withdrawn")
     if dry_run:
+        there = edit.matching(index, leaves)
+        edit.require_found(index, sorted(unwanted - set(there)))
+        if not there:
+            raise BadSetting(f"index '{index}' has no such clips; nothing was withdrawn")
         print(f"{index}: {count(len(there), 'clip')} would be withdrawn", *there, sep="\n")
         return
     with progress_of("looking through") as progress:
-        built, gone = edit.remove(index, leaves, progress)
-    derive_again(index, built)
+        built, gone = edit.remove(index, leaves, progress, unwanted)
+    if not gone:
+        raise BadSetting(f"index '{index}' has no such clips; nothing was withdrawn")
     print(f"{index}: {count(len(gone), 'clip')} withdrawn, {count(built.rows, 'row')} left")
 
 
@@ -361,7 +360,7 @@ def fetch(
     from anechoic.index import edit
 
     with progress_of("fetching") as progress:
-        built = edit.fetch(index, output, progress)
+        built = edit.fetch(index, output, progress, partial(plan_of, Kind.auto, None))
     print(f"{output}: {count(built.rows, 'row')}, {derive(str(output), built, Kind.auto, None)}")
 
 
@@ -488,6 +487,14 @@ def run_of(engine: str, workers: int | None, cpus: int = 1, device: str = "cpu")
     return run
 
 
+def plan_of(search: Kind, memory_gib: float | None, rows: int, dim: int) -> Plan:
+    """How an index of so many rows will be searched."""
+    from anechoic.index import structure
+
+    memory = None if memory_gib is None else round(memory_gib * 2**30)
+    return structure.plan(rows, dim, memory, search.value)
+
+
 def derive(
     folder: str,
     built: Manifest,
@@ -496,14 +503,12 @@ def derive(
     engine: str = engines.LOCAL,
 ) -> str:
     """Make the search of an index that lies on this machine; the answer tells how it searches."""
-    from anechoic.index import structure
     from anechoic.index.search import derive as derive_search
     from anechoic.index.search import told as told_of
     from anechoic.storage import Storage
 
     local = Storage(folder).local
-    memory = None if memory_gib is None else round(memory_gib * 2**30)
-    plan = structure.plan(built.rows, built.dim, memory, search.value)
+    plan = plan_of(search, memory_gib, built.rows, built.dim)
     if local is None:
         return "not on this machine, so it has no search of its own"
     with progress_bar() as bar:
@@ -520,15 +525,3 @@ def derive(
         else:
             derive_search(local, built, plan, encode=many.encode, progress=told)
     return told_of(plan)
-
-
-def derive_again(folder: str, built: Manifest) -> None:
-    """Make the search again of an index that had one, in the structure that was trained."""
-    from anechoic.index import search
-    from anechoic.storage import Storage
-
-    local = Storage(folder).local
-    if local is not None and (plan := search.plan_of(local)):
-        search.derive(local, built, plan)
-    else:
-        derive(folder, built, Kind.auto, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import count, groupby, islice
 from typing import Any, Literal
@@ -19,7 +20,15 @@ from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index import manifest, shards
 from anechoic.index.clips import Clip
 from anechoic.index.embedding import Windows, embed
-from anechoic.index.ending import require_free, settled, tidied, tidy
+from anechoic.index.ending import (
+    SearchBy,
+    begin_search,
+    built_by,
+    require_free,
+    settled,
+    tidied,
+    tidy,
+)
 from anechoic.index.manifest import NOTES, About, Manifest
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Source, Unit, VectorUnit
@@ -76,6 +85,7 @@ def build(
     overwrite: bool = False,
     run: Run | None = None,
     progress: Progress = lambda done, total: None,
+    search_by: SearchBy | None = None,
 ) -> Manifest:
     """Build an index on disk, or go on with a build that was stopped.
 
@@ -90,6 +100,8 @@ def build(
         overwrite: replace an index that is there, once the new one is finished.
         run: does the units; by default one after the other, here.
         progress: called with the number of finished clips, at the start and after each.
+        search_by: the plan of the search that will be derived next (`search.derive`), from rows
+            and dimension. Until it is, the same call returns the index that is there.
 
     Raises:
         OutputExists: the output exists, and `overwrite` is off or it is not an index.
@@ -101,15 +113,17 @@ def build(
     place = Storage(work.folder)
     units = source.units()
     plan = _plan(source, work, about)
-    made, built = _hash(plan, units), tidied(place)
-    if built and built.plan == made:
+    made = _hash(plan, units)
+    with place.alone() if place.exists(manifest.NAME) else nullcontext():
+        built = tidied(place) or built_by(place)
+    if built and (built.plan, built.about) == (made, about):
         return built
     if overwrite and (built := settled(place, made)):
         return built
     require_free(place, overwrite)
     if place.exists(manifest.NAME):
         beside = replace(work, folder=f"{place.name}.new")
-        built = build(source, beside, about, run=run, progress=progress)
+        built = build(source, beside, about, run=run, progress=progress, search_by=search_by)
         place.replace_with(Storage(beside.folder))
         return built
     with place.alone():
@@ -123,7 +137,7 @@ def build(
             progress(done, source.total)
 
         (run or one_after_the_other)(units, work, told)
-        return _finish(place, units, plan, about)
+        return _finish(place, units, plan, about, search_by)
 
 
 def one_after_the_other(
@@ -234,6 +248,11 @@ def _notes(place: Storage, unit: Unit | VectorUnit) -> Iterator[_Note]:
         yield _Note(**{**told, "shard": shard})
 
 
+def identity_of_build(source: Source, work: Work, about: About) -> str:
+    """A hash of what an index is built from, and how: the `plan` of its manifest."""
+    return _hash(_plan(source, work, about), source.units())
+
+
 def _plan(source: Source, work: Work, about: About) -> dict[str, Any]:
     """What all shards depend on; on what else each does, its unit's identity tells."""
     return {
@@ -260,7 +279,11 @@ def _begin(place: Storage, plan: dict[str, Any]) -> None:
 
 
 def _finish(
-    place: Storage, units: Sequence[Unit | VectorUnit], plan: dict[str, Any], about: About
+    place: Storage,
+    units: Sequence[Unit | VectorUnit],
+    plan: dict[str, Any],
+    about: About,
+    search_by: SearchBy | None,
 ) -> Manifest:
     """Write the manifest, and remove the notes."""
     noted = {unit.key: list(_notes(place, unit)) for unit in units}
@@ -293,6 +316,7 @@ def _finish(
         tuple(made),
         _hash(plan, units),
     )
+    begin_search(place, built, search_by)
     built.write(place)
     tidy(place, built)
     return built

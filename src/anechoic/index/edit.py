@@ -6,61 +6,97 @@ measured with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import hashlib
+import json
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from anechoic.errors import IndexMismatch
+from anechoic.errors import AnechoicError, BadSetting, CannotWrite, IndexMismatch, OutputExists
 from anechoic.index import manifest as manifests
-from anechoic.index import shards
-from anechoic.index.build import Progress, Run, Work, build, require_unique
+from anechoic.index import search, shards, structure
+from anechoic.index.build import Progress, Run, Work, build, identity_of_build, require_unique
 from anechoic.index.clips import Clip
-from anechoic.index.ending import forget, require_free
-from anechoic.index.manifest import Manifest
+from anechoic.index.ending import SearchBy, begin_search, built_by, forget, tidied, tidy
+from anechoic.index.manifest import NOTES, Manifest
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Source
 from anechoic.storage import Storage
 
 ADDED = "added"
+EDITING = "editing.json"  # what a command is about to do to an index, until all of it is done
+FETCHED = "fetch.json"  # among the notes: which index is being copied
+
+
+def matching(folder: str | Path, wanted: Callable[[Clip], bool]) -> list[str]:
+    """The ids of some clips of an index, each once.
+
+    Raises:
+        IndexMismatch: no index, or a damaged one.
+    """
+    place = Storage(folder)
+    return list(_matching(place, manifests.read(place), wanted))
+
+
+def require_found(name: str, missing: Sequence[str]) -> None:
+    """Refuse ids that are not in the index of this name. Raises `BadSetting`."""
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise BadSetting(
+            f"index '{name}' has no clips {', '.join(missing[:3])}{more}; nothing was withdrawn"
+        )
 
 
 def remove(
     folder: str | Path,
     unwanted: Callable[[Clip], bool],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    ids: Collection[str] = (),
 ) -> tuple[Manifest, list[str]]:
-    """Withdraw clips: their rows and embeddings are gone from the shards.
+    """Withdraw clips: their rows and embeddings are gone from all files of the index.
 
-    Stopped midway, the index is as it was, and the same call goes on. A search that was derived
-    is of the old rows: derive it again (`search.derive`), which encodes the changed shards only.
+    Killed at any moment, the index is as it was, or without the clips; the same call goes on. A
+    search that was derived is derived again, in the structure that was trained.
 
     Args:
         folder: of the index.
         unwanted: says which clips.
         progress: called with the number of searched shards and the total.
+        ids: clips that must be among those that are withdrawn.
 
     Returns:
-        The manifest, and the ids of the clips that were withdrawn.
+        The manifest, and the ids of the clips that were withdrawn. If a call that was killed had
+        withdrawn clips, they count; those that `ids` does not name are given by their SHA-256.
 
     Raises:
+        BadSetting: the index has no clip of one of the `ids`; nothing is withdrawn.
         IndexMismatch: nothing would be left, or the index is damaged.
         CannotWrite: the place is full, read-only, or in use.
     """
     place = Storage(folder)
     with place.alone():
         manifest = manifests.read(place)
-        kept: list[Shard] = []
-        gone: dict[str, None] = {}
-        for number, shard in enumerate(manifest.shards):
-            part, withdrawn = _without(place, shard, unwanted)
-            kept += [part] if part else []
-            gone.update(dict.fromkeys(withdrawn))
-            progress(number + 1, len(manifest.shards))
-        if not kept:
-            raise IndexMismatch(
-                f"every clip of index '{place.name}' was to be withdrawn; remove its folder instead"
-            )
-        return _write(place, manifest, kept), list(gone)
+        before = set(_settle(place, manifest).get("removed", ()))
+        _discard_added(place)
+        gone = _matching(place, manifest, unwanted, progress)
+        named = {_sha256(name): name for name in ids}
+        missing = sorted(
+            name for sha256, name in named.items() if name not in gone and sha256 not in before
+        )
+        if gone and not missing:
+            kept = [_without(place, shard, unwanted) for shard in manifest.shards]
+            if not any(kept):
+                raise IndexMismatch(
+                    f"every clip of index '{place.name}' was to be withdrawn; remove its folder "
+                    "instead"
+                )
+            note = {"removed": sorted(before | set(map(_sha256, gone)))}
+            manifest = _write(place, manifest, [shard for shard in kept if shard], note)
+        elif before:
+            _finish(place, manifest)
+        require_found(place.name, missing)
+        return manifest, [*gone, *(named.get(sha256, sha256) for sha256 in sorted(before))]
 
 
 def add(
@@ -73,7 +109,8 @@ def add(
 ) -> Manifest:
     """Add clips; they are embedded as those that are there.
 
-    Stopped midway, the index is as it was, and the same call goes on.
+    Killed at any moment, the index is as it was, or has all of the clips; the same call goes on.
+    A call that is refused leaves nothing behind. A search that was derived is derived again.
 
     Args:
         folder: of the index.
@@ -91,57 +128,153 @@ def add(
     with place.alone():
         manifest = manifests.read(place)
         beside = Storage(place.path(ADDED))
-        if beside.exists(manifests.NAME):
-            beside.remove("")  # left by a call that was stopped after it had moved the shards
-        about = replace(manifest.about, centred=False)
-        new = build(source, work(beside.name), about, run=run, progress=progress)
-        if new.dim != manifest.dim:
-            raise IndexMismatch(
-                f"index '{place.name}' holds {manifest.dim}-d embeddings, and {new.dim}-d were to "
-                "be added; use the embedder that built it"
-            )
-        batch = 1 + max((_batch(shard.name) for shard in manifest.shards), default=0)
-        moved = []
-        for shard in new.shards:
-            name = f"{batch:04d}+{shard.name}"
-            place.write(
-                f"{shards.FOLDER}/{name}.parquet",
-                beside.read(f"{shards.FOLDER}/{shard.name}.parquet"),
-            )
-            moved.append(replace(shard, name=name))
-        require_unique(place, [*manifest.shards, *moved])
-        written = _write(place, manifest, [*manifest.shards, *moved])
-        beside.remove("")
-        return written
+        note = _settle(place, manifest)
+        about, todo = replace(manifest.about, centred=False), work(beside.name)
+        key = identity_of_build(source, todo, about)
+        if note.get("added") == key:  # all that is left is to tidy up
+            _finish(place, manifest)
+            return manifest
+        if _read_note(place).get("added") != key:
+            _discard_added(place)
+            _write_note(place, {"added": key})
+        try:
+            new = built_by(beside, key)
+            new = new or build(source, todo, about, run=run, progress=progress)
+            if new.dim != manifest.dim:
+                raise IndexMismatch(
+                    f"index '{place.name}' holds {manifest.dim}-d embeddings, and {new.dim}-d were "
+                    "to be added; use the embedder that built it"
+                )
+            batch = 1 + max((_batch(shard.name) for shard in manifest.shards), default=0)
+            moved = []
+            for shard in new.shards:
+                name = f"{batch:04d}+{shard.name}"
+                place.write(
+                    f"{shards.FOLDER}/{name}.parquet",
+                    beside.read(f"{shards.FOLDER}/{shard.name}.parquet"),
+                )
+                moved.append(replace(shard, name=name))
+            require_unique(place, [*manifest.shards, *moved])
+        except CannotWrite:
+            raise  # with more room, the same call goes on
+        except AnechoicError:
+            _discard_added(place)
+            forget(place, manifest)
+            raise
+        return _write(place, manifest, [*manifest.shards, *moved], {"added": key})
 
 
-def _without(
-    place: Storage, shard: Shard, unwanted: Callable[[Clip], bool]
-) -> tuple[Shard | None, list[str]]:
-    """A shard without some clips, under another name; itself if it has none of them."""
+# ------------------------------------------------------------------------- what a stop leaves
+
+
+def settle(folder: str | Path) -> Manifest:
+    """Remove what a stopped command left, before the search is derived again.
+
+    Returns:
+        The manifest of the index.
+
+    Raises:
+        IndexMismatch: no index, or a damaged one.
+        CannotWrite: the place is read-only, or in use.
+    """
+    place = Storage(folder)
+    with place.alone():
+        manifest = manifests.read(place)
+        if _settle(place, manifest):
+            place.remove(ADDED)
+            place.remove(EDITING)
+        return manifest
+
+
+def _settle(place: Storage, manifest: Manifest) -> dict[str, Any]:
+    """Remove what a stopped command left that the manifest does not name.
+
+    Returns:
+        The note of a command that was stopped after it had written the manifest; {}: none was.
+    """
+    tidied(place)
+    forget(place, manifest)
+    search.discard(place, manifest)
+    note = _read_note(place)
+    return note if note.get("content") == manifest.content else {}
+
+
+def _read_note(place: Storage) -> dict[str, Any]:
+    try:
+        note = json.loads(place.read(EDITING))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _write_note(place: Storage, note: dict[str, Any]) -> None:
+    place.write(EDITING, json.dumps(note).encode())
+
+
+def _discard_added(place: Storage) -> None:
+    """Remove clips that were embedded to be added; the note that names them goes first."""
+    if "added" in _read_note(place):
+        place.remove(EDITING)
+    place.remove(ADDED)
+
+
+def _write(
+    place: Storage, manifest: Manifest, kept: Collection[Shard], note: dict[str, Any]
+) -> Manifest:
+    """Write the new manifest, then whatever follows from it."""
+    written = replace(manifest, shards=tuple(kept))
+    _write_note(place, note | {"content": written.content})
+    written.write(place)
+    _finish(place, written)
+    return written
+
+
+def _finish(place: Storage, manifest: Manifest) -> None:
+    """Remove what the manifest does not name, and derive the search; at last, the note."""
+    forget(place, manifest)
+    place.remove(ADDED)
+    search.discard(place, manifest)
+    if place.local is not None:
+        plan = search.plan_of(place.local) or structure.plan(manifest.rows, manifest.dim)
+        with place.writing():
+            search.make(place, manifest, plan)
+    place.remove(EDITING)
+
+
+def _sha256(name: str) -> str:
+    """What stands for a withdrawn id, which must not be in a file."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _matching(
+    place: Storage,
+    manifest: Manifest,
+    wanted: Callable[[Clip], bool],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, None]:
+    found: dict[str, None] = {}
+    for number, shard in enumerate(manifest.shards):
+        clips = shards.clips_of(shards.read_table(place, shard))
+        found.update((clip.id, None) for clip in clips if wanted(clip))
+        progress(number + 1, len(manifest.shards))
+    return found
+
+
+def _without(place: Storage, shard: Shard, unwanted: Callable[[Clip], bool]) -> Shard | None:
+    """A shard without some clips, under another name; itself if it has none of them, and None if
+    it has no others."""
     import pyarrow as pa
 
     table = shards.read_table(place, shard)
     clips = shards.clips_of(table)
     keep = [not unwanted(clip) for clip in clips]
-    withdrawn = list({c.id: None for c, stays in zip(clips, keep, strict=True) if not stays})
-    if not withdrawn:
-        return shard, []
-    if not any(keep):
-        return None, withdrawn
+    if not any(keep) or all(keep):
+        return shard if all(keep) else None
     left = table.filter(pa.array(keep))
-    stored = shards.stored_embeddings(left)
-    count = shard.clips - len(withdrawn)
+    withdrawn = {clip.id for clip, stays in zip(clips, keep, strict=True) if not stays}
     name = f"{shard.name.partition('~')[0]}~{shard.sha256[:8]}"
-    return shards.write(place, name, shards.clips_of(left), stored, count), withdrawn
-
-
-def _write(place: Storage, manifest: Manifest, kept: Collection[Shard]) -> Manifest:
-    """Write the new manifest, then remove the shards that it does not name."""
-    written = replace(manifest, shards=tuple(kept))
-    written.write(place)
-    forget(place, written)
-    return written
+    stored = shards.stored_embeddings(left)
+    return shards.write(place, name, shards.clips_of(left), stored, shard.clips - len(withdrawn))
 
 
 def _batch(name: str) -> int:
@@ -153,6 +286,7 @@ def fetch(
     where: str | Path,
     folder: str | Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    search_by: SearchBy | None = None,
 ) -> Manifest:
     """Copy an index to this machine; a copy that was stopped goes on.
 
@@ -160,6 +294,7 @@ def fetch(
         where: of the index: a URL, or a path.
         folder: where to; it is not there yet, or holds a part of the same index.
         progress: called with the number of copied shards and the total.
+        search_by: as for `build`.
 
     Raises:
         IndexMismatch: no index, or a file that is not what was written.
@@ -167,15 +302,25 @@ def fetch(
         CannotWrite: it is full or read-only.
     """
     place, copy = Storage(where), Storage(folder)
-    manifest = manifests.read(place)
-    there = copy.names(shards.FOLDER)
-    if not there:
-        require_free(copy)
+    manifest, note = manifests.read(place), f"{NOTES}/{FETCHED}"
+    content = manifest.content.encode()
+    there = copy.exists(manifests.NAME) and manifests.read(copy).content == manifest.content
+    begun = copy.names(NOTES)
+    if not there and begun != [FETCHED]:
+        if begun or set(copy.names("")) - {NOTES}:
+            raise OutputExists(f"'{copy.name}' holds something else; name another output")
+    elif not there and copy.read(note) != content:
+        raise OutputExists(
+            f"'{copy.name}' holds a part of another index; remove it, or name another output"
+        )
     with copy.alone():
+        if not there:
+            copy.write(note, content)
         for number, shard in enumerate(manifest.shards):
-            name = f"{shards.FOLDER}/{shard.name}.parquet"
-            if f"{shard.name}.parquet" not in there or copy.size(name) != shard.bytes:
-                copy.write(name, shards.read_bytes(place, shard))
+            if not shards.is_whole(copy, shard):
+                copy.write(f"{shards.FOLDER}/{shard.name}.parquet", shards.read_bytes(place, shard))
             progress(number + 1, len(manifest.shards))
+        begin_search(copy, manifest, search_by)
         manifest.write(copy)
+        tidy(copy, manifest)
     return manifest

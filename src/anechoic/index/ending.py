@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from anechoic.errors import OutputExists
-from anechoic.index import manifest, shards
+from collections.abc import Callable
+
+from anechoic.errors import IndexMismatch, OutputExists
+from anechoic.index import manifest, search, shards
 from anechoic.index.manifest import NOTES, Manifest
+from anechoic.index.plan import Plan
 from anechoic.storage import Storage
+
+SearchBy = Callable[[int, int], Plan]  # rows and dimension
 
 
 def require_free(place: Storage, overwrite: bool = False) -> None:
@@ -36,20 +41,45 @@ def tidy(place: Storage, built: Manifest) -> None:
     place.remove(NOTES)
 
 
+def begin_search(place: Storage, built: Manifest, search_by: SearchBy | None) -> None:
+    """Say, before its manifest is written, that an index will have a search: a command that is
+    stopped before it is derived goes on."""
+    plan = None if search_by is None else search_by(built.rows, built.dim)
+    if plan is not None and plan.kind != "exact" and place.local is not None:
+        search.begin(place, plan)
+
+
 def tidied(place: Storage) -> Manifest | None:
     """Tidy up after a build that was stopped when its manifest was written, if there is one."""
     if not (place.exists(manifest.NAME) and place.exists(NOTES)):
         return None
-    with place.alone():
-        built = manifest.read(place)
-        tidy(place, built)
+    built = manifest.read(place)
+    tidy(place, built)
     return built
 
 
+def built_by(place: Storage, plan: str | None = None) -> Manifest | None:
+    """The index that a build of this plan left, if it was stopped or is of this plan.
+
+    Args:
+        place: the index's.
+        plan: what it is to be built of; None: whatever it was, if its search is not derived.
+    """
+    if not place.exists(manifest.NAME):
+        return None
+    try:
+        built = manifest.read(place)
+        if plan is None:
+            return None if search.is_finished(place, built) else built
+    except IndexMismatch:
+        return None  # a damaged one is nothing to go on with
+    return built if built.plan == plan else None
+
+
 def forget(place: Storage, built: Manifest) -> None:
-    """Remove the shards that a manifest does not name."""
+    """Remove the shards that a manifest does not name, and the parts of such."""
     wanted = {f"{shard.name}.parquet" for shard in built.shards}
-    for name in place.names(shards.FOLDER):
+    for name in place.names(shards.FOLDER, hidden=True):
         if name not in wanted:
             place.remove(f"{shards.FOLDER}/{name}")
 

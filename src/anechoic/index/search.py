@@ -71,6 +71,8 @@ def derive(
         IndexMismatch: the shards are damaged.
     """
     place = Storage(folder)
+    if plan.kind == "exact" and not place.exists(FOLDER):
+        return
     with place.alone(), place.writing():
         make(place, manifest, plan, encode, progress)
 
@@ -83,7 +85,9 @@ def make(
     progress: Progress = lambda what, done, total: None,
 ) -> None:
     """`derive`, for who holds the lock of the index."""
-    if plan.kind == "exact" or place.local is None:
+    if place.local is None:
+        return
+    if plan.kind == "exact":
         place.remove(ABOUT)
         place.remove(FOLDER)
         return
@@ -120,7 +124,8 @@ def discard(place: Storage, manifest: Manifest) -> None:
     for file in (*made.glob("*"), *made.glob("codes/*")):
         known = stays if file.parent == made else codes
         if file.name.partition("-")[0] not in known and file.name not in known:
-            file.unlink()
+            with place.writing():
+                file.unlink()
 
 
 def is_finished(place: Storage, manifest: Manifest) -> bool:

@@ -164,6 +164,14 @@ def read_bytes(place: Storage, shard: Shard) -> bytes:
     return data
 
 
+def is_whole(place: Storage, shard: Shard) -> bool:
+    """Whether the file of a shard is there, and what was written."""
+    name = f"{FOLDER}/{shard.name}.parquet"
+    if not place.exists(name) or place.size(name) != shard.bytes:
+        return False
+    return hashlib.sha256(place.read(name)).hexdigest() == shard.sha256
+
+
 def require_sizes(place: Storage, made: Iterable[Shard]) -> None:
     """Refuse shards that are not there, or not as long as they were written.
 

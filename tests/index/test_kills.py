@@ -1,0 +1,153 @@
+"""Commands that write an index, killed at each file operation in turn."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.commands import Run, exit_code
+
+from anechoic import TrainingIndex
+from anechoic.index import structure
+
+pytestmark = pytest.mark.skipif(
+    not os.path.exists("/proc/self/fd"), reason="tells the names of open folders on Linux alone"
+)
+
+WITHDRAWN = "withdrawn-clip"
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+OPERATIONS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
+
+
+class Killed(BaseException):
+    """Nothing that is cleaned up after an error may run after a kill."""
+
+
+class _Killer:
+    """Raises at the n-th operation on files below a folder, and at all that follow."""
+
+    def __init__(self) -> None:
+        self.folder, self.left, self.process = "", 0, 0
+        sys.addaudithook(self._watch)
+
+    def _watch(self, event: str, values: tuple[Any, ...]) -> None:
+        if not self.folder or self.process != os.getpid():
+            return
+        writes = event == "open" and isinstance(values[2], int) and values[2] & WRITING
+        if not (writes or event in OPERATIONS) or isinstance(values[0], int):
+            return
+        path = os.fsdecode(values[0])
+        if event != "open" and values[-1] >= 0:  # as in `shutil.rmtree`, below an open folder
+            path = os.path.join(os.readlink(f"/proc/self/fd/{values[-1]}"), path)
+        if path.startswith(self.folder) and not path.endswith(".lock"):
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+
+    @contextmanager
+    def at(self, number: int, folder: Path) -> Iterator[None]:
+        self.folder, self.left, self.process = str(folder.resolve()), number, os.getpid()
+        try:
+            yield
+        finally:
+            self.folder = ""
+
+
+KILLER = _Killer()  # an audit hook stays as long as the process
+
+
+def vectors(path: Path, names: list[str], seed: int) -> Path:
+    """Embeddings made elsewhere."""
+    drawn = np.random.default_rng(seed).standard_normal((len(names), 8)).astype(np.float32)
+    rows = {"id": names, "caption": [f"of {name}" for name in names], "embedding": list(drawn)}
+    pq.write_table(pa.table(rows), path)
+    return path
+
+
+@pytest.fixture
+def run(command: Run) -> Run:
+    return command
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of embeddings, more of them, and an index of the first with a search."""
+    folder = tmp_path_factory.mktemp("kills")
+    names = [WITHDRAWN, *(f"clip-{number}" for number in range(299))]
+    vectors(folder / "set.parquet", names, 0)
+    vectors(folder / "more.parquet", ["new-1", "new-2"], 1)
+    for kind in ("exact", "ivfpq"):
+        words = ("-o", folder / kind, "--embedder", "given", "--search", kind, "--shard", "200")
+        assert exit_code("index", "build", folder / "set.parquet", *words) == 0
+    return folder
+
+
+def state(folder: Path) -> tuple[list[str], str | None]:
+    index = TrainingIndex.load(folder)
+    return sorted(clip.id for clip in index.clips), type(index.rows).__name__
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file() and file.name != ".lock"
+    }
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivfpq"])
+@pytest.mark.parametrize("name", ["build", "add", "remove", "fetch", "optimise"])
+def test_a_command_that_is_killed_at_any_file_operation_goes_on(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, name: str, kind: str
+) -> None:
+    monkeypatch.setattr(structure, "CLUSTERING_STEPS", 1)
+    index = tmp_path / "home" / "index"
+    other = {"exact": "ivfpq", "ivfpq": "exact"}[kind]
+    source = made / (other if name == "optimise" else kind)
+    words: dict[str, tuple[str | Path, ...]] = {
+        "build": (made / "set.parquet", "-o", index, "--embedder", "given", "--search", kind,
+                  "--shard", "200"),
+        "add": (index, made / "more.parquet"),
+        "remove": (index, "--id", WITHDRAWN),
+        "fetch": (source, "-o", index),
+        "optimise": (index, "--search", kind),
+    }  # fmt: skip
+    begins_with = None if name in ("build", "fetch") else source
+
+    def begin() -> None:
+        shutil.rmtree(index.parent, ignore_errors=True)
+        index.parent.mkdir()
+        if begins_with is not None:
+            shutil.copytree(begins_with, index)
+
+    begin()
+    assert run("index", name, *words[name])[0] == 0
+    expected, files = state(index), contents(index)
+    number = 0
+    while True:
+        begin()
+        try:
+            with KILLER.at(number, index.parent):
+                run("index", name, *words[name])
+            break
+        except Killed:
+            pass
+        code, _, err = run("index", name, *words[name])
+        assert code == 0, f"killed at operation {number}: {err}"
+        assert state(index) == expected, f"killed at operation {number}"
+        assert contents(index).keys() == files.keys(), f"killed at operation {number}"
+        if name == "remove":
+            for file, content in contents(index).items():
+                assert WITHDRAWN.encode() not in content, (number, file)
+        assert [file.name for file in index.parent.iterdir()] == ["index"]
+        number += 1
+    assert number > 3
