@@ -299,5 +299,31 @@ def test_prompts_are_read_from_lines_and_from_tables(tmp_path: Path) -> None:
     lines.write_text("\n\n")
     with pytest.raises(BadSetting, match="holds no prompts"):
         read_prompts(lines)
-    with pytest.raises(BadSetting, match="cannot be read: No such file"):
+    with pytest.raises(BadSetting, match=r"the file of prompts .* does not exist"):
         read_prompts(tmp_path / "none.txt")
+
+
+def test_a_line_may_name_its_file_by_another_road(tmp_path: Path) -> None:
+    folder_of(tmp_path / "s", a=tune(0), b=tune(1), c=tune(2))
+    (tmp_path / "linked").symlink_to(tmp_path / "s")
+    table = tmp_path / "p.csv"
+    table.write_text(
+        f"file_name,caption,seed\n./a.wav,one,3.0\n{tmp_path}/s/b.wav,two,4\n"
+        f"{tmp_path}/linked/c.wav,three,\n"
+    )
+    plan = recorded(tmp_path / "s", table)
+    assert [(one.prompt, one.seed) for one in plan.samples] == [
+        ("one", 3),
+        ("two", 4),
+        ("three", None),
+    ]
+    assert not plan.refused
+    table.write_text("file_name,caption,seed\na.wav,one,soon\n")
+    with pytest.raises(BadCaptions, match="the seed is 'soon'; expected a whole number"):
+        recorded(tmp_path / "s", table)
+
+
+def test_prompts_of_a_table_that_begins_with_null_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('null\n{"caption": "a dog"}\n')
+    with pytest.raises(BadCaptions, match="line 1 is not a JSON object"):
+        read_prompts(tmp_path / "p.jsonl")

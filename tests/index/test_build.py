@@ -178,11 +178,11 @@ def test_captions_that_do_not_fit_are_refused(folder: Path, text: str, complaint
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("none.csv", None, "there is no caption file"),
-        ("captions.txt", b"", r"have to be a \.csv, \.jsonl or \.parquet file"),
+        ("none.csv", None, "the file of captions .* does not exist"),
+        ("captions.txt", b"", r"expected captions in a \.csv, \.jsonl or \.parquet file"),
         ("captions.jsonl", b'{"file": "a.wav",', "line 1 is not JSON"),
         ("captions.jsonl", b"[1]", "line 1 is not a JSON object"),
-        ("captions.parquet", b"PAR1", "no Parquet file"),
+        ("captions.parquet", b"PAR1", "not a Parquet file"),
     ],
 )
 def test_caption_files_that_are_none_are_refused(

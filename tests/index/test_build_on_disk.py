@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 from support.index_builds import ABOUT, DIM, Bands, Noise, Source, files, work
+from support.index_clips import embeddings, fixed, table
 
 from anechoic import audio
 from anechoic.errors import BadSetting, CannotWrite, IndexMismatch, OutputExists
 from anechoic.index import TrainingIndex, edit, manifest
 from anechoic.index.build import Work, build
 from anechoic.index.clips import Clip
+from anechoic.index.sources.vectors import VectorSource
 from anechoic.storage import Storage
 
 
@@ -335,3 +338,22 @@ def test_an_index_is_fetched_and_a_stopped_copy_goes_on(tmp_path: Path) -> None:
 def _stop_at_three(done: int, total: int) -> None:
     if done == 3:
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("starts", "captions", "refused"),
+    [
+        ([0.0, 0.0, 0.0], "aba", True),
+        ([0.0, 0.0, 1.0], "aab", True),
+        ([0.0, 1.0, 2.0], "abb", True),
+        ([0.0, 0.5, 1.0], "aaa", False),
+    ],
+)
+def test_neighbours_of_one_id_are_windows_of_one_clip(
+    tmp_path: Path, starts: list[float], captions: str, refused: bool
+) -> None:
+    cells = {"caption": list(captions), "id": ["x"] * 3, "start_s": starts}
+    path = table(tmp_path / "e.parquet", {"embedding": fixed(embeddings(3)), **cells})
+    clips = VectorSource(path)
+    with pytest.raises(BadSetting, match="two clips have the id 'x'") if refused else nullcontext():
+        assert build(clips, work(tmp_path / "index"), ABOUT).rows == 3

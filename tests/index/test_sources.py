@@ -185,3 +185,80 @@ def test_captions_and_columns_are_refused_where_there_are_none_to_name(tmp_path:
         open_source(clips_of(tmp_path), columns=Columns(caption="words"))
     with pytest.raises(BadSetting, match="sound or its embeddings, not both"):
         open_source(parquet_of(tmp_path), columns=Columns(audio="audio"))
+
+
+# ---------------------------------------------------------------- nothing is left out in silence
+
+
+def test_shards_of_a_folder_are_found_in_any_case_and_depth_without_hidden_ones(
+    tmp_path: Path,
+) -> None:
+    folder = tars_of(tmp_path)
+    first, *_ = sorted(folder.glob("*.tar"))
+    (folder / "._one.tar").write_bytes(b"left by macOS")
+    (folder / ".git").mkdir()
+    shutil.copy(first, folder / ".git/old.tar")
+    (folder / "more").mkdir()
+    shutil.copy(first, folder / "more/deep.tar")
+    shutil.copy(first, folder / "ONE.TAR")
+    names = [Path(tar).name for tar in TarSource(folder).tars]
+    assert set(names) == {path.name for path in folder.glob("*.tar")} - {"._one.tar"} | {
+        "ONE.TAR",
+        "deep.tar",
+    }
+    assert len(open_source(folder).units()) == len(names)
+
+
+def test_upper_case_parquet_counts(tmp_path: Path) -> None:
+    folder = parquet_of(tmp_path)
+    (folder / "1.parquet").rename(folder / "1.PARQUET")
+    assert open_source(folder).total == 10
+
+
+def test_shards_that_are_not_read_are_refused(tmp_path: Path) -> None:
+    folder = tars_of(tmp_path)
+    (folder / "b.tar.gz").write_bytes(b"")
+    with pytest.raises(BadSetting, match=r"compressed tars \('b.tar.gz'\)"):
+        open_source(folder)
+
+
+def test_sound_that_is_not_read_is_not_left_out(tmp_path: Path) -> None:
+    folder = clips_of(tmp_path)
+    (folder / "another.m4a").write_bytes(b"")
+    with pytest.raises(BadCaptions, match=r"no line for the clips 'another.m4a'"):
+        FolderSource(folder)
+    (folder / "another.m4a").unlink()
+    (folder / "gone.wav").symlink_to(folder / "nowhere.wav")
+    with pytest.raises(BadAudio, match=r"gone\.wav' is a broken link"):
+        FolderSource(folder)
+
+
+def test_sounds_behind_a_link_to_a_folder_are_found(tmp_path: Path) -> None:
+    folder = clips_of(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/more.wav").write_bytes(SOUNDS[0])
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "round").symlink_to(folder)
+    with pytest.raises(BadCaptions, match=r"no line for the clips 'linked/more.wav'"):
+        FolderSource(folder)
+
+
+def test_a_file_named_twice_by_two_spellings_is_refused(tmp_path: Path) -> None:
+    folder = clips_of(tmp_path)
+    table = folder / "metadata.csv"
+    header, line, *others = table.read_text().splitlines()
+    table.write_text("\n".join([header, line, f"./{line}", *others]))
+    with pytest.raises(BadCaptions, match="more than one line"):
+        FolderSource(folder)
+
+
+def test_braces_of_too_many_names_are_refused_at_once() -> None:
+    for pattern in ("c-{0..99999999}.tar", "{0..999}{0..999}.tar", "{0..9}" * 12 + ".tar"):
+        with pytest.raises(BadSetting, match="over the limit of 100000"):
+            open_source(pattern)
+
+
+@pytest.mark.parametrize("where", ["http://localhost:9/a.tar", "nosuch://a.tar", "s3://a/b.tar"])
+def test_places_that_cannot_be_reached_are_told_in_a_sentence(where: str) -> None:
+    with pytest.raises(BadSetting, match=r"cannot be reached|there is no \.tar file"):
+        open_source(where)

@@ -195,7 +195,7 @@ EMB = embeddings(3)
         (
             json.dumps({"a": entry(EMB[0], seconds_total="ten")}),
             IndexMismatch,
-            "no numbers as the times of 'a'",
+            "'seconds_total' of 'a' is 'ten'",
         ),
         ("[1, 2]", IndexMismatch, "starts with b'\\['"),
         ("{}", IndexMismatch, "has no embeddings"),
@@ -234,3 +234,36 @@ def test_json_is_read_piece_by_piece(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 5e6  # `BATCH` entries and the buffers of the parser
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "complaint"),
+    [
+        ("seconds", ["1.0", "soon", "2"], "row 1: 'seconds' is 'soon'"),
+        ("seconds", [1.0, float("inf"), 2.0], "row 1: 'seconds' is 'inf'"),
+        ("start_s", [0.0, 1.0, -1.0], "row 2: 'start_s' is '-1.0'"),
+        ("info", [["a"], [], []], "row 0: 'info' is .*expected a map"),
+    ],
+)
+def test_cells_of_another_kind_are_refused(
+    tmp_path: Path, column: str, values: list[Any], complaint: str
+) -> None:
+    columns = {"embedding": fixed(embeddings(3)), "caption": list("abc"), column: values}
+    with pytest.raises(IndexMismatch, match=complaint):
+        vector_rows(VectorSource(table(tmp_path / "e.parquet", columns)))
+
+
+def test_seconds_that_are_nan_are_not_known(tmp_path: Path) -> None:
+    columns = {"caption": ["a", "b"], "seconds": [1.5, float("nan")]}
+    path = table(tmp_path / "e.parquet", {"embedding": fixed(embeddings(2)), **columns})
+    assert [clip.seconds for clip, _ in vector_rows(VectorSource(path))] == [1.5, 0.0]
+
+
+def test_captions_in_bytes_and_of_several_are_read(tmp_path: Path) -> None:
+    for captions in ([b"one"], [["", "one", "two"]]):
+        columns = {"embedding": fixed(embeddings(1)), "caption": captions}
+        path = table(tmp_path / "e.parquet", columns)
+        assert [clip.caption for clip, _ in vector_rows(VectorSource(path))] == ["one"]
+    columns = {"embedding": fixed(embeddings(1)), "caption": pa.array([float("nan")])}
+    with pytest.raises(BadCaptions, match="no caption in rows '0'"):
+        vector_rows(VectorSource(table(tmp_path / "e.parquet", columns)))

@@ -219,9 +219,9 @@ def test_another_weight_or_threshold_is_another_task(shared: Path, task) -> None
         ({"reference": "model"}, "expected two sound files or more"),
         ({"prompts": "absent.csv"}, "does not exist; check the path"),
         ({"prompts": "captions.txt"}, "expected prompts in a .csv, .jsonl or .parquet file"),
-        ({"prompts": "empty.csv"}, "cannot be read (Empty CSV file"),
+        ({"prompts": "empty.csv"}, "it has no lines"),
         ({"prompts": "nameless.csv"}, "expected a caption in each line, but none in line 1"),
-        ({"prompts": "broken.jsonl"}, "cannot be read"),
+        ({"prompts": "broken.jsonl"}, "line 1 is not JSON"),
     ],
 )
 def test_what_a_pipeline_cannot_be_judged_by_is_refused(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from anechoic.errors import BadCaptions, BadSetting
+from anechoic.parsing import TABLES, Row, caption_of, read_file, read_rows, text_of
 
 COLUMNS = ("caption", "id", "group", "scenario", "split")
 ALL = "all"  # the scenario of a file that names none
@@ -22,14 +23,13 @@ def read_prompts(path: str | Path) -> list[str]:
         BadSetting: the file does not exist, is not UTF-8 text, or has no prompts.
         BadCaptions: the table has no captions.
     """
-    if Path(path).suffix.lower() in (".csv", ".jsonl", ".ndjson", ".parquet"):
+    if Path(path).suffix.lower() in TABLES:
         return [line["caption"] for line in PromptFile(path).lines]
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8-sig")
+        content = None if path == "-" else read_file(path, "file of prompts", BadSetting)
+        text = sys.stdin.read() if content is None else content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadSetting(f"'{path}' is not UTF-8 text ({error.reason}); save it as such") from error
-    except OSError as error:
-        raise BadSetting(f"prompts '{path}' cannot be read: {error.strerror}") from error
     prompts = [line.strip() for line in text.splitlines() if line.strip()]
     if not prompts:
         raise BadSetting(f"'{path}' holds no prompts; write one a line")
@@ -71,35 +71,9 @@ class PromptFile:
 
 
 def _read(path: Path) -> Sequence[Mapping[str, str]]:
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.json
-    import pyarrow.parquet
+    rows = read_rows(path, "prompts", BadCaptions)
+    return [{"caption": caption_of(row.get("caption"))} | _optional(row) for row in rows]
 
-    schema = pa.schema([(name, pa.string()) for name in COLUMNS])
-    try:
-        match path.suffix.lower():
-            case ".csv":
-                options = pa.csv.ConvertOptions(
-                    column_types=schema, include_columns=COLUMNS, include_missing_columns=True
-                )
-                table = pa.csv.read_csv(path, convert_options=options)
-            case ".jsonl" | ".ndjson":
-                parse = pa.json.ParseOptions(schema, unexpected_field_behavior="ignore")
-                table = pa.json.read_json(path, parse_options=parse)
-            case ".parquet":
-                table = pa.parquet.read_table(path)
-                table = table.select([name for name in COLUMNS if name in table.column_names])
-            case _:
-                raise BadCaptions(
-                    f"expected prompts in a .csv, .jsonl or .parquet file, got '{path}'"
-                )
-    except FileNotFoundError as error:
-        raise BadCaptions(f"the file of prompts '{path}' does not exist; check the path") from error
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise BadCaptions(
-            f"prompts '{path}' cannot be read ({reason}); correct the file"
-        ) from error
-    rows = table.to_pylist()
-    return [{name: str(row.get(name) or "").strip() for name in COLUMNS} for row in rows]
+
+def _optional(row: Row) -> dict[str, str]:
+    return {name: text_of(row.get(name)) for name in COLUMNS[1:]}

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from itertools import count, groupby, islice
+from itertools import count, islice
 from typing import Any, Literal
 
 import numpy as np
@@ -332,20 +332,26 @@ def require_unique(place: Storage, made: Sequence[Shard]) -> None:
     Raises:
         BadSetting: naming one.
     """
-    hashes = [
-        hashlib.blake2b(name.encode(), digest_size=8).digest()
-        for shard in made
-        for name, _ in groupby(shards.read_column(place, shard, "id"))
-    ]
+    hashes = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in _ids(place, made)]
     seen = np.sort(np.frombuffer(b"".join(hashes), np.uint64))
     twice = set(seen[1:][seen[1:] == seen[:-1]].tolist())
     if not twice:
         return
     found: set[str] = set()
-    for shard in made:  # a hash may be shared by chance: the names decide
-        for name, _ in groupby(shards.read_column(place, shard, "id")):
-            digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-            if int.from_bytes(digest, "little") in twice:
-                if name in found:
-                    raise BadSetting(f"two clips have the id '{name}'; give each its own")
-                found.add(name)
+    for name in _ids(place, made):  # a hash may be shared by chance: the names decide
+        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+        if int.from_bytes(digest, "little") in twice:
+            if name in found:
+                raise BadSetting(f"two clips have the id '{name}'; give each its own")
+            found.add(name)
+
+
+def _ids(place: Storage, made: Sequence[Shard]) -> Iterator[str]:
+    """The id of each clip: its windows stand together, have its caption and start ever later."""
+    last = ("", "", 0.0)
+    for shard in made:
+        columns = (shards.read_column(place, shard, name) for name in ("id", "caption", "start_s"))
+        for id, caption, start_s in zip(*columns, strict=True):
+            if (id, caption) != last[:2] or start_s <= last[2]:
+                yield id
+            last = (id, caption, start_s)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from anechoic.errors import BadCaptions
+from anechoic.parsing import Row, caption_of, read_rows, text_of
 
 # the first is the Hugging Face audiofolder's
 FILE_COLUMNS = ("file_name", "file", "path", "audio")
@@ -43,23 +41,12 @@ def read(path: str | Path) -> list[Captioned]:
             line without a file or caption, or a file or id named twice.
     """
     path = Path(path)
-    readers = {".csv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
-    if path.suffix.lower() not in readers:
-        raise BadCaptions(f"captions '{path}' have to be a .csv, .jsonl or .parquet file")
-    if not path.is_file():
-        raise BadCaptions(f"there is no caption file '{path}'; check the path")
-    try:
-        out = _captioned(path, readers[path.suffix.lower()](path))
-    except UnicodeDecodeError as error:
-        raise BadCaptions(
-            f"captions '{path}' are not UTF-8 (byte 0x{error.object[error.start]:02x}); "
-            "save the file as UTF-8"
-        ) from error
+    out = _captioned(path, read_rows(path, "captions", BadCaptions))
     if not out:
         raise BadCaptions(f"captions '{path}' have no lines; expected one for each clip")
     _refuse(path, "no file name in lines", [str(i + 1) for i, c in enumerate(out) if not c.file])
     _refuse(path, "no caption for", [c.file for c in out if not c.caption])
-    _refuse(path, "more than one line for", _repeated(c.file for c in out))
+    _refuse(path, "more than one line for", _repeated(os.path.normpath(c.file) for c in out))
     _refuse(path, "more than one line with the id", _repeated(c.id for c in out))
     return out
 
@@ -107,49 +94,6 @@ def require_match(
     _refuse(path, "no line for the clips", [os.path.relpath(sound, folder) for sound in without])
 
 
-def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        for row in reader:
-            if None in row or None in row.values():
-                raise BadCaptions(
-                    f"captions '{path}', line {reader.line_num}: expected "
-                    f"{len(reader.fieldnames or [])} columns; put quotes around text with commas"
-                )
-            yield row
-
-
-def parse_object(text: str, what: str, fix: str = "correct it") -> dict[str, Any]:
-    """The object of a JSON text; `BadCaptions` says what else it is."""
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadCaptions(f"{what} is not JSON ({error.msg}); {fix}") from error
-    if not isinstance(found, dict):
-        raise BadCaptions(f"{what} is not a JSON object; {fix}")
-    return found
-
-
-def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            yield parse_object(line, f"captions '{path}', line {number}")
-
-
-def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
-    import pyarrow.parquet
-    from pyarrow.lib import ArrowException
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(1024):
-                yield from batch.to_pylist()
-    except ArrowException as error:
-        raise BadCaptions(f"captions '{path}' are no Parquet file, or damaged") from error
-
-
 def _column(path: Path, columns: list[str], known: tuple[str, ...]) -> str:
     for name in known:
         if name in columns:
@@ -160,23 +104,20 @@ def _column(path: Path, columns: list[str], known: tuple[str, ...]) -> str:
     )
 
 
-def _captioned(path: Path, rows: Iterator[Mapping[str, Any]]) -> list[Captioned]:
+def _captioned(path: Path, rows: Iterable[Row]) -> list[Captioned]:
     out: list[Captioned] = []
     file_column = caption_column = ""
     for row in rows:
         if not out:
             file_column = _column(path, list(row), FILE_COLUMNS)
             caption_column = _column(path, list(row), CAPTION_COLUMNS)
-        values = {name: _text(value) for name, value in row.items()}
-        file, caption = values.pop(file_column, ""), values.pop(caption_column, "")
-        out.append(Captioned(file, caption, {name: text for name, text in values.items() if text}))
+        values = dict(row)
+        file, caption = values.pop(file_column, None), caption_of(values.pop(caption_column, None))
+        if isinstance(file, Mapping):  # datasets' own Audio column: {"bytes": ..., "path": ...}
+            file = file.get("path")
+        info = {name: text for name, value in values.items() if (text := text_of(value))}
+        out.append(Captioned(text_of(file), caption, info))
     return out
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):  # datasets' own Audio column: {"bytes": ..., "path": ...}
-        value = value.get("path")
-    return "" if value is None else str(value).strip()
 
 
 def _repeated(names: Iterable[str]) -> list[str]:

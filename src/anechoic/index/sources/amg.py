@@ -19,8 +19,9 @@ import numpy as np
 
 from anechoic.errors import BadCaptions, BadSetting, IndexMismatch
 from anechoic.index.clips import Clip
-from anechoic.index.sources.protocol import some, text_of
+from anechoic.index.sources.protocol import some
 from anechoic.index.sources.vectors import unit_rows
+from anechoic.parsing import number_of, text_of
 
 BATCH = 256  # entries that are in memory at once
 BUFFER = 1 << 20  # bytes read at once
@@ -107,11 +108,10 @@ class AmgUnit:
         told = entry.get("conditioning")
         told = dict(told) if isinstance(told, dict) else {}
         caption = text_of(told.pop("prompt", None))
-        try:
-            start_s = float(told.pop("seconds_start", 0) or 0)
-            total_s = float(told.pop("seconds_total", 0) or 0)
-        except (TypeError, ValueError) as error:
-            raise self._bad(f"has no numbers as the times of '{id}'") from error
+        start_s, total_s = (
+            number_of(told.pop(name, None), f"'{self.file}': '{name}' of '{id}'", IndexMismatch)
+            for name in ("seconds_start", "seconds_total")
+        )
         info = {name: text for name, value in told.items() if (text := text_of(value))}
         return Clip(id, caption, None, start_s, max(0.0, total_s - start_s), info)
 

@@ -15,6 +15,8 @@ from anechoic.index.captions import Captioned
 from anechoic.index.sources.protocol import Item, digest, identity_of
 
 LINES = 1024  # in a unit
+# sound, too, which `audio.read` refuses: it is not left out in silence
+UNREAD = (".m4a", ".m4b", ".aac", ".mp4", ".wma", ".webm", ".mka", ".ape", ".wv", ".amr", ".ac3")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class FolderSource:
     """The sounds of a folder, in the order of the caption file.
 
     Args:
-        folder: of the sounds; those in its subfolders belong to it, hidden files do not.
+        folder: of the sounds; those in its subfolders belong to it, hidden ones do not.
         caption_file: CSV, JSON lines or Parquet (`captions.read`); by default the folder's own
             metadata.csv, metadata.jsonl or metadata.parquet, as in a Hugging Face audiofolder.
 
@@ -80,16 +82,30 @@ class FolderSource:
 
 
 def sound_files(folder: str | Path) -> Iterator[str]:
-    """The sound files in a folder and those below it, without hidden files, in any order."""
-    folders = [os.fspath(folder)]
+    """The sound files in a folder and those below it, without hidden ones, in any order.
+
+    Links to folders are followed, each folder once.
+
+    Raises:
+        BadAudio: a sound that is a broken link, or a device.
+    """
+    folders, seen = [os.fspath(folder)], set()
     while folders:
-        with os.scandir(folders.pop()) as entries:
+        if (real := os.path.realpath(place := folders.pop())) in seen:
+            continue
+        seen.add(real)
+        with os.scandir(place) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
                     folders.append(entry.path)
-                elif _is_sound(entry.name) and entry.is_file():
+                elif is_sound(entry.name):
+                    if not entry.is_file():
+                        raise BadAudio(f"'{entry.path}' is a broken link or a device; remove it")
                     yield entry.path
 
 
-def _is_sound(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in audio.SUFFIXES and not name.startswith(".")
+def is_sound(name: str) -> bool:
+    """Whether a file of this name is sound, of a kind that is read or not."""
+    return os.path.splitext(name)[1].lower() in (*audio.SUFFIXES, *UNREAD)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from anechoic.errors import BadSetting
@@ -10,11 +11,12 @@ from anechoic.index.captions import AUDIOFOLDER
 from anechoic.index.sources.amg import AmgSource
 from anechoic.index.sources.folder import FolderSource, sound_files
 from anechoic.index.sources.hub import Stream, StreamSource
-from anechoic.index.sources.patterns import files
-from anechoic.index.sources.protocol import Columns, Source
+from anechoic.index.sources.patterns import files, is_shard
+from anechoic.index.sources.protocol import Columns, Source, some
 from anechoic.index.sources.saved import SavedSource
 from anechoic.index.sources.vectors import EMBEDDING, VectorSource, open_parquet
 from anechoic.index.sources.webdataset import TarSource
+from anechoic.parsing import UNREADABLE
 
 KINDS = (
     "expected a folder of sounds with captions, WebDataset tars (a folder, or 'clips-{000..127}"
@@ -22,6 +24,7 @@ KINDS = (
     "Hugging Face dataset, or 'hf:NAME:SPLIT'"
 )
 SHARDS = (".tar", ".parquet", ".arrow")
+COMPRESSED = (".tgz", *(f".tar.{kind}" for kind in ("gz", "bz2", "xz", "zst")))
 
 
 def open_source(
@@ -75,8 +78,12 @@ def _open_folder(folder: Path, captions: str | Path | None, columns: Columns | N
     if any((folder / name).is_file() for name in saved):
         return SavedSource(folder, columns)
     tables = {*AUDIOFOLDER, Path(captions or "").name}
-    names = [name for name in os.listdir(folder) if name not in tables]
-    suffixes = [suffix for suffix in SHARDS if any(name.endswith(suffix) for name in names)]
+    names = [file for file in _walk(folder) if file not in tables]
+    if packed := [name for name in names if is_shard(name, COMPRESSED)]:
+        raise BadSetting(
+            f"'{folder}' holds compressed tars ({some(packed)}), which are not read; unpack them"
+        )
+    suffixes = [suffix for suffix in SHARDS if any(is_shard(name, suffix) for name in names)]
     sounds = captions is not None or next(sound_files(folder), None) is not None
     if len(suffixes) + sounds > 1:
         kinds = ["sounds"] * sounds + [f"{suffix} files" for suffix in suffixes]
@@ -91,16 +98,21 @@ def _open_folder(folder: Path, captions: str | Path | None, columns: Columns | N
     return FolderSource(folder, captions)
 
 
+def _walk(folder: Path) -> Iterator[str]:
+    """All files below a folder, relative to it."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            yield os.path.relpath(os.path.join(place, name), folder)
+
+
 def _open_table(where: str, suffix: str, columns: Columns | None) -> Source:
     """Parquet of embeddings, or files of rows with sound that `datasets` reads."""
     found = files(where, suffix)
     if suffix == ".parquet":
-        from pyarrow.lib import ArrowException
-
         try:
             with open_parquet(found[0]) as file:
                 names = file.schema_arrow.names
-        except (ArrowException, OSError):
+        except UNREADABLE:
             return VectorSource(where, columns)  # tells what is wrong with the file
         if ((columns and columns.embedding) or EMBEDDING) in names:
             return VectorSource(where, columns)

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from anechoic.errors import BadSetting
+from anechoic.parsing import require_limit
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -18,20 +19,31 @@ def expand_braces(pattern: str) -> list[str]:
     >>> expand_braces("{a,b}/{1..2}.tar")
     ['a/1.tar', 'a/2.tar', 'b/1.tar', 'b/2.tar']
     """
-    found = re.search(r"\{([^{}]*)\}", pattern)
-    if found is None:
-        return [pattern]
-    inside = found[1]
-    if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", inside):
-        first, last = int(numbers[1]), int(numbers[2])
-        padded = any(len(n) > 1 and n.startswith("0") for n in numbers.groups())
-        width = max(map(len, numbers.groups())) if padded else 0
-        step = 1 if first <= last else -1
-        options = [f"{n:0{width}d}" for n in range(first, last + step, step)]
-    else:
-        options = inside.split(",")
-    before, after = pattern[: found.start()], pattern[found.end() :]
-    return [whole for option in options for whole in expand_braces(before + option + after)]
+    done: list[str] = []
+    pending = [pattern]
+    while pending:
+        require_limit("NAMES", len(done) + len(pending), f"'{pattern}' stands for more", BadSetting)
+        found = re.search(r"\{([^{}]*)\}", whole := pending.pop())
+        if found is None:
+            done.append(whole)
+            continue
+        before, after = whole[: found.start()], whole[found.end() :]
+        pending += [before + option + after for option in reversed(_options(found[1], pattern))]
+    return done
+
+
+def _options(inside: str, pattern: str) -> Sequence[str]:
+    """What one pair of braces stands for."""
+    numbers = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", inside)
+    if numbers is None:
+        return inside.split(",")
+    first, last = map(int, numbers.groups())
+    what = f"'{pattern}' stands for {abs(last - first) + 1} names or more"
+    require_limit("NAMES", abs(last - first) + 1, what, BadSetting)
+    padded = any(len(n) > 1 and n.startswith("0") for n in numbers.groups())
+    width = max(map(len, numbers.groups())) if padded else 0
+    step = 1 if first <= last else -1
+    return [f"{n:0{width}d}" for n in range(first, last + step, step)]
 
 
 def files(where: str | Path, suffix: str) -> list[str]:
@@ -67,12 +79,12 @@ def names_of(files: Sequence[str], suffix: str) -> list[str]:
     >>> names_of(["x/a/0.tar", "x/b/0.tar"], ".tar")
     ['a/0', 'b/0']
     """
-    stems = [PurePath(file).name.removesuffix(suffix) for file in files]
+    stems = [PurePath(file).name[: -len(suffix)] for file in files]  # of either case
     if len(set(stems)) == len(stems):
         return stems
     parts = [PurePath(file).parts for file in files]
     common = next(n for n, part in enumerate(zip(*parts, strict=False)) if len(set(part)) > 1)
-    return ["/".join(part[common:]).removesuffix(suffix) for part in parts]
+    return ["/".join(part[common:])[: -len(suffix)] for part in parts]
 
 
 def open_fs(name: str) -> tuple[Any, str]:
@@ -85,21 +97,40 @@ def open_fs(name: str) -> tuple[Any, str]:
 
     try:
         system, path = fsspec.core.url_to_fs(name)
-    except (ImportError, ValueError) as error:
-        raise BadSetting(f"'{name}' cannot be reached ({error})") from error
+    except Exception as error:  # of any file system: a protocol, a package or a login is missing
+        raise BadSetting(
+            f"'{name}' cannot be reached ({error}); check its protocol, and that the package "
+            "of fsspec for it is installed"
+        ) from error
     return system, path
+
+
+def is_shard(name: str, suffix: str | tuple[str, ...]) -> bool:
+    """Whether a file in a folder is one of its shards: of the suffix in any case, and not hidden.
+
+    >>> is_shard("ONE.TAR", ".tar"), is_shard("a/._one.tar", ".tar"), is_shard(".a/1.tar", ".tar")
+    (True, False, False)
+    """
+    return name.lower().endswith(suffix) and not any(map(is_hidden, PurePath(name).parts))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file is hidden, as macOS hides the files that it adds."""
+    return PurePath(name).name.startswith(".")
 
 
 def _files(name: str, suffix: str) -> list[str]:
     system, path = open_fs(name)
     try:
         if system.isdir(path):
-            names = sorted(system.glob(f"{path.rstrip('/')}/*{suffix}"))
+            inside = len(path.rstrip("/")) + 1
+            names = [one for one in sorted(system.find(path)) if is_shard(one[inside:], suffix)]
         elif re.search(r"[*?\[]", path):
-            names = sorted(system.glob(path))
+            hidden = PurePath(path).name.startswith(".")
+            names = [one for one in sorted(system.glob(path)) if hidden or not is_hidden(one)]
         else:
             names = [path] if system.isfile(path) else []
-    except OSError as error:
+    except (OSError, ValueError, NotImplementedError) as error:  # http cannot list
         raise BadSetting(f"'{name}' cannot be reached ({error}); check the path") from error
     if not names:
         raise BadSetting(f"there is no {suffix} file '{name}'; check the path")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,23 +118,6 @@ def digest(parts: Iterable[Any]) -> str:
 def identity_of(units: Iterable[Unit | VectorUnit]) -> str:
     """The identity of a source: of its units, in their order."""
     return digest((unit.key, unit.identity) for unit in units)
-
-
-def text_of(value: Any) -> str:
-    """A cell as the text that a caption or `info` holds; "" for none.
-
-    >>> text_of(["a", 1])
-    '["a", 1]'
-    """
-    if isinstance(value, (list, tuple, dict)):
-        return json.dumps(value, ensure_ascii=False, default=str) if value else ""
-    return "" if value is None else str(value).strip()
-
-
-def caption_of(value: Any) -> str:
-    """The caption in a cell; of several captions the first that says anything."""
-    several = value if isinstance(value, (list, tuple)) else [value]
-    return next((text for one in several if (text := text_of(one))), "")
 
 
 def some(names: Sequence[str]) -> str:

@@ -18,7 +18,8 @@ from torch import Tensor
 from anechoic import audio
 from anechoic.errors import AnechoicError, BadAudio, BadCaptions, BadSetting
 from anechoic.index.captions import CAPTION_COLUMNS, FILE_COLUMNS
-from anechoic.index.sources.protocol import Columns, Item, caption_of, text_of
+from anechoic.index.sources.protocol import Columns, Item
+from anechoic.parsing import caption_of, text_of
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,12 @@ from anechoic.index.clips import Clip
 from anechoic.index.sources.patterns import files, names_of, open_fs
 from anechoic.index.sources.protocol import (
     Columns,
-    caption_of,
     digest,
     identity_of,
     some,
-    text_of,
     unit_key,
 )
+from anechoic.parsing import UNREADABLE, caption_of, number_of, require_limit, text_of
 
 EMBEDDING = "embedding"
 PATH_COLUMNS = ("path", "file_name", "file")
@@ -63,13 +62,11 @@ class ParquetUnit:
                 without direction, or of another length.
             BadCaptions: a row without a caption.
         """
-        from pyarrow.lib import ArrowException
-
         row = self.first_row
         groups = list(self.groups)
         try:
             with open_parquet(self.file) as file:
-                columns = _told(file.schema_arrow)
+                columns = _told(file.schema_arrow, self.columns)
                 while groups and start >= (size := file.metadata.row_group(groups[0]).num_rows):
                     start, row, groups = start - size, row + size, groups[1:]
                 for batch in file.iter_batches(BATCH, groups, columns) if groups else ():
@@ -78,7 +75,7 @@ class ParquetUnit:
                     row += skipped
                     yield from self._rows(batch.slice(skipped), row)
                     row += len(batch) - skipped
-        except (ArrowException, OSError) as error:
+        except UNREADABLE as error:
             raise _damaged(self.file, error) from error
 
     def _rows(self, batch: Any, first_row: int) -> Iterator[tuple[Clip, np.ndarray]]:
@@ -100,8 +97,10 @@ class ParquetUnit:
         if without := [row for row, text in zip(rows, ids, strict=True) if not text]:
             raise IndexMismatch(f"{where} has no '{names.id}' in rows {some(without)}")
         vectors = unit_rows(self._vectors(batch.column(names.embedding), ids), ids, where)
-        for id, caption, cells, vector in zip(ids, captions, others, vectors, strict=True):
-            yield _clip(id, caption, cells, names), vector
+        for row, id, caption, cells, vector in zip(
+            rows, ids, captions, others, vectors, strict=True
+        ):
+            yield _clip(id, caption, cells, names, f"{where}, row {row}"), vector
 
     def _vectors(self, column: Any, ids: Sequence[str]) -> np.ndarray:
         import pyarrow.compute as pc
@@ -152,20 +151,19 @@ class VectorSource:
                     f"different lengths ('{file}' and the first); index those of one kind at a time"
                 )
         self.total = sum(metadata.num_rows for _, metadata in self._footers)
+        require_limit("ROWS", self.total, f"'{where}' has {self.total} rows", IndexMismatch)
         if self.total == 0:
             raise IndexMismatch(f"'{where}' has no rows; expected an embedding in each")
         self.dim = self._first_dim()
         if self.dim == 0:
             raise IndexMismatch(f"the first embedding of '{where}' is empty; embed it again")
-        told = {(schema.metadata or {}).get(b"embedder") for schema, _ in self._footers}
+        told = {text_of((about.metadata or {}).get(b"embedder")) for about, _ in self._footers}
         if len(told) > 1:
             raise IndexMismatch(
-                f"the files of '{where}' name different embedders "
-                f"({some(sorted(text_of(name and name.decode()) for name in told))}); "
-                "index the embeddings of one at a time"
+                f"the files of '{where}' name different embedders ({some(sorted(told))}); index "
+                "the embeddings of one at a time"
             )
-        embedder = told.pop()
-        self.embedder_name = None if embedder is None else embedder.decode()
+        self.embedder_name = told.pop() or None
 
     def _first_dim(self) -> int:
         """The length of the first embedding."""
@@ -227,17 +225,15 @@ def open_parquet(file: str) -> Any:
 
 def _footer(file: str) -> tuple[Any, Any]:
     """Schema and metadata."""
-    from pyarrow.lib import ArrowException
-
     try:
         with open_parquet(file) as opened:
             return opened.schema_arrow, opened.metadata
-    except (ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise _damaged(file, error) from error
 
 
 def _damaged(file: str, error: Exception) -> IndexMismatch:
-    reason = str(error).splitlines()[0].rstrip(".")
+    reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
     return IndexMismatch(
         f"Parquet file '{file}' is cut off, damaged, or no Parquet ({reason}); fetch or write it "
         "again"
@@ -268,12 +264,17 @@ def _columns(file: str, schema: Any, named: Columns) -> VectorColumns:
     return VectorColumns(embedding, text, id, path, dim)
 
 
-def _told(schema: Any) -> list[str]:
-    """The columns that become part of a clip: no bytes, no nested sounds."""
+def _told(schema: Any, names: VectorColumns) -> list[str]:
+    """The columns that become part of a clip: none of bytes or structs but those it needs."""
     from pyarrow import types
 
     no = (types.is_binary, types.is_large_binary, types.is_struct)
-    return [field.name for field in schema if not any(is_no(field.type) for is_no in no)]
+    needed = (names.caption, names.id, names.path, "start_s", "seconds", "info")
+    return [
+        field.name
+        for field in schema
+        if field.name in needed or not any(is_no(field.type) for is_no in no)
+    ]
 
 
 def _grouped(metadata: Any) -> Iterator[tuple[tuple[int, ...], int]]:
@@ -288,11 +289,20 @@ def _grouped(metadata: Any) -> Iterator[tuple[tuple[int, ...], int]]:
             groups, first_row, rows = [], first_row + rows, 0
 
 
-def _clip(id: str, caption: str, cells: Mapping[str, Any], names: VectorColumns) -> Clip:
+def _clip(
+    id: str, caption: str, cells: Mapping[str, Any], names: VectorColumns, where: str
+) -> Clip:
     cells = dict(cells)
-    info = cells.pop("info") if isinstance(cells.get("info"), (list, dict)) else []
     path = text_of(cells.pop(names.path)) if names.path else ""
-    start_s, seconds = (float(cells.pop(name, 0) or 0) for name in ("start_s", "seconds"))
-    cells = {n: value for n, value in cells.items() if n not in (names.caption, names.id)}
-    others = {name: text for name, value in cells.items() if (text := text_of(value))}
-    return Clip(id, caption, path or None, start_s, seconds, {**others, **dict(info)})
+    start_s, seconds = (
+        number_of(cells.pop(name, None), f"{where}: '{name}'", IndexMismatch)
+        for name in ("start_s", "seconds")
+    )
+    info = cells.pop("info") if isinstance(cells.get("info"), (list, dict)) else {}
+    if isinstance(info, list):  # the pairs of a map
+        if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in info):
+            raise IndexMismatch(f"{where}: 'info' is {text_of(info)[:40]!r}; expected a map")
+        info = dict(info)
+    cells = {n: value for n, value in cells.items() if n not in (names.caption, names.id)} | info
+    others = {text_of(name): text for name, value in cells.items() if (text := text_of(value))}
+    return Clip(id, caption, path or None, start_s, seconds, others)

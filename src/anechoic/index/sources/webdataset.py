@@ -13,17 +13,17 @@ from typing import Any
 
 from anechoic import audio
 from anechoic.errors import BadAudio, BadCaptions
-from anechoic.index.captions import CAPTION_COLUMNS, parse_object
+from anechoic.index.captions import CAPTION_COLUMNS
+from anechoic.index.sources.folder import is_sound
 from anechoic.index.sources.patterns import files, names_of, open_fs
 from anechoic.index.sources.protocol import (
     Item,
-    caption_of,
     digest,
     identity_of,
     some,
-    text_of,
     unit_key,
 )
+from anechoic.parsing import caption_of, parse_object, require_limit, text_of
 
 CAPTIONS = ("txt", "json")  # a text is the caption itself, JSON has it under its name
 FIX = "fetch or pack it again"
@@ -65,7 +65,7 @@ class TarUnit:
                 raise self._bad(key, "is in two places", "pack the files of a sample together")
             seen.add(key)
             content = self._contents(tar, group, wanted=count >= start)
-            sounds = [kind for kind in content if is_sound(kind)]
+            sounds = [kind for kind in content if is_sound_kind(kind)]
             if not sounds and not content.keys() & set(CAPTIONS):
                 continue
             if len(sounds) != 1:
@@ -84,7 +84,7 @@ class TarUnit:
             key, kind = split_name(member.name)
             if not key or member.isdir():
                 continue
-            if not member.isreg() and is_sound(kind):
+            if not member.isreg() and is_wanted(kind):
                 raise self._bad(key, "is a link, no file", "pack the sounds themselves")
             yield member
         self._require_end(tar, file)  # here: before the last sample is judged
@@ -98,6 +98,8 @@ class TarUnit:
             key, kind = split_name(member.name)
             if kind in out:
                 raise self._bad(key, f"has two files '.{kind}'", FIX)
+            what = f"tar '{self.tar}': '{member.name}' has {member.size} bytes"
+            require_limit("FILE_BYTES", member.size, what, BadAudio)
             file = tar.extractfile(member) if wanted and is_wanted(kind) else None
             out[kind] = b"" if file is None else file.read()
         return out
@@ -124,8 +126,7 @@ class TarUnit:
         return Item(id, caption, None, info, read)
 
     def _json(self, key: str, content: bytes) -> dict[str, Any]:
-        text = self._text(key, content)
-        return parse_object(text, f"tar '{self.tar}': '{key}.json'", FIX)
+        return parse_object(content, f"tar '{self.tar}': '{key}.json'", BadCaptions, FIX)
 
     def _text(self, key: str, content: bytes) -> str:
         try:
@@ -202,14 +203,14 @@ def split_name(name: str) -> tuple[str, str]:
     return (found[1], found[2].lower()) if found else ("", "")
 
 
-def is_sound(kind: str) -> bool:
+def is_sound_kind(kind: str) -> bool:
     """Whether files of this kind are sound: `flac`, `vocals.wav`."""
-    return f".{kind.rpartition('.')[2]}" in audio.SUFFIXES
+    return is_sound(f"a.{kind}")
 
 
 def is_wanted(kind: str) -> bool:
     """Whether files of this kind are read at all."""
-    return kind in CAPTIONS or is_sound(kind)
+    return kind in CAPTIONS or is_sound_kind(kind)
 
 
 def _size(tar: str) -> int | None:
