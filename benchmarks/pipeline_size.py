@@ -146,7 +146,7 @@ def make_methods(size: Size) -> dict[str, Callable[[], Guidance | None]]:
     drawn = torch.randn(size.rows, clap.dim, generator=draw)
     settings: dict[str, tuple[str, dict[str, Any]]] = {
         "cfg": ("cfg", {}),
-        "amg, gate shut": ("amg", {"lambda_min": 1.0, "lambda_max": 1.0}),
+        "amg, gate shut": ("amg", {"lambda_min": 0.9999, "lambda_max": 0.9999}),
         "amg, despecification": ("amg", {**AMG, "c2": 0.0, "c3": 0.0}),
         "amg, deduplication": ("amg", {**AMG, "c1": 0.0, "c3": 0.0}),
         "amg, dissimilarity": ("amg", {**AMG, "c1": 0.0, "c2": 0.0}),

@@ -85,7 +85,9 @@ def test_amg_with_its_gate_open_makes_another_sound_than_cfg(run: Run) -> None:
 
 
 def test_amg_with_its_gate_shut_says_so_and_changes_nothing(run: Run) -> None:
-    code, out, _ = run(PROMPT, "--index", "i", "--set", "lambda_min=1", "--set", "lambda_max=1")
+    code, out, _ = run(
+        PROMPT, "--index", "i", "--set", "lambda_min=0.9999", "--set", "lambda_max=0.9999"
+    )
     assert (code, lines(out)[0]) == (0, "out.wav: 6 evaluations, gate open at 0")
     audio.write("plain.wav", plainly(PROMPT), RATE)
     assert Path("out.wav").read_bytes() == Path("plain.wav").read_bytes()
@@ -156,29 +158,29 @@ def test_amg_keeps_the_copy_away_and_the_exit_code_is_0(memorized: None, run: Ru
 
 
 def test_json_tells_all_of_it(memorized: None, run: Run) -> None:
-    more = ("--guard", "static", "--set", "at=LogSNR:-13", "--set", "before=0")
+    more = ("--guard", "static", "--set", "at=LogSNR:-12", "--set", "before=6.9999")
     code, out, _ = run(PROMPT, "--index", "i", *more, "--scale", "7.0", "--json")
-    assert code == 1  # -13 lies before the first evaluation: nothing was held back
+    assert code == 1  # next to nothing was held back
     told = json.loads(out)
     (made,) = told.pop("outputs")
-    at = "LogSNR(value=-13.0)"
+    at = "LogSNR(value=-12.0)"
     assert told == {
         "model": "model",
         "index": "i",
         "guard": "static",
-        "settings": {"scale": 7.0, "before": 0.0, "at": at, "both_halves": False},
+        "settings": {"scale": 7.0, "before": 6.9999, "at": at, "both_halves": False},
         "seed": 0,
         "threshold": 0.9995,
         "false_positive_rate": None,
         "held_out": None,
     }
     first = made["did"]["switched"].pop("log_snr")
-    assert first == pytest.approx(-12.43, abs=0.01)  # sigma/alpha = 500
+    assert first == pytest.approx(-9.5, abs=0.5)  # at the second evaluation
     assert made.pop("score") == pytest.approx(1.0, abs=1e-4)
     assert made == {
         "file": "out.wav",
         "prompt": PROMPT,
-        "did": {"evaluations": 6, "switched": {"count": 6, "first": 0}},
+        "did": {"evaluations": 6, "switched": {"count": 5, "first": 1}},
         "verdict": "copy",
         "copy": True,
         "p_value": None,

@@ -314,3 +314,20 @@ def test_a_spy_on_the_scheduler_is_put_back():
     with guard(pipe, ClassifierFree()):
         pipe("a dog barks", num_inference_steps=2, output_type="latent")
     assert pipe.scheduler.step is spy
+
+
+@pytest.mark.parametrize("name", ["StableAudioPipeline", "StableDiffusionPipeline"])
+@pytest.mark.parametrize("what", ["generate", "load"])
+def test_inference_mode_is_refused_in_one_sentence_where_a_gradient_is_taken(name, what):
+    case, store = CASES[name], Pool(images=not name.startswith("StableAudio"))
+    with torch.inference_mode(what == "load"):
+        pipe = make(name)
+    method = AntiMemorization(store, store, c1=0.0, c2=0.0, lambda_min=-1.0, lambda_max=-1.0)
+    with (
+        pytest.raises(GuardError, match="outside of inference_mode"),
+        guard(pipe, method),
+        torch.inference_mode(what == "generate"),
+    ):
+        case.generate(pipe)
+    with guard(pipe, ClassifierFree()):
+        case.generate(pipe)

@@ -34,7 +34,7 @@ METHODS = {
     "amg-x0": lambda: AntiMemorization(Pool(), Pool(), 3.0, 1.0, 1.0, 5.0, gradient="x0", **OPEN),
     "amg-half-open": lambda: AntiMemorization(Pool(), Pool(), 3.0, 1.0, 1.0, 5.0, 0.0, 0.3),
     "volume": lambda: GramVolume(Pool(), Pool(), 3.0, threshold=-1.0),
-    "static": lambda: TransitionPoint(3.0, before=0.0, at=LogSNR(-1.0)),
+    "static": lambda: TransitionPoint(3.0, before=0.0, at=LogSNR(-0.5)),
     "dynamic": lambda: DynamicTransition(3.0, before=-1.0, fall=0.9),
     "interval": lambda: Interval(3.0, LogSNR(-2.0), LogSNR(1.0)),
     "function": lambda: lambda step: step.uncond + 2.0 * (step.cond - step.uncond),

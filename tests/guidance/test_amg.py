@@ -114,7 +114,7 @@ def test_each_sample_of_a_batch_is_guided_by_itself():
 
 
 def test_a_constant_of_zero_switches_its_term_off():
-    toy, none = guidance(OPEN, c1=0, c2=0, c3=0)
+    toy, none = guidance(OPEN, c1=0, c2=0, c3=1e-12)
     step = toy.step(torch.tensor(OPEN["x"], dtype=torch.float64), OPEN["sigma"])
     torch.testing.assert_close(
         none(step).x0(step), ClassifierFree(OPEN["guidance_scale"])(step).x0(step)
@@ -130,6 +130,10 @@ def test_a_constant_of_zero_switches_its_term_off():
     ("changes", "says"),
     [
         ({"c3": -1.0}, "c3 is a strength"),
+        ({"c1": 0.0, "c2": 0.0, "c3": 0.0}, "nothing would act"),
+        ({"lambda_min": 1.0, "lambda_max": 1.0}, "lambda_min is 1, .* never open"),
+        ({"schedule": "constant", "lambda_max": 1.0}, "lambda_max is 1, .* never open"),
+        ({"start": 1.0}, "start is the end of the schedule"),
         ({"lambda_min": 0.9, "lambda_max": 0.1}, "lambda_min <= lambda_max"),
         ({"parity": "papre"}, "parity is one of"),
         ({"gradient": "none"}, "gradient is one of"),

@@ -26,10 +26,10 @@ INSIDE = {  # what a method of methods is made of
     "prompted": {"prompt": EmbeddingNoise(), "guidance": ClassifierFree()},
     "screened": {"guidance": TransitionPoint(), "over": 0.0},
 }
-OFF = {  # the settings that leave plain classifier-free guidance
-    "cfg": {}, "amg": {"c1": 0.0, "c2": 0.0, "c3": 0.0}, "static": {"before": 7.0},
-    "dynamic": {"before": 7.0}, "interval": {"start": 0.0, "stop": 1.0},
-    "volume": {"strength": 0.0}, "optimize": {"target": 1e9}, "noise": {"std": 0.0},
+OFF = {  # the settings that leave plain classifier-free guidance; strengths of 0 are refused
+    "cfg": {}, "amg": {"c1": 0.0, "c2": 0.0, "c3": 1e-12}, "static": {"before": 7.0 - 1e-12},
+    "dynamic": {"before": 7.0 - 1e-12}, "interval": {"start": 0.0, "stop": 1.0},
+    "volume": {"strength": 1e-12}, "optimize": {"target": 1e9}, "noise": {"std": 0.0},
     "cads": {"noise_scale": 0.0}, "during": {"start": 0.0, "stop": 1.0},
     "sequence": {"then": ClassifierFree()}, "prompted": {"prompt": EmbeddingNoise(std=0.0)},
     "screened": {"over": 1e9},

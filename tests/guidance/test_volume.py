@@ -69,17 +69,18 @@ def test_a_step_along_it_raises_the_volume():
     assert volume(step.cond + method(step).delta) > volume(step.cond)
 
 
-def test_a_shut_gate_or_no_strength_is_plain_cfg():
+def test_a_shut_gate_is_plain_cfg():
     toy = Toy()
     step = toy.step(torch.tensor(REFERENCE["cases"][0]["x"], dtype=torch.float64), 1.0)
-    for method in (GramVolume(toy, toy, threshold=1.0), GramVolume(toy, toy, strength=0.0)):
-        assert torch.equal(method(step).x0(step), Guided(7.0).x0(step))
+    method = GramVolume(toy, toy, threshold=0.999)
+    assert torch.equal(method(step).x0(step), Guided(7.0).x0(step))
 
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"k": 0}, "k is a number"), ({"strength": -1.0}, "strength is 0"),
-     ({"threshold": 2.0}, "threshold is a cosine")],
+    [({"k": 0}, "k is a number"), ({"strength": -1.0}, "strength is a number above 0"),
+     ({"strength": 0.0}, "strength is a number above 0"), ({"threshold": 2.0}, "under 1, got 2"),
+     ({"threshold": 1.0}, "under 1, got 1"), ({"start": 1.0}, "start is the end")],
 )  # fmt: skip
 def test_a_setting_out_of_range_is_refused(settings, says):
     toy = Toy()

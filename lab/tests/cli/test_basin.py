@@ -19,7 +19,7 @@ from support.sounds import RATE
 from anechoic import TrainingIndex, audio, embedder
 from anechoic.diffusers import fingerprint
 from anechoic.errors import IndexMismatch
-from anechoic.guidance import TransitionPoint
+from anechoic.guidance import ClassifierFree
 
 PROMPTS = [BenchPrompt(CAPTIONS[0], CAPTIONS[0], "memorized")]
 
@@ -82,7 +82,7 @@ def test_the_scores_are_similarities_to_the_nearest_training_clip(shared: Path) 
     scene = open_scene(
         str(shared / "model"), str(shared / "i"), PROMPTS, steps=4, device="cpu"
     )  # fmt: skip
-    heard = scene.generate([CAPTIONS[0]], 0, TransitionPoint(7.0, at=0.0))
+    heard = scene.generate([CAPTIONS[0]], 0, ClassifierFree(7.0))
     pipe = audible_pipe()
     generator = torch.Generator().manual_seed(0)
     sound = pipe(CAPTIONS[0], num_inference_steps=4, guidance_scale=7.0, generator=generator).audios

@@ -24,7 +24,17 @@ from anechoic.engine.call import Call, CallRows, OwnCall, Predictions
 from anechoic.engine.model import Model, require_guardable
 from anechoic.errors import GuardError
 from anechoic.guidance.base import Guidance, as_guidance
-from anechoic.guidance.step import Condition, Denoise, Guided, Needs, Prompt, Record, Step
+from anechoic.guidance.similarity import INFERENCE_MODE
+from anechoic.guidance.step import (
+    Condition,
+    Denoise,
+    Guided,
+    Needs,
+    Prompt,
+    Record,
+    Step,
+    checked,
+)
 
 _guarded: WeakSet[Any] = WeakSet()  # the networks
 _NOT_NOTED = {torch.bool: False, torch.long: -1}  # of other types: NaN
@@ -76,8 +86,38 @@ class GuardedModel:
                 f"{self.model.guided_by}, or for a distilled model guard with the dissimilarity "
                 "of AntiMemorization(c1=0, c2=0) alone"
             )
+        if torch.is_inference_mode_enabled() and self.guidance.gradient_reach() != "none":
+            raise GuardError(INFERENCE_MODE)
         self.trace.runs.append([])
         return Run(self.guidance, self.trace.runs[-1], self.model.sample_rate)
+
+    def check_runs(self) -> None:
+        """Check every generation of a block that ends.
+
+        Raises:
+            GuardError: nothing was generated; a generation has no guarded evaluation, or the
+                guidance cannot have acted in it.
+        """
+        runs = self.trace.runs
+        if not runs:
+            raise GuardError(
+                "nothing was generated inside this guard, so nothing was protected; generate "
+                "inside the 'with' block"
+            )
+        for number, records in enumerate(runs, 1):
+            reason = self._idle(records) if records else "its network was never evaluated"
+            if reason:
+                raise GuardError(
+                    f"generation {number} of {len(runs)} in this guard was not protected by "
+                    f"{self.guidance.label()}: {reason}"
+                )
+
+    def _idle(self, records: Sequence[Record]) -> str | None:
+        if not isinstance(records[0].noise.alpha, Tensor):
+            return self.guidance.idle(records)
+        rows = torch.arange(len(records[0].scale)).split(1)  # each at a level of its own
+        reasons = (self.guidance.idle([record.of(row) for record in records]) for row in rows)
+        return next((reason for reason in reasons if reason), None)
 
 
 @contextmanager
@@ -102,11 +142,7 @@ def guarding(
     try:
         with model.frozen():
             yield guarded
-        if not any(guarded.trace.runs):
-            raise GuardError(
-                "nothing was generated inside this guard, so nothing was protected; generate "
-                "inside the 'with' block"
-            )
+        guarded.check_runs()
     finally:
         _guarded.discard(model.network)
 
@@ -222,7 +258,7 @@ class Run:
     ) -> tuple[Tensor, Record]:
         denoise = partial(self._denoise, call)
         step = lazy_step(call, predictions, history, denoise, self.sample_rate)
-        answer = self.guidance(step)
+        answer = checked(self.guidance(step), step)
         guided = _combined(answer, step, call, predictions)
         if not _finite(guided):
             if not all(_finite(prediction) for prediction in predictions.values()):

@@ -92,10 +92,18 @@ class AntiMemorization(GatedGuidance):
         for name in ("c1", "c2", "c3"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise BadSetting(f"{name} is a strength of 0 or more, got {getattr(self, name)}")
+        if self.c1 == self.c2 == self.c3 == 0:
+            raise BadSetting("c1, c2 and c3 are all 0, so nothing would act; set one above 0")
         if not -1 <= self.lambda_min <= self.lambda_max <= 1:
             raise BadSetting(
                 "cosines -1 <= lambda_min <= lambda_max <= 1 were expected, got "
                 f"{self.lambda_min} and {self.lambda_max}"
+            )
+        lowest = "lambda_max" if self.schedule == "constant" else "lambda_min"
+        if getattr(self, lowest) == 1:
+            raise BadSetting(
+                f"{lowest} is 1, and no similarity is above that, so the gate would never open; "
+                "set it lower"
             )
         for name, known in (
             ("parity", ("paper", "reference")),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from torch import Tensor
 
 from anechoic.errors import BadSetting
-from anechoic.guidance.step import Guided, Needs, Prompt, Step, StepInfo
+from anechoic.guidance.step import Guided, Needs, Prompt, Record, Step, StepInfo
 from anechoic.types import Embedder, VectorIndex
 
 Reach = Literal["none", "decoder", "network"]  # how far back a gradient goes
@@ -77,6 +77,12 @@ class Guidance(ABC):
     def with_threshold(self, similarity: float) -> Guidance | None:
         """The same method with its gate at this similarity; None: it has no gate."""
         return None
+
+    def idle(self, records: Sequence[Record]) -> str | None:
+        """Why it cannot have acted in a generation, as a clause, from the records of those
+        evaluations in which it was on; None: it acted, or could have."""
+        reasons = (child.idle(records) for child in self.children())
+        return next((reason for reason in reasons if reason), None)
 
     def label(self) -> str:
         """What messages call it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import abc
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from anechoic.errors import BadSetting
 from anechoic.guidance.base import FunctionGuidance, Guidance, as_guidance, inner_guidance
-from anechoic.guidance.interval import check_order
-from anechoic.guidance.step import Guided, Needs, Prompt, Step, StepInfo
+from anechoic.guidance.cfg import ClassifierFree
+from anechoic.guidance.interval import check_order, without_effect
+from anechoic.guidance.step import Guided, Needs, Prompt, Record, Step, StepInfo, as_guided
 from anechoic.guidance.triggers import BasinEdge, LogSNR, Progress, Timestep, Trigger, as_trigger
 
 
@@ -58,6 +60,18 @@ class Sequence(Guidance):
 
     def looks_back(self) -> bool:
         return isinstance(self.at, BasinEdge) or _any_looks_back(self)
+
+    def idle(self, records: abc.Sequence[Record]) -> str | None:
+        if isinstance(at := as_trigger(self.at), BasinEdge):  # which a sample need not reach
+            after = [record for record in records if bool(record.notes["switched"].any())]
+            before = [record for record in records if not bool(record.notes["switched"].all())]
+            return self.first.idle(before) or (self.then.idle(after) if after else None)
+        after = [record for record in records if at.reached(record)]
+        before = [record for record in records if not at.reached(record)]
+        if not (before and after):
+            unused, other = ("then", "an earlier") if before else ("first", "a later")
+            return f"no step was made by its '{unused}'; choose {other} 'at'"
+        return self.first.idle(before) or self.then.idle(after)
 
     def __call__(self, step: Step) -> Guided:
         reached = as_trigger(self.at).reached(step)
@@ -109,6 +123,19 @@ class During(Guidance):
     def looks_back(self) -> bool:
         edges = isinstance(self.start, BasinEdge) or isinstance(self.stop, BasinEdge)
         return edges or _any_looks_back(self)
+
+    def idle(self, records: abc.Sequence[Record]) -> str | None:
+        start, stop = as_trigger(self.start), as_trigger(self.stop)
+        if isinstance(start, BasinEdge) or isinstance(stop, BasinEdge):
+            return self.guidance.idle(records)
+        inside = [start.reached(record) and not stop.reached(record) for record in records]
+        plain = self.outside is not None or isinstance(self.guidance, ClassifierFree)
+        if reason := without_effect(inside, may_be_all=not plain):
+            return reason
+        among = [record for record, within in zip(records, inside, strict=True) if within]
+        beyond = [record for record, within in zip(records, inside, strict=True) if not within]
+        outside = self.outside
+        return self.guidance.idle(among) or (outside.idle(beyond) if outside else None)
 
     def __call__(self, step: Step) -> Guided:
         def at(point: Trigger) -> Tensor:
@@ -171,10 +198,10 @@ def select(step: Step, mask: Tensor, inside: Guidance, outside: Guidance) -> Gui
     A method none of whose samples is asked for is not computed.
     """
     if mask.all():
-        return _guided(inside(step), step)
+        return as_guided(inside(step), step)
     if not mask.any():
-        return _guided(outside(step), step)
-    a, b = _guided(inside(step), step), _guided(outside(step), step)
+        return as_guided(outside(step), step)
+    a, b = as_guided(inside(step), step), as_guided(outside(step), step)
     scale = torch.where(mask.cpu(), a.scales(len(mask)).cpu(), b.scales(len(mask)).cpu())
     delta = None
     if a.delta is not None or b.delta is not None:
@@ -190,11 +217,6 @@ def select(step: Step, mask: Tensor, inside: Guidance, outside: Guidance) -> Gui
 
 def _cond_alone(step: Step) -> Guided:
     return Guided(1.0)
-
-
-def _guided(answer: Guided | Tensor, step: Step) -> Guided:
-    """A bare estimate as a step from the conditional one."""
-    return answer if isinstance(answer, Guided) else Guided(1.0, answer - step.cond)
 
 
 def _any_looks_back(method: Guidance) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from anechoic.errors import BadSetting
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.cfg import check_scale
-from anechoic.guidance.step import Guided, Needs, Step, StepInfo
+from anechoic.guidance.step import Guided, Needs, Record, Step, StepInfo
 from anechoic.guidance.triggers import LogSNR, Progress, Timestep, as_trigger
 
 
@@ -42,6 +43,9 @@ class Interval(Guidance):
             object.__setattr__(self, name, as_trigger(getattr(self, name)))
         check_order(self.start, self.stop)
 
+    def idle(self, records: Sequence[Record]) -> str | None:
+        return without_effect([self._inside(record) for record in records])
+
     def needs(self, info: StepInfo) -> Needs:
         return "both" if self.both_halves or self._inside(info) else "cond"
 
@@ -54,6 +58,15 @@ class Interval(Guidance):
     def _inside(self, info: StepInfo) -> bool:
         start, stop = as_trigger(self.start), as_trigger(self.stop)
         return start.reached(info) and not stop.reached(info)
+
+
+def without_effect(inside: Sequence[bool], may_be_all: bool = False) -> str | None:
+    """Why an interval had no effect, from whether each evaluation was inside it."""
+    if not any(inside):
+        return "no step was inside its interval; choose an earlier start or a later stop"
+    if all(inside) and not may_be_all:
+        return "every step was inside its interval; choose a later start or an earlier stop"
+    return None
 
 
 def check_order(start: object, stop: object) -> None:

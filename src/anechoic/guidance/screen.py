@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from anechoic.errors import BadSetting
 from anechoic.guidance.base import Guidance, inner_guidance
 from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.similarity import scatter_rows
-from anechoic.guidance.step import Guided, Step, StepInfo
+from anechoic.guidance.step import Guided, Record, Step, StepInfo, as_guided
 from anechoic.guidance.triggers import LogSNR, Progress, Timestep, as_trigger
 
 
@@ -54,7 +55,7 @@ class Screened(Guidance):
     def __post_init__(self) -> None:
         check_scale(self.scale)
         object.__setattr__(self, "at", as_trigger(self.at))
-        if not self.over >= 0:
+        if not 0 <= self.over < float("inf"):
             raise BadSetting(f"over is a norm of 0 or more, got {self.over}")
         object.__setattr__(self, "guidance", inner_guidance(self.guidance, "Screened"))
 
@@ -63,6 +64,12 @@ class Screened(Guidance):
 
     def looks_back(self) -> bool:
         return self.guidance.looks_back()
+
+    def idle(self, records: Sequence[Record]) -> str | None:
+        if not any(self._reached(record) for record in records):
+            return "no sample was screened, for its 'at' comes after the last step; set it earlier"
+        among = [record for record in records if bool(record.notes["suspected"].any())]
+        return self.guidance.idle(among) if among else None
 
     def __call__(self, step: Step) -> Guided:
         b = step.batch
@@ -73,9 +80,7 @@ class Screened(Guidance):
         if len(rows) == 0:
             return Guided(self.scale, notes={"suspected": suspected})
         some = step.of(rows, keep_history=True)
-        answer = self.guidance(some)
-        if isinstance(answer, Tensor):
-            answer = Guided(1.0, answer - some.cond)
+        answer = as_guided(self.guidance(some), some)
         fill = {torch.bool: False, torch.long: -1}
         notes = {
             name: scatter_rows(value.to(rows.device), rows, b, fill.get(value.dtype, torch.nan))

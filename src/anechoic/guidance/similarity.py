@@ -6,7 +6,7 @@ All methods that compare the estimate with training clips are built on this file
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,13 +16,18 @@ from torch import Tensor
 from anechoic.errors import BadSetting, GuardError, IndexMismatch
 from anechoic.guidance.base import ComparingGuidance, Reach
 from anechoic.guidance.cfg import check_scale
-from anechoic.guidance.step import Guided, Step
-from anechoic.guidance.triggers import Point, as_trigger
+from anechoic.guidance.step import Guided, Record, Step
+from anechoic.guidance.triggers import Point, Progress, as_trigger
 from anechoic.types import Embedder, Neighbours, VectorIndex, require_embedder, require_whole
 
 Estimate = Literal["cond", "guided"]
 Gradient = Literal["denoiser", "x0"]
 Start = Point | float | None
+
+INFERENCE_MODE = (
+    "the guidance takes a gradient, and torch.inference_mode forbids it; generate, and load the "
+    "model, the embedder and the index, outside of inference_mode (torch.no_grad is fine)"
+)
 
 
 @dataclass(frozen=True)
@@ -96,27 +101,44 @@ class SimilarityGradient:
             step: the evaluation.
             embedded: the embedding of this very step, if it was computed.
         """
+        try:
+            variable, emb = self._graph(step, embedded)
+            with torch.enable_grad():
+                (gradient,) = torch.autograd.grad(measure(emb).sum(), variable)
+        except RuntimeError as error:
+            if "nference" in str(error):
+                raise GuardError(INFERENCE_MODE) from error
+            if "does not require grad" in str(error) or "not have been used" in str(error):
+                raise GuardError(
+                    f"embedder '{self.embedder.name}' has no gradient, so the guidance cannot act; "
+                    "use one that is differentiable"
+                ) from error
+            raise
+        if self.gradient == "x0":
+            gradient = step.noise.prior_gain * gradient
+        problem = "not finite" if not torch.isfinite(gradient).all() else ""
+        if not bool(gradient.flatten(1).any(1).all()):
+            problem = "zero"
+        if problem:
+            raise GuardError(
+                f"the gradient of the similarity is {problem} at log-SNR "
+                f"{step.noise.log_snr:.2f}; the guidance cannot act. Run the model in a "
+                "wider number format (fp32 or bf16), or try another embedder"
+            )
+        return gradient
+
+    def _graph(self, step: Step, embedded: EmbeddedEstimate | None) -> tuple[Tensor, Tensor]:
+        """What the gradient is taken of, and the embedding that depends on it."""
         with torch.enable_grad():
             if self.gradient == "denoiser":
                 variable = step.x.detach().requires_grad_(True)
                 cond = step.denoise(variable, "cond")
                 uncond = cond if self.estimate == "cond" else step.denoise(variable, "uncond")
-                emb = self._embed(step, self._estimate(cond, uncond))
-            else:
-                if embedded is None or embedded.graph is None:
-                    embedded = self.embed(step, keep=True)
-                assert embedded.graph is not None
-                variable, emb = embedded.graph
-            (gradient,) = torch.autograd.grad(measure(emb).sum(), variable)
-        if self.gradient == "x0":
-            gradient = step.noise.prior_gain * gradient
-        if not torch.isfinite(gradient).all():
-            raise GuardError(
-                "the gradient of the similarity is not finite at log-SNR "
-                f"{step.noise.log_snr:.2f}; the guidance cannot act. Run the model in a "
-                "wider number format (fp32 or bf16), or try another embedder"
-            )
-        return gradient
+                return variable, self._embed(step, self._estimate(cond, uncond))
+        if embedded is None or embedded.graph is None:
+            embedded = self.embed(step, keep=True)
+        assert embedded.graph is not None
+        return embedded.graph
 
     def _estimate(self, cond: Tensor, uncond: Tensor) -> Tensor:
         return cond if self.estimate == "cond" else uncond + self.scale * (cond - uncond)
@@ -128,13 +150,26 @@ class SimilarityGradient:
             fix = "generate less, or use an embedder and index with a longer window"
             require_whole(self.embedder, seconds, sound, "protected", fix, GuardError)
         emb = self.embedder(wav, step.sample_rate) if torch.isfinite(wav).all() else wav
+        level = f"log-SNR {step.noise.log_snr:.2f}"
         if not torch.isfinite(emb).all():
             raise GuardError(
-                f"the estimate's sound or embedding is not finite at log-SNR "
-                f"{step.noise.log_snr:.2f}; the guard cannot tell how near the training set it is. "
-                "Lower the strength, or run the model in a wider number format (fp32 or bf16)"
+                f"the estimate's sound or embedding is not finite at {level}; the guard cannot "
+                "tell how near the training set it is. Lower the strength, or run the model in a "
+                "wider number format (fp32 or bf16)"
             )
-        return self.index.project(emb)
+        if emb.dim() != 2 or len(emb) != len(x0):
+            raise GuardError(
+                f"embedder '{self.embedder.name}' gave embeddings {tuple(emb.shape)} for {len(x0)} "
+                f"samples; expected ({len(x0)}, {self.embedder.dim})"
+            )
+        projected = self.index.project(emb)
+        if any(bool((rows.detach().norm(dim=1) < 0.1).any()) for rows in (emb, projected)):
+            raise GuardError(
+                f"embedder '{self.embedder.name}' gave an embedding of length 0, or the mean of "
+                f"the training set, at {level}; it has no direction to compare, so the guard "
+                "cannot act. Use another embedder"
+            )
+        return projected
 
 
 class GatedGuidance(ComparingGuidance):
@@ -180,6 +215,11 @@ class GatedGuidance(ComparingGuidance):
         keep = self.gradient_reach() != "none" and bool(gate_was_open(step).any())
         embedded = self._similarity().embed(compared, keep)
         nearest = self.index.search(embedded.emb, min(self.neighbours, len(self.index)))
+        if not torch.isfinite(nearest.scores).all():
+            raise GuardError(
+                "the training index gave a similarity that is not finite, so the guard cannot tell "
+                "how near the training set is; check it with 'anechoic index info --check'"
+            )
         notes = similarity_notes(step, rows, nearest, threshold)
         opened = (nearest.scores[:, 0] > threshold).nonzero()[:, 0]
         if len(opened) == 0:
@@ -193,6 +233,21 @@ class GatedGuidance(ComparingGuidance):
         if delta is not None:
             delta = scatter_rows(delta, rows, step.batch, 0.0)
         return Guided(scale, delta, notes)
+
+    def idle(self, records: Sequence[Record]) -> str | None:
+        notes = [record.notes["similarity"] for record in records if "similarity" in record.notes]
+        compared = [values for values in (note[~note.isnan()] for note in notes) if len(values)]
+        if not compared:
+            return (
+                "it compared no estimate with the training set, for its start comes after the "
+                "last step; choose an earlier one"
+            )
+        if len(compared) > 1 and len(torch.cat(compared).unique()) == 1:
+            return (
+                f"embedder '{self.embedder.name}' gave every estimate the same similarity, "
+                f"{compared[0][0]:.4g}; use one whose embeddings depend on the sound or image"
+            )
+        return None
 
     def _similarity(self) -> SimilarityGradient:
         return SimilarityGradient(
@@ -277,4 +332,9 @@ def check_comparison(start: Start, every: int) -> Point | None:
     """
     if every < 1 or every != int(every):
         raise BadSetting(f"every is a number of evaluations of 1 or more, got {every}")
-    return None if start is None else as_trigger(start)
+    point = None if start is None else as_trigger(start)
+    if point == Progress(1.0):
+        raise BadSetting(
+            "start is the end of the schedule, so nothing would be compared; choose an earlier one"
+        )
+    return point

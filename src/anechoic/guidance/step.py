@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from anechoic.errors import GuardError
 from anechoic.guidance.noise import NoiseLevel
 
 Condition = Literal["cond", "uncond"]
@@ -196,6 +197,51 @@ class Guided:
         scale = step.per_sample(self.scales(step.batch))
         guided = step.uncond + scale * (step.cond - step.uncond)
         return guided if self.delta is None else guided + self.delta
+
+
+def checked(answer: Any, step: Step) -> Guided | Tensor:
+    """What a guidance answered.
+
+    Raises:
+        GuardError: it is neither a `Guided` nor an x0 estimate, or not of the step's shape.
+    """
+    batch, wrong = step.batch, []
+    if isinstance(answer, Guided):
+        wrong = [
+            name for name, value in answer.notes.items()
+            if not isinstance(value, Tensor) or value.shape != (batch,)
+        ]  # fmt: skip
+        scale, delta = answer.scale, answer.delta
+        if isinstance(scale, Tensor):
+            wrong += ["scale"] * (scale.shape not in ((), (1,), (batch,)))
+        elif not isinstance(scale, int | float):
+            wrong.append("scale")
+        if delta is not None and getattr(delta, "shape", None) != step.x.shape:
+            wrong.append("delta")
+    if isinstance(answer, Guided) and not wrong:
+        return answer
+    if isinstance(answer, Tensor) and answer.shape == step.x.shape:
+        return answer
+    got = "None" if answer is None else f"an object of type {type(answer).__name__}"
+    if isinstance(answer, Tensor):
+        got = f"a tensor {tuple(answer.shape)}"
+    if wrong:
+        got = f"a Guided with {' and '.join(wrong)} of another shape or type"
+    shape = tuple(step.x.shape)
+    raise GuardError(
+        f"the guidance answered {got}; expected an x0 estimate {shape}, or a Guided with a number "
+        f"or [{batch}] for its scale, notes [{batch}] and a delta {shape}"
+    )
+
+
+def as_guided(answer: Any, step: Step) -> Guided:
+    """An answer as a `Guided`: a bare estimate is a step from the conditional one.
+
+    Raises:
+        GuardError: see `checked`.
+    """
+    answer = checked(answer, step)
+    return answer if isinstance(answer, Guided) else Guided(1.0, answer - step.cond)
 
 
 def classifier_free(uncond: Tensor, cond: Tensor, scale: Tensor | float) -> Tensor:

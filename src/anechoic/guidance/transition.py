@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from anechoic.errors import BadSetting
+from anechoic.errors import BadSetting, GuardError
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.cfg import alone, check_scale
 from anechoic.guidance.step import Guided, Needs, Step, StepInfo
@@ -30,7 +30,7 @@ class TransitionPoint(Guidance):
 
     Args:
         scale: guidance scale after the transition.
-        before: guidance scale before it; at most `scale`.
+        before: guidance scale before it; less than `scale`.
         at: `Progress`, `LogSNR` or `Timestep`; a plain number is a share of the schedule.
         both_halves: compute both all the same, so that the trace has d_t everywhere.
 
@@ -45,6 +45,11 @@ class TransitionPoint(Guidance):
     def __post_init__(self) -> None:
         _check(self.scale, self.before)
         object.__setattr__(self, "at", as_trigger(self.at))
+        if self.at == Progress(0.0):
+            raise BadSetting(
+                "at is the start of the schedule, so guidance would never be held back; choose a "
+                "later transition, or use ClassifierFree for plain guidance"
+            )
 
     def needs(self, info: StepInfo) -> Needs:
         return "both" if self.both_halves or self._switched(info) else alone(self.before)
@@ -79,7 +84,7 @@ class DynamicTransition(Guidance):
 
     Args:
         scale: guidance scale after the transition.
-        before: guidance scale before it; at most `scale`.
+        before: guidance scale before it; less than `scale`.
         fall: share of the running maximum of ||c - u|| under which the transition is made; None
             for the paper's rule.
 
@@ -111,13 +116,18 @@ class DynamicTransition(Guidance):
 def _guided(method: TransitionPoint | DynamicTransition, switched: bool, step: Step) -> Guided:
     """Samples that are all on one side of the transition."""
     notes = {"switched": torch.full((step.batch,), switched)}
+    if switched and not step.history:
+        raise GuardError(
+            f"{method.label()} makes its transition at the first evaluation already, at log-SNR "
+            f"{step.noise.log_snr:.2f}, so guidance is never held back; choose a later transition"
+        )
     return Guided(method.scale if switched else method.before, notes=notes)
 
 
 def _check(scale: float, before: float) -> None:
     check_scale(scale)
-    if not before <= scale:
+    if not before < scale:
         raise BadSetting(
-            f"guidance before the transition is held back or reversed: at most {scale} was "
+            f"guidance before the transition is held back or reversed: less than {scale} was "
             f"expected, got {before}"
         )

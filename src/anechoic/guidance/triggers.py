@@ -43,6 +43,10 @@ class LogSNR:
 
     value: float
 
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise BadSetting(f"a log-SNR is a finite number, got {self.value}")
+
     def reached(self, info: StepInfo) -> bool:
         return info.noise.log_snr >= self.value
 

@@ -61,12 +61,14 @@ class GramVolume(GatedGuidance):
     every: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength < float("inf"):
-            raise BadSetting(f"strength is 0 or more, got {self.strength}")
+        if not 0 < self.strength < float("inf"):
+            raise BadSetting(f"strength is a number above 0, got {self.strength}")
         if self.k < 1:
             raise BadSetting(f"k is a number of neighbours of 1 or more, got {self.k}")
-        if not -1 <= self.threshold <= 1:
-            raise BadSetting(f"threshold is a cosine in -1 to 1, got {self.threshold}")
+        if not -1 <= self.threshold < 1:
+            raise BadSetting(
+                f"threshold is a cosine of -1 or more and under 1, got {self.threshold}"
+            )
         super().__post_init__()
 
     def requires_uncond(self) -> bool:
@@ -86,8 +88,6 @@ class GramVolume(GatedGuidance):
         return self.threshold
 
     def act(self, step: Step, nearest: Neighbours, embedded: EmbeddedEstimate | None) -> Guided:
-        if self.strength == 0:
-            return Guided(self.scale)
         others = self.index.vectors(nearest.rows).to(step.x.device)
         gradient = self._similarity().gradient_of(
             lambda emb: log_volume(emb, others), step, embedded

@@ -187,7 +187,8 @@ class TrainingIndex:
         """
         names = [str(i) for i in range(len(embeddings))] if captions is None else captions
         clips = [Clip(str(i), caption) for i, caption in enumerate(names)]
-        unit = F.normalize(embeddings, dim=-1)
+        wide = torch.promote_types(embeddings.dtype, torch.float32)  # what an index can store
+        unit = F.normalize(embeddings.detach().to(wide), dim=-1)
         return cls._resident(
             unit, clips, About(embedder_name, sample_rate, centre, revision=revision)
         )

@@ -17,7 +17,7 @@ from anechoic.guidance.base import Guidance
 
 ANY_SCALE = 2.0  # inside a guard the guidance owns the scale
 STEPS = 5  # from noise to sound; the extra time of the first one is counted once
-SHUT, OPEN = 1.0, -1.0  # thresholds at which a gate never, and always, opens
+SHUT, OPEN = 0.9999, -1.0  # thresholds over which only a copy comes, and every sound
 
 
 @dataclass(frozen=True)
