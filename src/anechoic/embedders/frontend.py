@@ -44,8 +44,8 @@ def prepare(wav: Tensor, sample_rate: int, target_rate: int) -> Tensor:
     Raises:
         BadAudio: not [b, channels, t], empty, or with NaN or infinite samples.
 
-    >>> prepare(torch.tensor([[[0.1, -0.2], [0.1, -0.2]]]), 8000, 8000)
-    tensor([[ 0.5000, -1.0000]])
+    >>> prepare(torch.tensor([[[0.1, -0.2, 0.1], [0.1, -0.2, 0.1]]]), 8000, 8000)
+    tensor([[ 0.5000, -1.0000,  0.5000]])
     """
     wav = audio.mono(wav, sample_rate)
     if sample_rate != target_rate:
