@@ -128,13 +128,42 @@ def test_an_index_is_calibrated_once_for_check_and_audit(
     assert (code, told["held_out"], told["false_positive_rate"]) == (0, 19, 0.05)
     assert told["threshold"] >= limit  # of half the rate
     assert 0.05 < told["files"][0]["p_value"] <= 1
-    Path("i/calibration.json").write_text(
-        Path("i/calibration.json").read_text().replace('"index": "', '"index": "0')
-    )  # as of another index: refused, unless nothing hangs on it
+    with Path("i/manifest.json").open("a") as manifest:
+        manifest.write(" ")  # as of another index: refused, unless nothing hangs on it
     stale = ("check", "sounds/copy.wav", "--index", "i")
     code, _, err = command(*stale)
     assert (code, "the index has changed since; calibrate again" in err) == (2, True)
     assert command(*stale, "--threshold", "0.9")[0] == 1
+
+
+def test_held_out_sound_that_holds_training_clips_is_named_and_left_out(
+    command: Run, here: Path
+) -> None:
+    folder_of(here / "held", **{f"h{i}": tune(400 + i) for i in range(19)})
+    calibrate = ("calibrate", "held", "--index", "i", "--fpr", "0.05", "--json")
+    clean = json.loads(command(*calibrate)[1])["calibrations"][0]
+    inside = torch.cat([0.02 * tune(500), 0.5 * tune(2), 0.02 * tune(501)], 1)
+    folder_of(here / "held", leak=tune(1), quiet=0.1 * tune(3), inside=inside)
+    Path("held/metadata.csv").write_text("file_name,text\nh0.wav,a tune\n")
+    code, out, _ = command(*calibrate, "--overwrite")
+    told = json.loads(out)
+    assert code == 0
+    unused = {one["name"]: one["reason"] for one in told["unused"]}
+    assert sorted(unused) == ["inside.wav", "leak.wav", "quiet.wav"]
+    assert all("holds training clip" in reason for reason in unused.values())
+    assert "'1.wav'" in unused["leak.wav"]
+    assert told["calibrations"][0]["threshold"] == clean["threshold"] < 1
+    code, _, err = command(*calibrate[:-2], "0.048", "--overwrite")  # needs 20, and 22 are there
+    assert (code, "3 held-out sounds hold training clips" in err) == (2, True)
+
+
+def test_a_threshold_that_calls_training_clips_no_copies_is_refused(
+    command: Run, here: Path
+) -> None:
+    folder_of(here / "held", **{f"h{i}": tune(i % 5) for i in range(19)})
+    code, _, err = command("calibrate", "held", "--index", "i", "--fpr", "0.05")
+    assert (code, "training clips themselves no copies, such as '0.wav'" in err) == (2, True)
+    assert not Path("i/calibration.json").exists()
 
 
 def test_too_few_held_out_sounds_are_refused_before_any_is_heard(here: Path, command: Run) -> None:

@@ -15,6 +15,7 @@ from anechoic import audio
 from anechoic.audit import describe, samples
 from anechoic.audit.cache import AuditCache
 from anechoic.audit.examine import SCORERS, Examiner, SampleResult, Scorer
+from anechoic.audit.leaks import find_leaks, require_copies
 from anechoic.audit.progress import AuditProgress, ProgressTimer
 from anechoic.audit.prompts import read_prompts
 from anechoic.audit.result import Background, Report, examined
@@ -277,9 +278,12 @@ class _Run:
 
         Raises:
             BadAudio: no sound can be used.
-            BadSetting: too few sounds for the rate.
+            BadSetting: too few sounds for the rate, or a threshold above training clips.
         """
         rows, refused = self.examine(null.samples, timer, pictures=False)
+        leaks = find_leaks([result for _, _, result in rows], self.examiner)
+        refused += [Unexamined(rows[number][0], reason) for number, reason in leaks.items()]
+        rows = [row for number, row in enumerate(rows) if number not in leaks]
         unused = [*null.refused, *refused]
         if not rows:
             raise BadAudio(f"no held-out sound can be used: {unused[0].reason}")
@@ -291,12 +295,15 @@ class _Run:
         found, notes = {}, list(null.notes)
         for name, values in scores.items():
             if len(values) == len(rows):
-                found[name] = Calibration(name, tuple(values), rate, seconds=seconds)
+                found[name] = _calibration(
+                    name, values, rate, seconds, unused[len(unused) - len(leaks) :]
+                )
             else:  # sounds that it cannot compare would count as no copies
                 notes.append(
                     f"'{name}' could compare {len(values)} of {len(rows)} held-out sounds, and is "
                     "not calibrated"
                 )
+        require_copies(found, self.examiner)
         return Calibrated(found, unused, notes)
 
     # ------------------------------------------------------------------------------ one sound
@@ -369,6 +376,21 @@ def _answer(
     sha256, found, times = future.result()
     timer.add(times)
     return sha256, found
+
+
+def _calibration(
+    name: str, scores: Sequence[float], rate: float, seconds: float, left_out: Sequence[Unexamined]
+) -> Calibration:
+    try:
+        return Calibration(name, tuple(scores), rate, seconds=seconds)
+    except BadSetting as error:
+        if not left_out:
+            raise
+        first = left_out[0]
+        raise BadSetting(
+            f"{error}. {len(left_out)} held-out sounds hold training clips and were left out, such "
+            f"as '{first.sample.name}': {first.reason}"
+        ) from error
 
 
 def _repeated(hashes: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from anechoic import audio
-from anechoic.errors import AnechoicError, BadAudio, BadCaptions, BadSetting
+from anechoic.errors import AnechoicError, BadAudio, BadSetting
 from anechoic.index import captions
 
 SHORTEST_S = 0.1  # shorter sounds are all alike
@@ -91,8 +91,8 @@ def generated(guards: Iterable[str], prompts: Sequence[str], seeds: Sequence[int
 def recorded(folder: str | Path, prompts: str | Path | None = None) -> AuditPlan:
     """The files of a folder and its subfolders, in the order of their names.
 
-    Each file is tried, whatever its name: it is examined, or listed with the reason why not. A note
-    counts the hidden files.
+    Each file is tried, whatever its name: it is examined, or listed with the reason why not. The
+    folder's own caption file (`captions.find`) is not a sound. A note counts the hidden files.
 
     Args:
         folder: folder of sounds.
@@ -108,28 +108,24 @@ def recorded(folder: str | Path, prompts: str | Path | None = None) -> AuditPlan
         raise BadAudio(
             f"expected a folder of sounds, but '{folder}' is not a folder; check the path"
         )
-    # a line may take another road to its file, as "./a.wav" or through a link
-    lines = [] if prompts is None else captions.read(prompts)
-    named = {os.path.normpath(root / line.file): line for line in lines}
-    resolved = {os.path.realpath(place): line for place, line in named.items()}
-    met: set[str] = set()
-    own = None if prompts is None else Path(prompts).resolve()
+    named = {} if prompts is None else {line.file: line for line in captions.read(prompts)}
+    own = {root / name for name in captions.AUDIOFOLDER} - {root / name for name in named}
+    own |= set() if prompts is None else {Path(prompts).resolve()}
     samples, refused, hidden = [], [], 0
     for file, reason in _files(root):
-        if file.resolve() == own:
+        if file in own or file.resolve() in own:
             continue
         if file.name.startswith("."):
             hidden += 1
             continue
         place = file.relative_to(root).as_posix()
-        line = named.get(os.path.normpath(file)) or resolved.get(os.path.realpath(file))
-        met.add(line.file if line else "")
+        line = named.pop(place, None)
         info = dict(line.info) if line else {}
         seed, guard = info.pop("seed", ""), info.pop("guard", "")
         sample = Sample(
             readable(place),
             line.caption if line else "",
-            _seed(seed, f"prompts '{prompts}', '{place}'") if seed else None,
+            int(seed) if seed.isdecimal() else None,
             guard,
             file,
             info,
@@ -141,22 +137,12 @@ def recorded(folder: str | Path, prompts: str | Path | None = None) -> AuditPlan
     missing = "the file of prompts names it, but the folder does not have it"
     refused += [
         Unexamined(Sample(readable(line.file), line.caption, file=root / line.file), missing)
-        for line in lines
-        if line.file not in met
+        for line in named.values()
     ]
     if not samples and not refused:
         raise BadAudio(f"'{folder}' has no files; check the path")
     notes = [f"{hidden} hidden files of the folder were skipped"] if hidden else []
     return AuditPlan(samples, refused, notes)
-
-
-def _seed(text: str, where: str) -> int:
-    """A seed as a table holds it: pandas writes 3.0 where another line has none."""
-    try:
-        seed = int(text.removesuffix(".0"))
-    except ValueError as error:
-        raise BadCaptions(f"{where}: the seed is {text!r}; expected a whole number") from error
-    return seed
 
 
 def _files(root: Path) -> Iterator[tuple[Path, str]]:

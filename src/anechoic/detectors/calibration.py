@@ -236,7 +236,7 @@ def read(folder: str | Path, needed: bool = True) -> dict[str, Calibration]:
     raise IndexMismatch(
         f"'{name}' has format {stored['format']} and belongs to the index "
         f"{str(stored['index'])[:8]}; format {FORMAT} and {expected[:8]} were expected: the index "
-        "has changed since, or anechoic; calibrate again, over it ('--overwrite')"
+        "has changed since; calibrate again, over it ('--overwrite')"
     )
 
 
