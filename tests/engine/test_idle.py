@@ -228,7 +228,7 @@ def test_a_gradient_in_inference_mode_is_refused_before_the_first_step():
 
 
 @pytest.mark.parametrize("gradient", ["x0", "denoiser"])
-def test_an_embedder_read_in_inference_mode_are_refused_in_a_sentence(gradient):
+def test_an_embedder_read_in_inference_mode_is_refused_in_a_sentence(gradient):
     with torch.inference_mode():
         weight = torch.eye(16)
     with pytest.raises(GuardError, match=r"outside of inference_mode"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,19 @@ def points(count: int, dim: int, seed: int = 0) -> Tensor:
 
 def index_of(emb: Tensor, centre: bool = True) -> TrainingIndex:
     return TrainingIndex.from_embeddings(emb, centre=centre)
+
+
+@pytest.mark.parametrize(
+    "emb",
+    [torch.eye(3).bfloat16(), torch.eye(3).half(), torch.eye(3).long(),
+     torch.eye(3, requires_grad=True)],
+    ids=["bf16", "fp16", "integers", "with a gradient"],
+)  # fmt: skip
+def test_embeddings_of_any_format_are_kept_as_float32(emb: Tensor, tmp_path: Path) -> None:
+    index_of(emb, centre=False).save(tmp_path / "i")
+    found = TrainingIndex.load(tmp_path / "i").search(torch.eye(3))
+    assert torch.equal(found.scores, torch.ones(3, 1))
+    assert found.rows.flatten().tolist() == [0, 1, 2]
 
 
 @settings(max_examples=40, deadline=None)

@@ -54,10 +54,13 @@ class CADS(PromptGuidance):
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
-        if not 0 <= self.tau1 <= self.tau2 <= 1:
-            raise BadSetting(f"0 <= tau1 <= tau2 <= 1 was expected, got {self.tau1}, {self.tau2}")
-        if not 0 <= self.noise_scale < float("inf"):
-            raise BadSetting(f"noise_scale is 0 or more, got {self.noise_scale}")
+        if not (0 <= self.tau1 <= self.tau2 <= 1 and self.tau1 < 1):
+            raise BadSetting(
+                f"0 <= tau1 <= tau2 <= 1 with tau1 under 1 was expected, got {self.tau1}, "
+                f"{self.tau2}"
+            )
+        if not 0 < self.noise_scale < float("inf"):
+            raise BadSetting(f"noise_scale is a number above 0, got {self.noise_scale}")
         if not 0 <= self.mixing <= 1:
             raise BadSetting(f"mixing is between 0 and 1, got {self.mixing}")
 
@@ -69,7 +72,7 @@ class CADS(PromptGuidance):
 
     def condition(self, prompt: Prompt) -> Tensor:
         gamma = self.gamma(1 - prompt.progress)
-        if gamma == 1.0 or self.noise_scale == 0:
+        if gamma == 1.0:
             return prompt.encoded
         salt = 1 + round(1e6 * prompt.progress)  # new noise at each evaluation
         noise = noise_like(prompt, self.seed * 1_000_003 + salt)

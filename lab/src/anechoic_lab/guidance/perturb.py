@@ -114,8 +114,8 @@ class EmbeddingNoise(PromptGuidance):
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
-        if not 0 <= self.std < float("inf"):
-            raise BadSetting(f"std is 0 or more, got {self.std}")
+        if not 0 < self.std < float("inf"):
+            raise BadSetting(f"std is a number above 0, got {self.std}")
 
     def condition(self, prompt: Prompt) -> Tensor:
         return prompt.encoded + self.std * noise_like(prompt, self.seed)
