@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "verdict": LEAVES | {"audio", "detectors", "embedders", "index", "storage"},
     "audit": ROOMS - {"cli"},
     "cli": ROOMS,
+    "__main__": {"cli"},
 }
 HOMES: dict[str, set[str]] = {
     "anechoic_lab": set(),

@@ -6,6 +6,7 @@ one of these; it never passes silently as protection.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -23,11 +24,20 @@ class AnechoicError(Exception):
         text = super().__str__()
         if len(text) > LONGEST:
             text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
-        return text if text.isprintable() else "".join(map(_printable, text))
+        return printable(text)
 
 
-def _printable(letter: str) -> str:
-    return letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1]
+# what moves the cursor, sends commands to a terminal, turns the direction of text, or is no text
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Text whose control characters are escaped; line ends and tabs are kept.
+
+    >>> printable("\x1b[2Jcafé")
+    '\\x1b[2Jcafé'
+    """
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class BadAudio(AnechoicError):

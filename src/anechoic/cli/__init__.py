@@ -3,27 +3,32 @@
 A package adds a command through the entry point group "anechoic.commands": its name, and a
 function that adds it to the typer application it is given, as `anechoic-lab` does.
 
-Exit codes: 0 done, and where something was judged, nothing is a copy; 1 something is a copy;
-2 the input cannot be used, with one sentence on stderr; 3 nothing is known to be a copy, but
-something was not judged; 130 interrupted. Nothing heavy is imported before a command needs it.
+Exit codes are in the help of `anechoic`; 1 is never anything else than a copy that was found.
+Nothing heavy is imported before a command needs it.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import Annotated
+from io import TextIOWrapper
+from typing import Annotated, NoReturn
 
 import typer
 
 from anechoic import __version__
+from anechoic.cli.output import say
 from anechoic.errors import AnechoicError
 
 LABORATORY = ("demo", "doctor", "bench", "basin")  # the commands of anechoic-lab
 COMMANDS = ("generate", "index", "check", "calibrate", "screen", "audit")
 GROUP = "anechoic.commands"
+UNUSABLE = 2  # exit code: the input cannot be used
+FAULT = 70  # exit code: a fault of ours, EX_SOFTWARE of sysexits.h
 
 
 def _version(wanted: bool) -> None:
@@ -38,7 +43,12 @@ def anechoic(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Keep text-to-audio generations from replicating training data, and prove it."""
+    """Keep text-to-audio generations from replicating training data, and prove it.
+
+    Exit codes: 0 done, and what was judged is no copy; 1 a copy was found; 2 the input cannot be
+    used; 3 no copy was found, but something was not judged; 70 a fault of anechoic, with a report
+    to send in; 130 interrupted; 141 the reader of the output went away.
+    """
 
 
 def application(commands: Sequence[str] | None = None) -> typer.Typer:
@@ -76,14 +86,49 @@ def main(arguments: list[str] | None = None) -> None:
             f"'anechoic {given[0]}' is part of the laboratory, which is not installed; install it "
             "with pip install 'anechoic[lab]'"
         )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names that the terminal's encoding cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
-        application(asked)(args=given)
+        _run(asked, given)
     except AnechoicError as error:
         _fail(str(error))
+    except BrokenPipeError:  # whoever read the output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(141) from None
     except OSError as error:  # a full disk, a folder that may not be written
         _fail(f"'{error.filename}': {error.strerror}" if error.filename else str(error))
+    except Exception as error:
+        _fail(_report(error), FAULT)
 
 
-def _fail(sentence: str) -> None:
-    print("error:", " ".join(sentence.split("\n")), file=sys.stderr)
-    raise SystemExit(2)
+def _run(commands: Sequence[str] | None, arguments: Sequence[str]) -> None:
+    try:
+        application(commands)(args=arguments)
+    except SystemExit as end:
+        sys.stdout.flush()
+        if isinstance(end.__context__, BrokenPipeError):  # typer makes a 1 of it
+            raise end.__context__ from None
+        raise
+
+
+def _report(error: Exception) -> str:
+    """Write what is needed to find a fault into a file: a sentence that names it."""
+    import tempfile
+    import traceback
+
+    from anechoic.environment import machine
+
+    what = f"anechoic failed inside ({type(error).__name__}: {error}), and judged nothing"
+    facts = {"command": shlex.join(sys.argv), **machine("1")}
+    lines = (f"{name}: {value}" for name, value in facts.items())
+    text = "\n".join([*lines, *traceback.format_exception(error)])
+    handle, name = tempfile.mkstemp(".txt", "anechoic-fault-")
+    with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+    return f"{what}; please report it with '{name}', after a look at the names in that file"
+
+
+def _fail(sentence: str, code: int = UNUSABLE) -> NoReturn:
+    say(f"error: {sentence}", error=True)
+    raise SystemExit(code)

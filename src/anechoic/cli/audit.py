@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic.cli.options import Device, Dtype, EmbedderName, Json, SeveralSteps, Work
-from anechoic.cli.output import print_table
+from anechoic.cli.output import print_table, say
 from anechoic.cli.training import at_rate, fitted, open_training, progress_of_audit
 from anechoic.errors import BadSetting
 from anechoic.models import SCALE, KnownModel, find, index_folder
@@ -136,7 +136,8 @@ def audit(
     Killed at any moment and started again with the same WORK, it goes on where it was.
 
     Exit codes: 0 everything was examined, and nothing replicates; 1 a replication was found; 2 the
-    input cannot be used; 3 no replication was found, but something could not be examined.
+    input cannot be used; 3 no replication was found, but something could not be examined; 70 a
+    fault of anechoic, with a report to send in.
 
     Example: `anechoic audit --audio takes --index clips.index -o report`
 
@@ -190,7 +191,7 @@ def audit(
         )
     page = write_report(report, output, overwrite=overwrite, cases=cases)
     if as_json:
-        print((page.with_suffix(".json")).read_text("utf-8"), end="")
+        print(page.with_suffix(".json").read_text("utf-8"), end="")
     else:
         _print(report, page)
     found = report.count
@@ -282,9 +283,9 @@ def _guidance(
 def _print(report: Report, page: Path) -> None:
     from anechoic.audit import cautions
 
-    print(report.sentence)
+    say(report.sentence)
     for caution in cautions(report):
-        print(f"caution: {caution}")
+        say(f"caution: {caution}")
     rows = []
     for rank, one in enumerate(report.examined[:WORST], 1):
         clip = one.result.clip
@@ -296,9 +297,9 @@ def _print(report: Report, page: Path) -> None:
     if rows:
         print_table(("rank", "verdict", "score", report.noun, "nearest training clip"), rows)
     if len(report.examined) > len(rows):
-        print(f"the worst {len(rows)} of {len(report.examined)}")
+        say(f"the worst {len(rows)} of {len(report.examined)}")
     for lost in report.unexamined[:WORST]:
-        print(f"not examined: {lost.sample.name}: {lost.reason}")
+        say(f"not examined: {lost.sample.name}: {lost.reason}")
     if len(report.unexamined) > WORST:
-        print(f"... and {len(report.unexamined) - WORST} more, listed in the report")
-    print(f"report: {page}")
+        say(f"... and {len(report.unexamined) - WORST} more, listed in the report")
+    say(f"report: {page}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anechoic.cli.options import EmbedderName, Json, Work
-from anechoic.cli.output import print_table
+from anechoic.cli.output import print_table, say
 from anechoic.cli.training import fitted, open_training, progress_of_audit
 from anechoic.models import index_folder
 
@@ -82,10 +82,10 @@ def calibrate(
         return
     _print(made)
     for one in unused:
-        print(f"not used: {one['name']}: {one['reason']}")
+        say(f"not used: {one['name']}: {one['reason']}")
     for note in found.notes:
-        print(note)
-    print(f"calibration: {path}")
+        say(note)
+    say(f"calibration: {path}")
 
 
 def _print(made: Sequence[Calibration]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic.cli.options import EmbedderName, Json
-from anechoic.cli.output import print_table
+from anechoic.cli.output import print_table, say
 from anechoic.cli.training import open_verifier
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def check(
     sound that is not a copy scores as high.
 
     Exit codes: 0 no file is a copy; 1 a file is a copy; 2 a file cannot be used; 3 nothing is
-    known to be a copy, but something could not be judged, as without a calibration.
+    known to be a copy, but something could not be judged, as without a calibration; 70 a fault of
+    anechoic, with a report to send in.
 
     Example: `anechoic check take1.wav take2.wav --index clips.index --threshold 0.9`
     """
@@ -129,9 +130,9 @@ def print_verdicts(
     rule = verifier.rule
     unjudged = [verdict for verdict in verdicts if verdict.status == "not judged"]
     if unjudged:
-        print(f"NOT JUDGED: {len(unjudged)} of {len(verdicts)}; {unjudged[0].reason}")
+        say(f"NOT JUDGED: {len(unjudged)} of {len(verdicts)}; {unjudged[0].reason}")
     if rule is None:
-        print(
+        say(
             "calibrate it with 'anechoic calibrate FOLDER', a folder of sound that is known not to "
             "be in the training set, or give '--threshold' to 'anechoic check'"
         )
@@ -151,7 +152,7 @@ def print_verdicts(
     print_table((*columns, *headers), rows)
     if rule is not None:
         copies = sum(verdict.status == "copy" for verdict in verdicts)
-        print(f"{copies} of {len(verdicts)} over the threshold of {rule.threshold:g}")
+        say(f"{copies} of {len(verdicts)} over the threshold of {rule.threshold:g}")
         if verifier.calibration is not None:
             count = len(verifier.calibration.null)
-            print(f"p: the share of {count} held-out sounds that score as high, counting the file")
+            say(f"p: the share of {count} held-out sounds that score as high, counting the file")

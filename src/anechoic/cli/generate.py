@@ -25,7 +25,7 @@ from anechoic.cli.options import (
     Seconds,
     Steps,
 )
-from anechoic.cli.output import progress_bar
+from anechoic.cli.output import progress_bar, say
 from anechoic.cli.training import open_verifier
 from anechoic.errors import BadSetting, OutputExists
 from anechoic.models import KnownModel, find
@@ -117,7 +117,7 @@ def generate(
 
     Exit codes: 0 no output is a copy, or none was compared (no '--index'); 1 an output is a copy
     (it is written all the same); 2 the input cannot be used; 3 the index has no calibration, so
-    that nothing was judged.
+    that nothing was judged; 70 a fault of anechoic, with a report to send in.
 
     Example: `anechoic generate "low cello note" --model demo --index demo -o out.wav`
     """
@@ -313,9 +313,9 @@ def _to_dict(one: Generation, verifier: Verifier | None) -> dict[str, Any]:
 
 def _print(generations: Sequence[Generation], verifier: Verifier | None) -> None:
     for one in generations:
-        print(f"{one.file}: {_describe(one.records)}")
+        say(f"{one.file}: {_describe(one.records)}")
     if verifier is None:
-        print("not compared with any training set; to have it compared, give '--index'")
+        say("not compared with any training set; to have it compared, give '--index'")
         return
     names = [(str(one.file), one.prompt) for one in generations]
     verdicts = [one.verdict for one in generations if one.verdict]

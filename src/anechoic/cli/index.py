@@ -14,7 +14,7 @@ import typer
 
 from anechoic import engines
 from anechoic.cli.options import EmbedderName, Json
-from anechoic.cli.output import count, print_table, progress_bar, progress_of
+from anechoic.cli.output import count, print_table, progress_bar, progress_of, say
 from anechoic.cli.training import open_index
 from anechoic.lazy import uncollected
 from anechoic.models import index_folder
@@ -155,7 +155,7 @@ def build(
         )
     derive(output, built, search, memory, engine)
     rows = "rows" if built.rows != 1 else "row"
-    print(f"{output}: {built.rows} {rows} of {built.dim} by '{about.embedder_name}'")
+    say(f"{output}: {built.rows} {rows} of {built.dim} by '{about.embedder_name}'")
 
 
 def optimise(
@@ -173,7 +173,7 @@ def optimise(
     from anechoic.index import edit
 
     built = edit.settle(index)
-    print(f"{index}: {derive(index, built, search, memory, engine)}")
+    say(f"{index}: {derive(index, built, search, memory, engine)}")
 
 
 def add(
@@ -210,7 +210,7 @@ def add(
             run=run_of(engine, workers),
             progress=progress,
         )
-    print(f"{index}: {count(built.rows - old.rows, 'row')} added, {built.rows} in all")
+    say(f"{index}: {count(built.rows - old.rows, 'row')} added, {built.rows} in all")
 
 
 def remove(
@@ -254,13 +254,13 @@ def remove(
         edit.require_found(index, sorted(unwanted - set(there)))
         if not there:
             raise BadSetting(f"index '{index}' has no such clips; nothing was withdrawn")
-        print(f"{index}: {count(len(there), 'clip')} would be withdrawn", *there, sep="\n")
+        say(f"{index}: {count(len(there), 'clip')} would be withdrawn", *there)
         return
     with progress_of("looking through") as progress:
         built, gone = edit.remove(index, leaves, progress, unwanted)
     if not gone:
         raise BadSetting(f"index '{index}' has no such clips; nothing was withdrawn")
-    print(f"{index}: {count(len(gone), 'clip')} withdrawn, {count(built.rows, 'row')} left")
+    say(f"{index}: {count(len(gone), 'clip')} withdrawn, {count(built.rows, 'row')} left")
 
 
 def duplicates(
@@ -292,7 +292,7 @@ def duplicates(
         return
     involved = sum(len(cluster.clips) for cluster in found)
     clusters, them = count(len(found), "cluster"), "it" if len(found) == 1 else "them"
-    print(f"{index}: {clusters} of duplicates, {involved} clips in {them}")
+    say(f"{index}: {clusters} of duplicates, {involved} clips in {them}")
     rows = []
     for cluster in shown:
         captions = "; ".join(cluster.captions[:3]) + ("; ..." if len(cluster.captions) > 3 else "")
@@ -303,7 +303,7 @@ def duplicates(
     if rows:
         print_table(("clips", "cosine", "captions", "which"), rows)
     if len(found) > len(shown):
-        print(f"and {len(found) - len(shown)} more clusters ('--limit 0' shows all)")
+        say(f"and {len(found) - len(shown)} more clusters ('--limit 0' shows all)")
 
 
 def info(
@@ -361,7 +361,7 @@ def fetch(
 
     with progress_of("fetching") as progress:
         built = edit.fetch(index, output, progress, partial(plan_of, Kind.auto, None))
-    print(f"{output}: {count(built.rows, 'row')}, {derive(str(output), built, Kind.auto, None)}")
+    say(f"{output}: {count(built.rows, 'row')}, {derive(str(output), built, Kind.auto, None)}")
 
 
 def search(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from anechoic.errors import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -41,6 +44,17 @@ def progress_of(what: str, total: int | None = None) -> Iterator[Callable[[int, 
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def say(*lines: str, error: bool = False) -> None:
+    """Print lines, on stderr if it is an `error`; no name or caption breaks or commands them."""
+    for line in lines:
+        print(one_line(line), file=sys.stderr if error else sys.stdout)
+
+
+def one_line(text: str) -> str:
+    """Text that stays in its line, and that a terminal does not obey."""
+    return " ".join(printable(text).splitlines())
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout; long cells are folded, never cut, and no cell is read as markup."""
     from rich.box import SIMPLE
@@ -52,7 +66,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(one_line(cell)) for cell in row))
     Console().print(table)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic.cli.options import Device, Dtype, Json, Model, SeveralSteps
-from anechoic.cli.output import print_table, progress_bar
+from anechoic.cli.output import print_table, progress_bar, say
 from anechoic.errors import BadSetting
 from anechoic.models import SCALE, find
 
@@ -122,10 +122,10 @@ def _print(
         table.append((f"{rank}", verdicts[row.over], *scores, row.prompt))
     print_table(("rank", "verdict", *looks, "prompt"), table)
     if not known:
-        print("nothing was judged: to have it judged, give ordinary prompts with '--ordinary'")
+        say("nothing was judged: to have it judged, give ordinary prompts with '--ordinary'")
         return
     over = sum(bool(row.over) for row in rows)
-    print(f"{over} of {len(rows)} over, at a rate of {rate:g} of {known} ordinary prompts")
+    say(f"{over} of {len(rows)} over, at a rate of {rate:g} of {known} ordinary prompts")
 
 
 def _cell(row: ScreenedPrompt, look: str) -> Any:

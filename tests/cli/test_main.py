@@ -1,0 +1,123 @@
+"""Whatever happens in a command ends in one sentence and a documented exit code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from support.commands import Run
+
+from anechoic import cli
+from anechoic.cli import check
+from anechoic.cli.output import print_table, say
+
+
+@pytest.fixture
+def run(command: Run) -> Run:
+    return command
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let `check` fail."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(check, "open_verifier", fail)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("seconds"), RecursionError("deep"), MemoryError(), ImportError("torch")]
+)
+def test_a_fault_of_ours_exits_with_70_and_leaves_a_report(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    raising(monkeypatch, error)
+    code, out, err = run("check", "a.wav", "--index", "i")
+    assert (code, out, err.count("\n")) == (70, "", 1)
+    assert "Traceback" not in err
+    named = re.fullmatch(r"error: anechoic failed inside \((.*)\), .* '(.*)', .*\n", err)
+    assert named is not None
+    assert named[1].startswith(type(error).__name__)
+    report = Path(named[2])
+    assert report.parent == here
+    assert "Traceback" in report.read_text()
+    assert "python: 3." in report.read_text()
+
+
+def test_an_interrupted_command_exits_with_130(
+    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raising(monkeypatch, KeyboardInterrupt())
+    assert run("check", "a.wav", "--index", "i")[0] == 130
+
+
+def test_a_reader_that_went_away_is_not_a_copy(here: Path) -> None:
+    code = """
+from anechoic import cli
+from anechoic.cli import screen as module
+def screen():
+    print("x" * 200_000)
+    print("y")
+module.screen = screen
+cli.main(["screen"])
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_the_module_is_the_command(here: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "anechoic", "check"], capture_output=True)
+    assert done.returncode == 2
+    assert b"FILES" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("--help",), ("check", "--help"), ("audit", "--help")])
+def test_the_help_names_the_exit_codes(run: Run, words: tuple[str, ...]) -> None:
+    code, out, _ = run(*words)
+    text = " ".join(out.replace("│", " ").split())
+    assert code == 0
+    for number in (0, 1, 2, 3, 70):
+        assert re.search(rf"Exit codes:.*\b{number} [a-z]", text)
+
+
+def test_names_and_captions_never_command_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[2J\x9b31m\u202ex\nerror: fake\r\x07"
+    say(f"not examined: {name}")
+    say(name, error=True)
+    print_table(("clip",), [(name,)])
+    out, err = capfd.readouterr()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", out + err)
+    assert out.startswith(r"not examined: a\x1b[2J\x9b31m\u202ex error: fake")
+    assert err.count("\n") == 1
+
+
+def test_names_that_the_terminal_cannot_show_are_spelt_out(here: Path) -> None:
+    words = ["check", "caf\udce9.wav", "--index", "ï"]
+    done = subprocess.run(
+        [sys.executable, "-m", "anechoic", *words],
+        capture_output=True,
+        env={"PATH": "", "PYTHONPATH": ":".join(sys.path), "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: ")
+    assert b"Traceback" not in done.stderr
+
+
+def test_the_application_knows_its_commands() -> None:
+    assert {"check", "audit"} <= set(typer.main.get_command(cli.application()).commands)
