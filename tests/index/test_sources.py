@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from support.index_clips import MAKERS, RATE, SOUNDS, clips_of, pack, parquet_of, read_unit, tars_of
@@ -80,6 +83,42 @@ def test_the_identity_stands_until_the_content_changes(where: Path) -> None:
     assert source.identity != before
     other = [unit.key for unit in source.units() if units.get(unit.key) != unit.identity]
     assert len(other) == 1 if len(units) == 2 else other  # the rest need not be done again
+
+
+def test_a_tar_of_the_same_size_is_another_if_its_sound_is(tmp_path: Path) -> None:
+    tar = tmp_path / "clips.tar"
+    pack(tar, {"a.wav": SOUNDS[0], "a.txt": b"a"})
+    before = TarSource(str(tar)).identity
+    content = bytearray(tar.read_bytes())
+    content[700] ^= 1  # in the samples of the sound
+    tar.write_bytes(content)
+    assert TarSource(str(tar)).identity != before
+
+
+def test_parquet_of_the_same_footer_is_another_if_its_vectors_are(tmp_path: Path) -> None:
+    file = tmp_path / "vectors.parquet"
+    pq.write_table(
+        pa.table({"id": ["a"], "caption": ["b"], "embedding": [[1.0, 0.25]]}),
+        file,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+    )
+    before = VectorSource(str(file)).identity
+    content = file.read_bytes()
+    file.write_bytes(content.replace(struct.pack("<d", 0.25), struct.pack("<d", 0.5)))
+    assert VectorSource(str(file)).identity != before
+
+
+def test_two_clips_of_one_size_that_were_swapped_change_the_identity(tmp_path: Path) -> None:
+    folder = clips_of(tmp_path)
+    before = FolderSource(folder).identity
+    first, second = folder / "0.wav", folder / "1.wav"
+    assert first.stat().st_size == second.stat().st_size
+    content = first.read_bytes(), second.read_bytes()
+    for file, other in ((first, content[1]), (second, content[0])):
+        file.write_bytes(other)
+    assert FolderSource(folder).identity != before
 
 
 # ------------------------------------------------------------------------------- folders

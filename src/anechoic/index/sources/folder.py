@@ -12,6 +12,7 @@ from anechoic import audio
 from anechoic.errors import BadAudio
 from anechoic.index import captions
 from anechoic.index.captions import Captioned
+from anechoic.index.filehash import contents
 from anechoic.index.sources.protocol import Item, digest, identity_of
 
 LINES = 1024  # in a unit
@@ -24,7 +25,7 @@ class FolderUnit:
     """So many lines of the caption file."""
 
     key: str
-    identity: str  # hash of the lines and the sizes of the files
+    identity: str  # hash of the lines and the contents of the files
     folder: str
     lines: tuple[Captioned, ...]
 
@@ -67,7 +68,7 @@ class FolderSource:
 
     @property
     def identity(self) -> str:
-        """Of the lines, and the sizes of the sounds."""
+        """Of the lines, and the contents of the sounds."""
         return identity_of(self.units())
 
     def units(self) -> Sequence[FolderUnit]:
@@ -76,8 +77,8 @@ class FolderSource:
 
     def _unit(self, first: int) -> FolderUnit:
         folder, lines = self.clips_folder, tuple(self.lines[first : first + LINES])
-        sizes = (os.path.getsize(os.path.join(folder, line.file)) for line in lines)
-        identity = digest(["folder", *zip(lines, sizes, strict=True)])
+        found = contents([os.path.join(folder, line.file) for line in lines])
+        identity = digest(["folder", *zip(lines, found, strict=True)])
         return FolderUnit(f"lines-{first:09d}", identity, folder, lines)
 
 

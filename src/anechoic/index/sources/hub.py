@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from anechoic.errors import BadSetting
+from anechoic.index.filehash import contents
 from anechoic.index.sources.protocol import Columns, Item, digest, identity_of, unit_key
 from anechoic.index.sources.rows import Chosen, explained, found, item
 from anechoic.index.sources.vectors import open_parquet
@@ -32,7 +33,7 @@ class StreamUnit:
     """One shard of a streamed dataset, usually one of its files."""
 
     key: str
-    identity: str  # hash of the pinned revision, or of the names and sizes of local files
+    identity: str  # hash of the pinned revision, or of the names and contents of local files
     stream: Stream
     shard: int
     shards: int
@@ -97,7 +98,7 @@ class StreamSource:
 
     @property
     def identity(self) -> str:
-        """Of the pinned revision, or of the names and sizes of local files."""
+        """Of the pinned revision, or of the names and contents of local files."""
         return identity_of(self.units())
 
     def units(self) -> Sequence[StreamUnit]:
@@ -107,9 +108,9 @@ class StreamSource:
     def _unit(self, shard: int) -> StreamUnit:
         stream = self.stream
         read = stream.files if len(stream.files) != self.shards else stream.files[shard : shard + 1]
-        sizes = [(Path(file).name, os.path.getsize(file)) for file in read]
+        found = [*zip((Path(file).name for file in read), contents(read), strict=True)]
         about = (stream.path, stream.config, stream.split, stream.revision)
-        content = sizes or [self._hash]
+        content = found or [self._hash]
         identity = digest(["stream", *about, shard, self.shards, self.columns, *content])
         key = unit_key(shard, stream.split or "")
         return StreamUnit(key, identity, stream, shard, self.shards, self.columns)

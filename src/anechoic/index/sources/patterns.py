@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from anechoic.errors import BadSetting
+from anechoic.index.filehash import contents
 from anechoic.parsing import require_limit
 
 
@@ -137,3 +138,15 @@ def _files(name: str, suffix: str) -> list[str]:
     if "://" not in name:
         return names
     return [system.unstrip_protocol(found) for found in names]
+
+
+def content_of(file: str) -> list[Any]:
+    """What tells the content of a file apart: on this machine its bytes, elsewhere its size, and
+    the hash that an object store has of it."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    system, path = open_fs(file)
+    if isinstance(system, LocalFileSystem):
+        return contents([path])
+    info = system.info(path)
+    return [info.get(name) for name in ("size", "ETag", "etag", "md5Hash", "generation")]

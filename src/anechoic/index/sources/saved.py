@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anechoic.errors import BadCaptions, BadSetting
+from anechoic.index.filehash import contents
 from anechoic.index.sources.protocol import Columns, Item, digest, identity_of
 from anechoic.index.sources.rows import Chosen, explained, found, item
 
@@ -23,7 +24,7 @@ class SavedUnit:
     """Rows of a dataset that `save_to_disk` wrote."""
 
     key: str
-    identity: str  # hash of the names and sizes of the dataset's files
+    identity: str  # hash of the names and contents of the dataset's files
     folder: str
     first_row: int
     last_row: int  # not in it
@@ -83,16 +84,16 @@ class SavedSource:
 
     @property
     def identity(self) -> str:
-        """Of the names and sizes of the dataset's files."""
+        """Of the names and contents of the dataset's files."""
         return identity_of(self.units())
 
     def units(self) -> Sequence[SavedUnit]:
         """A unit for each `ROWS` rows."""
-        sizes = [(file.name, file.stat().st_size) for file in self.files]
+        found = [*zip((file.name for file in self.files), contents(self.files), strict=True)]
         out = []
         for first in range(0, self.total, ROWS):
             last = min(first + ROWS, self.total)
-            identity = digest(["saved", first, last, self.columns, *sizes])
+            identity = digest(["saved", first, last, self.columns, *found])
             about = (str(self.path), first, last, self.columns)
             out.append(SavedUnit(f"rows-{first:09d}", identity, *about))
         return out

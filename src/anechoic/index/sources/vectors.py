@@ -12,7 +12,7 @@ import numpy as np
 from anechoic.errors import BadCaptions, IndexMismatch
 from anechoic.index.captions import CAPTION_COLUMNS
 from anechoic.index.clips import Clip
-from anechoic.index.sources.patterns import files, names_of, open_fs
+from anechoic.index.sources.patterns import content_of, files, names_of, open_fs
 from anechoic.index.sources.protocol import (
     Columns,
     digest,
@@ -46,7 +46,9 @@ class ParquetUnit:
     """Some row groups of one file."""
 
     key: str
-    identity: str  # of the file's name, and where its row groups are, how large, their range
+    identity: (
+        str  # of the file's name and content, and where its row groups are, how large, their range
+    )
     file: str
     name: str  # what numbered rows are called after
     groups: tuple[int, ...]
@@ -176,7 +178,7 @@ class VectorSource:
 
     @property
     def identity(self) -> str:
-        """Of each file's name and footer."""
+        """Of each file's name, footer and content."""
         return identity_of(self.units())
 
     def units(self) -> Sequence[ParquetUnit]:
@@ -184,11 +186,11 @@ class VectorSource:
         out = []
         names = names_of(self.files, ".parquet")
         for number, (file, name) in enumerate(zip(self.files, names, strict=True)):
-            metadata = self._footers[number][1]
+            metadata, content = self._footers[number][1], content_of(file)
             for groups, first_row in _grouped(metadata):
                 key = f"{unit_key(number, name)}-{groups[0]:06d}"
                 footer = [str(metadata.row_group(group).to_dict()) for group in groups]
-                identity = digest(["vectors", name, first_row, self.columns, *footer])
+                identity = digest(["vectors", name, first_row, self.columns, *footer, *content])
                 about = (groups, first_row, self.columns, self.dim)
                 out.append(ParquetUnit(key, identity, file, name, *about))
         return out

@@ -15,7 +15,7 @@ from anechoic import audio
 from anechoic.errors import BadAudio, BadCaptions
 from anechoic.index.captions import CAPTION_COLUMNS
 from anechoic.index.sources.folder import is_sound
-from anechoic.index.sources.patterns import files, names_of, open_fs
+from anechoic.index.sources.patterns import content_of, files, names_of, open_fs
 from anechoic.index.sources.protocol import (
     Item,
     digest,
@@ -34,7 +34,7 @@ class TarUnit:
     """One tar."""
 
     key: str
-    identity: str  # hash of the tar's name and size
+    identity: str  # hash of the tar's name and content
     tar: str  # where fsspec finds it
     name: str  # what the ids of its samples start with
 
@@ -180,13 +180,13 @@ class TarSource:
 
     @property
     def identity(self) -> str:
-        """Of the tars' names and sizes."""
+        """Of the tars' names and contents."""
         return identity_of(self.units())
 
     def units(self) -> Sequence[TarUnit]:
         """A unit for each tar."""
         return [
-            TarUnit(unit_key(number, name), digest(["tar", name, _size(tar)]), tar, name)
+            TarUnit(unit_key(number, name), digest(["tar", name, *content_of(tar)]), tar, name)
             for number, (tar, name) in enumerate(zip(self.tars, self._names, strict=True))
         ]
 
@@ -211,9 +211,3 @@ def is_sound_kind(kind: str) -> bool:
 def is_wanted(kind: str) -> bool:
     """Whether files of this kind are read at all."""
     return kind in CAPTIONS or is_sound_kind(kind)
-
-
-def _size(tar: str) -> int | None:
-    system, path = open_fs(tar)
-    size: int | None = system.size(path)  # None: a server that does not say
-    return size
