@@ -122,13 +122,21 @@ BROKEN: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "damaged index": (
         lambda: Path("model/model_index.json").write_text("{"),
-        "'model' has a model_index.json that is damaged or names no pipeline; fetch or save it "
-        "again",
+        "'model': model_index.json is not JSON (Expecting property name enclosed in double "
+        "quotes); fetch or save the model again",
     ),
     "index of something else": (
         lambda: Path("model/model_index.json").write_text("[]"),
-        "'model' has a model_index.json that is damaged or names no pipeline; fetch or save it "
-        "again",
+        "'model': model_index.json is not a JSON object; fetch or save the model again",
+    ),
+    "index without a pipeline": (
+        lambda: Path("model/model_index.json").write_text("{}"),
+        "'model' has a model_index.json that names no pipeline; fetch or save the model again",
+    ),
+    "a part of one word": (
+        lambda: edit("model_index.json", vae=["diffusers"]),
+        "'model' has a model_index.json whose 'vae' is not a library and a class; fetch or save "
+        "the model again",
     ),
     "another pipeline": (
         lambda: (edit("model_index.json", _class_name="FluxPipeline"), cut(TEXT)),

@@ -298,7 +298,7 @@ def _edit(folder: Path, **changes: Any) -> None:
         (lambda f: _edit(f, rows=11), r"edited \(manifest.json is not what was written\)"),
         (lambda f: _edit(f, mean=None), "manifest.json is not what was written"),
         (lambda f: _edit(f, sha256=None), "manifest.json is not what was written"),
-        (lambda f: (f / "manifest.json").write_text("{"), "is no JSON"),
+        (lambda f: (f / "manifest.json").write_text("{"), "is not JSON"),
         (lambda f: (f / "manifest.json").unlink(), "there is no index"),
         (lambda f: (f / SHARD).unlink(), "00000.parquet is missing"),
         (lambda f: (f / SHARD).write_bytes((f / SHARD).read_bytes()[:-9]), "is cut off"),

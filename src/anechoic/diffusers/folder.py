@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import logging
 import re
 import warnings
@@ -17,6 +16,7 @@ from anechoic.diffusers.original import original_checkpoint
 from anechoic.diffusers.pipelines import ADAPTERS, REFUSED, unsupported
 from anechoic.errors import UnsupportedPipeline
 from anechoic.models import packages
+from anechoic.parsing import parse_object, read_file
 
 MODEL_INDEX = "model_index.json"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -55,14 +55,11 @@ def listed_parts(model_index: Path, name: str) -> dict[str, tuple[str, str]]:
     Raises:
         UnsupportedPipeline: it cannot be guarded, or its index is damaged.
     """
-    try:
-        content = json.loads(model_index.read_text("utf-8"))
-        class_name, values = content["_class_name"], content.items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnsupportedPipeline(
-            f"'{name}' has a {MODEL_INDEX} that is damaged or names no pipeline; fetch or save it "
-            "again"
-        ) from error
+    again = "fetch or save the model again"
+    content = read_file(model_index, MODEL_INDEX, UnsupportedPipeline)
+    values = parse_object(content, f"'{name}': {MODEL_INDEX}", UnsupportedPipeline, again)
+    if (class_name := values.get("_class_name")) is None:
+        raise UnsupportedPipeline(f"'{name}' has a {MODEL_INDEX} that names no pipeline; {again}")
     if isinstance(class_name, str) and class_name in REFUSED:
         raise UnsupportedPipeline(f"'{name}': {unsupported(class_name)}")
     if not isinstance(class_name, str) or class_name not in ADAPTERS:
@@ -73,12 +70,17 @@ def listed_parts(model_index: Path, name: str) -> dict[str, tuple[str, str]]:
         )
     made = _made_by(class_of("diffusers", class_name))
     # settings of the pipeline stand beside [library, class], and [None, None] is a part left out
-    lists = {part: value for part, value in values if isinstance(value, list)}
-    return {
-        part: (value[0], value[1])
-        for part, value in lists.items()
-        if value and value[0] and part not in made
-    }
+    lists = {part: value for part, value in values.items() if isinstance(value, list)}
+    listed = {part: value for part, value in lists.items() if value not in ([], [None, None])}
+    if odd := [part for part, value in listed.items() if not _is_class(value)]:
+        raise UnsupportedPipeline(
+            f"'{name}' has a {MODEL_INDEX} whose '{odd[0]}' is not a library and a class; {again}"
+        )
+    return {part: (one, other) for part, (one, other) in listed.items() if part not in made}
+
+
+def _is_class(value: list[Any]) -> bool:
+    return len(value) == 2 and all(isinstance(name, str) and name for name in value)
 
 
 def _made_by(kind: Any) -> set[str]:

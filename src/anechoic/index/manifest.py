@@ -13,6 +13,7 @@ from typing import Any
 from anechoic import __version__
 from anechoic.errors import IndexMismatch
 from anechoic.index.shards import Shard, damaged
+from anechoic.parsing import parse_object
 from anechoic.storage import Storage
 
 FORMAT = 2
@@ -84,7 +85,7 @@ def read(place: Storage) -> Manifest:
         IndexMismatch: no index, an unfinished build, another format, or an edited manifest.
     """
     try:
-        told = json.loads(place.read(NAME))
+        content = place.read(NAME)
     except (FileNotFoundError, NotADirectoryError):
         begun = place.exists(NOTES)
         raise IndexMismatch(
@@ -94,9 +95,9 @@ def read(place: Storage) -> Manifest:
             else f"there is no index '{place.name}' (no {NAME}); build one with 'anechoic index "
             "build'"
         ) from None
-    except ValueError as error:
-        raise damaged(place, f"{NAME} is no JSON") from error
-    version = told.get("format") if isinstance(told, dict) else None
+    fix = "restore it, or rebuild the index with 'anechoic index build'"
+    told = parse_object(content, f"{NAME} of index '{place.name}'", IndexMismatch, fix)
+    version = told.get("format")
     if not isinstance(version, int) or version < 1:
         raise damaged(place, f"{NAME} tells no format")
     if version != FORMAT:

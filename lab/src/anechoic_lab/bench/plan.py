@@ -108,7 +108,7 @@ class Plan:
             content = tomllib.loads(path.read_text("utf-8"))
         except FileNotFoundError as error:
             raise BadSetting(f"plan '{path}' does not exist; check the path") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # numbers or brackets without an end, too
             raise BadSetting(f"plan '{path}' is not valid TOML ({error}); correct it") from error
         return _plan(path.stem, content)
 

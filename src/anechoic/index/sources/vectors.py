@@ -172,9 +172,12 @@ class VectorSource:
         if self.columns.dim:
             return self.columns.dim
         first = next(n for n, (_, metadata) in enumerate(self._footers) if metadata.num_rows)
-        with open_parquet(self.files[first]) as file:
-            batches = file.iter_batches(1, columns=[self.columns.embedding])
-            return len(next(batches).column(0)[0].as_py() or [])
+        try:
+            with open_parquet(self.files[first]) as file:
+                batches = file.iter_batches(1, columns=[self.columns.embedding])
+                return len(next(batches).column(0)[0].as_py() or [])
+        except (*UNREADABLE, StopIteration) as error:
+            raise _damaged(self.files[first], error) from error
 
     @property
     def identity(self) -> str:
