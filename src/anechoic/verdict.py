@@ -213,7 +213,7 @@ class Verifier:
         if threshold is not None and not -1 <= threshold <= 1:
             raise BadSetting(f"a threshold is a cosine similarity, from -1 to 1, got {threshold:g}")
         index = TrainingIndex.load(folder)
-        made = make_embedder(embedder or index.embedder_name)
+        made = make_embedder(embedder or index.embedder_name, trusted=embedder is not None)
         index.check_embedder(made)
         calibrations = calibration.read(folder, needed=threshold is None)
         return cls.of(index, made, calibrations, threshold)

@@ -11,8 +11,11 @@ from anechoic_lab.embedders.sscd import FILE, SSCD
 from PIL import Image
 from support import embedder_models as models
 
+from anechoic import TrainingIndex
+from anechoic.cli.training import open_index
 from anechoic.embedders import embedder
-from anechoic.errors import UnknownEmbedder
+from anechoic.errors import IndexMismatch, UnknownEmbedder
+from anechoic.verdict import Verifier
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,18 @@ def test_every_call_gives_the_same_bits_with_and_without_a_gradient(sscd):
     first = sscd(image)
     for again in range(4):
         assert torch.equal(sscd(image.clone().requires_grad_(again % 2 == 0)).detach(), first)
+
+
+def test_a_file_that_an_index_names_is_not_run(file, tmp_path, monkeypatch):
+    index = TrainingIndex.from_embeddings(torch.eye(512)[:3], embedder_name=f"sscd:{file}")
+    index.save(tmp_path / "i")
+    with monkeypatch.context() as context:
+        context.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("it was run"))
+        for opened in (Verifier.load, open_index):
+            with pytest.raises(UnknownEmbedder, match=r"which would run.*--embedder sscd:"):
+                opened(tmp_path / "i")
+    with pytest.raises(IndexMismatch, match="revision"):  # it was run, as the user named it
+        open_index(str(tmp_path / "i"), f"sscd:{file}")
 
 
 def test_without_a_name_the_file_of_torch_hub_is_taken(file, tmp_path, monkeypatch):

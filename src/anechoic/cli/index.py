@@ -180,6 +180,7 @@ def add(
     index: IndexFolder,
     clips: Clips,
     captions: Captions = None,
+    embedder_name: EmbedderName = None,
     engine: EngineName = engines.LOCAL,
     workers: Workers = None,
 ) -> None:
@@ -196,7 +197,15 @@ def add(
     old = manifest.read(Storage(index))
     source = open_source(clips, captions)
     windows = Windows(old.about.window_s, old.about.hop_s)
-    made = Made.of(source, old.about.embedder_name, windows)
+    name = embedder_name or old.about.embedder_name
+    made = Made.of(source, name, windows, trusted=embedder_name is not None)
+    if made.name.partition(":")[0] != old.about.embedder_name.partition(":")[0] or (
+        made.name != old.about.embedder_name and old.about.revision is None
+    ):
+        raise IndexMismatch(
+            f"index '{index}' was built with '{old.about.embedder_name}', and '{made.name}' was "
+            "given; leave out '--embedder'"
+        )
     if made.dim_known and made.revision != old.about.revision:
         raise IndexMismatch(
             f"index '{index}' was built with revision {old.about.revision} of "
@@ -423,7 +432,9 @@ class Made:
     windows: Windows
 
     @classmethod
-    def of(cls, source: Source, name: str | None, windows: Windows) -> Made:
+    def of(
+        cls, source: Source, name: str | None, windows: Windows, *, trusted: bool = True
+    ) -> Made:
         """The embedder that was asked for, that the source names, or that suits its clips."""
         from anechoic.embedders import embedder
         from anechoic.errors import BadSetting
@@ -441,7 +452,7 @@ class Made:
         given, chosen = windows, name
         if chosen is None:
             chosen, windows = suitable(source, given)
-        made = embedder(chosen)
+        made = embedder(chosen, trusted=trusted)
         if name is None and (windows != given or chosen != "magmel"):
             cut = f", windows of {windows.window_s:g} s" if windows.window_s else ", whole clips"
             typer.echo(

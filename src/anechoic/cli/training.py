@@ -37,7 +37,7 @@ def open_index(name: str, embedder_name: str | None = None) -> tuple[TrainingInd
         from anechoic.index import TrainingIndex
 
     index = TrainingIndex.load(index_folder(name))
-    made = embedder(embedder_name or index.embedder_name)
+    made = embedder(embedder_name or index.embedder_name, trusted=embedder_name is not None)
     index.check_embedder(made)
     return index, made
 

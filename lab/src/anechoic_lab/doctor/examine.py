@@ -140,7 +140,8 @@ def _training_set(
         return _index(opened[0], blueprint)
 
     def embedder() -> str:
-        made.append(make_embedder(wanted.embedder or opened[0].embedder_name))
+        name = wanted.embedder or opened[0].embedder_name
+        made.append(make_embedder(name, trusted=wanted.embedder is not None))
         if opened:
             opened[0].check_embedder(made[0])
         return _embedder(made[0], blueprint, wanted)

@@ -48,6 +48,7 @@ class SSCD(Embedder):
     """
 
     sample_rate = 0  # of an image
+    runs_code = True  # a TorchScript file is a program
 
     def __init__(self, source: str = "") -> None:
         self._file = _find(source)
