@@ -90,7 +90,10 @@ def test_commands_take_a_registered_model_by_its_name(
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("missing", "cannot be loaded"), ("NOT_A_MODEL", "gives a dict, and a KnownModel is")],
+    [
+        ("missing", "cannot be loaded"),
+        ("NOT_A_MODEL", "expected a KnownModel for model .*, got a dict"),
+    ],
 )
 def test_a_registration_that_is_wrong_is_refused(register: Register, name: str, says: str) -> None:
     register(name)
@@ -100,7 +103,7 @@ def test_a_registration_that_is_wrong_is_refused(register: Register, name: str, 
 
 def test_a_model_without_an_index_is_told_from_one_with(register: Register) -> None:
     register("bare")
-    with pytest.raises(BadSetting, match="model 'own' brings no index; give the folder of one"):
+    with pytest.raises(BadSetting, match="model 'own' has no index; give the folder of one"):
         models.index_folder("own")
 
 

@@ -37,7 +37,7 @@ def test_the_threads_are_split_among_processes(pool: Processes) -> None:
 
 
 def test_what_no_other_process_can_have_is_refused(pool: Processes) -> None:
-    with pytest.raises(BadSetting, match="has to be picklable, and this is not"):
+    with pytest.raises(BadSetting, match="expected values that can be pickled"):
         pool.shared(lambda: 1)
     with pytest.raises(BadSetting, match="expected 1 job or more, got 0"):
         Processes(0)

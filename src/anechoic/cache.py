@@ -1,7 +1,7 @@
-"""Finished results in a work folder: each is a file, named by all that determines it.
+"""Finished results in a work folder: each is a file, named by a hash of all that determines it.
 
-A file is written whole or not at all, and checked when it is read. So work that is stopped at any
-moment goes on from what is finished, and a damaged result is computed again, never trusted.
+A file is written whole or not at all, and checked when it is read. So work that was stopped at any
+moment continues from its finished results, and a damaged result is computed again.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from anechoic.storage import locked, write_whole
 
 
 class Untrusted(AnechoicError):
-    """A result that is there and cannot be trusted; the message is the reason, as a clause."""
+    """A stored result that cannot be trusted; the message is the reason, as a clause."""
 
 
 def identity(*parts: Any) -> str:
-    """A hash of whatever JSON can hold."""
+    """A hash of values that JSON can hold; any others count as their text."""
     content = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -33,8 +33,8 @@ class ResultCache:
     """A work folder; runs that ask for the same results may share it.
 
     Args:
-        folder: made if it is not there.
-        user: what uses it, as errors call it: "audit".
+        folder: made if it does not exist.
+        user: the name in errors of the work that uses it, such as "audit".
     """
 
     folder: Path
@@ -42,14 +42,14 @@ class ResultCache:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the folder; the lock ends with the process, however it ends.
+        """Lock the folder; the lock ends with the process, even if it is killed.
 
         Raises:
             BadSetting: another run holds it.
         """
         (self.folder / "results").mkdir(parents=True, exist_ok=True)
         busy = BadSetting(
-            f"another {self.user} is at work in '{self.folder}'; wait for it, or name another "
+            f"another {self.user} is running in '{self.folder}'; wait for it, or name another "
             "'--work'"
         )
         with locked(self.folder / f"{self.user}.lock", busy):
@@ -57,25 +57,25 @@ class ResultCache:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is finished."""
+        """Whether no result is stored."""
         return not any((self.folder / "results").glob("*.json"))
 
     def path(self, name: str) -> Path:
-        """Where the result of an identity belongs."""
+        """The file for the result of an identity."""
         return self.folder / "results" / f"{name}.json"
 
     def put(self, name: str, content: Any, about: str = "") -> None:
-        """Store a result; `about` says what it is. What JSON does not know becomes text."""
+        """Store a result, described by `about`. Values that JSON cannot hold become text."""
         result = json.dumps(content, default=_plain)
         digest = hashlib.sha256(result.encode()).hexdigest()
         head = json.dumps({"identity": name, "about": about, "sha256": digest})
         write_whole(self.path(name), f"{head}\n{result}\n".encode())
 
     def get(self, name: str) -> Any:
-        """The result of an identity; None if it is not there.
+        """The result of an identity; None if there is none.
 
         Raises:
-            Untrusted: it is damaged, or that of another identity.
+            Untrusted: it is damaged, or belongs to another identity.
         """
         try:
             head, _, result = self.path(name).read_text("utf-8").partition("\n")

@@ -1,7 +1,7 @@
-"""Where large work runs: in processes of this machine, or on an engine that a package adds.
+"""Where large jobs run: in processes of this machine, or on an engine that a package adds.
 
-A package adds an engine through the entry point group "anechoic.engines": its name, and a class
-without arguments that satisfies `Engine`. `anechoic[ray]` adds "ray".
+A package adds an engine through the entry point group "anechoic.engines": a name, and a class that
+is made without arguments and satisfies `Engine`. `anechoic[ray]` adds "ray".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LOCAL = "local"
 
 
 class SharedValue(Protocol):
-    """A value that a pool sends to each worker once."""
+    """A value that is sent to each worker of a pool once."""
 
     @property
     def value(self) -> Any: ...
@@ -28,45 +28,45 @@ class SharedValue(Protocol):
 class Pool(Protocol):
     """An executor of calls: processes of this machine, or tasks of a cluster."""
 
-    count: int  # calls at once
+    count: int  # calls that run at once
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
-        """Call a function elsewhere; it and its arguments can be pickled."""
+        """Call a function in a worker; it and its arguments have to be picklable."""
         ...
 
     def shared(self, value: Any) -> SharedValue:
-        """A value for many calls."""
+        """Share a value among many calls."""
         ...
 
 
 class Engine(Protocol):
-    """Many machines that do the work of one."""
+    """Runs work on many machines."""
 
     def tasks(self, jobs: int | None = None) -> AbstractContextManager[Any]:
-        """A `Pool` of so many tasks; None: as many as the engine has GPUs or cores."""
+        """A `Pool` of `jobs` tasks; None: as many as the engine has GPUs or cores."""
         ...
 
     def builder(self, workers: int | None, *, cpus: float = 1.0, gpus: float = 0.0) -> Any:
-        """What embeds the units of an index (`anechoic.index.build.Run`)."""
+        """A function that embeds the units of an index (`anechoic.index.build.Run`)."""
         ...
 
     def encode(self, *arguments: Any) -> Any:
-        """Computes the codes of shards (`anechoic.index.search.Encode`)."""
+        """Compute the codes of shards (`anechoic.index.search.Encode`)."""
         ...
 
 
 def find(name: str) -> Engine | None:
-    """The engine of a name; None: this machine.
+    """The engine with a name; None: this machine.
 
     Raises:
-        BadSetting: no installed package adds such an engine.
+        BadSetting: no installed package adds an engine of this name.
     """
     points = {point.name: point for point in entry_points(group=GROUP)}
     if name == LOCAL:
         return None
     if name == "ray" and name not in points:
         raise BadSetting(
-            "the engine ray needs Ray, which is not installed: pip install 'anechoic[ray]'"
+            "engine 'ray' needs Ray, which is not installed: pip install 'anechoic[ray]'"
         )
     if name not in points:
         raise BadSetting(f"expected the engine {' or '.join([LOCAL, *points])}, got '{name}'")

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from anechoic.index import Clip
 
 GROUP = "anechoic.models"
-SCALE = 7.0  # of classifier-free guidance, for a model that names none
-LABORATORY = ("demo",)  # the models that anechoic-lab registers
+SCALE = 7.0  # scale of classifier-free guidance, for a model that names none
+LABORATORY = ("demo",)  # models that anechoic-lab registers
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class KnownModel:
     """A model and what comes with it.
 
     Args:
-        name: as a user gives it.
+        name: the name that a user gives.
         pipeline: the folder or hub id of the diffusers pipeline.
         index: the folder of the index of its training set.
         steps: sampler steps; None: the pipeline's own.
@@ -75,8 +75,8 @@ def find(name: str) -> KnownModel:
     found = register()
     if not isinstance(found, KnownModel):
         raise BadSetting(
-            f"model '{name}' ({point.value}) gives a {type(found).__name__}, and a KnownModel is "
-            "expected; fix the package that registers it"
+            f"expected a KnownModel for model '{name}' ({point.value}), got a "
+            f"{type(found).__name__}; fix the package that registers it"
         )
     return found
 
@@ -85,16 +85,16 @@ def index_folder(name: str) -> str:
     """The folder of the index that comes with a model; any other name is a folder already.
 
     Raises:
-        BadSetting: see `find`; or the model brings no index.
+        BadSetting: as `find`; or the model has no index.
     """
     found = find(name)
     if found.index is None and found.pipeline != name:
-        raise BadSetting(f"model '{name}' brings no index; give the folder of one")
+        raise BadSetting(f"model '{name}' has no index; give the folder of one")
     return found.index or name
 
 
 def packages() -> set[str]:
-    """The packages that register models: classes of a pipeline's parts may come from them."""
+    """The packages that register models; they may define the classes of a pipeline's parts."""
     return {point.module.partition(".")[0] for point in _points().values()}
 
 

@@ -19,15 +19,15 @@ from anechoic.errors import BadSetting
 
 
 def usable_cores() -> int:
-    """Processors that this process may use."""
+    """How many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def threads_each(jobs: int = 1) -> int:
-    """Threads for each of so many processes: of OMP_NUM_THREADS, which Ray sets for its workers,
-    too, or all usable cores."""
+    """Threads for each of `jobs` processes, which share OMP_NUM_THREADS (Ray sets it for its
+    workers, too) or all usable cores."""
     total = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, (int(total) if total.isdigit() else usable_cores()) // jobs)
 
@@ -40,20 +40,20 @@ class Shared:
 
     @property
     def value(self) -> Any:
-        """The value; one copy for each process."""
+        """The value; each process has one copy."""
         return _read(self.path)
 
 
 class WorkerPool(Executor):
-    """An executor for a `with` block: after an error it finishes what is under way, after an
-    interrupt it does not."""
+    """An executor for a `with` block: after an error, running calls are finished; after an
+    interrupt, they are ended."""
 
     def stop(self) -> None:
-        """End at once what is under way."""
+        """End running calls at once."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """End, after what is under way."""
+        """End after the running calls."""
         self.shutdown(cancel_futures=True)
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
@@ -63,13 +63,13 @@ class WorkerPool(Executor):
 
 
 class Processes(WorkerPool, ProcessPoolExecutor):
-    """Processes among which the threads are split, and which end with this one, however it ends.
+    """Processes that share the threads, and end with this process, even if it is killed.
 
     They import the caller's main module: in a script, use them under
     `if __name__ == "__main__":`.
 
     Args:
-        jobs: how many.
+        jobs: the number of processes.
 
     Raises:
         BadSetting: jobs below 1.
@@ -90,7 +90,7 @@ class Processes(WorkerPool, ProcessPoolExecutor):
         """A value that each process reads once.
 
         Raises:
-            BadSetting: it cannot be given to another process.
+            BadSetting: it cannot be pickled.
         """
         path = Path(self._folder.name, f"{len(list(Path(self._folder.name).iterdir()))}.pickle")
         try:
@@ -98,13 +98,13 @@ class Processes(WorkerPool, ProcessPoolExecutor):
                 pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise BadSetting(
-                f"what several processes work with has to be picklable, and this is not: {error}; "
-                "define functions at the top of a module, or use one job"
+                f"expected values that can be pickled for other processes, got one that cannot "
+                f"({error}); define functions at the top of a module, or use one job"
             ) from error
         return Shared(path)
 
     def stop(self) -> None:
-        """End at once what is under way: the processes watch a pipe that this one lets go of."""
+        """End running calls at once: the processes watch a pipe, which this closes."""
         self._held.close()
 
     def close(self) -> None:
@@ -120,14 +120,14 @@ def _read(path: Path) -> Any:
 
 
 def _begin(watched: connection.Connection, threads: int) -> None:
-    """The start of a worker: its share of the threads, and its end with the main process."""
+    """Start a worker: limit its threads, and end it when the main process ends."""
 
     def end() -> None:
         connection.wait([watched])
         os._exit(1)
 
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    if "torch" in sys.modules:  # by the caller's main module: too late for the variable
+    if "torch" in sys.modules:  # the caller's main module imported it: too late for the variable
         sys.modules["torch"].set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells the whole group
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the whole group
     Thread(target=end, daemon=True).start()

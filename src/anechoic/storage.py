@@ -1,5 +1,5 @@
-"""Files and folders that are written whole or not at all, locks, and storage: a folder of this
-machine, or wherever fsspec reaches."""
+"""Files and folders that are written whole or not at all, locks, and storage on this machine or
+wherever fsspec reaches."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ LOCK = ".lock"  # in a folder that is written to
 
 @contextmanager
 def whole_file(path: Path, *, sync: bool = True, alone: bool = False) -> Iterator[Path]:
-    """Give a hidden name beside `path` to write to; when the block ends well, rename it to `path`.
+    """Give a hidden name beside `path` to write to, renamed to `path` if the block succeeds.
 
     Args:
-        path: in a folder that exists; a file that is there is replaced.
+        path: in a folder that exists; an existing file is replaced.
         sync: wait for the disk, so that a renamed file is complete even after a power cut.
         alone: no other process writes here, so overwrite what a killed process left.
     """
@@ -41,16 +41,16 @@ def whole_file(path: Path, *, sync: bool = True, alone: bool = False) -> Iterato
 
 
 def write_whole(path: Path, content: bytes, *, sync: bool = True, alone: bool = False) -> None:
-    """Write a file: it is there whole, or not at all. The arguments are those of `whole_file`."""
+    """Write a file whole or not at all. The arguments are those of `whole_file`."""
     with whole_file(path, sync=sync, alone=alone) as part:
         part.write_bytes(content)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path` to fill; when the block ends well, rename it to `path`.
+    """Give an empty folder beside `path` to fill, renamed to `path` if the block succeeds.
 
-    A folder that is there is replaced; folders above it are made.
+    An existing folder is replaced; missing parents are made.
     """
     part = path.with_name(f".{path.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -63,7 +63,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Rename a finished folder over another one, if there is one; each is always whole."""
+    """Rename a finished folder to `path`, over one that may be there; each is always whole."""
     old = path.with_name(f"{path.name}.old")
     if old.exists():  # a killed process left it
         shutil.rmtree(old)
@@ -76,7 +76,7 @@ def replace_folder(new: Path, path: Path) -> None:
 
 @contextmanager
 def locked(file: Path, busy: Exception) -> Iterator[None]:
-    """Hold a lock, which ends with this process however that ends; raise `busy` if it is taken."""
+    """Hold a lock, which ends with this process even if killed; raise `busy` if it is taken."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(file, timeout=0)
@@ -94,7 +94,7 @@ def file_system(name: str) -> tuple[Any, str]:
     """The fsspec file system that a path or URL is on, and its path there.
 
     Raises:
-        BadSetting: a protocol that is not known, or needs a package that is not installed.
+        BadSetting: a protocol that is unknown, or needs a package that is not installed.
     """
     try:
         system, path = fsspec.core.url_to_fs(name)
@@ -110,7 +110,7 @@ class Storage:
         where: a path, or a URL such as s3://bucket/clips.index.
 
     Raises:
-        BadSetting: a URL whose protocol is not known, or needs a package that is not installed.
+        BadSetting: a URL whose protocol is unknown, or needs a package that is not installed.
     """
 
     def __init__(self, where: str | Path):
@@ -120,11 +120,11 @@ class Storage:
 
     @property
     def local(self) -> Path | None:
-        """The folder, if it is one of this machine."""
+        """The folder, if it is on this machine."""
         return Path(self.root) if isinstance(self.fs, LocalFileSystem) else None
 
     def path(self, name: str) -> str:
-        """A file's full path, as the filesystem `fs` takes it."""
+        """A file's full path on `fs`."""
         return f"{self.root}/{name}" if name else self.root
 
     def exists(self, name: str = "") -> bool:
@@ -134,7 +134,7 @@ class Storage:
     def names(self, folder: str, *, hidden: bool = False) -> list[str]:
         """The names of the files in a folder, sorted; none if the folder does not exist.
 
-        Files that are being written, or were when a process was killed, are `hidden`.
+        `hidden` includes files that are being written, or were when a process was killed.
         """
         try:
             found = self.fs.ls(self.path(folder), detail=False, refresh=True)
@@ -160,7 +160,7 @@ class Storage:
         """
         with self.writing():
             if self.local is None:
-                self.fs.pipe_file(self.path(name), data)  # an object store keeps all or nothing
+                self.fs.pipe_file(self.path(name), data)  # an object store stores all or nothing
                 return
             target = Path(self.path(name))
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -189,12 +189,12 @@ class Storage:
         except OSError as error:
             raise CannotWrite(
                 f"'{self.name}' cannot be written to ({error.strerror or error}); free some space "
-                "or name another place, and start again: what was finished is kept"
+                "or name another place, and start again: finished work is not lost"
             ) from error
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes from writing here; on this machine only.
+        """Lock this storage against other writers; on this machine only.
 
         Raises:
             CannotWrite: another process is writing here.

@@ -1,8 +1,8 @@
-"""Is this sound, or this image, a copy of a training clip? The one answer that every command gives.
+"""Whether a sound or an image is a copy of a training clip: the one answer that all commands give.
 
-`Verifier` searches the whole training set and weighs what it finds by a `Rule`: the threshold that
-was given, the calibration of the index, or the index's own. Without any of them, and where nothing
-could be compared, the answer is "not judged": never "no copy".
+`Verifier` searches the whole training set and judges the result by a `Rule`: a given threshold, the
+calibration of the index, or the index's own threshold. Without any of them, or if nothing could be
+compared, the answer is "not judged", never "no copy".
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index import Clip, TrainingIndex
 from anechoic.types import Embedder, Match
 
-COPY = "copy"  # the threshold of an index above which a score is called a copy
+COPY = "copy"  # the name of an index's threshold for copies
 Status = Literal["copy", "no copy", "not judged"]
 EXIT_CODES: Mapping[Status, int] = {"no copy": 0, "copy": 1, "not judged": 3}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The score of a detector above which a sound is called a copy, and where it comes from.
+    """The score of a detector above which a sound is called a copy, and the threshold's origin.
 
     A calibrated threshold is a held-out score, so a copy scores above it; any other threshold is
     reached by a copy.
@@ -42,14 +42,14 @@ class Rule:
     threshold: float
     origin: str  # where the threshold comes from, as a clause
     calibration: Calibration | None = None
-    false_positive_rate: float | None = None  # None: not known
+    false_positive_rate: float | None = None  # None: unknown
 
     def status(self, score: float) -> Status:
-        """What a score says. One that is not finite compares nothing."""
+        """The status that a score gives; a score that is not finite gives "not judged"."""
         if not math.isfinite(score):
             return "not judged"
-        known = self.calibration
-        over = score >= self.threshold if known is None else known.exceeds(score)
+        calibrated = self.calibration
+        over = score >= self.threshold if calibrated is None else calibrated.exceeds(score)
         return "copy" if over else "no copy"
 
     def is_copy(self, score: float) -> bool:
@@ -57,7 +57,7 @@ class Rule:
         return self.status(score) == "copy"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The rule for JSON."""
         return {
             "detector": self.detector,
             "threshold": self.threshold,
@@ -77,14 +77,14 @@ def find_rule(
     """The rule of a detector: a given threshold, its calibration, or the index's own threshold.
 
     Args:
-        detector: the name of the deciding one.
-        index: its `thresholds["copy"]` serves where nothing better is known.
-        calibrations: by the names of detectors.
+        detector: the name of the detector that decides.
+        index: its `thresholds["copy"]` is used if there is nothing better.
+        calibrations: by the names of their detectors.
         threshold: replaces all of these.
-        false_positive_rate: of a threshold that is not calibrated, where it is known.
+        false_positive_rate: the rate of a threshold that is not calibrated, if it is known.
 
     Returns:
-        None where there is nothing to judge by.
+        The rule; None if there is nothing to judge by.
 
     Raises:
         BadSetting: a threshold that is not finite.
@@ -104,7 +104,7 @@ def find_rule(
 
 
 def require_rule(rule: Rule | None, detector: str, index: TrainingIndex) -> Rule:
-    """The rule, where there is one.
+    """Return the rule, or refuse if there is none.
 
     Raises:
         BadSetting: there is nothing to judge by.
@@ -125,8 +125,8 @@ class Verdict:
     status: Status
     match: Match  # the nearest training clip: its row in the index, and where the two are alike
     clip: Clip | None  # that clip; None: nothing was compared
-    p_value: float | None  # at most how often held-out sound scores as high; None: not calibrated
-    rule: Rule | None  # None: there is nothing to judge by
+    p_value: float | None  # bounds how often held-out sound scores as high; None: not calibrated
+    rule: Rule | None  # None: there was nothing to judge by
     reason: str = ""  # why it was not judged
 
     @property
@@ -140,7 +140,7 @@ class Verdict:
         return None if self.status == "not judged" else self.status == "copy"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it: times in seconds, the clip with all that is known of it."""
+        """The verdict for JSON: times in seconds, and the clip with all its fields."""
         match = self.match
         found = {} if self.clip is None else {
             "score": match.score,
@@ -162,8 +162,8 @@ class Verifier:
     Args:
         index: the training set.
         embedder: the one that built the index.
-        rule: None: nothing is judged, only compared.
-        calibration: gives p-values, whatever the rule is; None: not calibrated.
+        rule: how scores are judged; None: sounds are compared, but not judged.
+        calibration: gives the p-values, whatever the rule is; None: there are none.
 
     Raises:
         IndexMismatch: another embedder built the index.
@@ -185,7 +185,7 @@ class Verifier:
         calibrations: Mapping[str, Calibration] | None = None,
         threshold: float | None = None,
     ) -> Verifier:
-        """A verifier by what is known of an index that is in memory."""
+        """A verifier for an index in memory, by the best rule that is there (`find_rule`)."""
         detector, known = NearestStretch(index, embedder).name, calibrations or {}
         rule = find_rule(detector, index, known, threshold)
         return cls(index, embedder, rule, known.get(detector))
@@ -197,17 +197,17 @@ class Verifier:
         embedder: str | None = None,
         threshold: float | None = None,
     ) -> Verifier:
-        """A verifier by the index of a folder and the calibration that is stored with it.
+        """A verifier for the index in a folder, with the calibration that is stored there.
 
         Args:
-            folder: of the index.
-            embedder: its name; by default the one that the index names.
-            threshold: a cosine from which on a sound is a copy, instead of the calibrated one.
+            folder: the folder of the index.
+            embedder: the name of an embedder; by default, the one that the index names.
+            threshold: a cosine; sound that reaches it is a copy. Replaces the calibrated one.
 
         Raises:
-            IndexMismatch: no index, one that another embedder built, or a calibration of an index
-                that was changed since, if it is needed.
-            UnknownEmbedder: the embedder is not to be had.
+            IndexMismatch: no index, one that another embedder built, or a calibration that is
+                needed and older than the last change of the index.
+            UnknownEmbedder: the embedder does not exist or is not installed.
             BadSetting: a threshold that is not a cosine.
         """
         if threshold is not None and not -1 <= threshold <= 1:
@@ -219,7 +219,7 @@ class Verifier:
         return cls.of(index, made, calibrations, threshold)
 
     def over(self, index: TrainingIndex) -> Verifier:
-        """The same rule over another index of the same clips, such as that of another model."""
+        """The same rule over another index of the same clips, such as one for another model."""
         return replace(self, index=index)
 
     def __call__(self, x: Tensor, sample_rate: int = 0) -> Verdict:
@@ -233,7 +233,7 @@ class Verifier:
         return self.weigh(self._search(x, sample_rate))
 
     def weigh(self, match: Match) -> Verdict:
-        """Judge what a search of this index found, by the row of the index."""
+        """Judge the result of a search of this index; its row is a row of the index."""
         status, rule, p_value, reason = "not judged", self.rule, None, ""
         if not match.compared:
             reason = "it is silent, or too short to be compared"

@@ -297,7 +297,7 @@ def test_two_audits_cannot_share_a_work_folder_at_once(
     training: TrainingSet, embed, work: Path
 ) -> None:
     def nested(prompt: str, seed: int) -> tuple[Tensor, int]:
-        with pytest.raises(BadSetting, match="another audit is at work"):
+        with pytest.raises(BadSetting, match="another audit is running in"):
             audit(Model(), training, embed, prompts=PROMPTS, model="m", work=work)
         return tune(1), RATE
 

@@ -147,7 +147,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path, lim
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-        with pytest.raises(CannotWrite, match=r"free some space .* what was finished is kept"):
+        with pytest.raises(CannotWrite, match=r"free some space .* finished work is not lost"):
             build(Source(), work(folder), ABOUT)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

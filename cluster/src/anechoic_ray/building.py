@@ -168,7 +168,7 @@ class _Builder:
         if times > cluster.RETRIES + 1:
             raise AnechoicError(
                 f"{times - 1} workers died at unit '{key}', after {clips} of its clips, as they do "
-                "when memory is short or a file breaks a decoder; what was finished is kept: start "
+                "when memory is short or a file breaks a decoder; finished work is not lost: start "
                 "the build again, with more CPUs for each worker or without that file"
             )
 

@@ -276,7 +276,7 @@ def test_two_benches_do_not_share_a_folder_at_once(drive, tmp_path: Path) -> Non
     process = drive(tmp_path / "w", delay_s=20.0)
     while not stamps(tmp_path / "w"):
         time.sleep(0.02)
-    with pytest.raises(BadSetting, match="another bench is at work in"):
+    with pytest.raises(BadSetting, match="another bench is running in"):
         bench(tmp_path / "w")
     process.kill()
     process.communicate()
