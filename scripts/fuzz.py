@@ -486,7 +486,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("count", type=int, nargs="?", default=10_000, help="inputs in all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", choices=BOUNDARIES, default=list(BOUNDARIES))
+    parser.add_argument("--only", nargs="+", choices=[*BOUNDARIES], default=[*BOUNDARIES])
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     parser.add_argument(
         "--work", nargs=4, metavar=("NAME", "START", "STOP", "SEED"), help="internal"

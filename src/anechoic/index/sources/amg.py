@@ -74,6 +74,8 @@ class AmgUnit:
                 raise self._bad(f"has an embedding with NaN or Infinity {after}") from error
             reason = str(error).strip("b'\"").split("\\n")[0].splitlines()[0]
             raise self._bad(f"is cut off or no JSON {after} ({reason})") from error
+        except (MemoryError, RecursionError) as error:  # ijson's, for brackets without an end
+            raise self._bad("is nested too deep") from error
         except OSError as error:
             raise self._bad(f"cannot be read ({error})") from error
 
