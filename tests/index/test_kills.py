@@ -85,6 +85,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = [WITHDRAWN, *(f"clip-{number}" for number in range(299))]
     vectors(folder / "set.parquet", names, 0)
     vectors(folder / "more.parquet", ["new-1", "new-2"], 1)
+    words = ("-o", folder / "more", "--embedder", "given")
+    assert exit_code("index", "build", folder / "more.parquet", *words) == 0
     for kind in ("exact", "ivfpq"):
         words = ("-o", folder / kind, "--embedder", "given", "--search", kind, "--shard", "200")
         assert exit_code("index", "build", folder / "set.parquet", *words) == 0
@@ -105,17 +107,20 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["exact", "ivfpq"])
-@pytest.mark.parametrize("name", ["build", "add", "remove", "fetch", "optimise"])
+@pytest.mark.parametrize("name", ["build", "overwrite", "add", "remove", "fetch", "optimise"])
 def test_a_command_that_is_killed_at_any_file_operation_goes_on(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, name: str, kind: str
 ) -> None:
     monkeypatch.setattr(structure, "CLUSTERING_STEPS", 1)
     index = tmp_path / "home" / "index"
     other = {"exact": "ivfpq", "ivfpq": "exact"}[kind]
-    source = made / (other if name == "optimise" else kind)
+    source = made / {"optimise": other, "overwrite": "more"}.get(name, kind)
+    command = "build" if name == "overwrite" else name
+    build = (made / "set.parquet", "-o", index, "--embedder", "given", "--search", kind,
+             "--shard", "200")  # fmt: skip
     words: dict[str, tuple[str | Path, ...]] = {
-        "build": (made / "set.parquet", "-o", index, "--embedder", "given", "--search", kind,
-                  "--shard", "200"),
+        "build": build,
+        "overwrite": (*build, "--overwrite"),
         "add": (index, made / "more.parquet"),
         "remove": (index, "--id", WITHDRAWN),
         "fetch": (source, "-o", index),
@@ -130,18 +135,18 @@ def test_a_command_that_is_killed_at_any_file_operation_goes_on(
             shutil.copytree(begins_with, index)
 
     begin()
-    assert run("index", name, *words[name])[0] == 0
+    assert run("index", command, *words[name])[0] == 0
     expected, files = state(index), contents(index)
     number = 0
     while True:
         begin()
         try:
             with KILLER.at(number, index.parent):
-                run("index", name, *words[name])
+                run("index", command, *words[name])
             break
         except Killed:
             pass
-        code, _, err = run("index", name, *words[name])
+        code, _, err = run("index", command, *words[name])
         assert code == 0, f"killed at operation {number}: {err}"
         assert state(index) == expected, f"killed at operation {number}"
         assert contents(index).keys() == files.keys(), f"killed at operation {number}"

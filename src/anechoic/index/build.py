@@ -117,6 +117,8 @@ def build(
     with place.alone() if place.exists(manifest.NAME) else nullcontext():
         built = tidied(place) or built_by(place)
     if built and (built.plan, built.about) == (made, about):
+        if overwrite and place.local is not None:
+            Storage(f"{place.root}.old").remove("")  # what was replaced before a stop
         return built
     if overwrite and (built := settled(place, made)):
         return built
