@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "embedders": LEAVES | {"audio"},
     "detectors": LEAVES | {"audio", "guidance", "index", "parsing", "storage"},
     "engine": LEAVES | {"guidance"},
-    "diffusers": LEAVES | {"engine", "guidance", "models"},
+    "diffusers": LEAVES | {"engine", "guidance", "models", "parsing"},
     "models": {"errors", "guidance", "index"},
     "verdict": LEAVES | {"audio", "detectors", "embedders", "index", "storage"},
     "audit": ROOMS - {"cli"},

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from anechoic.errors import BadCaptions, BadSetting
-from anechoic.parsing import caption_of, number_of, parse_json, parse_object, read_rows, text_of
+from anechoic.parsing import (
+    caption_of,
+    number_of,
+    parse_json,
+    parse_object,
+    parse_record,
+    read_rows,
+    text_of,
+)
 
 
 def rows(path: Path) -> list[Any]:
@@ -119,3 +128,49 @@ def test_cells_are_read_as_captions_and_numbers() -> None:
     for cell in ("soon", -1, float("inf"), 10**400, [1]):
         with pytest.raises(BadCaptions, match=r"it is .*expected a number of seconds"):
             number_of(cell, "it", BadCaptions)
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Whole:
+    parts: tuple[Part, ...]
+    count: int | None
+    kind: Literal["a", "b"]
+    limits: dict[str, float]
+    more: Any = None
+
+
+GOOD = {"parts": [{"name": "x", "share": 1}], "count": 3, "kind": "a", "limits": {"copy": 0.5}}
+
+
+def test_a_record_has_the_types_that_it_declares() -> None:
+    made = parse_record(Whole, GOOD, "it", BadCaptions)
+    assert made == Whole((Part("x", 1.0),), 3, "a", {"copy": 0.5})
+    assert parse_record(Whole, {**GOOD, "count": None}, "it", BadCaptions).count is None
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"parts": {}}, "Whole.parts is '{}'"),
+        ({"parts": [{"name": "x", "share": "much"}]}, r"Whole.parts\[0\].share is 'much'"),
+        ({"parts": [{"name": "x", "share": float("nan")}]}, r"share is 'nan'"),
+        ({"parts": [{"name": 5, "share": 1}]}, "name is '5', expected str"),
+        ({"parts": [{"name": "x"}]}, "missing .* 'share'"),
+        ({"count": True}, "count is 'True', expected int"),
+        ({"count": 1.5}, "count is '1.5', expected int"),
+        ({"kind": "c"}, "kind is 'c'"),
+        ({"limits": {"copy": []}}, "limits.copy is"),
+        ({"another": 1}, "unexpected .* 'another'"),
+    ],
+)
+def test_a_record_of_other_types_is_refused(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(BadCaptions, match=rf"it has another content .*{complaint}"):
+        parse_record(Whole, {**GOOD, **change}, "it", BadCaptions)
+    with pytest.raises(BadCaptions, match="it has another content"):
+        parse_record(Whole, [change], "it", BadCaptions)

@@ -13,12 +13,17 @@ environment raises a limit:
 
 from __future__ import annotations
 
+import builtins
 import csv
 import json
+import math
 import os
+import types
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from anechoic.errors import AnechoicError, BadSetting
 
@@ -31,6 +36,8 @@ LIMITS = {
     "NAMES": 100_000,
 }
 TABLES = (".csv", ".jsonl", ".ndjson", ".parquet")
+FIX = "correct it"
+T = TypeVar("T")
 Row = Mapping[str, Any]
 Refuse = Callable[[str], AnechoicError]  # the class of an error
 
@@ -50,7 +57,7 @@ def require_limit(name: str, value: int, what: str, error: Refuse) -> None:
         raise error(f"{what}, over the limit of {text}; correct it, or raise {variable}")
 
 
-def parse_json(text: str | bytes, what: str, error: Refuse, fix: str = "correct it") -> Any:
+def parse_json(text: str | bytes, what: str, error: Refuse, fix: str = FIX) -> Any:
     """The value of a JSON text; `what` names it in sentences.
 
     Raises:
@@ -86,14 +93,51 @@ def parse_json(text: str | bytes, what: str, error: Refuse, fix: str = "correct 
     return value
 
 
-def parse_object(
-    text: str | bytes, what: str, error: Refuse, fix: str = "correct it"
-) -> dict[str, Any]:
+def parse_object(text: str | bytes, what: str, error: Refuse, fix: str = FIX) -> dict[str, Any]:
     """The object of a JSON text, as `parse_json`."""
     value = parse_json(text, what, error, fix)
     if not isinstance(value, dict):
         raise error(f"{what} is not a JSON object; {fix}")
     return value
+
+
+def parse_record(kind: type[T], value: Any, what: str, error: Refuse, fix: str = FIX) -> T:
+    """A dataclass of the value of a JSON text, whose fields have the types that it declares.
+
+    Raises:
+        AnechoicError: of the class `error`: a field is missing, unknown or of another type.
+    """
+    try:
+        return cast(T, _typed(kind, value, kind.__name__))
+    except TypeError as bad:
+        raise error(f"{what} has another content than it should ({bad}); {fix}") from bad
+
+
+def _typed(kind: Any, value: Any, name: str) -> Any:
+    inner = get_args(kind)
+    match get_origin(kind) or kind:
+        case typing.Any:
+            return value
+        case typing.Union | types.UnionType:
+            if value is None and types.NoneType in inner:
+                return None
+            return _typed(next(one for one in inner if one is not types.NoneType), value, name)
+        case typing.Literal if value in inner:
+            return value
+        case origin if origin in (tuple, list) and isinstance(value, list):
+            return origin(_typed(inner[0], one, f"{name}[{i}]") for i, one in enumerate(value))
+        case origin if origin in (dict, Mapping) and isinstance(value, dict):
+            return {key: _typed(inner[1], one, f"{name}.{key}") for key, one in value.items()}
+        case origin if is_dataclass(origin) and isinstance(value, dict):
+            hints = get_type_hints(origin)
+            return kind(
+                **{n: _typed(hints.get(n, Any), v, f"{name}.{n}") for n, v in value.items()}
+            )
+        case builtins.float if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+        case origin if type(value) is origin and origin is not float:
+            return value
+    raise TypeError(f"{name} is {str(value)[:40]!r}, expected {getattr(kind, '__name__', kind)}")
 
 
 def read_file(path: str | Path, what: str, error: Refuse) -> bytes:

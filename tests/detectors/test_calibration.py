@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 
@@ -147,11 +148,42 @@ def test_edited_calibrations_are_refused_whether_they_are_needed_or_not(tmp_path
             read(tmp_path, needed)
 
 
-@pytest.mark.parametrize("text", ["no json", "[]", '{"format": 1}'])
-def test_damaged_calibrations_are_refused(tmp_path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("no json", "not JSON"),
+        ("[]", "not a JSON object"),
+        ("[" * 100_000, "not JSON|levels deep"),
+        ('{"format": 1}', "damaged"),
+    ],
+)
+def test_damaged_calibrations_are_refused(tmp_path, text: str, complaint: str) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     (tmp_path / "calibration.json").write_text(text)
-    with pytest.raises(IndexMismatch, match="damaged"):
+    with pytest.raises(IndexMismatch, match=complaint):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"calibrations": 5},
+        {"calibrations": [5]},
+        {"calibrations": [{}]},
+        {"calibrations": [{"detector": 5, "null": [0.5] * 99}]},
+        {"calibrations": [{"detector": "a", "null": ["9" * 400] * 99}]},
+        {"calibrations": [{"detector": "a", "null": 5}]},
+    ],
+)
+def test_calibrations_of_other_types_are_refused_although_their_hash_fits(tmp_path, change) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    write(tmp_path, [Calibration("a", tuple(range(99)))])
+    file = tmp_path / "calibration.json"
+    content = {**json.loads(file.read_text()), **change}
+    content.pop("sha256")
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    file.write_text(json.dumps({**content, "sha256": digest}))
+    with pytest.raises(IndexMismatch, match="calibrate again"):
         read(tmp_path)
 
 

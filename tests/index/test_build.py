@@ -16,7 +16,7 @@ from torch import Tensor
 from anechoic import TrainingIndex, audio
 from anechoic.embedders import embedder
 from anechoic.errors import BadAudio, BadCaptions, BadSetting, IndexMismatch, OutputExists
-from anechoic.index import Clip, Sound
+from anechoic.index import Clip, Sound, manifest
 from anechoic.types import Embedder
 
 
@@ -365,3 +365,29 @@ def test_an_embedder_of_the_wrong_shape_is_refused() -> None:
     liar.dim = 10**6  # it gives as many as there are samples
     with pytest.raises(IndexMismatch, match=r"gave \[1, 16384\] for 1 sounds"):
         TrainingIndex.build(sounds(1), liar)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dim": "many"},
+        {"dim": -1},
+        {"shards": 5},
+        {"shards": [5]},
+        {"shards": [{"name": "00000"}]},
+        {"about": []},
+        {"about": {"embedder_name": 7, "sample_rate": 16000}},
+        {"mean": "low"},
+        {"mean": [0.0]},
+        {"plan": None},
+    ],
+)
+def test_a_manifest_of_other_types_is_refused_although_its_hash_fits(
+    index: TrainingIndex, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    file = index.save(tmp_path / "i") / "manifest.json"
+    told = {**json.loads(file.read_text()), **change}
+    told.pop("sha256")
+    file.write_text(json.dumps({**told, "sha256": manifest.hash_of(told)}))
+    with pytest.raises(IndexMismatch, match=r"manifest\.json.*(another content|cannot be)"):
+        TrainingIndex.load(tmp_path / "i")

@@ -19,6 +19,7 @@ import numpy as np
 
 from anechoic.detectors.protocol import Detector, TrainingSound
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch, OutputExists
+from anechoic.parsing import parse_object, parse_record
 from anechoic.storage import Storage
 
 FORMAT = 2
@@ -134,16 +135,8 @@ class Calibration:
         Raises:
             IndexMismatch: the content is damaged.
         """
-        try:
-            return cls(
-                str(content["detector"]),
-                tuple(map(float, content["null"])),
-                float(content["false_positive_rate"]),
-                float(content["confidence"]),
-                None if content["seconds"] is None else float(content["seconds"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise IndexMismatch(f"a calibration is damaged ({error!r}); calibrate again") from error
+        fields = {name: value for name, value in content.items() if name != "threshold"}
+        return parse_record(cls, fields, "a calibration", IndexMismatch, "calibrate again")
 
 
 def calibrate(
@@ -230,7 +223,7 @@ def read(folder: str | Path, needed: bool = True) -> dict[str, Calibration]:
     name, stored = place.path(FILE), _parse(place.read(FILE), place.path(FILE))
     expected = hashlib.sha256(manifest).hexdigest()
     if stored["format"] == FORMAT and stored["index"] == expected:
-        return {row["detector"]: Calibration.from_dict(row) for row in stored["calibrations"]}
+        return {one.detector: one for one in map(Calibration.from_dict, stored["calibrations"])}
     if not needed:
         return {}
     raise IndexMismatch(
@@ -250,10 +243,13 @@ def _index(folder: str | Path) -> tuple[Storage, bytes]:
 def _parse(content: bytes, name: str) -> dict[str, Any]:
     """Stored calibrations, checked against their own hash."""
     try:
-        stored: dict[str, Any] = json.loads(content)
+        stored = parse_object(content, f"'{name}'", IndexMismatch, "calibrate again")
         whole = stored["format"] != FORMAT or stored.pop("sha256", None) == _hash(stored)
-        _ = stored["index"], stored["calibrations"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if not all(
+            isinstance(row, dict) for row in [stored["index"] and {}, *stored["calibrations"]]
+        ):
+            raise TypeError("not a list of calibrations")
+    except (KeyError, TypeError) as error:
         raise IndexMismatch(f"'{name}' is damaged ({error!r}); calibrate again") from error
     if not whole:
         raise IndexMismatch(

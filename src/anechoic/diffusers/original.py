@@ -25,7 +25,7 @@ def original_checkpoint(folder: Path) -> str | None:
     )
     try:
         config = json.loads((folder / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(config, dict) or "model_type" not in config:
         return None

@@ -13,11 +13,13 @@ from typing import Any
 from anechoic import __version__
 from anechoic.errors import IndexMismatch
 from anechoic.index.shards import Shard, damaged
-from anechoic.parsing import parse_object
+from anechoic.parsing import parse_object, parse_record
 from anechoic.storage import Storage
 
 FORMAT = 2
 NAME = "manifest.json"
+BESIDE = ("format", "anechoic", "rows", "clips")  # what it tells of itself, and sums
+RESTORE = "restore it, or rebuild the index with 'anechoic index build'"
 NOTES = "building"  # the folder of what a build that is not finished has done
 
 
@@ -95,8 +97,7 @@ def read(place: Storage) -> Manifest:
             else f"there is no index '{place.name}' (no {NAME}); build one with 'anechoic index "
             "build'"
         ) from None
-    fix = "restore it, or rebuild the index with 'anechoic index build'"
-    told = parse_object(content, f"{NAME} of index '{place.name}'", IndexMismatch, fix)
+    told = parse_object(content, f"{NAME} of index '{place.name}'", IndexMismatch, RESTORE)
     version = told.get("format")
     if not isinstance(version, int) or version < 1:
         raise damaged(place, f"{NAME} tells no format")
@@ -108,14 +109,12 @@ def read(place: Storage) -> Manifest:
         )
     if told.pop("sha256", None) != hash_of(told):
         raise damaged(place, f"{NAME} is not what was written")
-    return Manifest(
-        About(**told["about"]),
-        told["dim"],
-        told["dtype"],
-        None if told["mean"] is None else tuple(told["mean"]),
-        tuple(Shard(**shard) for shard in told["shards"]),
-        told["plan"],
-    )
+    fields = {name: value for name, value in told.items() if name not in BESIDE}
+    manifest = parse_record(Manifest, fields, place.path(NAME), IndexMismatch, RESTORE)
+    sizes = [manifest.dim, *(shard.rows for shard in manifest.shards)]
+    if min(sizes) < 0 or (manifest.mean and len(manifest.mean) != manifest.dim):
+        raise damaged(place, f"{NAME} tells sizes that cannot be")
+    return manifest
 
 
 def hash_of(value: Any) -> str:

@@ -17,7 +17,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from anechoic.index.shards import Shard
 from anechoic.index.stored import StoredClips
 from anechoic.index.structure import Plan
 from anechoic.index.vectors import Mapped, project
+from anechoic.parsing import parse_object, parse_record
 from anechoic.storage import Storage, whole_file
 
 FOLDER = "search"
@@ -133,7 +134,7 @@ def is_finished(place: Storage, manifest: Manifest) -> bool:
     if place.local is None or not place.exists(FOLDER):
         return True
     about = _read_about(place.local)
-    return about is not None and about["of"] == manifest.content
+    return about is not None and about.of == manifest.content
 
 
 def open_search(
@@ -152,12 +153,12 @@ def open_search(
         if made.is_dir():
             raise stale(folder, "was not finished")
         return None
-    if about["of"] != manifest.content:
-        raise stale(folder, "is older than its shards" if about["of"] else "was not finished")
+    if about.of != manifest.content:
+        raise stale(folder, "is older than its shards" if about.of else "was not finished")
+    plan = about.plan
     try:
-        plan, hashes = Plan(**about["plan"]), FileHash.read(about["files"])
         for name in MAPPED:
-            if not hashes[name].fits(made / name, whole=whole):
+            if not about.files[name].fits(made / name, whole=whole):
                 raise stale(folder, f"is damaged ({name} is not the file that was written)")
         searcher = structure.open_searcher(made / "index.faiss", plan)
         mapped = Mapped(made / "vectors.npy", searcher, plan.candidates)
@@ -182,24 +183,35 @@ def told(plan: Plan | None) -> str:
 def plan_of(folder: Path) -> Plan | None:
     """How an index is searched, or None where nothing was derived; its files are not looked at."""
     about = _read_about(folder)
-    return None if about is None else Plan(**about["plan"])
+    return None if about is None else about.plan
 
 
-def _read_about(folder: Path) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class DerivedSearch:
+    """What a search says of itself."""
+
+    of: str  # `Manifest.content` of the index; "": it is not finished
+    plan: Plan
+    files: dict[str, FileHash]
+
+
+def _read_about(folder: Path) -> DerivedSearch | None:
     """What a search says of itself, checked against its own hash; None where it says nothing.
 
     Raises:
         IndexMismatch: it is damaged or was edited.
     """
+
+    def damaged(reason: str) -> IndexMismatch:
+        return stale(folder, f"is damaged ({reason})")
+
     try:
-        about = json.loads((folder / ABOUT).read_bytes())
+        about = parse_object((folder / ABOUT).read_bytes(), ABOUT, damaged)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, RecursionError) as error:
-        raise stale(folder, f"is damaged (about.json: {error})") from error
-    if not isinstance(about, dict) or about.pop("sha256", None) != hash_of(about):
-        raise stale(folder, "is damaged (about.json is not what was written)")
-    return about
+    if about.pop("sha256", None) != hash_of(about):
+        raise damaged("about.json is not what was written")
+    return parse_record(DerivedSearch, about, ABOUT, damaged)
 
 
 def _write_about(place: Storage, plan: Plan, of: str, files: dict[str, FileHash]) -> None:
