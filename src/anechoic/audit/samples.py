@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from anechoic import audio
-from anechoic.errors import AnechoicError, BadAudio, BadSetting
+from anechoic.errors import AnechoicError, BadAudio, BadCaptions, BadSetting
 from anechoic.index import captions
 
 SHORTEST_S = 0.1  # shorter sounds are all alike
@@ -108,8 +108,12 @@ def recorded(folder: str | Path, prompts: str | Path | None = None) -> AuditPlan
         raise BadAudio(
             f"expected a folder of sounds, but '{folder}' is not a folder; check the path"
         )
-    named = {} if prompts is None else {line.file: line for line in captions.read(prompts)}
-    own = {root / name for name in captions.AUDIOFOLDER} - {root / name for name in named}
+    # a line may name its file in another way, as "./a.wav" or through a link
+    lines = [] if prompts is None else captions.read(prompts)
+    named = {os.path.normpath(root / line.file): line for line in lines}
+    resolved = {os.path.realpath(place): line for place, line in named.items()}
+    met: set[str] = set()
+    own = {root / name for name in captions.AUDIOFOLDER} - {Path(name) for name in named}
     own |= set() if prompts is None else {Path(prompts).resolve()}
     samples, refused, hidden = [], [], 0
     for file, reason in _files(root):
@@ -119,13 +123,14 @@ def recorded(folder: str | Path, prompts: str | Path | None = None) -> AuditPlan
             hidden += 1
             continue
         place = file.relative_to(root).as_posix()
-        line = named.pop(place, None)
+        line = named.get(os.path.normpath(file)) or resolved.get(os.path.realpath(file))
+        met.add(line.file if line else "")
         info = dict(line.info) if line else {}
         seed, guard = info.pop("seed", ""), info.pop("guard", "")
         sample = Sample(
             readable(place),
             line.caption if line else "",
-            int(seed) if seed.isdecimal() else None,
+            _seed(seed, f"prompts '{prompts}', '{place}'") if seed else None,
             guard,
             file,
             info,
@@ -137,12 +142,22 @@ def recorded(folder: str | Path, prompts: str | Path | None = None) -> AuditPlan
     missing = "the file of prompts names it, but the folder does not have it"
     refused += [
         Unexamined(Sample(readable(line.file), line.caption, file=root / line.file), missing)
-        for line in named.values()
+        for line in lines
+        if line.file not in met
     ]
     if not samples and not refused:
         raise BadAudio(f"'{folder}' has no files; check the path")
     notes = [f"{hidden} hidden files of the folder were skipped"] if hidden else []
     return AuditPlan(samples, refused, notes)
+
+
+def _seed(text: str, where: str) -> int:
+    """A seed as a table holds it: pandas writes 3.0 where another line has none."""
+    try:
+        seed = int(text.removesuffix(".0"))
+    except ValueError as error:
+        raise BadCaptions(f"{where}: the seed is {text!r}; expected a whole number") from error
+    return seed
 
 
 def _files(root: Path) -> Iterator[tuple[Path, str]]:

@@ -192,7 +192,10 @@ class VectorSource:
             metadata, content = self._footers[number][1], content_of(file)
             for groups, first_row in _grouped(metadata):
                 key = f"{unit_key(number, name)}-{groups[0]:06d}"
-                footer = [str(metadata.row_group(group).to_dict()) for group in groups]
+                try:
+                    footer = [str(metadata.row_group(group).to_dict()) for group in groups]
+                except UNREADABLE as error:
+                    raise _damaged(file, error) from error
                 identity = digest(["vectors", name, first_row, self.columns, *footer, *content])
                 about = (groups, first_row, self.columns, self.dim)
                 out.append(ParquetUnit(key, identity, file, name, *about))
