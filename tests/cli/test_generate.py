@@ -231,7 +231,7 @@ AMG = ("--index", "i")
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "scale of 1": (
         ("--guard", "cfg", "--scale", "1"),
-        "a guidance scale above 1 was expected, got 1.0; at 1 or below there is no classifier-free "
+        "expected a guidance scale above 1, got 1.0; at 1 or below there is no classifier-free "
         "guidance to hold back (Stable Audio Open's own is 7)",
     ),
     "unknown guard": (
@@ -264,9 +264,9 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "no choice": (
         (*AMG, "--set", "gradient=x1"),
-        "setting 'gradient' of AntiMemorization is denoiser or x0, got 'x1'",
+        "expected denoiser or x0 for setting 'gradient' of AntiMemorization, got 'x1'",
     ),
-    "out of range": ((*AMG, "--set", "c3=-1"), "c3 is a strength of 0 or more, got -1.0"),
+    "out of range": ((*AMG, "--set", "c3=-1"), "expected c3 of 0 or more, got -1.0"),
     "no format": (
         ("--guard", "cfg", "-o", "out.xyz"),
         "'out.xyz' has no known sound format; end the name in one of .wav, .flac, .ogg, .mp3",

@@ -71,11 +71,14 @@ NEVER_COMPARED = "compared no estimate with the training set"
         (lambda: During(amg(start=LATE)), NEVER_COMPARED),
         (lambda: During(ClassifierFree(3.0), stop=LATE), "every step was inside"),
         (lambda: During(ClassifierFree(3.0), 0.5, 0.6, outside=amg(start=LATE)), NEVER_COMPARED),
-        (lambda: Sequence(ClassifierFree(3.0), amg(), LATE), "made by its 'then'"),
-        (lambda: Sequence(amg(), ClassifierFree(3.0), LogSNR(-1000.0)), "made by its 'first'"),
+        (lambda: Sequence(ClassifierFree(3.0), amg(), LATE), "its 'then' guided no step"),
+        (
+            lambda: Sequence(amg(), ClassifierFree(3.0), LogSNR(-1000.0)),
+            "its 'first' guided no step",
+        ),
         (lambda: Sequence(ClassifierFree(3.0), amg(start=LATE), 0.5), NEVER_COMPARED),
         (lambda: Sequence(amg(start=LATE), ClassifierFree(3.0), BasinEdge(0.9)), NEVER_COMPARED),
-        (lambda: Screened(amg(), over=0.0, scale=3.0, at=LATE), "no sample was screened"),
+        (lambda: Screened(amg(), over=0.0, scale=3.0, at=LATE), "screened no sample"),
         (lambda: Screened(amg(start=LATE), over=0.0, scale=3.0, at=0.0), NEVER_COMPARED),
     ],
 )
@@ -138,10 +141,10 @@ def test_a_transition_at_the_first_evaluation_is_refused_there(at):
     ("method", "says"),
     [
         (lambda: TransitionPoint(3.0, at=0.0), "start of the schedule"),
-        (lambda: TransitionPoint(3.0, before=3.0), "less than 3.0 was expected"),
-        (lambda: LogSNR(float("inf")), "finite number"),
-        (lambda: LogSNR(float("nan")), "finite number"),
-        (lambda: Screened(ClassifierFree(), over=float("inf")), "over is a norm"),
+        (lambda: TransitionPoint(3.0, before=3.0), "below the one after it, 3.0"),
+        (lambda: LogSNR(float("inf")), "expected a finite log-SNR"),
+        (lambda: LogSNR(float("nan")), "expected a finite log-SNR"),
+        (lambda: Screened(ClassifierFree(), over=float("inf")), "expected over, a norm"),
     ],
 )
 def test_settings_that_can_never_act_are_refused_before_the_block(method, says):
@@ -155,7 +158,7 @@ def test_settings_that_can_never_act_are_refused_before_the_block(method, says):
     [
         (lambda emb: emb * 0, "an embedding of length 0"),
         (lambda emb: emb * torch.tensor([[1.0], [0.0]]), "an embedding of length 0"),
-        (lambda emb: emb[0], r"gave embeddings \(16,\) for 2 samples"),
+        (lambda emb: emb[0], r"got \(16,\); fix the embedder"),
         (lambda emb: emb.detach(), "has no gradient"),
         (lambda emb: torch.eye(16)[:2], "has no gradient"),
         (lambda emb: torch.eye(16)[:2] + 0 * emb, "gradient of the similarity is zero"),
@@ -194,7 +197,7 @@ def test_a_similarity_that_is_not_finite_is_refused():
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (lambda step: None, "answered None; expected an x0 estimate"),
+        (lambda step: None, "returned None; expected an x0 estimate"),
         (lambda step: 7.0, "an object of type float"),
         (lambda step: step.cond[:, :, :1], r"a tensor \(2, 1, 1\)"),
         (lambda step: step.cond[:1], r"a tensor \(1, 1, 64\)"),

@@ -129,15 +129,15 @@ def test_a_constant_of_zero_switches_its_term_off():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"c3": -1.0}, "c3 is a strength"),
+        ({"c3": -1.0}, "expected c3 of 0 or more"),
         ({"c1": 0.0, "c2": 0.0, "c3": 0.0}, "nothing would act"),
         ({"lambda_min": 1.0, "lambda_max": 1.0}, "lambda_min is 1, .* never open"),
         ({"schedule": "constant", "lambda_max": 1.0}, "lambda_max is 1, .* never open"),
         ({"start": 1.0}, "start is the end of the schedule"),
         ({"lambda_min": 0.9, "lambda_max": 0.1}, "lambda_min <= lambda_max"),
-        ({"parity": "papre"}, "parity is one of"),
-        ({"gradient": "none"}, "gradient is one of"),
-        ({"schedule": "linear"}, "schedule is one of"),
+        ({"parity": "papre"}, "expected parity among"),
+        ({"gradient": "none"}, "expected gradient among"),
+        ({"schedule": "linear"}, "expected schedule among"),
     ],
 )
 def test_a_setting_out_of_range_is_refused(changes, says):

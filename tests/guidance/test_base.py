@@ -55,37 +55,37 @@ class Duck:
     [
         (
             "amg",
-            "a guidance was expected, got the name 'amg'; build it, as in AntiMemorization(index, "
+            "expected a guidance, got the name 'amg'; build it, as in AntiMemorization(index, "
             "embedder), or use anechoic.guidance.registry.build",
         ),
         (
             None,
-            "a guidance was expected, got None; to generate without a guard, call the pipeline "
-            "outside of one",
+            "expected a guidance, got None; to generate without a guard, call the pipeline "
+            "outside of `guard`",
         ),
         (
             7.0,
-            "a guidance was expected, got the number 7.0; for classifier-free guidance of that "
+            "expected a guidance, got the number 7.0; for classifier-free guidance of that "
             "scale, use ClassifierFree(7.0)",
         ),
         (
             AntiMemorization,
-            "a guidance was expected, got the class AntiMemorization; make an instance: "
+            "expected a guidance, got the class AntiMemorization; make an instance: "
             "AntiMemorization(...)",
         ),
         (
             [ClassifierFree()],
-            "a guidance was expected, got an object of type list; use a method of "
+            "expected a guidance, got an object of type list; use a method of "
             "anechoic.guidance, or a function of a Step",
         ),
         (
             Duck(),
-            "a guidance was expected, got an object of type Duck; it defines 'needs', so inherit "
+            "expected a guidance, got an object of type Duck; it defines 'needs', so inherit "
             "anechoic.guidance.base.Guidance",
         ),
         (
             lambda: None,
-            "a guidance was expected, got the function <lambda>(); give one of a Step alone",
+            "expected a guidance, got the function <lambda>(); give a function of a Step alone",
         ),
     ],
     ids=["a name", "nothing", "a number", "a class", "a list", "a duck", "no step"],

@@ -52,10 +52,14 @@ def test_a_setting_of_another_type_is_refused(guard: str, text: str, expected: s
         ("amg-audo", {}, "did you mean 'amg-audio'?"),
         ("shield", {}, "install the package that has it"),
         ("static", {"befor": -2}, "did you mean 'before'?"),
-        ("amg-audio", {}, "needs 'index' and 'embedder', and has none; give an index"),
-        ("static", {"before": date(2026, 1, 1)}, "is a date, and a number, text or a table"),
-        ("static", {"before": [1.0]}, "is a list, and a number, text or a table"),
-        ("static", {"before": int("9" * 400)}, "is a number, got '9999"),
+        ("amg-audio", {}, "needs 'index' and 'embedder'; give an index"),
+        ("static", {"before": date(2026, 1, 1)}, "got a date; correct it"),
+        ("static", {"before": [1.0]}, "got a list; correct it"),
+        (
+            "static",
+            {"before": int("9" * 400)},
+            "expected a number for setting 'before' of TransitionPoint, got '9999",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_refused_in_a_sentence(
@@ -123,6 +127,6 @@ def test_a_guard_that_is_not_a_method_is_refused(other: None) -> None:
         registry.method("plain")
     assert str(error.value) == (
         "guard 'plain' (another:plain) is not a dataclass that inherits "
-        "anechoic.guidance.Guidance, so its settings and needs are not known; fix the "
-        "package that brings it"
+        "anechoic.guidance.Guidance, so its settings and needs are unknown; fix the "
+        "package that adds it"
     )

@@ -122,7 +122,7 @@ def test_each_sample_of_a_generation_is_screened_and_guided_by_itself():
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"over": -1.0}, "over is a norm"), ({"over": float("nan")}, "over is a norm"),
+    [({"over": -1.0}, "expected over, a norm"), ({"over": float("nan")}, "expected over, a norm"),
      ({"over": 1.0, "guidance": EmbeddingNoise()}, "changes the prompt")],
 )  # fmt: skip
 def test_a_setting_out_of_range_is_refused(settings, says):

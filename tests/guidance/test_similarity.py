@@ -101,5 +101,5 @@ def test_a_plain_number_is_a_share_of_the_schedule():
 @pytest.mark.parametrize("every", [0, -1, 1.5])
 def test_a_number_of_evaluations_below_one_is_refused(every):
     toy = Toy()
-    with pytest.raises(BadSetting, match="every is a number of evaluations"):
+    with pytest.raises(BadSetting, match="expected every, a number"):
         AntiMemorization(toy, toy, every=every)

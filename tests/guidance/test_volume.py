@@ -78,9 +78,9 @@ def test_a_shut_gate_is_plain_cfg():
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"k": 0}, "k is a number"), ({"strength": -1.0}, "strength is a number above 0"),
-     ({"strength": 0.0}, "strength is a number above 0"), ({"threshold": 2.0}, "under 1, got 2"),
-     ({"threshold": 1.0}, "under 1, got 1"), ({"start": 1.0}, "start is the end")],
+    [({"k": 0}, "expected k"), ({"strength": -1.0}, "expected strength above 0"),
+     ({"strength": 0.0}, "expected strength above 0"), ({"threshold": 2.0}, "below 1, got 2"),
+     ({"threshold": 1.0}, "below 1, got 1"), ({"start": 1.0}, "start is the end")],
 )  # fmt: skip
 def test_a_setting_out_of_range_is_refused(settings, says):
     toy = Toy()

@@ -158,7 +158,7 @@ PROBLEMS: dict[str, tuple[Callable[[], object], tuple[str, ...], str]] = {
     ),
     "a setting": (
         lambda: None, (*INDEX, "--set", "c3=-1"),
-        "guard: c3 is a strength of 0 or more, got -1.0",
+        "guard: expected c3 of 0 or more, got -1.0",
     ),
 }  # fmt: skip
 

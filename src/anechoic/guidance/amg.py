@@ -30,39 +30,38 @@ class AntiMemorization(GatedGuidance):
                 + gate * (-s1*(c - u) - s2*(n - u) - c3*((1-abar)/sqrt(abar))*grad_x sim)
 
     where n is the estimate under the nearest clip's caption. A constant of 0 switches its term
-    off. While the gate is shut, the output is classifier-free guidance bit for bit, and neither
-    the caption pass nor the gradient is computed. Both are computed only for the samples of a
-    batch whose own gate is open. `start` and `every` save comparisons, too: docs/speed.md says
-    what they cost and what they miss.
+    off. While a sample's gate is shut, its output is classifier-free guidance bit for bit, and
+    neither the caption pass nor the gradient is computed for it. `start` and `every` save
+    comparisons, too: docs/speed.md says what they cost and what they miss.
 
     With the exact posterior mean the dissimilarity term is `-c3 * Cov(x0 | x) * grad_x0 sim`: the
     factor of the noise level and the denoiser's Jacobian together are the posterior covariance.
 
     Args:
-        index: the training set to keep away from.
-        embedder: the differentiable descriptor the index was built with.
+        index: the training set to stay away from.
+        embedder: the differentiable embedder that built the index.
         scale: classifier-free guidance scale.
         c1: strength of despecification.
         c2: strength of caption deduplication.
         c3: strength of dissimilarity guidance.
         lambda_min: similarity that opens the gate in pure noise.
         lambda_max: similarity that opens the gate at the end.
-        parity: "paper", or "reference" to compute what the authors' published audio code does:
-            it adds `-c3*sqrt(1-abar)*grad_(x/alpha) sim` to x0, without the factor sigma/alpha
-            that an epsilon-space term needs.
+        parity: "paper", or "reference" for what the authors' published audio code computes: it
+            adds `-c3*sqrt(1-abar)*grad_(x/alpha) sim` to x0, without the factor sigma/alpha that
+            an epsilon-space term needs.
         estimate: which x0 estimate is embedded: "cond" (AMG-audio's code) or "guided" (AMG).
         gradient: "denoiser" back-propagates through the network, as the papers do; "x0" stops
             at the estimate and takes the Jacobian of a unit Gaussian prior, `alpha`, instead:
             far cheaper.
-        schedule: of lambda_t: "parabolic", as above; "constant" at lambda_max; or "exponential",
-            as in the code of AMG for images (which sets 0.3 and 0.4):
+        schedule: the course of lambda_t: "parabolic", as above; "constant" at lambda_max; or
+            "exponential", as in the code of AMG for images (which sets 0.3 and 0.4):
             `lambda_min + (lambda_max - lambda_min) * exp(-t / 200)`, with t the training
             timestep of Stable Diffusion, 0..999, that has the same noise level. It stays low
             until late.
         start: the first point at which anything is compared with the training set, such as
-            `LogSNR(-3.0)`; before it the gate is shut. None, as in the papers: from the start.
-        every: while a sample's gate is shut, one of so many evaluations is compared; while it is
-            open, each. The papers compare at each.
+            `LogSNR(-3.0)`; the gate is shut before it. None, as in the papers: the first step.
+        every: while a sample's gate is shut, one of this many evaluations is compared; while it is
+            open, all are. The papers compare at all.
 
     Raises:
         IndexMismatch: the index was built with another embedder, or is empty.
@@ -91,26 +90,26 @@ class AntiMemorization(GatedGuidance):
     def __post_init__(self) -> None:
         for name in ("c1", "c2", "c3"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise BadSetting(f"{name} is a strength of 0 or more, got {getattr(self, name)}")
+                raise BadSetting(f"expected {name} of 0 or more, got {getattr(self, name)}")
         if self.c1 == self.c2 == self.c3 == 0:
             raise BadSetting("c1, c2 and c3 are all 0, so nothing would act; set one above 0")
         if not -1 <= self.lambda_min <= self.lambda_max <= 1:
             raise BadSetting(
-                "cosines -1 <= lambda_min <= lambda_max <= 1 were expected, got "
+                "expected cosines -1 <= lambda_min <= lambda_max <= 1, got "
                 f"{self.lambda_min} and {self.lambda_max}"
             )
         lowest = "lambda_max" if self.schedule == "constant" else "lambda_min"
         if getattr(self, lowest) == 1:
             raise BadSetting(
-                f"{lowest} is 1, and no similarity is above that, so the gate would never open; "
-                "set it lower"
+                f"{lowest} is 1, which no similarity exceeds, so the gate would never open; set it "
+                "lower"
             )
         for name, known in (
             ("parity", ("paper", "reference")),
             ("schedule", ("parabolic", "constant", "exponential")),
         ):
             if getattr(self, name) not in known:
-                raise BadSetting(f"{name} is one of {known}, got {getattr(self, name)!r}")
+                raise BadSetting(f"expected {name} among {known}, got {getattr(self, name)!r}")
         super().__post_init__()
 
     def requires_uncond(self) -> bool:
@@ -120,10 +119,10 @@ class AntiMemorization(GatedGuidance):
         """lambda_t, the similarity above which the gate is open."""
         if self.schedule == "constant":
             return self.lambda_max
-        risen = abar**2
+        share = abar**2
         if self.schedule == "exponential":
-            risen = math.exp(-training_timestep(abar) / 200)
-        return self.lambda_min + (self.lambda_max - self.lambda_min) * risen
+            share = math.exp(-training_timestep(abar) / 200)
+        return self.lambda_min + (self.lambda_max - self.lambda_min) * share
 
     def gate(self, abar: float) -> float:
         return self.threshold(abar)
@@ -148,7 +147,7 @@ class AntiMemorization(GatedGuidance):
         return Guided(self.scale - s1, delta)
 
     def _away(self, step: Step, rows: Tensor, embedded: EmbeddedEstimate | None) -> Tensor:
-        """The dissimilarity step in x0 space, [b, *latent]; `rows` are those of the index."""
+        """The dissimilarity step in x0 space, [b, *latent]; `rows` are rows of the index."""
         alpha, sigma = step.noise.alpha, step.noise.sigma
         target = self.index.vectors(rows).to(step.x.device)
         gradient = self._similarity().gradient_of(lambda emb: (emb * target).sum(1), step, embedded)

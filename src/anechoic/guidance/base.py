@@ -1,4 +1,4 @@
-"""What a guidance method is."""
+"""The base classes of guidance methods."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Reach = Literal["none", "decoder", "network"]  # how far back a gradient goes
 
 
 class Guidance(ABC):
-    """What to do with the two halves of a classifier-free guided network at one evaluation.
+    """Combines the two halves of a classifier-free guided network at one evaluation.
 
-    A method is a frozen dataclass that inherits this class and defines `__call__`. The other
-    methods have defaults that are right for a method that looks at both halves, changes no prompt,
-    compares with no training set, and has no method inside it. A plain function of a `Step` that
-    returns a `Guided` or an x0 estimate [b, *latent] qualifies as well: see `as_guidance`.
+    A guidance is a frozen dataclass that inherits this class and defines `__call__`. The defaults
+    below suit one that uses both halves, leaves the prompt alone, compares with no training set
+    and contains no other guidance. A plain function of a `Step` that returns a `Guided` or an x0
+    estimate [b, *latent] qualifies as well: see `as_guidance`.
     """
 
     @abstractmethod
@@ -35,7 +35,7 @@ class Guidance(ABC):
         return False
 
     def condition(self, prompt: Prompt) -> Tensor:
-        """Return the encoded prompt to use, [b, s, d]; called where `changes_prompt` is true."""
+        """Return the encoded prompt to use, [b, s, d]; called if `changes_prompt` is true."""
         return prompt.encoded
 
     def children(self) -> tuple[Guidance, ...]:
@@ -43,25 +43,26 @@ class Guidance(ABC):
         return ()
 
     def needs(self, info: StepInfo) -> Needs:
-        """The halves that it looks at in an evaluation; the other one is not computed.
+        """The halves that it uses at an evaluation; the other one is not computed.
 
-        Where it names one half, it has to answer a scale of 1 ("cond") or 0 ("uncond").
+        If it names one half, it has to return a scale of 1 ("cond") or 0 ("uncond").
         """
         return "both"
 
     def looks_back(self) -> bool:
-        """Whether it may look at the distances of earlier evaluations.
+        """Whether it may use the distances of earlier evaluations.
 
-        They are NaN where one half was spared, so such a method makes a composition spare none.
+        They are NaN if one half was not computed, so a composition with such a method computes
+        both halves throughout.
         """
         return True
 
     def requires_uncond(self) -> bool:
-        """Whether it acts through the unconditional estimate; a distilled model has none."""
+        """Whether it needs the unconditional estimate, which a distilled model lacks."""
         return True
 
     def indexes(self) -> tuple[VectorIndex, ...]:
-        """The training sets that it keeps away from, with those of the methods inside it."""
+        """The training sets that it stays away from, with those of the methods inside it."""
         return tuple(index for child in self.children() for index in child.indexes())
 
     def embedders(self) -> tuple[Embedder, ...]:
@@ -69,7 +70,7 @@ class Guidance(ABC):
         return tuple(embedder for child in self.children() for embedder in child.embedders())
 
     def gradient_reach(self) -> Reach:
-        """How far back it takes a gradient of the estimate's sound."""
+        """How far back its gradient of the estimate's sound goes."""
         reaches: tuple[Reach, ...] = ("none", "decoder", "network")
         inside = (child.gradient_reach() for child in self.children())
         return max(inside, key=reaches.index, default="none")
@@ -79,18 +80,20 @@ class Guidance(ABC):
         return None
 
     def idle(self, records: Sequence[Record]) -> str | None:
-        """Why it cannot have acted in a generation, as a clause, from the records of those
-        evaluations in which it was on; None: it acted, or could have."""
+        """Why it cannot have acted in a generation, as a clause; None: it acted, or could have.
+
+        `records` are those of the evaluations in which it was on.
+        """
         reasons = (child.idle(records) for child in self.children())
         return next((reason for reason in reasons if reason), None)
 
     def label(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return type(self).__name__
 
 
 class ComparingGuidance(Guidance):
-    """A method that compares the estimate with a training set of its own."""
+    """A method that compares the estimate with its own training set."""
 
     index: VectorIndex
     embedder: Embedder
@@ -122,7 +125,7 @@ class PromptGuidance(Guidance):
 
 
 class WatchingGuidance(Guidance):
-    """A method that answers as the one inside it does, and notes more: it looks at both halves."""
+    """A method that guides as the one inside it does, and records more; it uses both halves."""
 
     guidance: Guidance
 
@@ -138,7 +141,7 @@ class WatchingGuidance(Guidance):
 
 
 class FunctionGuidance(Guidance):
-    """A plain function of a `Step`, about which nothing else is known."""
+    """A plain function of a `Step`, with the defaults of `Guidance`."""
 
     def __init__(self, function: Callable[[Step], Guided | Tensor]):
         self.function = function
@@ -151,7 +154,7 @@ class FunctionGuidance(Guidance):
 
 
 def as_guidance(method: Guidance | Callable[[Step], Guided | Tensor]) -> Guidance:
-    """A method as it is; a plain function of a `Step` as a method.
+    """Return a method as it is, and wrap a plain function of a `Step`.
 
     Raises:
         BadSetting: it is neither of the two.
@@ -163,7 +166,7 @@ def as_guidance(method: Guidance | Callable[[Step], Guided | Tensor]) -> Guidanc
         return method
     got, fix = _not_a_method(method)
     if got:
-        raise BadSetting(f"a guidance was expected, got {got}; {fix}")
+        raise BadSetting(f"expected a guidance, got {got}; {fix}")
     return FunctionGuidance(method)
 
 
@@ -183,9 +186,9 @@ def inner_guidance(method: Guidance, around: str) -> Guidance:
 
 
 def _not_a_method(method: Any) -> tuple[str, str]:
-    """What was given in place of a guidance and what to do about it; ("", "") for a function."""
+    """What was given instead of a guidance, and the fix; ("", "") for a function of a step."""
     if method is None:
-        return "None", "to generate without a guard, call the pipeline outside of one"
+        return "None", "to generate without a guard, call the pipeline outside of `guard`"
     if isinstance(method, str):
         build = "or use anechoic.guidance.registry.build"
         return f"the name {method!r}", f"build it, as in AntiMemorization(index, embedder), {build}"
@@ -198,14 +201,14 @@ def _not_a_method(method: Any) -> tuple[str, str]:
     if not callable(method):
         return kind, "use a method of anechoic.guidance, or a function of a Step"
     for name in ("condition", "needs", "requires_uncond", "indexes"):
-        if hasattr(method, name):  # as a function, it would lose what it says of itself
+        if hasattr(method, name):  # as a function, it would lose this method
             fix = f"it defines '{name}', so inherit anechoic.guidance.base.Guidance"
             return kind, fix
     try:
         inspect.signature(method).bind(None)
     except TypeError:
         name = getattr(method, "__name__", type(method).__name__)
-        return f"the function {name}{inspect.signature(method)}", "give one of a Step alone"
-    except ValueError:  # a function of C code without a signature
+        return f"the function {name}{inspect.signature(method)}", "give a function of a Step alone"
+    except ValueError:  # a C function without a signature
         pass
     return "", ""

@@ -10,14 +10,14 @@ from anechoic.guidance.step import Guided, Needs, Step
 
 
 def check_scale(scale: float) -> None:
-    """A guidance scale has to be above 1: at 1 nothing is guided, and nothing can be held back.
+    """Refuse a guidance scale at which there is nothing to hold back.
 
     Raises:
-        BadSetting: it is not.
+        BadSetting: it is 1 or below.
     """
     if not scale > 1:
         raise BadSetting(
-            f"a guidance scale above 1 was expected, got {scale}; at 1 or below there is no "
+            f"expected a guidance scale above 1, got {scale}; at 1 or below there is no "
             "classifier-free guidance to hold back (Stable Audio Open's own is 7)"
         )
 

@@ -1,4 +1,4 @@
-"""Methods made of methods: one after another, one within an interval, one on another's prompt."""
+"""Methods made of methods: one after another, within an interval, or on another's prompt."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from anechoic.guidance.triggers import BasinEdge, LogSNR, Progress, Timestep, Tr
 
 @dataclass(frozen=True)
 class Sequence(Guidance):
-    """One method until a point, another after it; each sample by itself.
+    """One method until a point, another after it, for each sample by itself.
 
     For example opposite guidance inside the basin and anti-memorization guidance after it:
 
         Sequence(TransitionPoint(7.0, -2.0, at=1.0), AntiMemorization(index, embed), BasinEdge())
 
-    Only a method that some sample is in is computed. A method that looks for a transition in
-    the history sees the whole run, also the part that another method guided.
+    A method is computed only while it guides some sample. A method that looks for a transition in
+    the history sees the whole run, including the part that the other method guided.
 
     Args:
-        first: the method before.
-        then: the method after.
+        first: the method before the point.
+        then: the method after it.
         at: `Progress`, `LogSNR` or `Timestep`, a plain number for a share of the schedule, or
             `BasinEdge` for each sample's own transition.
 
     Raises:
-        BadSetting: a method that changes the prompt, which acts on a whole run: see `Prompted`.
+        BadSetting: a method that changes the prompt, which holds for a whole run: see `Prompted`.
 
     Source: our own.
     """
@@ -52,7 +52,7 @@ class Sequence(Guidance):
         return self.first, self.then
 
     def needs(self, info: StepInfo) -> Needs:
-        """Those of the method that is on; both, if one of them looks at earlier distances."""
+        """Those of the method that is on; both, if either uses earlier distances."""
         at = as_trigger(self.at)
         if isinstance(at, BasinEdge) or self.looks_back():
             return "both"
@@ -62,7 +62,7 @@ class Sequence(Guidance):
         return isinstance(self.at, BasinEdge) or _any_looks_back(self)
 
     def idle(self, records: abc.Sequence[Record]) -> str | None:
-        if isinstance(at := as_trigger(self.at), BasinEdge):  # which a sample need not reach
+        if isinstance(at := as_trigger(self.at), BasinEdge):  # a sample need not reach it
             after = [record for record in records if bool(record.notes["switched"].any())]
             before = [record for record in records if not bool(record.notes["switched"].all())]
             return self.first.idle(before) or (self.then.idle(after) if after else None)
@@ -70,7 +70,7 @@ class Sequence(Guidance):
         before = [record for record in records if not at.reached(record)]
         if not (before and after):
             unused, other = ("then", "an earlier") if before else ("first", "a later")
-            return f"no step was made by its '{unused}'; choose {other} 'at'"
+            return f"its '{unused}' guided no step; choose {other} 'at'"
         return self.first.idle(before) or self.then.idle(after)
 
     def __call__(self, step: Step) -> Guided:
@@ -88,9 +88,9 @@ class During(Guidance):
 
     Args:
         guidance: the method inside.
-        start: the point it starts at; a plain number is a share of the schedule.
-        stop: the point it ends at.
-        outside: the method outside; None for scale 1, the conditional estimate alone.
+        start: where the interval starts; a plain number is a share of the schedule.
+        stop: where it ends.
+        outside: the method outside; None: scale 1, the conditional estimate alone.
 
     Source: after Kynkaanniemi et al., 2024 (arXiv:2404.07724).
     """
@@ -112,7 +112,7 @@ class During(Guidance):
         return (self.guidance,) if self.outside is None else (self.guidance, self.outside)
 
     def needs(self, info: StepInfo) -> Needs:
-        """Those of the method that is on; both, if one of them looks at earlier distances."""
+        """Those of the method that is on; both, if either uses earlier distances."""
         start, stop = as_trigger(self.start), as_trigger(self.stop)
         if isinstance(start, BasinEdge) or isinstance(stop, BasinEdge) or self.looks_back():
             return "both"
@@ -148,15 +148,15 @@ class During(Guidance):
 
 @dataclass(frozen=True)
 class Prompted(Guidance):
-    """The prompt that one method makes, guided as another method does.
+    """One method changes the prompt, and another guides.
 
     Args:
-        prompt: a method that changes the prompt, such as `PromptOptimization`; its own scale
-            does nothing.
+        prompt: the method that changes the prompt, such as `PromptOptimization`; its own scale
+            is not used.
         guidance: the method that guides.
 
     Raises:
-        BadSetting: `prompt` changes no prompt, or `guidance` does, too.
+        BadSetting: `prompt` does not change the prompt, or `guidance` does, too.
 
     Source: our own.
     """
@@ -168,8 +168,8 @@ class Prompted(Guidance):
         object.__setattr__(self, "prompt", as_guidance(self.prompt))
         if not self.prompt.changes_prompt:
             raise BadSetting(
-                f"a method that changes the prompt was expected first, got {self.prompt.label()}, "
-                "which does not; use one such as PromptOptimization"
+                f"expected a method that changes the prompt, got {self.prompt.label()}, which does "
+                "not; use one such as PromptOptimization"
             )
         object.__setattr__(self, "guidance", inner_guidance(self.guidance, "Sequence"))
 
@@ -182,7 +182,7 @@ class Prompted(Guidance):
         return self.prompt.condition(prompt)
 
     def needs(self, info: StepInfo) -> Needs:
-        """Those of the method that guides."""
+        """The halves that the guiding method uses."""
         return self.guidance.needs(info)
 
     def looks_back(self) -> bool:
@@ -193,9 +193,9 @@ class Prompted(Guidance):
 
 
 def select(step: Step, mask: Tensor, inside: Guidance, outside: Guidance) -> Guided:
-    """What `inside` says of the samples of a mask [b], and `outside` of the others.
+    """Guide the samples of a mask [b] by `inside`, and the others by `outside`.
 
-    A method none of whose samples is asked for is not computed.
+    A method that guides no sample is not computed.
     """
     if mask.all():
         return as_guided(inside(step), step)

@@ -17,17 +17,17 @@ class Interval(Guidance):
     """Classifier-free guidance between two points, the conditional estimate alone outside.
 
     The paper's best interval for SDXL is sigma/alpha in (0.28, 5.42], which is the default. It was
-    made for quality; as a guard it holds guidance back while the noise is high, as the
-    attraction-basin methods do, but at scale 1 rather than 0: on a model whose conditional
-    estimate alone copies, as the demo model's does, that leaves the copies. The unconditional half
-    is not computed outside.
+    chosen for quality. As a guard it holds guidance back while the noise is high, as the
+    attraction-basin methods do, but at scale 1 rather than 0: if a model's conditional estimate
+    alone copies, as the demo model's does, the copies remain. The unconditional half is not
+    computed outside.
 
     Args:
         scale: guidance scale inside.
-        start: `LogSNR`, `Timestep` or `Progress` from which on it is guided; a plain number is a
-            share of the schedule.
+        start: the point at which guidance starts, `LogSNR`, `Timestep` or `Progress`; a plain
+            number is a share of the schedule.
         stop: the point at which guidance ends.
-        both_halves: compute both outside, too, so that the trace has d_t everywhere.
+        both_halves: compute both halves outside, too, so that the trace has d_t everywhere.
 
     Source: Kynkaanniemi et al., 2024 (arXiv:2404.07724).
     """
@@ -79,5 +79,5 @@ def check_order(start: object, stop: object) -> None:
         if isinstance(start, kind) and isinstance(stop, kind):
             begin, end = getattr(start, of), getattr(stop, of)
             if sign * begin >= sign * end:
-                raise BadSetting(f"an interval that ends after it starts was expected, got {start} "
+                raise BadSetting(f"expected an interval that ends after it starts, got {start} "
                                  f"to {stop}; swap them")  # fmt: skip

@@ -1,6 +1,6 @@
 """The algebra of one noise level: x = alpha * x0 + sigma * eps.
 
-Everything inside anechoic speaks x0; the network's own prediction is converted at the edge.
+All of anechoic works with x0; the network's own prediction is converted where it is called.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from typing_extensions import TypeVar
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow", "reverse_flow"]
 Number = TypeVar("Number", float, Tensor, default=float)
 
-PURE_NOISE = 1e-3  # the signal that pure noise counts with: sigma/alpha is 1000 there
+PURE_NOISE = 1e-3  # pure noise counts as this much signal, so sigma/alpha is 1000 there
 
 
 @dataclass(frozen=True)
 class NoiseLevel(Generic[Number]):
     """How much signal and how much noise the network's input holds.
 
-    For epsilon and v models it is variance preserving, `alpha**2 + sigma**2 == 1`; for flow
-    models `alpha == 1 - sigma`, and the network predicts the velocity `eps - x0` ("flow") or its
+    Epsilon and v models are variance preserving, `alpha**2 + sigma**2 == 1`. In flow models
+    `alpha == 1 - sigma`, and the network predicts the velocity `eps - x0` ("flow") or its
     opposite ("reverse_flow").
 
-    `alpha` and `sigma` are plain numbers, or tensors [b] where an engine gives each sample of a
-    batch a level of its own. A guidance sees plain numbers: samples of one level are guided
-    together.
+    `alpha` and `sigma` are plain numbers, or tensors [b] if an engine gives each sample its own
+    level. A guidance sees plain numbers: samples of one level are guided together.
 
     >>> NoiseLevel.from_ratio(1.0)
     NoiseLevel(alpha=0.7071067811865475, sigma=0.7071067811865475)
@@ -40,7 +39,7 @@ class NoiseLevel(Generic[Number]):
 
     @classmethod
     def from_ratio(cls, ratio: Number) -> NoiseLevel[Number]:
-        """The variance-preserving level of a given sigma / alpha (Karras' sigma)."""
+        """The variance-preserving level at a given sigma / alpha (Karras' sigma)."""
         if isinstance(ratio, Tensor):
             alpha = (1.0 + ratio * ratio).rsqrt()
             return NoiseLevel(alpha, ratio * alpha)
@@ -51,9 +50,9 @@ class NoiseLevel(Generic[Number]):
 
     @staticmethod
     def of_abar(abar: float) -> NoiseLevel:
-        """The variance-preserving level of a cumulated alpha, `alpha**2`.
+        """The variance-preserving level at a cumulative alpha, `alpha**2`.
 
-        A schedule of zero terminal SNR starts at 0: see `flow` for what pure noise counts as.
+        A schedule of zero terminal SNR starts at 0: see `flow` for how pure noise counts.
         """
         return NoiseLevel(max(abar**0.5, PURE_NOISE), (1 - abar) ** 0.5)
 
@@ -61,9 +60,9 @@ class NoiseLevel(Generic[Number]):
     def flow(cls, sigma: Number) -> NoiseLevel[Number]:
         """The level of a flow model, x = (1 - sigma)*x0 + sigma*eps.
 
-        Its schedules start at sigma = 1, where sigma/alpha is infinite and every factor made of
-        it, too. So pure noise counts as a thousandth of signal, as it does where a schedule of a
-        thousand training steps starts. The conversions to and from x0 need no alpha and are exact.
+        Its schedules start at sigma = 1, where sigma/alpha would be infinite. So pure noise counts
+        as a thousandth of signal, which is where a schedule of a thousand training steps starts.
+        The conversions to and from x0 need no alpha and are exact.
 
         >>> NoiseLevel.flow(0.75)
         NoiseLevel(alpha=0.25, sigma=0.75)
@@ -74,12 +73,12 @@ class NoiseLevel(Generic[Number]):
 
     @property
     def abar(self) -> Number:
-        """The papers' cumulated alpha: alpha squared, of the variance-preserving variable."""
+        """The papers' cumulative alpha: alpha squared of the variance-preserving variable."""
         return self.alpha**2 / (self.alpha**2 + self.sigma**2)
 
     @property
     def prior_gain(self) -> Number:
-        """d x0 / d x of the best estimate under a unit Gaussian prior."""
+        """d x0 / d x for the best estimate under a unit Gaussian prior."""
         return self.alpha / (self.alpha**2 + self.sigma**2)
 
     @property
@@ -94,7 +93,7 @@ class NoiseLevel(Generic[Number]):
         return 2.0 * (ratio.log() if isinstance(ratio, Tensor) else math.log(ratio))
 
     def of(self, rows: Tensor) -> NoiseLevel[Any]:
-        """The level of some samples of the batch: plain numbers, where all of them have the same.
+        """The level of some samples of the batch; plain numbers if they all have the same one.
 
         >>> NoiseLevel.flow(torch.tensor([0.75, 0.5, 0.75])).of(torch.tensor([0, 2]))
         NoiseLevel(alpha=0.25, sigma=0.75)
@@ -106,7 +105,7 @@ class NoiseLevel(Generic[Number]):
         return NoiseLevel(*levels.pop()) if len(levels) == 1 else NoiseLevel(alpha, sigma)
 
     def groups(self) -> list[Tensor]:
-        """The rows of a batch that share a level, [n] each; of levels that are tensors."""
+        """The rows of a batch that share a level, [n] each; for levels that are tensors."""
         assert isinstance(self.alpha, Tensor)
         assert isinstance(self.sigma, Tensor)
         found: dict[tuple[float, float], list[int]] = {}
@@ -115,7 +114,7 @@ class NoiseLevel(Generic[Number]):
         return [torch.tensor(rows) for rows in found.values()]
 
     def to_x0(self, x: Tensor, prediction: Tensor, kind: Prediction) -> Tensor:
-        """The x0 estimate that `prediction` stands for."""
+        """The x0 estimate that `prediction` means."""
         alpha, sigma = _over(self.alpha, x), _over(self.sigma, x)
         if kind == "epsilon":
             return (x - sigma * prediction) / alpha
@@ -128,7 +127,7 @@ class NoiseLevel(Generic[Number]):
         return x - sigma * prediction
 
     def from_x0(self, x: Tensor, x0: Tensor, kind: Prediction) -> Tensor:
-        """The prediction that stands for the estimate `x0`."""
+        """The prediction that means the estimate `x0`."""
         alpha, sigma = _over(self.alpha, x), _over(self.sigma, x)
         if kind == "epsilon":
             return (x - alpha * x0) / sigma
@@ -141,7 +140,7 @@ class NoiseLevel(Generic[Number]):
         return (x - x0) / sigma
 
     def eps_gain(self, kind: Prediction) -> float | Tensor:
-        """By how much eps changes where the prediction does: d eps / d prediction, its size."""
+        """The magnitude of d eps / d prediction."""
         if kind == "epsilon":
             return 1.0
         return 1.0 / self.ratio if kind == "sample" else self.alpha
@@ -156,7 +155,7 @@ class NoiseLevel(Generic[Number]):
 
 
 def _over(value: float | Tensor, x: Tensor) -> float | Tensor:
-    """A number as it is; one for each sample, [b], broadcast against latents, [b, 1, ...]."""
+    """Broadcast values [b] against latents, [b, 1, ...]; a plain number stays as it is."""
     if not isinstance(value, Tensor):
         return value
     return value.reshape(-1, *[1] * (x.dim() - 1)).to(x)

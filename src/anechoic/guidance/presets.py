@@ -1,8 +1,8 @@
-"""The papers' published settings by name, each on one of the methods.
+"""Published settings of the papers, by name.
 
-They were chosen for the models that the papers ran, so they are where a comparison starts, and no
-setting for another model: strengths and thresholds belong to a model, its scale, its schedule
-and its embedder.
+They were chosen for the models in the papers. Start a comparison from them, but do not expect them
+to suit another model: strengths and thresholds belong to a model, its scale, its schedule and its
+embedder.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Preset:
     """Settings that a paper or its code publishes.
 
     Args:
-        guard: the method, by the name of its entry point.
-        settings: its fields; those left out have the method's own defaults.
-        steps: of the sampler; None: not published.
-        about: the model they were published for, and what was not.
+        guard: the name of the method's entry point.
+        settings: values of its fields; the others have the method's defaults.
+        about: the model that they were published for, and what was not published.
         source: the paper.
+        steps: sampler steps; None: not published.
     """
 
     guard: str
@@ -38,7 +38,7 @@ BASIN = "Jain et al., 2025 (arXiv:2411.16738)"
 
 
 def _amg(strengths: Sequence[float], gate: tuple[float, float], origin: str) -> Preset:
-    """Constants of the authors' code, for what that code computes: it differs from the paper."""
+    """Constants of the authors' code, for its formula, which differs from the paper's."""
     constants = dict(zip(("c1", "c2", "c3"), strengths, strict=True))
     lambdas = dict(zip(("lambda_min", "lambda_max"), gate, strict=True))
     settings = {"scale": 7.0, "parity": "reference", "estimate": "cond", **constants, **lambdas}
@@ -102,14 +102,14 @@ PRESETS: dict[str, Preset] = {
 
 @dataclass(frozen=True)
 class Resolved:
-    """A method, and the settings that its name brings."""
+    """A method, and the settings that come with its name."""
 
     guard: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def resolve(name: str) -> Resolved:
-    """The method behind a name: that of a preset with its settings, or the name itself with none.
+    """The method and settings of a preset; any other name is a method without settings.
 
     >>> resolve("basin-laion-opposite").settings["before"]
     -2.0

@@ -1,8 +1,8 @@
-"""Guidance methods by name, and their settings from text: what a command line needs of them.
+"""Guidance methods by name, and their settings from text, for a command line.
 
 A package adds a method through the entry point group "anechoic.guidance": a name, and a dataclass
-that inherits `anechoic.guidance.Guidance`. Its fields are its settings; the fields `index` and
-`embedder` are not typed in but given, by whoever makes the method.
+that inherits `anechoic.guidance.Guidance`. Its fields are its settings, except `index` and
+`embedder`, which the caller passes.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def method(name: str, also_known: Iterable[str] = ()) -> type[Guidance]:
     if not (isinstance(found, type) and is_dataclass(found) and issubclass(found, Guidance)):
         raise BadSetting(
             f"guard {name!r} ({known[name].value}) is not a dataclass that inherits "
-            "anechoic.guidance.Guidance, so its settings and needs are not known; fix the package "
-            "that brings it"
+            "anechoic.guidance.Guidance, so its settings and needs are unknown; fix the package "
+            "that adds it"
         )
     if takes(found, "index") and found.indexes is Guidance.indexes:
         raise BadSetting(
             f"guard {name!r} ({known[name].value}) has a field 'index' that its 'indexes' does not "
-            "return, so nobody could check it; fix the package that brings it: let it inherit "
+            "return, so it would not be checked; fix the package that adds it: inherit "
             "anechoic.guidance.base.ComparingGuidance"
         )
     return found
@@ -65,7 +65,7 @@ def settings(cls: type[Any]) -> list[Field[Any]]:
 
 
 def settings_of(guidance: Guidance) -> dict[str, Any]:
-    """The settings of a method by name; a method inside it is one of them.
+    """The settings of a method, by name, including the methods inside it.
 
     >>> settings_of(method("cfg")())
     {'scale': 7.0}
@@ -80,20 +80,19 @@ def takes(cls: type, name: str) -> bool:
 
 
 def parse(cls: type, texts: Iterable[str]) -> dict[str, Any]:
-    """Settings written as text, by the types of the method's fields.
+    """Parse settings from text by the types of the method's fields.
 
-    A field that takes a dataclass of one value, such as `LogSNR`, is written with its name and a
-    colon.
+    A dataclass of one value, such as `LogSNR`, is written as its name, a colon and the value.
 
     Args:
         cls: a guidance method.
-        texts: "name=value" each.
+        texts: settings, "name=value" each.
 
     Returns:
-        The fields that were named, with their values.
+        The values of the named fields.
 
     Raises:
-        BadSetting: not of that form, an unknown name, a name twice, or a value of another type.
+        BadSetting: another form, an unknown name, a name twice, or a value of another type.
 
     >>> parse(method("static"), ["before=-2", "at=LogSNR:-1.5"])
     {'before': -2.0, 'at': LogSNR(value=-1.5)}
@@ -112,7 +111,9 @@ def parse(cls: type, texts: Iterable[str]) -> dict[str, Any]:
         readings = list(_readings(value, kinds))
         if not readings:
             expected = " or ".join(dict.fromkeys(map(_expected, kinds)))
-            raise BadSetting(f"setting {name!r} of {cls.__name__} is {expected}, got {value!r}")
+            raise BadSetting(
+                f"expected {expected} for setting {name!r} of {cls.__name__}, got {value!r}"
+            )
         found[name] = readings[0]
     return found
 
@@ -126,17 +127,17 @@ def _no_setting(cls: type, name: str) -> str:
 
 
 def build(name: str, settings: Mapping[str, Any], given: Mapping[str, Any] = NOTHING) -> Guidance:
-    """A method by name with its settings, and the methods that it is made of.
+    """Make a method from its name and settings, with the methods inside it.
 
     Args:
-        name: of an entry point, or of a preset of a paper (`anechoic.guidance.presets`).
-        settings: by field; text is read as `parse` reads it, numbers are checked likewise, and a
+        name: the name of an entry point or a preset (`anechoic.guidance.presets`).
+        settings: values by field; text is parsed as in `parse`, numbers are checked likewise, and a
             table with a key "guard" is a method inside this one, with its own settings.
-        given: values for fields that are not set, of this method and of those inside it, where
-            they have such a field: an index, an embedder, a scale.
+        given: values for fields that the settings leave out, such as an index, an embedder or a
+            scale; for this method and those inside it, if they have such a field.
 
     Raises:
-        BadSetting: see `method` and `parse`; the method's own refusals.
+        BadSetting: as `method` and `parse`; or the method refuses its settings.
 
     >>> build("sequence", {"first": {"guard": "static", "before": -2}, "then": {"guard": "cfg"},
     ...                    "at": "LogSNR:-1"}, {"scale": 3.0}).then
@@ -152,20 +153,22 @@ def build(name: str, settings: Mapping[str, Any], given: Mapping[str, Any] = NOT
     for key, table in inner.items():
         rest = {name: value for name, value in table.items() if name != "guard"}
         if "guard" not in table:
-            raise BadSetting(f"setting {key!r} of {cls.__name__} is a table without a 'guard'")
+            raise BadSetting(
+                f"setting {key!r} of {cls.__name__} is a table without a 'guard'; name one in it"
+            )
         ready[key] = build(str(table["guard"]), rest, given)
     for key, value in ready.items():
         if key not in (*inner, *GIVEN) and value is not None and not is_dataclass(value):
             raise BadSetting(
-                f"setting {key!r} of {cls.__name__} is a {type(value).__name__}, and a number, "
-                "text or a table was expected; correct it"
+                f"expected a number, text or a table for setting {key!r} of {cls.__name__}, got a "
+                f"{type(value).__name__}; correct it"
             )
     ready |= parse(cls, [f"{key}={value}" for key, value in typed.items()])
     ready = {key: given[key] for key in given if takes(cls, key)} | ready
     needed = [one.name for one in fields(cast(Any, cls)) if one.init and _is_required(one)]
     if missing := [name for name in needed if name not in ready]:
         raise BadSetting(
-            f"guard {name!r} needs {' and '.join(map(repr, missing))}, and has none; give "
+            f"guard {name!r} needs {' and '.join(map(repr, missing))}; give "
             + ("an index of the training set" if "index" in missing else "the settings")
         )
     return cls(**ready)
@@ -192,7 +195,7 @@ def _members(hint: Any) -> Iterator[Any]:
 
 
 def _readings(text: str, kinds: list[Any]) -> Iterator[Any]:
-    """What a text may stand for; plain text only where nothing else fits."""
+    """The values that a text may mean; plain text only if no other type fits."""
     for kind in sorted(kinds, key=lambda kind: kind is str):
         if kind is NoneType and text.lower() == "none":
             yield None
@@ -219,14 +222,14 @@ def _numbers(text: str, kind: type) -> Iterator[Any]:
     try:
         number = kind(text)
         finite = math.isfinite(number)
-    except (ValueError, OverflowError):  # of hundreds of digits
+    except (ValueError, OverflowError):  # hundreds of digits
         return
     if finite:
         yield number
 
 
 def _expected(kind: Any) -> str:
-    """A type, as an error names it."""
+    """A type in the words of an error."""
     if get_origin(kind) is Literal:
         return " or ".join(map(str, get_args(kind)))
     if _wraps_a_value(kind):

@@ -1,4 +1,4 @@
-"""A method for the samples alone whose prompt pulls as a memorized one does."""
+"""A method that guides only the samples whose prompt pulls as a memorized one does."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from anechoic.guidance.triggers import LogSNR, Progress, Timestep, as_trigger
 
 @dataclass(frozen=True)
 class Screened(Guidance):
-    """Ask once whether a prompt is memorized, and guard only the samples where it may be.
+    """Test once whether a prompt is memorized, and guard only the samples whose prompt may be.
 
-    At the first evaluation from `at` on, the network is shown pure noise z at that level, and
+    At the first evaluation from `at` on, the network is called on pure noise z at that level, and
 
         d = ||eps_c(z) - eps_u(z)||_2
 
-    is compared with `over`. Where it is larger, `guidance` acts from this evaluation on; elsewhere,
-    and before, the sample is guided plainly: nothing of it is decoded or looked up. It costs one
+    is compared with `over`. If it is larger, `guidance` acts from this evaluation on. Before, and
+    for the other samples, guidance is plain: nothing is decoded or looked up. This costs one
     evaluation a run. On the run's own latents, which have been drawn to a clip by then, the same
     number does not tell memorized prompts from others (docs/speed.md).
 
-    What is missed by the screen is not protected at all. `over` belongs to a model, and to the
+    A sample that the screen misses is not protected at all. `over` belongs to a model, and to the
     level of the first evaluation from `at` on: calibrate it with `anechoic screen` on prompts
     that are known.
 
     Args:
-        guidance: for the samples that are suspected.
+        guidance: the method for suspected samples.
         over: d above which a sample is suspected.
         scale: classifier-free guidance scale of the others.
         at: `LogSNR`, `Progress` or `Timestep`; a plain number is a share of the schedule.
-        seed: of the noise, the same for each sample.
+        seed: seed of the noise, which is the same for each sample.
 
     Raises:
         BadSetting: `over` is negative, or `guidance` changes the prompt: see `Prompted`.
@@ -56,7 +56,7 @@ class Screened(Guidance):
         check_scale(self.scale)
         object.__setattr__(self, "at", as_trigger(self.at))
         if not 0 <= self.over < float("inf"):
-            raise BadSetting(f"over is a norm of 0 or more, got {self.over}")
+            raise BadSetting(f"expected over, a norm, of 0 or more, got {self.over}")
         object.__setattr__(self, "guidance", inner_guidance(self.guidance, "Screened"))
 
     def children(self) -> tuple[Guidance, ...]:
@@ -67,7 +67,7 @@ class Screened(Guidance):
 
     def idle(self, records: Sequence[Record]) -> str | None:
         if not any(self._reached(record) for record in records):
-            return "no sample was screened, for its 'at' comes after the last step; set it earlier"
+            return "it screened no sample: its 'at' comes after the last step; set it earlier"
         among = [record for record in records if bool(record.notes["suspected"].any())]
         return self.guidance.idle(among) if among else None
 
@@ -94,7 +94,7 @@ class Screened(Guidance):
         return as_trigger(self.at).reached(info)
 
     def _suspected(self, step: Step) -> Tensor:
-        """Who is suspected, [b], on the CPU: told by the history, or asked now."""
+        """Which samples are suspected, [b], on the CPU: from the history, or tested now."""
         for record in step.history[-1:]:
             if self._reached(record) and "suspected" in record.notes:
                 return record.notes["suspected"]

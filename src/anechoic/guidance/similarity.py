@@ -25,7 +25,7 @@ Gradient = Literal["denoiser", "x0"]
 Start = Point | float | None
 
 INFERENCE_MODE = (
-    "the guidance takes a gradient, and torch.inference_mode forbids it; generate, and load the "
+    "the guidance needs a gradient, which torch.inference_mode forbids; generate, and load the "
     "model, the embedder and the index, outside of inference_mode (torch.no_grad is fine)"
 )
 
@@ -34,7 +34,7 @@ INFERENCE_MODE = (
 class EmbeddedEstimate:
     """The embedding of a step's estimate, in the space of the index."""
 
-    emb: Tensor  # projected, of unit norm, [b, d]
+    emb: Tensor  # projected, unit norm, [b, d]
     graph: tuple[Tensor, Tensor] | None  # the estimate, and the embedding with its gradient
 
 
@@ -44,8 +44,8 @@ class SimilarityGradient:
 
     Args:
         index: the training set.
-        embedder: the differentiable descriptor the index was built with.
-        scale: classifier-free guidance scale, of the guided estimate.
+        embedder: the differentiable embedder that built the index.
+        scale: classifier-free guidance scale of the guided estimate.
         estimate: which x0 estimate is embedded: "cond" or "guided".
         gradient: "denoiser" back-propagates through the network, as the papers do; "x0" stops
             at the estimate and takes the Jacobian of a unit Gaussian prior, `alpha`, instead:
@@ -55,8 +55,7 @@ class SimilarityGradient:
         IndexMismatch: the index was built with another embedder, or is empty.
         BadSetting: an unknown estimate or gradient.
         GuardError: while generating, sound longer than the window of a fixed-length embedder; an
-            estimate
-            or gradient that is not finite.
+            estimate or gradient that is not finite.
     """
 
     index: VectorIndex
@@ -68,9 +67,11 @@ class SimilarityGradient:
     def __post_init__(self) -> None:
         for name, known in (("estimate", ("cond", "guided")), ("gradient", ("denoiser", "x0"))):
             if getattr(self, name) not in known:
-                raise BadSetting(f"{name} is one of {known}, got {getattr(self, name)!r}")
+                raise BadSetting(f"expected {name} among {known}, got {getattr(self, name)!r}")
         if len(self.index) == 0:
-            raise IndexMismatch("the training index is empty: there is nothing to keep away from")
+            raise IndexMismatch(
+                "the training index is empty, so there is nothing to stay away from; build it anew"
+            )
         require_embedder(self.embedder)
         self.index.check_embedder(self.embedder)
 
@@ -79,8 +80,8 @@ class SimilarityGradient:
 
         Args:
             step: the evaluation.
-            keep: keep the graph, because a gradient will most likely be needed: with the gradient
-                stopped at the estimate, it is then not computed twice.
+            keep: keep the graph because a gradient will probably be needed. If the gradient stops
+                at the estimate, the embedding is then not computed twice.
         """
         x0 = self._estimate(step.cond, step.uncond).detach()
         keep = keep and self.gradient == "x0"
@@ -97,9 +98,9 @@ class SimilarityGradient:
         """grad_x of a measure of the embedding, [b, *latent].
 
         Args:
-            measure: projected embeddings [b, d] to a number for each, [b].
+            measure: maps projected embeddings [b, d] to numbers [b].
             step: the evaluation.
-            embedded: the embedding of this very step, if it was computed.
+            embedded: the embedding of the same step, if it was computed.
         """
         try:
             variable, emb = self._graph(step, embedded)
@@ -122,13 +123,13 @@ class SimilarityGradient:
         if problem:
             raise GuardError(
                 f"the gradient of the similarity is {problem} at log-SNR "
-                f"{step.noise.log_snr:.2f}; the guidance cannot act. Run the model in a "
+                f"{step.noise.log_snr:.2f}, so the guidance cannot act. Run the model in a "
                 "wider number format (fp32 or bf16), or try another embedder"
             )
         return gradient
 
     def _graph(self, step: Step, embedded: EmbeddedEstimate | None) -> tuple[Tensor, Tensor]:
-        """What the gradient is taken of, and the embedding that depends on it."""
+        """The variable of the gradient, and the embedding that depends on it."""
         with torch.enable_grad():
             if self.gradient == "denoiser":
                 variable = step.x.detach().requires_grad_(True)
@@ -153,14 +154,14 @@ class SimilarityGradient:
         level = f"log-SNR {step.noise.log_snr:.2f}"
         if not torch.isfinite(emb).all():
             raise GuardError(
-                f"the estimate's sound or embedding is not finite at {level}; the guard cannot "
-                "tell how near the training set it is. Lower the strength, or run the model in a "
+                f"the estimate's sound or embedding is not finite at {level}, so it cannot be "
+                "compared with the training set. Lower the strength, or run the model in a "
                 "wider number format (fp32 or bf16)"
             )
         if emb.dim() != 2 or len(emb) != len(x0):
             raise GuardError(
-                f"embedder '{self.embedder.name}' gave embeddings {tuple(emb.shape)} for {len(x0)} "
-                f"samples; expected ({len(x0)}, {self.embedder.dim})"
+                f"expected embeddings ({len(x0)}, {self.embedder.dim}) from embedder "
+                f"'{self.embedder.name}', got {tuple(emb.shape)}; fix the embedder"
             )
         projected = self.index.project(emb)
         if any(bool((rows.detach().norm(dim=1) < 0.1).any()) for rows in (emb, projected)):
@@ -173,8 +174,8 @@ class SimilarityGradient:
 
 
 class GatedGuidance(ComparingGuidance):
-    """A method that acts on the samples whose estimate comes too near to a training clip, and
-    leaves classifier-free guidance bit for bit to the others."""
+    """A method that acts on the samples whose estimate comes too near to a training clip; for the
+    others, it is classifier-free guidance bit for bit."""
 
     scale: float
     estimate: Estimate
@@ -185,25 +186,25 @@ class GatedGuidance(ComparingGuidance):
     def __post_init__(self) -> None:
         check_scale(self.scale)
         object.__setattr__(self, "start", check_comparison(self.start, self.every))
-        self._similarity()  # refuses what cannot be compared
+        self._similarity()  # refuses an embedder and an index that do not match
 
     @abstractmethod
     def gate(self, abar: float) -> float:
-        """The similarity over which the method acts."""
+        """The similarity above which the method acts."""
 
     @abstractmethod
     def act(self, step: Step, nearest: Neighbours, embedded: EmbeddedEstimate | None) -> Guided:
-        """The answer for samples whose gate is open; it makes no notes.
+        """Guide samples whose gate is open; the result has no notes.
 
         Args:
             step: these samples alone.
             nearest: their nearest training clips.
-            embedded: their estimates as they were compared, if they are all that was.
+            embedded: their embedded estimates, if all compared samples are among them.
         """
 
     @property
     def neighbours(self) -> int:
-        """How many training clips a sample is compared with, the nearest ones."""
+        """How many of the nearest training clips are looked up."""
         return 1
 
     def __call__(self, step: Step) -> Guided:
@@ -217,8 +218,8 @@ class GatedGuidance(ComparingGuidance):
         nearest = self.index.search(embedded.emb, min(self.neighbours, len(self.index)))
         if not torch.isfinite(nearest.scores).all():
             raise GuardError(
-                "the training index gave a similarity that is not finite, so the guard cannot tell "
-                "how near the training set is; check it with 'anechoic index info --check'"
+                "the training index gave a similarity that is not finite, so nothing can be "
+                "compared; check it with 'anechoic index info --check'"
             )
         notes = similarity_notes(step, rows, nearest, threshold)
         opened = (nearest.scores[:, 0] > threshold).nonzero()[:, 0]
@@ -239,7 +240,7 @@ class GatedGuidance(ComparingGuidance):
         compared = [values for values in (note[~note.isnan()] for note in notes) if len(values)]
         if not compared:
             return (
-                "it compared no estimate with the training set, for its start comes after the "
+                "it compared no estimate with the training set, since its start comes after the "
                 "last step; choose an earlier one"
             )
         if len(compared) > 1 and len(torch.cat(compared).unique()) == 1:
@@ -267,12 +268,11 @@ def rows_to_compare(step: Step, start: Start, every: int) -> Tensor:
     """The rows of the samples to compare at this evaluation, on the device of the latents.
 
     No sample is compared before `start`. After it, a sample is compared at every evaluation while
-    its gate is open, and at one of `every` evaluations while it is shut. Each sample follows its
-    own history.
+    its gate is open, and at one of `every` evaluations while it is shut.
 
     Args:
         step: the evaluation.
-        start: the first point at which anything is compared; None: from the start.
+        start: the first point at which anything is compared; None: the first step.
         every: while a gate is shut, one of this many evaluations is compared.
     """
     b, device = step.batch, step.x.device
@@ -295,8 +295,8 @@ def gate_was_open(step: Step) -> Tensor:
 def similarity_notes(
     step: Step, rows: Tensor, nearest: Neighbours | None, threshold: float
 ) -> Mapping[str, Tensor]:
-    """The notes of an evaluation, [b] each. Samples that were not compared have a similarity of
-    NaN, the neighbour -1 and a shut gate."""
+    """The notes of an evaluation, [b] each. A sample that was not compared has the similarity NaN,
+    the neighbour -1 and a shut gate."""
     b = step.batch
     if nearest is None:
         sim, neighbour = torch.full((b,), torch.nan), torch.full((b,), -1)
@@ -306,13 +306,13 @@ def similarity_notes(
     return {
         "similarity": sim,
         "neighbour": neighbour,
-        "gate": sim > threshold,  # which NaN is not
+        "gate": sim > threshold,  # NaN is not
         "threshold": torch.full_like(sim, threshold),
     }
 
 
 def scatter_rows(values: Tensor, rows: Tensor, batch: int, rest: float) -> Tensor:
-    """The values of some rows in a batch of all, with `rest` for the others.
+    """Spread the values of some rows over the whole batch, with `rest` for the other rows.
 
     >>> scatter_rows(torch.tensor([0.5, 0.7]), torch.tensor([0, 2]), 3, 0.0)
     tensor([0.5000, 0.0000, 0.7000])
@@ -325,13 +325,13 @@ def scatter_rows(values: Tensor, rows: Tensor, batch: int, rest: float) -> Tenso
 
 
 def check_comparison(start: Start, every: int) -> Point | None:
-    """`start` as a point.
+    """Return `start` as a point.
 
     Raises:
         BadSetting: `every` is below 1, or `start` is not a valid point.
     """
     if every < 1 or every != int(every):
-        raise BadSetting(f"every is a number of evaluations of 1 or more, got {every}")
+        raise BadSetting(f"expected every, a number of evaluations, of 1 or more, got {every}")
     point = None if start is None else as_trigger(start)
     if point == Progress(1.0):
         raise BadSetting(

@@ -1,4 +1,4 @@
-"""What a guidance sees at one evaluation of the network, and what it answers."""
+"""What a guidance sees at one evaluation of the network, and what it returns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from anechoic.errors import GuardError
 from anechoic.guidance.noise import NoiseLevel
 
 Condition = Literal["cond", "uncond"]
-Needs = Literal["both", "cond", "uncond"]  # the halves of an evaluation that are looked at
+Needs = Literal["both", "cond", "uncond"]  # the halves of an evaluation that are used
 
 
 class Denoise(Protocol):
@@ -26,10 +26,14 @@ class Denoise(Protocol):
         condition: Condition | Sequence[str] | Tensor,
         rows: Tensor | None = None,
     ) -> Tensor:
-        """The x0 estimate [b, *latent] of `x` under the user's prompt ("cond"), under none
-        ("uncond"), under other captions, one for each sample, or under an encoded prompt
-        [b, s, d]. Differentiable in `x` and in the encoded prompt. `rows` [b] tells which samples
-        of the batch these are, if not all."""
+        """The x0 estimate [b, *latent] of `x`, differentiable in `x` and in an encoded prompt.
+
+        Args:
+            x: the network's input.
+            condition: the user's prompt ("cond"), no prompt ("uncond"), other captions, one for
+                each sample, or an encoded prompt [b, s, d].
+            rows: which samples of the batch these are, [b]; None: all.
+        """
         ...
 
 
@@ -37,14 +41,13 @@ class Decode(Protocol):
     """Latents to sound or images."""
 
     def __call__(self, x0: Tensor, rows: Tensor | None = None) -> Tensor:
-        """x0 [b, *latent] to sound [b, channels, t], cut to the requested seconds, or to images
-        [b, 3, h, w] in [0, 1]. `rows` [b] tells which samples of the batch these are, if not
-        all."""
+        """Decode x0 [b, *latent] to sound [b, channels, t], cut to the requested seconds, or to
+        images [b, 3, h, w] in [0, 1]. `rows` as in `Denoise`."""
         ...
 
 
 class StepInfo(Protocol):
-    """Where in a run an evaluation stands: what is known of it before the network is called."""
+    """Where in a run an evaluation is, as known before the network is called."""
 
     @property
     def noise(self) -> NoiseLevel: ...
@@ -55,14 +58,14 @@ class StepInfo(Protocol):
 
 @dataclass(frozen=True)
 class Record:
-    """What is remembered of one evaluation; all tensors are [b], on the CPU."""
+    """The record of one evaluation; all tensors are [b], on the CPU."""
 
     progress: float  # share of the schedule that was done before this evaluation, in [0, 1)
-    noise: NoiseLevel[Any]  # numbers; [b] where the samples have levels of their own
-    distance: Tensor  # d_t = ||eps_c - eps_u||_2; NaN where only one half was computed
+    noise: NoiseLevel[Any]  # numbers; [b] if the samples have different levels
+    distance: Tensor  # d_t = ||eps_c - eps_u||_2; NaN if only one half was computed
     scale: Tensor  # the guidance scale that was applied
-    passes: float = 2.0  # of each sample through the network: its two halves, and what was more
-    notes: Mapping[str, Tensor] = field(default_factory=dict)  # what the method tells
+    passes: float = 2.0  # passes of each sample through the network: its halves, and any others
+    notes: Mapping[str, Tensor] = field(default_factory=dict)  # what the method recorded
 
     @cached_property
     def distances(self) -> list[float]:
@@ -89,22 +92,22 @@ class Record:
 
 @dataclass(frozen=True)
 class Prompt:
-    """The encoded prompt, before an evaluation of the network: what `condition` may change.
+    """The encoded prompt, which `condition` may change before an evaluation of the network.
 
-    `seeds` holds a number for each sample, drawn from the latents it started from: noise made of
-    it is as reproducible as the generation, and the same in any batch.
+    `seeds` has a number for each sample, drawn from its starting latents: noise made from it is as
+    reproducible as the generation, and the same in any batch.
     """
 
-    encoded: Tensor  # of the user's prompt [b, s, d]; without what is not text, such as durations
+    encoded: Tensor  # the user's prompt [b, s, d], without anything but text, such as durations
     mask: Tensor  # which of its tokens are text, [b, s], bool
     texts: Sequence[str] | None  # the user's prompts; None: the pipeline was given encoded ones
-    x: Tensor  # what the network is about to be fed, [b, *latent]
+    x: Tensor  # the network's next input, [b, *latent]
     noise: NoiseLevel
     progress: float
     seeds: Sequence[int]
     first: Tensor | None  # the encoded prompt of the run's first evaluation; None: this is it
     encode: Callable[[Sequence[str]], Tensor]  # texts to encoded prompts, [b, s, d]
-    words: Callable[[], Sequence[str]]  # that the pipeline's tokenizer has a token for
+    words: Callable[[], Sequence[str]]  # the words that are tokens of the pipeline's tokenizer
     denoise: Denoise
 
     def generators(self, salt: int = 0) -> list[torch.Generator]:
@@ -114,14 +117,13 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Step:
-    """One evaluation of the network, seen in x0 space.
+    """One evaluation of the network in x0 space.
 
     `cond` and `uncond` are the x0 estimates with and without the prompt, [b, *latent]; one that
-    the guidance said it does not need is NaN. The batch is a convenience: each sample is guided by
-    itself.
+    the guidance does not need is NaN. Each sample of the batch is guided by itself.
     """
 
-    x: Tensor  # what the network was fed: alpha * x0 + sigma * eps
+    x: Tensor  # the network's input, alpha * x0 + sigma * eps
     noise: NoiseLevel
     cond: Tensor
     uncond: Tensor
@@ -129,7 +131,7 @@ class Step:
     history: Sequence[Record]
     denoise: Denoise
     decode: Decode
-    sample_rate: int  # of decoded sound, in Hz; 0 of images
+    sample_rate: int  # sample rate of decoded sound in Hz; 0 for images
 
     @cached_property
     def batch(self) -> int:
@@ -139,18 +141,18 @@ class Step:
     @cached_property
     def distance(self) -> Tensor:
         """d_t = ||eps_c - eps_u||_2 of each sample, [b] (Wen et al., 2024; Jain et al., 2025)."""
-        of_each = tuple(range(1, self.cond.dim()))
+        dims = tuple(range(1, self.cond.dim()))
         difference = (self.cond - self.uncond).float()
-        norm: Tensor = torch.linalg.vector_norm(difference, dim=of_each)
+        norm: Tensor = torch.linalg.vector_norm(difference, dim=dims)
         return norm / self.noise.ratio
 
     def per_sample(self, values: Tensor) -> Tensor:
-        """[b] broadcast against latents, [b, 1, ...]."""
+        """Broadcast values [b] against latents, [b, 1, ...]."""
         return values.reshape(-1, *[1] * (self.x.dim() - 1)).to(self.x)
 
     def of(self, samples: Tensor, keep_history: bool = False) -> Step:
-        """The step as some samples of the batch see it, by their rows [n]; of all of them it is
-        the step itself. Its history is empty, unless it is asked for."""
+        """The step of some samples of the batch, by their rows [n]; for all of them, this step.
+        Its history is empty unless `keep_history`."""
         if len(samples) == len(self.x):
             return self
 
@@ -177,14 +179,13 @@ class Step:
 class Guided:
     """A guided estimate, `uncond + scale * (cond - uncond) + delta`.
 
-    Kept as its parts, so that what is plain classifier-free guidance stays bit for bit what the
-    pipeline computes: the combination is made in the network's own space, and only `delta`
-    is converted.
+    The parts stay apart so that plain classifier-free guidance is bit for bit what the pipeline
+    computes: they are combined in the network's own space, and only `delta` is converted.
     """
 
-    scale: Tensor | float  # of each sample, [b], or of all
+    scale: Tensor | float  # one for each sample, [b], or one for all
     delta: Tensor | None = None  # a step in x0 space [b, *latent]; None: nothing to add
-    notes: Mapping[str, Tensor] = field(default_factory=dict)  # [b] each, into the trace
+    notes: Mapping[str, Tensor] = field(default_factory=dict)  # for the trace, [b] each
 
     def scales(self, batch: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """The scale of each sample, [b]."""
@@ -200,10 +201,10 @@ class Guided:
 
 
 def checked(answer: Any, step: Step) -> Guided | Tensor:
-    """What a guidance answered.
+    """Return the answer of a guidance, if it is valid.
 
     Raises:
-        GuardError: it is neither a `Guided` nor an x0 estimate, or not of the step's shape.
+        GuardError: it is neither a `Guided` nor an x0 estimate, or has another shape.
     """
     batch, wrong = step.batch, []
     if isinstance(answer, Guided):
@@ -229,16 +230,16 @@ def checked(answer: Any, step: Step) -> Guided | Tensor:
         got = f"a Guided with {' and '.join(wrong)} of another shape or type"
     shape = tuple(step.x.shape)
     raise GuardError(
-        f"the guidance answered {got}; expected an x0 estimate {shape}, or a Guided with a number "
+        f"the guidance returned {got}; expected an x0 estimate {shape}, or a Guided with a number "
         f"or [{batch}] for its scale, notes [{batch}] and a delta {shape}"
     )
 
 
 def as_guided(answer: Any, step: Step) -> Guided:
-    """An answer as a `Guided`: a bare estimate is a step from the conditional one.
+    """An answer as a `Guided`; an x0 estimate becomes a step from the conditional one.
 
     Raises:
-        GuardError: see `checked`.
+        GuardError: as `checked`.
     """
     answer = checked(answer, step)
     return answer if isinstance(answer, Guided) else Guided(1.0, answer - step.cond)

@@ -1,4 +1,4 @@
-"""Points of a generation at which a method may change: after how much of it, or at what noise."""
+"""Points of a generation at which a method may change: a share of its steps, or a noise level."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Trigger(Protocol):
     """Something that a generation reaches once."""
 
     def reached(self, step: Step, /) -> bool | list[bool]:
-        """Whether it has been reached: of all samples, or of each."""
+        """Whether it has been reached, for all samples or for each."""
         ...
 
 
@@ -31,7 +31,7 @@ class Progress:
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
-            raise BadSetting(f"a share of the schedule in [0, 1] was expected, got {self.share}")
+            raise BadSetting(f"expected a share of the schedule in [0, 1], got {self.share}")
 
     def reached(self, info: StepInfo) -> bool:
         return info.progress >= self.share - 1e-9
@@ -45,7 +45,7 @@ class LogSNR:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
-            raise BadSetting(f"a log-SNR is a finite number, got {self.value}")
+            raise BadSetting(f"expected a finite log-SNR, got {self.value}")
 
     def reached(self, info: StepInfo) -> bool:
         return info.noise.log_snr >= self.value
@@ -55,15 +55,15 @@ class LogSNR:
 class Timestep:
     """A point at a training timestep of Stable Diffusion, 999 (noise) to 0, as published.
 
-    Mapped to a noise level through that model's scaled-linear schedule, never through the raw
-    number: the timesteps of Stable Audio live in (0, 1).
+    It is mapped to a noise level through that model's scaled-linear schedule. The number itself
+    is never compared: timesteps of Stable Audio are in (0, 1).
     """
 
     t: int
 
     def __post_init__(self) -> None:
         if not 0 <= self.t < 1000:
-            raise BadSetting(f"a training timestep in 0..999 was expected, got {self.t}")
+            raise BadSetting(f"expected a training timestep in 0..999, got {self.t}")
 
     def reached(self, info: StepInfo) -> bool:
         abar = _scaled_linear()[self.t]
@@ -93,14 +93,14 @@ def training_timestep(abar: float) -> float:
 
 @dataclass(frozen=True)
 class BasinEdge:
-    """Where a sample leaves the attraction basin, told by the norm of c - u; for each its own.
+    """The point at which each sample leaves the attraction basin, found from the norm of c - u.
 
-    Once reached, it stays so for the rest of the run.
+    Once reached, it stays reached for the rest of the run.
 
     Args:
-        fall: None for the paper's rule, the first local minimum of d_t = ||eps_c - eps_u||; that
-            is the first evaluation k with `d[k-1] < d[k-2]` and `d[k] > d[k-1]`. Or a share of the
-            running maximum of the norm in x0 space, ||c - u||, under which it has to fall.
+        fall: None for the paper's rule, the first local minimum of d_t = ||eps_c - eps_u||, that
+            is, the first evaluation k with `d[k-1] < d[k-2]` and `d[k] > d[k-1]`. Or a share: the
+            norm in x0 space, ||c - u||, has to fall below this share of its maximum so far.
 
     Source: Jain et al., 2025 (arXiv:2411.16738), dynamic transition point; `fall` is our own.
     """
@@ -109,10 +109,10 @@ class BasinEdge:
 
     def __post_init__(self) -> None:
         if self.fall is not None and not 0 < self.fall < 1:
-            raise BadSetting(f"fall is a share between 0 and 1, got {self.fall}")
+            raise BadSetting(f"expected fall, a share, between 0 and 1, got {self.fall}")
 
     def reached(self, step: Step) -> list[bool]:
-        # plain numbers: to read 50 of them takes a third of what tensors of one element take
+        # plain numbers: reading 50 of them takes a third as long as 50 tensors of one element
         now = step.distance.tolist()
         if self.fall is None:
             past = [*(record.distances for record in step.history), now]
@@ -121,7 +121,7 @@ class BasinEdge:
         return [first_fall(course, self.fall) is not None for course in zip(*past, strict=True)]
 
 
-Point = Progress | LogSNR | Timestep  # known of an evaluation before the network is called
+Point = Progress | LogSNR | Timestep  # these are known before the network is called
 
 
 @overload
@@ -129,7 +129,7 @@ def as_trigger(at: Point | float) -> Point: ...
 @overload
 def as_trigger(at: Point | BasinEdge | float) -> Point | BasinEdge: ...
 def as_trigger(at: Point | BasinEdge | float) -> Point | BasinEdge:
-    """A trigger as it is; a plain number as a share of the schedule.
+    """Return a trigger as it is, and a plain number as a share of the schedule.
 
     Raises:
         BadSetting: it is neither of the two.
@@ -138,15 +138,14 @@ def as_trigger(at: Point | BasinEdge | float) -> Point | BasinEdge:
         return Progress(float(at))
     if not hasattr(at, "reached"):
         raise BadSetting(
-            f"a point of the run was expected, got {at!r}; use Progress, LogSNR or Timestep, or a "
+            f"expected a point of the run, got {at!r}; use Progress, LogSNR or Timestep, or a "
             "share of the schedule between 0 and 1"
         )
     return at
 
 
 def first_minimum(distances: Sequence[float]) -> int | None:
-    """The evaluation at which a sample's distance is seen to have had a local minimum; None: it
-    has had none.
+    """The evaluation just after the first local minimum of a sample's distance; None: it has none.
 
     >>> first_minimum([3.0, 2.0, 2.5, 1.0])
     2
@@ -158,8 +157,7 @@ def first_minimum(distances: Sequence[float]) -> int | None:
 
 
 def first_fall(norms: Sequence[float], share: float) -> int | None:
-    """The first evaluation at which a sample's norm is under a share of its maximum so far; None:
-    there is none.
+    """The first evaluation at which a norm is below a share of its maximum so far; None: none is.
 
     >>> first_fall([3.0, 4.0, 2.0, 1.9], 0.5)
     3

@@ -19,27 +19,27 @@ RIDGE = 1e-4  # added to the Gram matrix, so that an exact copy has a volume and
 
 @dataclass(frozen=True)
 class GramVolume(GatedGuidance):
-    """Raise the log volume spanned by the estimate's embedding and its k nearest training clips.
+    """Raises the log volume spanned by the estimate's embedding and its k nearest training clips.
 
-    At each evaluation, for each sample whose similarity to the nearest clip is over `threshold`:
+    At each evaluation, for each sample whose similarity to the nearest clip is above `threshold`:
 
         V(e)  = 1/2 * log det(G + ridge * I),   G the Gram matrix of [e, n_1, ..., n_k]
         out   = u + scale*(c - u) + strength * ((1-abar)/sqrt(abar)) * grad_x V
 
-    The volume is the distance of e to the span of its neighbours, times what these span among
-    themselves: away from all of them at once, where dissimilarity guidance (AMG) with its one
-    nearest clip may step from one neighbour to the next.
+    The volume is the distance of e to the span of its neighbours, times the volume of the
+    neighbours themselves. So its gradient leads away from all of them at once, while dissimilarity
+    guidance (AMG), with its one nearest clip, may step from one neighbour to the next.
 
     Args:
-        index: the training set to keep away from.
-        embedder: the differentiable descriptor the index was built with.
+        index: the training set to stay away from.
+        embedder: the differentiable embedder that built the index.
         scale: classifier-free guidance scale.
-        strength: of the gradient, in the place of AMG's c3.
-        k: neighbours that span the plane; as many as the index has, if it has fewer.
-        threshold: cosine to the nearest clip over which the guidance acts.
+        strength: strength of the gradient, like AMG's c3.
+        k: neighbours that span the plane; all clips of an index that has fewer.
+        threshold: cosine to the nearest clip above which the guidance acts.
         estimate: see `SimilarityGradient`.
         gradient: see `SimilarityGradient`.
-        since, every: see `AntiMemorization`.
+        start, every: see `AntiMemorization`.
 
     Raises:
         IndexMismatch, GuardError: see `SimilarityGradient`.
@@ -62,12 +62,12 @@ class GramVolume(GatedGuidance):
 
     def __post_init__(self) -> None:
         if not 0 < self.strength < float("inf"):
-            raise BadSetting(f"strength is a number above 0, got {self.strength}")
+            raise BadSetting(f"expected strength above 0, got {self.strength}")
         if self.k < 1:
-            raise BadSetting(f"k is a number of neighbours of 1 or more, got {self.k}")
+            raise BadSetting(f"expected k, a number of neighbours, of 1 or more, got {self.k}")
         if not -1 <= self.threshold < 1:
             raise BadSetting(
-                f"threshold is a cosine of -1 or more and under 1, got {self.threshold}"
+                f"expected threshold, a cosine, of -1 or more and below 1, got {self.threshold}"
             )
         super().__post_init__()
 
@@ -97,7 +97,7 @@ class GramVolume(GatedGuidance):
 
 
 def log_volume(emb: Tensor, others: Tensor, ridge: float = RIDGE) -> Tensor:
-    """Log of the volume spanned by each embedding [b, d] and its neighbours [b, k, d]: [b].
+    """Log volume spanned by each embedding [b, d] and its neighbours [b, k, d], [b].
 
     >>> log_volume(torch.tensor([[0.0, 1.0]]), torch.tensor([[[1.0, 0.0]]]), ridge=0.0)
     tensor([0.])
