@@ -141,7 +141,7 @@ def test_a_corrupt_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_or_empty_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadAudio, match="there is no file"):
+    with pytest.raises(BadAudio, match="does not exist; check the path"):
         audio.read(tmp_path / "none.wav")
     with pytest.raises(BadAudio, match="is a folder"):
         audio.read(tmp_path)

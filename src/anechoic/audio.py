@@ -1,7 +1,7 @@
-"""Sound files and windows: whatever comes out of here is usable sound.
+"""Reads, checks and writes sound, and cuts it into windows.
 
-Files go through `containers`, which finds each stream, and libsndfile, which decodes it. Resampling
-is left to who needs a rate: an embedder, a metric.
+`containers` finds each stream of a file, and libsndfile decodes it. Nothing is resampled here:
+whatever needs a rate, such as an embedder, resamples.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from anechoic.errors import BadAudio, BadSetting, OutputExists
 from anechoic.storage import write_whole
 
 SILENCE = 1e-6  # a peak below this is silence: 30 dB under the last bit of 16-bit sound
-OFFSET = 0.1  # of the rms: from there on a constant offset is taken off; sound has less
-CANCELLED = 0.01  # a mean with less of the loudest channel's energy has lost the sound
-WEAK = 0.24  # with less, a mean has lost much of it; one channel of two alone keeps 0.25
+OFFSET = 0.1  # share of the rms: a larger constant offset is removed; real sound has less
+CANCELLED = 0.01  # a mean with less than this share of the loudest channel's energy is lost
+WEAK = 0.24  # a mean with less has lost much; one sounding channel of two leaves 0.25
 LIMIT_NAME = "ANECHOIC_SOUND_LIMIT"
 LIMIT = 2**30  # samples of a file: 4 GiB in memory, 6 h of one channel at 48 kHz
-RATE_OF_LIMIT = 48_000  # Hz: a low rate is raised by embedders, so its seconds count as theirs
+RATE_OF_LIMIT = 48_000  # Hz: lower rates count as this one, since embedders resample up to it
 BLOCK = 2**20  # samples that are decoded at once
 SUFFIXES = frozenset({
     ".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff",
@@ -48,20 +48,20 @@ def read(
     Args:
         path: WAV, RF64, W64, AIFF, AU, CAF, FLAC, OGG or MP3.
         allow_silence: accept sound whose peak is below `SILENCE`.
-        longest_s: seconds; longer sound is refused as soon as so much is decoded.
+        longest_s: seconds; longer sound is refused once this much is decoded.
 
     Returns:
         The sound, float32 [c, t] with full scale at 1, and its sample rate in Hz.
 
     Raises:
-        BadAudio: no such file, a folder, not sound, cut off, too long, empty, silent, NaN or
-            infinite.
+        BadAudio: the file does not exist, or is a folder, not sound, cut off, too long, empty,
+            silent, NaN or infinite.
     """
     path = Path(path)
     if path.is_dir():
         raise BadAudio(f"expected a sound file, but '{path}' is a folder; name the files in it")
     if not path.exists():
-        raise BadAudio(f"there is no file '{path}'; check the path")
+        raise BadAudio(f"file '{path}' does not exist; check the path")
     if not path.is_file():
         raise BadAudio(f"expected a sound file, but '{path}' is a pipe or a device; name a file")
     _require_within(path.stat().st_size / 2, f"'{path}'", "bytes of a file")
@@ -69,11 +69,11 @@ def read(
 
 
 def read_bytes(content: bytes, name: str, *, allow_silence: bool = False) -> tuple[Tensor, int]:
-    """Read a whole sound file that is in memory: out of an archive or a table.
+    """Read a whole sound file in memory, such as one from an archive or a table.
 
     Args:
-        content: what the file holds: WAV, RF64, W64, AIFF, AU, CAF, FLAC, OGG or MP3.
-        name: what errors call it.
+        content: the file: WAV, RF64, W64, AIFF, AU, CAF, FLAC, OGG or MP3.
+        name: its name in errors.
         allow_silence: accept sound whose peak is below `SILENCE`.
 
     Returns:
@@ -90,7 +90,7 @@ def limit() -> int:
     """How many samples, of all channels together, a file may decode to; at most 2 bytes each.
 
     Raises:
-        BadSetting: the environment sets it to what is no number above 0.
+        BadSetting: the environment sets it to something other than a number above 0.
     """
     text = os.environ.get(LIMIT_NAME, str(LIMIT))
     if not (text.isascii() and text.isdigit() and 0 < len(text) < 19 and int(text) > 0):
@@ -128,11 +128,11 @@ def _decode(
 def _decode_stream(
     stream: containers.Stream, name: str, before: list[np.ndarray], longest_s: float
 ) -> tuple[np.ndarray, int]:
-    """What a stream decodes to, all of it [c, t], and its rate; limits count those before it."""
+    """Decode a whole stream to [c, t], and its rate; the limits include the streams before it."""
     import soundfile
 
     class Forward(soundfile.SoundFile):  # type: ignore[misc]  # it has no types
-        """Never sought in: a FLAC of unknown length, or a GSM 6.10, cannot be."""
+        """Read without seeking, which a FLAC of unknown length, or a GSM 6.10, does not allow."""
 
         def seekable(self) -> bool:
             return False
@@ -168,7 +168,7 @@ def _decode_stream(
 
 
 def require_sound(wav: Tensor, name: str, *, allow_silence: bool = False) -> None:
-    """Refuse what is not usable sound [c, t]; `name` is what the error calls it.
+    """Refuse unusable sound [c, t]; `name` is its name in the error.
 
     Raises:
         BadAudio: the wrong shape, no samples, NaN or infinite samples, or silence.
@@ -192,11 +192,11 @@ def is_silent(wav: Tensor) -> bool:
 
 
 def mono(wav: Tensor, sample_rate: int, name: str = "the sound") -> Tensor:
-    """Sound [b, c, t] to one channel, [b, t], differentiable; half precision becomes float32.
+    """Mix sound [b, c, t] to one channel, [b, t], differentiably; half precision becomes float32.
 
-    The mean of the channels; where they cancel each other, the loudest of them, since a copy with
-    one channel inverted is still a copy. A large constant offset is taken off: it is not sound.
-    Embedders, indexes and detectors all hear this, so a clip equals itself everywhere.
+    This is the mean of the channels, or the loudest channel if they cancel each other, since a copy
+    with one channel inverted is still a copy. A large constant offset is removed: it is not sound.
+    Embedders, indexes and detectors all use this mix, so a clip equals itself everywhere.
 
     Raises:
         BadAudio: another shape, no samples, a rate of 0 or below, NaN or infinite samples.
@@ -222,7 +222,7 @@ def mono(wav: Tensor, sample_rate: int, name: str = "the sound") -> Tensor:
     middle = wav.mean(1)
     if wav.shape[1] == 1:
         return middle
-    with torch.no_grad():  # both at one level, or the squares of very large samples overflow
+    with torch.no_grad():  # scaled, since squares of very large samples overflow
         level = wav.abs().amax((1, 2)).clamp_min(torch.finfo(wav.dtype).tiny)[:, None]
         energy = (wav / level[:, None]).square().sum(2)
         cancelled = (middle / level).square().sum(1) < CANCELLED * energy.amax(1)
@@ -231,8 +231,8 @@ def mono(wav: Tensor, sample_rate: int, name: str = "the sound") -> Tensor:
 
 
 def voices(wav: Tensor, sample_rate: int, name: str) -> list[Tensor]:
-    """What is to be searched of sound [c, t], each [1, t]: the mix; where it has lost much of what
-    its channels hold, such as a copy that is inverted in one of them, each channel, too.
+    """The channels [1, t] of sound [c, t] to search: the mix, and if it has lost much of the sound,
+    such as a copy that is inverted in one channel, each channel as well.
 
     Raises:
         BadAudio: as `mono`.
@@ -245,25 +245,25 @@ def voices(wav: Tensor, sample_rate: int, name: str) -> list[Tensor]:
 
 
 def write(path: str | Path, wav: Tensor, sample_rate: int, *, overwrite: bool = False) -> Path:
-    """Write sound, whole or not at all: under a temporary name, then renamed.
+    """Write sound, whole or not at all.
 
-    WAV and FLAC get 16 bits. Sound whose peak is above full scale is scaled down to it, not
-    clipped: a level changes no descriptor, clipping does.
+    WAV and FLAC have 16 bits. Sound whose peak is above full scale is scaled down to it, not
+    clipped: embeddings change with clipping, not with the level.
 
     Args:
         path: ends in .wav, .flac, .ogg or .mp3; missing folders are made.
         wav: [c, t], full scale at 1.
         sample_rate: in Hz.
-        overwrite: replace a file that is there.
+        overwrite: replace an existing file.
 
     Returns:
         The path.
 
     Raises:
-        OutputExists: the file is there and `overwrite` is off.
+        OutputExists: the file exists and `overwrite` is off.
         BadAudio: no samples, NaN or infinite samples. Silence may be written.
-        BadSetting: a suffix that is no format, or a rate that the format cannot hold.
-        OSError: the disk is full, or the folder may not be written.
+        BadSetting: an unknown suffix, or a rate that the format cannot hold.
+        OSError: the disk is full, or the folder is read-only.
     """
     import soundfile
 
@@ -302,7 +302,7 @@ def windows(wav: Tensor, sample_rate: int, window_s: float, hop_s: float) -> lis
     """Cut sound [c, t] into windows of `window_s` seconds, one every `hop_s`.
 
     The last window is flush with the end, so that every sample is in one, and the same sound
-    is always cut the same way. Sound shorter than a window is one window, as it is.
+    is always cut the same way. Sound shorter than a window is one window of its own length.
 
     Raises:
         BadSetting: a window or hop under one sample, or a hop longer than the window.
@@ -337,7 +337,7 @@ def onsets(wav: Tensor, sample_rate: int) -> tuple[list[int], int]:
 
 
 def window_starts(length: int, size: int, hop: int) -> list[int]:
-    """Where windows of `size` begin that cover `length`: every `hop`, the last flush with the end.
+    """The starts of windows of `size` over `length`: every `hop`, the last flush with the end.
 
     >>> window_starts(25, size=10, hop=5), window_starts(3, size=10, hop=5)
     ([0, 5, 10, 15], [0])

@@ -1,8 +1,8 @@
-"""What the container of a sound file holds: all of its streams, and whether all of each is there.
+"""Finds all streams in the container of a sound file, and whether each is complete.
 
-libsndfile decodes one stream, believes the length that its header states, and trims in silence what
-was cut off. So the container is walked here, byte by byte, and every stream goes to libsndfile by
-itself, with a header that states what is there.
+libsndfile decodes one stream, trusts the length in its header, and drops the rest without an error.
+So the whole container is parsed here, and every stream goes to libsndfile by itself, with a header
+that states its real length.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Literal, NamedTuple
 from anechoic.errors import BadAudio
 
 AGAIN = "fetch or export it again"
-STREAMED = (2**31, 2**32)  # what writers into a pipe state, less a header or a rounding
-NEAR = 2**16  # bytes that such a size may be off by
-SOX_AIFF = 0x7F000000  # what SoX states in an AIFF that it pipes
+STREAMED = (2**31, 2**32)  # sizes that writers into a pipe state, less a header or a rounding
+NEAR = 2**16  # bytes by which such a size may be off
+SOX_AIFF = 0x7F000000  # the size that SoX states in an AIFF that it pipes
 
 
 class Stream(NamedTuple):
     """One stream of a sound file."""
 
-    content: bytes  # a file of its own
-    least: int = 0  # frames that it has to decode to, where the container tells
-    share: float = 1.0  # how much of the promised sound is there
+    content: bytes  # a whole file
+    least: int = 0  # frames that it has to decode to; 0: the container does not state it
+    share: float = 1.0  # share of the promised sound that is there
 
 
 def streams(content: bytes, name: str) -> list[Stream]:
@@ -34,10 +34,10 @@ def streams(content: bytes, name: str) -> list[Stream]:
 
     Args:
         content: the file, WAV, RF64, W64, AIFF, AU, CAF, FLAC, Ogg or MP3.
-        name: what errors call it.
+        name: its name in errors.
 
     Raises:
-        BadAudio: no such container, damaged, cut off, or it goes on behind its end.
+        BadAudio: another container, or one that is damaged, cut off or goes on behind its end.
     """
     content = content[_id3_end(content, 0) :]
     magic = content[:4]
@@ -53,16 +53,16 @@ def streams(content: bytes, name: str) -> list[Stream]:
 
 
 def unreadable(name: str, reason: str) -> BadAudio:
-    """Why no sound comes out of a file."""
+    """The error for a file that cannot be decoded."""
     return BadAudio(
-        f"{name} cannot be read as sound ({reason}); it is cut off, damaged, or no WAV, FLAC, OGG "
-        f"or MP3 file: {AGAIN}"
+        f"{name} cannot be read as sound ({reason}); it is cut off, damaged, or not a WAV, FLAC, "
+        f"OGG or MP3 file: {AGAIN}"
     )
 
 
 def _goes_on(name: str, what: str) -> BadAudio:
     return BadAudio(
-        f"{name} goes on behind its end ({what}), and not all of it would be heard; cut it into "
+        f"{name} goes on behind its end ({what}), so not all of it would be read; cut it into "
         "single files, or export it again"
     )
 
@@ -71,13 +71,13 @@ def _goes_on(name: str, what: str) -> BadAudio:
 
 
 class _Layout(NamedTuple):
-    """How a file is cut into chunks: an id, a size, what it holds."""
+    """How a file is divided into chunks: an id, a size, the content."""
 
     first: int  # where the first chunk begins
     id: int  # bytes of an id
     size: int  # bytes of a size
     order: Literal["little", "big"]
-    counted: int  # bytes of its own head that a size counts
+    counted: int  # bytes of the chunk's head that its size includes
     align: int
     sound: bytes  # how the id of the chunk with the sound begins
 
@@ -96,12 +96,12 @@ PCM = {1, 3, 6, 7, 0xFFFE}  # formats of a WAV whose blocks are frames
 
 class _Chunk(NamedTuple):
     id: bytes
-    start: int  # of what it holds
+    start: int  # start of its content
     size: int
 
 
 def _chunk(content: bytes, layout: _Layout, at: int) -> _Chunk | None:
-    """The chunk that begins here, if an id does."""
+    """The chunk that begins here; None if there is no id."""
     start = at + layout.id + layout.size
     ident = content[at : at + layout.id]
     if start > len(content) or not all(32 <= byte < 127 for byte in ident[:4]):
@@ -133,7 +133,7 @@ def _chunked(content: bytes, layout: _Layout, name: str) -> Stream:
                 size = int.from_bytes(content[long_at : long_at + 8], "little")
                 chunk = chunk._replace(size=size)
             streamed = _is_streamed(content, layout, chunk, there)
-            if streamed or chunk.size > there:  # libsndfile gets what is there
+            if streamed or chunk.size > there:  # libsndfile gets the real size
                 share = 1.0 if streamed else there / chunk.size
                 stated = (there + layout.counted).to_bytes(width, layout.order)
                 content = content[:size_at] + stated + content[size_at + width :]
@@ -151,7 +151,7 @@ def _chunked(content: bytes, layout: _Layout, name: str) -> Stream:
             break
         at = _after(content, layout, chunk)
     if found is None:
-        raise unreadable(name, "it has no chunk of sound")
+        raise unreadable(name, "it has no sound chunk")
     if (chunk or len(content) - at >= 8) and not _is_tag(content, at):
         raise _goes_on(name, f"{len(content) - at} bytes follow that are not part of it")
     # libsndfile takes what follows a W64 for sound
@@ -159,7 +159,7 @@ def _chunked(content: bytes, layout: _Layout, name: str) -> Stream:
 
 
 def _is_streamed(content: bytes, layout: _Layout, chunk: _Chunk, there: int) -> bool:
-    """Whether the size of the sound is none: its writer could not go back to state it."""
+    """Whether the stated size means nothing: the writer could not go back to fill it in."""
     if chunk.size > there:
         marks = (*STREAMED, SOX_AIFF, 2**63, 2**64)
         return any(abs(chunk.size - mark) < NEAR for mark in marks)
@@ -186,7 +186,7 @@ def _au(content: bytes, name: str) -> Stream:
 
 
 def _flac(content: bytes, name: str) -> Stream:
-    """libFLAC stops at the total that is stated; without one it decodes or refuses every byte."""
+    """libFLAC stops at the stated total; without one it decodes or refuses every byte."""
     if len(content) < 42 or content[4] & 127:
         raise unreadable(name, "it does not begin with a FLAC header")
     if content[-128:-125] == b"TAG":
@@ -209,14 +209,14 @@ def _ogg(content: bytes, name: str) -> list[Stream]:
     """The links of a chain (RFC 3533); libsndfile stops at the end of the first."""
     links: list[Stream] = []
     at = start = 0
-    serial = number = None  # of the link that is open, and of its next page
+    serial = number = None  # of the open link, and its next page
     while at < len(content) and (serial or not links or not _is_tag(content, at)):
         body = at + 27 + (content[at + 26] if at + 26 < len(content) else 0)
         page = content[at : body + sum(content[at + 27 : body])]
         if content[at : at + 4] != b"OggS" and serial is None and links:
             raise _goes_on(name, f"{len(content) - at} bytes follow that are not part of it")
         if at + 26 >= len(content) or at + len(page) < body + sum(page[27 : body - at]):
-            raise BadAudio(f"{name} is cut off: its last page is not whole; {AGAIN}")
+            raise BadAudio(f"{name} is cut off: its last page is incomplete; {AGAIN}")
         stated = int.from_bytes(page[22:26], "little")
         if page[:4] != b"OggS" or _page_sum(page[:22] + bytes(4) + page[26:]) != stated:
             raise BadAudio(f"{name} is damaged {at} bytes after its start; {AGAIN}")
@@ -243,7 +243,7 @@ def _ogg(content: bytes, name: str) -> list[Stream]:
 # -------------------------------------------------------------------------------------------- MP3
 
 MPEG1, MPEG2, MPEG2_5 = 3, 2, 0
-DELAY = 529  # samples by which decoding lags; mpg123 takes them off
+DELAY = 529  # samples of decoder delay, which mpg123 removes
 KBPS = {
     True: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),  # MPEG 1
     False: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -251,7 +251,7 @@ KBPS = {
 
 
 class _Frame(NamedTuple):
-    """A frame of layer III, by its header of four bytes."""
+    """A frame of layer III, from its header of four bytes."""
 
     start: int
     end: int
@@ -272,7 +272,7 @@ def _frame(content: bytes, at: int) -> _Frame | None:
 
 
 class _Length(NamedTuple):
-    """What a frame without sound, Xing's or Fraunhofer's, states of those behind it."""
+    """What a frame without sound, Xing's or Fraunhofer's, states about the frames behind it."""
 
     frames: int | None
     size: int | None  # bytes, this frame included
@@ -298,7 +298,7 @@ def _length(content: bytes, frame: _Frame) -> _Length | None:
 
 
 def _frames(content: bytes, name: str) -> Iterator[_Frame]:
-    """Every frame; only tags and zeros may stand between them."""
+    """Every frame; only tags and zeros may be between them."""
     at: int = 0
     known: _Frame | None = None
     while at < len(content):
@@ -309,15 +309,15 @@ def _frames(content: bytes, name: str) -> Iterator[_Frame]:
                 skipped = _first_frame(content, at)
             if skipped == at:
                 raise BadAudio(
-                    f"{name} is damaged {at} bytes after its start: no MP3 frame, nor a tag, is "
-                    f"there; {AGAIN}"
+                    f"{name} is damaged {at} bytes after its start: expected an MP3 frame or a "
+                    f"tag; {AGAIN}"
                 )
             if skipped is None:
                 return
             at = skipped
             continue
         if frame.end > len(content):
-            raise BadAudio(f"{name} is cut off: its last MP3 frame is not whole; {AGAIN}")
+            raise BadAudio(f"{name} is cut off: its last MP3 frame is incomplete; {AGAIN}")
         known = frame
         yield frame
         at = frame.end
@@ -333,7 +333,7 @@ def _first_frame(content: bytes, at: int) -> int | None:
 
 
 def _mp3(content: bytes, name: str) -> list[Stream]:
-    """A stream from each length header on, and one where a stream goes on behind what it states."""
+    """One stream from each length header on, and one for frames behind a stated length."""
     parts: list[tuple[_Length | None, list[_Frame]]] = []
     left = 0.0
     for frame in _frames(content, name):
@@ -344,7 +344,7 @@ def _mp3(content: bytes, name: str) -> list[Stream]:
         parts[-1][1].append(frame)
         left -= 1
     if not parts:
-        raise unreadable(name, "it begins as no format does that is known here")
+        raise unreadable(name, "it begins like none of the known formats")
     return [_mp3_stream(content, length, frames) for length, frames in parts]
 
 
@@ -356,14 +356,14 @@ def _mp3_stream(content: bytes, length: _Length | None, frames: list[_Frame]) ->
             own = own[frames[0].end - frames[0].start :]
         return Stream(_with_length(own, frames[0], samples), max(samples - DELAY, 0))
     missing = length.frames + 1 - len(frames)
-    # some coders count the frame with the header, too; then the bytes are all there
+    # some encoders also count the frame with the header; then all bytes are there
     if missing > 1 or (missing == 1 and (length.size or len(own) + 1) > len(own)):
         return Stream(own, share=(len(frames) - 1) / length.frames)
     return Stream(own, max(samples - length.trimmed, 0))
 
 
 def _with_length(content: bytes, like: _Frame, samples: int) -> bytes:
-    """The stream behind a frame that states its length: without, libsndfile guesses from one."""
+    """The stream after a frame that states its length, which libsndfile would guess otherwise."""
     head = int.from_bytes(content[:4], "big") & ~(15 << 12 | 1 << 9) | 8 << 12 | 1 << 16
     size = getattr(_frame(head.to_bytes(4, "big"), 0), "end", 0)  # long enough at this bitrate
     stated = struct.pack(">4sIII", b"Info", 3, samples // like.samples, size + len(content))
@@ -376,7 +376,7 @@ ZEROS = re.compile(rb"\0+")
 
 
 def _id3_end(content: bytes, at: int) -> int:
-    """Where an ID3v2 tag that begins here ends."""
+    """The end of an ID3v2 tag that begins here; here, if there is none."""
     head = content[at : at + 10]
     if head[:3] != b"ID3" or len(head) < 10 or max(head[6:]) > 127:
         return at
@@ -385,21 +385,19 @@ def _id3_end(content: bytes, at: int) -> int:
 
 
 def _tag_end(content: bytes, at: int) -> int:
-    """Where a tag or a run of zeros that begins here ends; here, if there is neither."""
+    """The end of a tag or a run of zeros that begins here; here, if there is neither."""
     if content[at] == 0:
         return ZEROS.match(content, at).end()  # type: ignore[union-attr]
     if content.startswith(b"TAG", at):
         return at + (227 if content.startswith(b"TAG+", at) else 128)
     if content.startswith(b"APETAGEX", at) and at + 32 <= len(content):
-        size = int.from_bytes(
-            content[at + 12 : at + 16], "little"
-        )  # of a header; a footer has none
+        size = int.from_bytes(content[at + 12 : at + 16], "little")  # a footer has none
         return at + 32 + (size if content[at + 23] & 32 else 0)
     return _id3_end(content, at)
 
 
 def _is_tag(content: bytes, at: int) -> bool:
-    """Whether nothing but tags and zeros is from here on."""
+    """Whether only tags and zeros follow from here on."""
     while at < len(content):
         start, at = at, _tag_end(content, at)
         if at == start:

@@ -1,4 +1,4 @@
-"""The nouns that every room speaks: embedders, neighbours, the index that is searched."""
+"""The types that all packages share: embedders, neighbours, matches and the searched index."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor
 
 from anechoic.errors import AnechoicError, BadSetting
 
-PADDING = 1.02  # a sound may be so many times as long as an embedder allows: codecs pad
+PADDING = 1.02  # sound may be this many times as long as an embedder allows, since codecs pad
 T = TypeVar("T")
 
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Sound or images to a point on the unit sphere, differentiably.
+    """Maps sound or images to points on the unit sphere, differentiably.
 
-    Inherit it: what has a default here need not be said again.
+    Inherit it for the defaults below.
     """
 
-    name: str  # what `embedder(name)` makes again; it is recorded in an index
+    name: str  # `embedder(name)` makes it again; an index records it
     dim: int
     sample_rate: int  # in Hz; 0: it embeds images
     seconds: float | None = None  # how much of a sound it embeds, from its start; None: all
-    revision: str | None = None  # which weights it has; None: it has none, or they are not known
+    revision: str | None = None  # revision of its weights; None: it has none, or it is unknown
 
     def __call__(self, wav: Tensor, sample_rate: int) -> Tensor:
         """Embed clips.
@@ -34,7 +34,7 @@ class Embedder(Protocol):
         Args:
             wav: sound [b, channels, t] at `sample_rate`, of any level; or images [b, 3, h, w]
                 in [0, 1].
-            sample_rate: in Hz, the embedder resamples to its own; 0 of images.
+            sample_rate: in Hz, the embedder resamples to its own; 0 for images.
 
         Returns:
             Unit-norm embeddings [b, dim], with a gradient if `wav` has one.
@@ -72,9 +72,9 @@ def require_whole(
     Args:
         embedder: what is to embed the sound.
         seconds: the length of the sound.
-        sound: what the error calls it.
+        sound: its name in the error.
         purpose: what would not happen to the rest: "protected", "compared".
-        fix: what to do about it; "{longest:g}" stands for `embedder.seconds`, "{half:g}" for half.
+        fix: what to do; "{longest:g}" becomes `embedder.seconds`, "{half:g}" half of that.
         error: the class of the error.
 
     Raises:
@@ -102,25 +102,25 @@ class Match:
     """The training clip that a sound comes nearest to, and where the two are alike.
 
     `start_s` and `match_start_s` are the same instant, in the sound and in the training clip.
-    `row` is a number in whatever was searched: rows of the index for `locate`, `TopCosine` and
+    `row` numbers what was searched: rows of the index for `locate`, `TopCosine` and
     `NearestRatio`; training clips, each with all its windows, for `NearestStretch` and `Segments`;
     the sounds of `fit` for a fitted detector. None: the detector does not report it.
     """
 
     score: float  # higher: more like a copy; minus infinity: there was nothing to compare
     row: int | None = None
-    start_s: float | None = None  # of the match, in the sound
-    match_start_s: float | None = None  # of the match, in the training clip
-    length_s: float | None = None  # of the match
-    resolution_s: float | None = None  # `start_s` was looked for in steps of so much
+    start_s: float | None = None  # start of the match in the sound
+    match_start_s: float | None = None  # start of the match in the training clip
+    length_s: float | None = None  # length of the match
+    resolution_s: float | None = None  # smallest step in which `start_s` was searched
 
     @property
     def compared(self) -> bool:
-        """Whether the sound could be compared: it sounds, and is long enough for the detector."""
+        """Whether the sound could be compared: it is not silent, and long enough to compare."""
         return self.score > -math.inf
 
     def clip_in(self, clips: Sequence[T]) -> T:
-        """The training clip itself, from what `row` numbers; only for a match that has one.
+        """The training clip itself, from the clips that `row` numbers; only if it is known.
 
         >>> Match(0.9, row=1).clip_in(["a", "b"])
         'b'
@@ -130,11 +130,11 @@ class Match:
 
 
 class VectorIndex(Protocol):
-    """Training clips to compare with: what a guidance needs of a `TrainingIndex`."""
+    """Training clips to compare with: the part of a `TrainingIndex` that a guidance needs."""
 
     @property
     def model(self) -> str | None:
-        """The fingerprint of the model that was trained on the clips; None: it is not known."""
+        """The fingerprint of the model that was trained on the clips; None: unknown."""
         ...
 
     @property
@@ -148,7 +148,7 @@ class VectorIndex(Protocol):
         """Raise `IndexMismatch` for an embedder other than the one that built the index."""
 
     def project(self, emb: Tensor) -> Tensor:
-        """Embeddings [b, d] as the index compares them: centred, where it was built so."""
+        """Embeddings [b, d] as the index compares them: centred if the index is."""
         ...
 
     def search(self, query: Tensor, k: int = 1) -> Neighbours:

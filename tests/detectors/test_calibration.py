@@ -188,5 +188,5 @@ def test_calibrations_of_other_types_are_refused_although_their_hash_fits(tmp_pa
 
 
 def test_calibrations_without_an_index_are_refused(tmp_path) -> None:
-    with pytest.raises(IndexMismatch, match="there is no index"):
+    with pytest.raises(IndexMismatch, match="does not exist"):
         write(tmp_path, [])

@@ -53,12 +53,12 @@ class Calibration:
     def __post_init__(self) -> None:
         for name in ("false_positive_rate", "confidence"):
             if not 0 < getattr(self, name) < 1:
-                raise BadSetting(f"{name} is between 0 and 1, got {getattr(self, name)}")
+                raise BadSetting(f"expected {name} between 0 and 1, got {getattr(self, name)}")
         object.__setattr__(self, "null", tuple(sorted(map(float, self.null))))
         if not all(map(math.isfinite, self.null)):
             raise BadSetting(
-                f"a held-out score of '{self.detector}' is NaN or infinite, as that of a clip that "
-                "could not be compared; hold out clips that sound, and are long enough"
+                f"a held-out score of '{self.detector}' is NaN or infinite, as for a clip that "
+                "could not be compared; hold out clips that are not silent, and long enough"
             )
         if self._k < 1:
             needed = math.ceil(1 / self.false_positive_rate - 1e-9) - 1
@@ -79,7 +79,7 @@ class Calibration:
 
     @property
     def threshold_interval(self) -> tuple[float, float]:
-        """An interval that holds the score with exactly that rate above it, by order statistics.
+        """An interval for the score with exactly that rate above it, by order statistics.
 
         The upper end is infinite if the held-out scores do not bound it.
         """
@@ -95,7 +95,7 @@ class Calibration:
 
     @property
     def false_positive_interval(self) -> tuple[float, float]:
-        """An interval of this threshold's true rate: Beta(k, n + 1 - k) for any distribution."""
+        """An interval for this threshold's true rate: Beta(k, n + 1 - k) for any distribution."""
         from scipy.stats import beta
 
         tail, k, n = (1 - self.confidence) / 2, self._k, len(self.null)
@@ -114,7 +114,7 @@ class Calibration:
         return (1 + at_least) / (len(self.null) + 1)
 
     def exceeds(self, score: float) -> bool:
-        """Whether a score is that of a copy: above the threshold."""
+        """Whether a score is above the threshold, so that its sound is a copy."""
         return score > self.threshold
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def calibrate(
     Args:
         detector: fitted to the training set.
         held_out: real sound like that of the training set, but not in it, and as long as the sound
-            to judge: a longer clip has more places that can resemble something by chance.
+            to judge: a longer clip has more parts that may resemble something by chance.
         false_positive_rate: the share of such sound that may be called a copy.
 
     Raises:
@@ -201,7 +201,7 @@ def require_free(folder: str | Path, overwrite: bool = False) -> tuple[Storage, 
     place, manifest = _index(folder)
     if place.exists(FILE) and not overwrite:
         path = place.path(FILE)
-        raise OutputExists(f"'{path}' exists already; replace it with '--overwrite', or keep it")
+        raise OutputExists(f"'{path}' exists already; replace it with '--overwrite'")
     return place, manifest
 
 
@@ -209,13 +209,13 @@ def read(folder: str | Path, needed: bool = True) -> dict[str, Calibration]:
     """The calibrations of an index, by the names of their detectors; empty if it has none.
 
     Args:
-        folder: of the index.
-        needed: whether the verdict depends on them. If not, those of another format, or of an index
-            that has changed since, are left out.
+        folder: the folder of the index.
+        needed: whether the verdict depends on them. If not, calibrations of another format, or
+            from before the last change of the index, are ignored.
 
     Raises:
-        IndexMismatch: there is no index, or the calibrations are damaged or edited; or they are
-            needed, and are of another format, or of an index that has changed since.
+        IndexMismatch: no index, or calibrations that are damaged or edited; or they are needed, and
+            have another format or are from before the last change of the index.
     """
     place, manifest = _index(folder)
     if not place.exists(FILE):
@@ -227,16 +227,16 @@ def read(folder: str | Path, needed: bool = True) -> dict[str, Calibration]:
     if not needed:
         return {}
     raise IndexMismatch(
-        f"'{name}' has format {stored['format']} and belongs to the index "
-        f"{str(stored['index'])[:8]}; format {FORMAT} and {expected[:8]} were expected: the index "
-        "has changed since; calibrate again, over it ('--overwrite')"
+        f"expected format {FORMAT} and index {expected[:8]} in '{name}', got format "
+        f"{stored['format']} and index {str(stored['index'])[:8]}: the index has changed since; "
+        "calibrate again with '--overwrite'"
     )
 
 
 def _index(folder: str | Path) -> tuple[Storage, bytes]:
     place = Storage(folder)
     if not place.exists(MANIFEST):
-        raise IndexMismatch(f"there is no index '{folder}' (no {MANIFEST}); build it first")
+        raise IndexMismatch(f"index '{folder}' does not exist (no {MANIFEST}); build it first")
     return place, place.read(MANIFEST)
 
 
@@ -253,8 +253,8 @@ def _parse(content: bytes, name: str) -> dict[str, Any]:
         raise IndexMismatch(f"'{name}' is damaged ({error!r}); calibrate again") from error
     if not whole:
         raise IndexMismatch(
-            f"'{name}' is damaged or was edited: it is not what was written; restore it, or "
-            "calibrate again, over it ('--overwrite')"
+            f"'{name}' is damaged or was edited: its hash differs; restore it, or calibrate again "
+            "with '--overwrite'"
         )
     return stored
 

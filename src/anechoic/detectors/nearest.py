@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from anechoic.index import TrainingIndex
 
 BATCH = 64  # stretches embedded at once
-GRID = 8  # starts of stretches per length, if an index holds whole clips
-LENGTHS = 8  # lengths of stretches at most, if an index holds clips of many
+GRID = 8  # starts of stretches per length, for an index of whole clips
+LENGTHS = 8  # at most, lengths of stretches for an index of clips of many lengths
 BEAM = 8  # stretches, or pairs of windows, whose start is refined
 HALVINGS = 4  # `locate` finds a start to 1/64 of a window: a quarter of it, halved four times
 SEGMENT_HALVINGS = 5  # `Segments` aligns to 1/32 of its step, which is half a hop
@@ -67,7 +67,7 @@ def _pairs(
     embedder: Embedder,
     k: int,
 ) -> list[_Pair]:
-    """The k nearest rows of each span, all of one length, of a sound [c, t]; span by span."""
+    """The k nearest rows of each span of a sound [c, t], in order; all spans have one length."""
     found = []
     for batch in (spans[i : i + BATCH] for i in range(0, len(spans), BATCH)):
         pieces = torch.stack([wav[:, start : start + length] for start, length in batch])
@@ -120,8 +120,8 @@ def locate(
     of a long clip, index windows of the clips.
 
     Args:
-        wav: sound [c, t]; it is compared as one channel, as the index's clips are, and where its
-            channels cancel much of each other, each of them is compared, too.
+        wav: sound [c, t]; it is compared as one channel, as the index's clips are, and if its
+            channels largely cancel, each of them is compared as well.
         sample_rate: in Hz.
         index: the index to search. If it holds whole clips of many lengths, stretches of eight of
             these lengths are searched.
@@ -185,9 +185,9 @@ def _first_spans(
 ) -> Iterator[_Span]:
     """The stretches of a recording [t] that are searched first.
 
-    Rows that are windows overlap, so one of them lies within an eighth of a window of some stretch
-    a quarter of a window apart. Whole clips of many lengths can be anywhere, so their stretches are
-    closer; they also begin where sound begins after silence, and end where it ends.
+    For windows, stretches are a quarter of a window apart: windows overlap, so one of them lies
+    within an eighth of a window of some stretch. Whole clips can be anywhere, so their stretches
+    are closer; they also begin where sound begins after silence, and end where it ends.
     """
     end = len(wav)
     if index.window_s is not None:
@@ -235,9 +235,8 @@ class _WholeClipDetector(ABC):
         self.index.check_embedder(self.embedder)
         if self.index.window_s is not None:
             raise BadSetting(
-                f"whole clips are compared, and this index holds windows of "
-                f"{self.index.window_s:g} s; search by segments, or build an index without "
-                "'--window'"
+                f"expected an index of whole clips, got one of windows of {self.index.window_s:g} "
+                "s; search by segments, or build an index without '--window'"
             )
 
     def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
@@ -260,12 +259,12 @@ class _WholeClipDetector(ABC):
 
     @property
     def _neighbours(self) -> int:
-        """How many of the nearest rows the score is made of."""
+        """How many of the nearest rows the score needs."""
         return 1
 
     @abstractmethod
     def _score(self, near: Sequence[_Pair]) -> float:
-        """The score of a clip whose nearest rows these are, nearest first."""
+        """The score of a clip from its nearest rows, nearest first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,7 +292,7 @@ class TopCosine(_WholeClipDetector):
 
 @dataclass(frozen=True, eq=False)
 class NearestRatio(_WholeClipDetector):
-    """Distance to the nearest training clip, as a share of that to the clips around it.
+    """Distance to the nearest training clip, relative to the clips around it.
 
         s = 1 - d_1 / (alpha * mean(d_1 ... d_k)),    d_j = ||E(clip) - e_j||
 
@@ -315,8 +314,8 @@ class NearestRatio(_WholeClipDetector):
         super().__post_init__()
         if not 2 <= self.k <= len(self.index) or not self.alpha > 0:
             raise BadSetting(
-                f"k from 2 to the {len(self.index)} rows of the index and an alpha above 0 were "
-                f"expected, got k = {self.k} and alpha = {self.alpha:g}; change them"
+                f"expected k from 2 to the {len(self.index)} rows of the index and alpha above 0, "
+                f"got k = {self.k} and alpha = {self.alpha:g}; change them"
             )
 
     @property
@@ -371,9 +370,8 @@ class NearestStretch(_StretchDetector):
 
         s = max_{start, j} <E(clip[start : start + length]), e_j>
 
-    with the length of the index's rows, so that a training clip is found inside longer sound. The
-    more stretches there are, the higher is their maximum by chance, so calibrate on sound of the
-    same length.
+    The length is that of the index's rows, so a training clip is found inside longer sound. The
+    maximum grows by chance with the number of stretches, so calibrate on sound of the same length.
 
     Raises:
         IndexMismatch: another embedder built the index.
@@ -401,13 +399,13 @@ class Segments(_StretchDetector):
         s = max_{start, j} <E(clip[start : start + window]), e_j>
 
     This finds fragments inside a longer clip, and loops that start elsewhere. The clip is cut
-    into windows half a hop of the index apart; the starts of the best pairs are then refined by
-    shifts that are halved down to 1/64 of a hop, so that the two starts of a match correspond. Its
-    length is that of the run of windows, at the same alignment, whose cosines are at least 0.9 of
-    the best pair's; either end is accurate to a hop.
+    into windows half a hop of the index apart. The starts of the best pairs are then refined by
+    shifts that are halved down to 1/64 of a hop, so that the two starts of a match correspond. The
+    match is the run of windows at the same alignment whose cosines are at least 0.9 of the best
+    pair's; either end is accurate to a hop.
 
     A clip shorter than a window is not compared. Windows 40 dB below the clip's loudest are left
-    out: their embeddings are those of hiss.
+    out: their embeddings are those of noise.
 
     Raises:
         IndexMismatch: another embedder built the index.
@@ -421,8 +419,8 @@ class Segments(_StretchDetector):
         super().__post_init__()
         if self.index.window_s is None or self.index.hop_s is None:
             raise BadSetting(
-                "segments are searched in an index of windows, and this one holds whole clips; "
-                "build it with '--window' and '--hop'"
+                "expected an index of windows for segments, got one of whole clips; build it with "
+                "'--window' and '--hop'"
             )
 
     @property
@@ -485,7 +483,7 @@ def _ranked(pairs: Iterable[_Pair]) -> list[_Pair]:
 
 
 def clip_numbers(index: TrainingIndex) -> list[int]:
-    """The number of each row's clip, in the order of the training set; all windows of a clip
-    have the same number."""
+    """The number of each row's clip in the order of the training set; windows of one clip share
+    it."""
     seen: dict[str, int] = {}
     return [seen.setdefault(row.id, len(seen)) for row in index.clips]
