@@ -25,6 +25,7 @@ from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index import Clip, TrainingIndex
 from anechoic.types import Embedder, Match
 
+HIGHEST = 1e6  # no detector scores as high
 COPY = "copy"  # the name of an index's threshold for copies
 Status = Literal["copy", "no copy", "not judged"]
 EXIT_CODES: Mapping[Status, int] = {"no copy": 0, "copy": 1, "not judged": 3}
@@ -90,8 +91,8 @@ def find_rule(
         BadSetting: a threshold that is not finite.
     """
     if threshold is not None:
-        if not math.isfinite(threshold):
-            raise BadSetting(f"expected a number as the threshold, got {threshold:g}")
+        if not abs(threshold) < HIGHEST:
+            raise BadSetting(f"expected a score as the threshold, got {threshold:g}")
         return Rule(detector, threshold, "it was given", None, false_positive_rate)
     if (known := calibrations.get(detector)) is not None:
         rate = known.false_positive_rate

@@ -205,15 +205,15 @@ def test_the_page_may_be_named(run: Run) -> None:
         (["--audio", "sounds", "--model", "m"], "give either"),
         (["--audio", "sounds", "--guard", "amg"], "nothing is generated, leave them out"),
         (["--model", "m"], "'--prompts FILE' or by '--captions', one of them"),
-        (["--audio", "no"], "expected a folder of sounds, but 'no' is not a folder"),
+        (["--audio", "no"], "there is no folder 'no'"),
         (
             ["--audio", "sounds", "--threshold", "nan"],
-            "a number as the threshold, got nan",
+            "a score as the threshold, got nan",
         ),
         (["--audio", "sounds", "--detector", "ear"], "expected a detector among"),
         (["--audio", "sounds", "--detector", "angle"], "judges runs, and an audit is of sounds"),
         (["--audio", "sounds", "--fpr", "0.02"], "is not calibrated, so a false-positive rate of"),
-        (["--audio", "sounds", "--held-out", "held"], "expected a folder of sounds"),
+        (["--audio", "sounds", "--held-out", "held"], "there is no folder 'held'"),
         (["--audio", "sounds", "-o", "i"], "holds 'manifest.json', which is not part of a report"),
     ],
 )

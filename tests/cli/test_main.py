@@ -8,12 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from support.commands import Run
+from support.sounds import save_clips, tones
 
-from anechoic import cli
+from anechoic import TrainingIndex, cli
 from anechoic.cli import check
+from anechoic.cli.index import Kind, plan_of
 from anechoic.cli.output import print_table, say
+from anechoic.errors import BadSetting
+from anechoic.verdict import find_rule
 
 
 @pytest.fixture
@@ -44,6 +49,7 @@ def test_a_fault_of_ours_exits_with_70_and_leaves_a_report(
     here: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     raising(monkeypatch, error)
+    Path("a.wav").touch()
     code, out, err = run("check", "a.wav", "--index", "i")
     assert (code, out, err.count("\n")) == (70, "", 1)
     assert "Traceback" not in err
@@ -60,6 +66,7 @@ def test_an_interrupted_command_exits_with_130(
     here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raising(monkeypatch, KeyboardInterrupt())
+    Path("a.wav").touch()
     assert run("check", "a.wav", "--index", "i")[0] == 130
 
 
@@ -121,3 +128,64 @@ def test_names_that_the_terminal_cannot_show_are_spelt_out(here: Path) -> None:
 
 def test_the_application_knows_its_commands() -> None:
     assert {"check", "audit"} <= set(typer.main.get_command(cli.application()).commands)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("check none.wav --index nowhere", "there is no file 'none.wav'; check the path"),
+        ("audit --audio none --index demo -o r", "there is no folder 'none'; check the path"),
+        ("audit --audio . --held-out none --index i -o r", "there is no folder 'none'"),
+        ("audit --model demo --prompts none.csv --index i -o r", "there is no file 'none.csv'"),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_before_anything_heavy_is_imported(
+    here: Path, words: str, sentence: str
+) -> None:
+    code = f"""
+import sys
+from anechoic.cli import main
+try:
+    main({words.split()!r})
+finally:
+    assert not {{"torch", "numpy"}} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert sentence in done.stderr
+
+
+def test_an_empty_prompt_is_refused(here: Path, run: Run) -> None:
+    code, _, err = run("generate", "a", " ", "--model", "demo", "-o", "o.wav")
+    assert (code, err) == (2, "error: prompt number 2 is empty; say what is to sound\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--window 1 --hop nan", "expected a hop of 0.001 to 86400 seconds, got nan"),
+        ("--window inf", "expected a window of 0.001 to 86400 seconds, got inf"),
+        ("--window 1e30", "expected a window of 0.001 to 86400 seconds, got 1e+30"),
+        ("--window 0", "expected a window of 0.001 to 86400 seconds, got 0"),
+        ("--embedder magmel:seconds=1e30", "expected a magmel window of 0.064 to 3600 s"),
+        ("--embedder magmel:seconds=nan", "expected a magmel window of 0.064 to 3600 s"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(
+    here: Path, run: Run, words: str, sentence: str
+) -> None:
+    save_clips(here, map(tones, range(2)), caption=["a", "b"])
+    code, _, err = run(
+        "index", "build", "clips", "--captions", "captions.csv", "-o", "i", *words.split()
+    )
+    assert code == 2
+    assert sentence in err
+
+
+def test_memory_and_thresholds_that_cannot_be_are_refused() -> None:
+    for memory in (float("inf"), float("nan"), 0.0, -1.0, 1e300):
+        with pytest.raises(BadSetting, match="expected '--memory' as a number of GiB"):
+            plan_of(Kind.auto, memory, 10, 8)
+    for threshold in (1e30, -1e30, float("nan")):
+        with pytest.raises(BadSetting, match="expected a score as the threshold"):
+            find_rule("nearest", TrainingIndex.from_embeddings(torch.eye(3)), {}, threshold, None)

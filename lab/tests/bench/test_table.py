@@ -344,3 +344,11 @@ def test_a_plot_that_cannot_be_made_is_refused(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(Exception, match="a plot needs matplotlib, which is not installed"):
         plot(tmp_path / "p.png", table)
+
+
+@pytest.mark.parametrize("label", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path, label: str) -> None:
+    found = results(methods=(replace(NONE, label=label),))
+    text = write(tmp_path / "t.csv", tabulate(found)).read_text()
+    data = "\n".join(row for row in text.splitlines() if not row.startswith("#"))
+    assert next(row["label"] for row in csv.DictReader(io.StringIO(data))) == f"'{label}"

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.options import Device, Dtype, EmbedderName, Json, SeveralSteps, Work
+from anechoic.cli.options import (
+    Device,
+    Dtype,
+    EmbedderName,
+    Json,
+    SeveralSteps,
+    Work,
+    require_there,
+)
 from anechoic.cli.output import print_table, say
 from anechoic.cli.training import at_rate, fitted, open_training, progress_of_audit
 from anechoic.errors import BadSetting
@@ -144,6 +152,8 @@ def audit(
     `anechoic audit --model demo --index demo --captions --limit 50 --guard none --guard amg -o r`
     """
     _require_source(sounds, model, prompts, captions, limit, guards)
+    require_there(sounds, held_out, what="folder")
+    require_there(None if str(prompts) == "-" else prompts)
     from anechoic import engines
     from anechoic.audit import HeldOut, audit, write_report
     from anechoic.audit.report import require_free

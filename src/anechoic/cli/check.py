@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.options import EmbedderName, Json
+from anechoic.cli.options import EmbedderName, Json, require_there
 from anechoic.cli.output import print_table, say
 from anechoic.cli.training import open_verifier
 
@@ -55,6 +55,7 @@ def check(
 
     Example: `anechoic check take1.wav take2.wav --index clips.index --threshold 0.9`
     """
+    require_there(*files)
     verifier = open_verifier(index, embedder_name, threshold)
     sounds = [_read(file) for file in files]  # all of them, before any is searched for
     verdicts = [verifier(*sound) for sound in sounds]

@@ -121,6 +121,8 @@ def generate(
 
     Example: `anechoic generate "low cello note" --model demo --index demo -o out.wav`
     """
+    if empty := [number for number, prompt in enumerate(prompts, 1) if not prompt.strip()]:
+        raise BadSetting(f"prompt number {empty[0]} is empty; say what is to sound")
     from anechoic import audio
     from anechoic.diffusers.loading import load_pipeline
     from anechoic.diffusers.pipelines import call_arguments

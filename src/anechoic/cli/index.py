@@ -16,6 +16,7 @@ from anechoic import engines
 from anechoic.cli.options import EmbedderName, Json
 from anechoic.cli.output import count, print_table, progress_bar, progress_of, say
 from anechoic.cli.training import open_index
+from anechoic.errors import BadSetting
 from anechoic.lazy import uncollected
 from anechoic.models import index_folder
 
@@ -242,7 +243,6 @@ def remove(
 
     Example: `anechoic index remove clips.index --id clip17.wav --where artist="A. Name"`
     """
-    from anechoic.errors import BadSetting
     from anechoic.index import edit
     from anechoic.index.clips import Clip
 
@@ -437,7 +437,6 @@ class Made:
     ) -> Made:
         """The embedder that was asked for, that the source names, or that suits its clips."""
         from anechoic.embedders import embedder
-        from anechoic.errors import BadSetting
         from anechoic.index.embedding import suitable
         from anechoic.index.sources.protocol import VectorUnit
 
@@ -502,6 +501,8 @@ def plan_of(search: Kind, memory_gib: float | None, rows: int, dim: int) -> Plan
     """How an index of so many rows will be searched."""
     from anechoic.index import structure
 
+    if memory_gib is not None and not 0 < memory_gib < 2**20:
+        raise BadSetting(f"expected '--memory' as a number of GiB above 0, got {memory_gib:g}")
     memory = None if memory_gib is None else round(memory_gib * 2**30)
     return structure.plan(rows, dim, memory, search.value)
 

@@ -7,6 +7,20 @@ from typing import Annotated
 
 import typer
 
+from anechoic.errors import BadSetting
+
+
+def require_there(*paths: Path | None, what: str = "file") -> None:
+    """Refuse paths that do not exist, before anything heavy is imported.
+
+    Raises:
+        BadSetting: naming the first.
+    """
+    for path in paths:
+        if path is not None and not path.exists():
+            raise BadSetting(f"there is no {what} '{path}'; check the path")
+
+
 Model = Annotated[
     str, typer.Option("--model", help="Folder or hub id of a diffusers pipeline, or demo.")
 ]

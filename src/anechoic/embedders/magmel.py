@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,6 +12,7 @@ from anechoic.types import Embedder
 SAMPLE_RATE, BANDS, SIZE, HOP = 16_000, 64, 1024, 256
 MEL = MelBank(BANDS, SIZE, SAMPLE_RATE, 40.0, 7600.0, scale="slaney", norm="slaney")
 SECONDS = 1.024
+LONGEST_S = 3600  # of a window
 # Energy below this is flat, so that the gradient of the square root stays finite: 100 dB or more
 # under the energy of any sound at full scale.
 FLOOR = 1e-10
@@ -50,10 +49,10 @@ class MagMel(Embedder):
 
     def __init__(self, source: str = "", *, seconds: float = SECONDS) -> None:
         self.seconds = _parse(source) if source else float(seconds)
-        if not (math.isfinite(self.seconds) and self.seconds * self.sample_rate >= SIZE):
+        if not SIZE / self.sample_rate <= self.seconds <= LONGEST_S:
             raise BadSetting(
-                f"expected a magmel window of {SIZE / self.sample_rate} s or more, got "
-                f"{self.seconds}; give a longer one, or leave it out for {SECONDS}"
+                f"expected a magmel window of {SIZE / self.sample_rate} to {LONGEST_S} s, got "
+                f"{self.seconds}; give another, or leave it out for {SECONDS}"
             )
         self._samples = round(self.seconds * self.sample_rate)
         self._frames = self._samples // HOP

@@ -32,18 +32,26 @@ SUITABLE = {
 LOOKED_AT = 256  # clips by whose length one of them is chosen
 
 
+LONGEST_S = 86_400  # of a window: a day
+
+
 @dataclass(frozen=True)
 class Windows:
     """How clips become rows: whole, or cut into windows.
 
     Raises:
-        BadSetting: a hop without a window.
+        BadSetting: a hop without a window, or a length out of range.
     """
 
     window_s: float | None = None  # None: whole clips
     hop_s: float | None = None  # None: as long as the window
 
     def __post_init__(self) -> None:
+        for what, seconds in (("window", self.window_s), ("hop", self.hop_s)):
+            if seconds is not None and not 1e-3 <= seconds <= LONGEST_S:
+                raise BadSetting(
+                    f"expected a {what} of 0.001 to {LONGEST_S} seconds, got {seconds:g}"
+                )
         if self.window_s is None and self.hop_s is not None:
             raise BadSetting(
                 f"a hop of {self.hop_s:g} s needs a window; give both, or none: whole clips"

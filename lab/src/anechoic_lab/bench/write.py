@@ -16,6 +16,7 @@ from anechoic.storage import write_whole
 from anechoic_lab.bench.table import BACKGROUND, Line, Measure, Table
 
 NOT_MEASURED = "not measured"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a formula of a spreadsheet begins with
 
 
 def write(path: str | Path, table: Table, *, overwrite: bool = False) -> Path:
@@ -166,8 +167,17 @@ def _csv(table: Table) -> bytes:
         text.write(f"# {key}: {' '.join(value.split())}\n")
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: inert(value) for key, value in row.items()} for row in rows)
     return text.getvalue().encode()
+
+
+def inert(cell: Any) -> Any:
+    """A cell of CSV that no spreadsheet runs as a formula: text is quoted where it would.
+
+    >>> inert("=1+1"), inert("a-b"), inert(-1.5)
+    ("'=1+1", 'a-b', -1.5)
+    """
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
 def _parquet(table: Table) -> bytes:
