@@ -88,8 +88,11 @@ def parse_json(text: str | bytes, what: str, error: Refuse, fix: str = FIX) -> A
     else:
         depth = _depth(value) if text.count("[") + text.count("{") > 16 else 16
     require_limit("DEPTH", depth, f"{what} is JSON nested {depth} levels deep", error)
-    if "\\u" in text and not is_text(json.dumps(value, ensure_ascii=False)):
-        raise error(f"{what} has half of a surrogate pair, which is not text; {fix}")
+    if "\\u" in text:
+        try:  # what stands for a byte of a file name is kept
+            json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as bad:
+            raise error(f"{what} has half of a surrogate pair, not text; {fix}") from bad
     return value
 
 
@@ -317,10 +320,10 @@ def number_of(value: Any, what: str, error: Refuse) -> float:
     return number if number == number else 0.0
 
 
-def is_text(value: str) -> bool:
-    """Whether a string can be written as UTF-8: no file name of other bytes, no half of a pair."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def readable(name: str) -> str:
+    """A file name as text; bytes that are not UTF-8 are escaped.
+
+    >>> readable("caf\\udce9.wav")
+    'caf\\\\xe9.wav'
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

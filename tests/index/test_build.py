@@ -391,3 +391,23 @@ def test_a_manifest_of_other_types_is_refused_although_its_hash_fits(
     file.write_text(json.dumps({**told, "sha256": manifest.hash_of(told)}))
     with pytest.raises(IndexMismatch, match=r"manifest\.json.*(another content|cannot be)"):
         TrainingIndex.load(tmp_path / "i")
+
+
+def test_an_index_of_a_folder_whose_name_is_not_utf8_can_be_opened(
+    index: TrainingIndex, tmp_path: Path
+) -> None:
+    folder = index.save(tmp_path / "i")
+    told = json.loads((folder / "manifest.json").read_text())
+    told["about"]["clips_folder"] = "/clips/caf\udce9"
+    told.pop("sha256")
+    told["sha256"] = manifest.hash_of(told)
+    (folder / "manifest.json").write_text(json.dumps(told))
+    assert TrainingIndex.load(folder).clips == index.clips
+
+
+@pytest.mark.parametrize("id", ["\ud800", "caf\udce9", 5])
+def test_clips_whose_ids_are_not_text_cannot_be_saved(tmp_path: Path, id: Any) -> None:
+    sound = [Sound(one, "a", bands(seed), RATE) for seed, one in enumerate((id, "b"))]
+    made = TrainingIndex.build(sound, embedder("magmel"))
+    with pytest.raises(BadCaptions, match="cannot be stored"):
+        made.save(tmp_path / "i")

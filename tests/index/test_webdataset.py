@@ -151,3 +151,8 @@ def test_braces_stand_for_what_a_shell_makes_of_them(
     pattern = f"p-{{{first:0{width}d}..{last:0{width}d}}}/{{{','.join(words)}}}.tar"
     shell = subprocess.run(["bash", "-c", f"echo {pattern}"], capture_output=True, text=True)
     assert expand_braces(pattern) == shell.stdout.split()
+
+
+def test_names_that_are_not_utf8_are_spelt_out(tmp_path: Path) -> None:
+    path = pack(tmp_path / "t.tar", {"caf\udce9.wav": SOUNDS[0], "caf\udce9.txt": b"a take"})
+    assert [row[0][0] for row in tar_rows(path)] == [r"t/caf\xe9"]

@@ -21,11 +21,12 @@ from anechoic.audit import summary
 from anechoic.audit.excerpts import Shown
 from anechoic.audit.html.report import BUDGET, render_audit
 from anechoic.audit.result import Background, DetectorInfo, Examined, Group, Report
-from anechoic.audit.samples import Sample, readable
+from anechoic.audit.samples import Sample
 from anechoic.audit.summary import FALSE_DISCOVERY_RATE
 from anechoic.detectors import Calibration, Match
 from anechoic.errors import OutputExists
 from anechoic.metrics import Similarity, top1_summary
+from anechoic.parsing import readable
 from anechoic.storage import whole_file, whole_folder, write_whole
 
 FORMAT = 1

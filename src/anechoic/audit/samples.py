@@ -15,6 +15,7 @@ from torch import Tensor
 from anechoic import audio
 from anechoic.errors import AnechoicError, BadAudio, BadCaptions, BadSetting
 from anechoic.index import captions
+from anechoic.parsing import readable
 
 SHORTEST_S = 0.1  # shorter sounds are all alike
 MOST_CHANNELS = 8  # the limit of FLAC, the format of the cache
@@ -176,15 +177,6 @@ def _files(root: Path) -> Iterator[tuple[Path, str]]:
                 yield file, "it is not a file: a broken link, or a device"
     for error in failed:
         yield Path(os.fsdecode(error.filename)), f"the folder cannot be read: {error.strerror}"
-
-
-def readable(name: str) -> str:
-    """A file name as text; bytes that are not UTF-8 are escaped.
-
-    >>> readable("caf\\udce9.wav")
-    'caf\\\\xe9.wav'
-    """
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 # ------------------------------------------------------------------------------ the sounds

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from anechoic.errors import IndexMismatch
+from anechoic.errors import BadCaptions, IndexMismatch
 from anechoic.index.clips import Clip
 from anechoic.storage import Storage
 
@@ -44,6 +44,7 @@ def write(
 
     Raises:
         CannotWrite: the place is full or read-only.
+        BadCaptions: what is known of a clip is not text.
     """
     import pyarrow.parquet as pq
 
@@ -128,7 +129,14 @@ def _table(clips: Iterable[Clip], embeddings: np.ndarray) -> Any:
     dim, dtype = embeddings.shape[1], str(embeddings.dtype)
     schema = _schema(dim, dtype)
     rows = [{**asdict(clip), "info": list(clip.info.items())} for clip in clips]
-    about = pa.Table.from_pylist(rows, pa.schema(list(schema)[:-1]))
+    known = pa.schema(list(schema)[:-1])
+    try:
+        about = pa.Table.from_pylist(rows, known)
+    except (UnicodeEncodeError, pa.ArrowException) as error:
+        raise BadCaptions(
+            f"the clips {rows[0]['id']!r} to {rows[-1]['id']!r} cannot be stored ({error}); ids, "
+            "captions, paths and info have to be text"
+        ) from error
     flat = pa.array(np.ascontiguousarray(embeddings).reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, dim)
     return about.append_column(schema.field("embedding"), column)

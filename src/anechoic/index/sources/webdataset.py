@@ -23,7 +23,7 @@ from anechoic.index.sources.protocol import (
     some,
     unit_key,
 )
-from anechoic.parsing import caption_of, parse_object, require_limit, text_of
+from anechoic.parsing import caption_of, parse_object, readable, require_limit, text_of
 
 CAPTIONS = ("txt", "json")  # a text is the caption itself, JSON has it under its name
 FIX = "fetch or pack it again"
@@ -105,8 +105,8 @@ class TarUnit:
         return out
 
     def _item(self, key: str, content: Mapping[str, bytes], sound: str) -> Item:
-        id = f"{self.name}/{key}"
-        info = {"tar": self.tar}
+        id = readable(f"{self.name}/{key}")
+        info = {"tar": readable(self.tar)}
         about = self._json(key, content["json"]) if "json" in content else {}
         if "txt" in content:
             caption = self._text(key, content["txt"]).strip()
