@@ -98,8 +98,11 @@ def file_system(name: str) -> tuple[Any, str]:
     """
     try:
         system, path = fsspec.core.url_to_fs(name)
-    except (ImportError, ValueError) as error:
-        raise BadSetting(f"'{name}' cannot be reached: {error}") from error
+    except Exception as error:  # of any file system: a protocol, a package or a login is missing
+        raise BadSetting(
+            f"'{name}' cannot be reached ({error}); check its protocol, and that the package of "
+            "fsspec for it is installed"
+        ) from error
     return system, str(path)
 
 

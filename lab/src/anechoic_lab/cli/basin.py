@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anechoic.cli.options import Json, OverwriteFiles
-from anechoic.cli.output import print_table, progress_bar
+from anechoic.cli.output import print_table, progress_bar, say
 from anechoic.errors import BadSetting
 from anechoic_lab.cli.options import FigureOutput, Seeds
 
@@ -196,8 +196,8 @@ def _print(sweep: Sweep, scene: SweepTask, files: Sequence[Path]) -> None:
     from anechoic_lab.basin.page import table
 
     first = scene.judges[0]
-    print(f"similarity by {first.name}: {first.about}")
+    say(f"similarity by {first.name}: {first.about}")
     print_table(*table(sweep, first))
     for before in sweep.befores:
-        print(sentence(sweep, first, before))
-    print("written:", ", ".join(map(str, files)))
+        say(sentence(sweep, first, before))
+    say("written: " + ", ".join(map(str, files)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic.cli.options import Json, OverwriteFiles
-from anechoic.cli.output import print_table, progress_bar
+from anechoic.cli.output import print_table, progress_bar, say
 from anechoic.errors import BadSetting
 from anechoic_lab.cli.options import BenchWork, Jobs, Methods, SeedCount
 
@@ -213,16 +213,16 @@ def _print(table: Table) -> None:
 
     room = max(Console().width // COLUMN - 1, 1)
     for scenario in dict.fromkeys(line.scenario for line in table.lines):
-        print(f"{table.title}: {scenario}")
+        say(f"{table.title}: {scenario}")
         lines = [line for line in table.lines if line.scenario == scenario]
         for first in range(0, len(lines), room):
             _print_block(table, lines[first : first + room])
     for text in write.sentences(table):
-        print(text)
+        say(text)
     for note in table.notes:
-        print(f"Note: {note}.")
+        say(f"Note: {note}.")
     for key, value in table.about.items():
-        print(f"{key}: {value}")
+        say(f"{key}: {value}")
 
 
 def _print_block(table: Table, lines: Sequence[Line]) -> None:

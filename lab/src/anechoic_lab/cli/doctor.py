@@ -10,7 +10,7 @@ import typer
 
 from anechoic.cli.generate import chosen_guard
 from anechoic.cli.options import Device, Dtype, EmbedderName, Json, Model, Seconds, Steps
-from anechoic.cli.output import print_table
+from anechoic.cli.output import print_table, say
 from anechoic.models import find, index_folder
 
 if TYPE_CHECKING:
@@ -94,11 +94,11 @@ def _print(found: Examination) -> None:
     ]
     print_table(("what", "", "found"), rows)
     if found.run:
-        print("would run:", ", ".join(f"{name} {value}" for name, value in found.run.items()))
+        say("would run: " + ", ".join(f"{name} {value}" for name, value in found.run.items()))
     problems = [finding for finding in found.findings if not finding.ok]
     for finding in problems:
-        print(f"{finding.name}: {finding.told}")
-    print(f"not ready: {len(problems)} to fix" if problems else "ready")
+        say(f"{finding.name}: {finding.told}")
+    say(f"not ready: {len(problems)} to fix" if problems else "ready")
 
 
 def _as_json(model: str, index: str | None, guard: str, found: Examination) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from anechoic.errors import BadSetting
 from anechoic.index.filehash import contents
 from anechoic.parsing import require_limit
+from anechoic.storage import file_system
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -88,24 +89,6 @@ def names_of(files: Sequence[str], suffix: str) -> list[str]:
     return ["/".join(part[common:])[: -len(suffix)] for part in parts]
 
 
-def open_fs(name: str) -> tuple[Any, str]:
-    """The fsspec file system that a name is on, and the name there.
-
-    Raises:
-        BadSetting: a protocol that is not known or not installed.
-    """
-    import fsspec
-
-    try:
-        system, path = fsspec.core.url_to_fs(name)
-    except Exception as error:  # of any file system: a protocol, a package or a login is missing
-        raise BadSetting(
-            f"'{name}' cannot be reached ({error}); check its protocol, and that the package "
-            "of fsspec for it is installed"
-        ) from error
-    return system, path
-
-
 def is_shard(name: str, suffix: str | tuple[str, ...]) -> bool:
     """Whether a file in a folder is one of its shards: of the suffix in any case, and not hidden.
 
@@ -121,7 +104,7 @@ def is_hidden(name: str) -> bool:
 
 
 def _files(name: str, suffix: str) -> list[str]:
-    system, path = open_fs(name)
+    system, path = file_system(name)
     try:
         if system.isdir(path):
             inside = len(path.rstrip("/")) + 1
@@ -145,7 +128,7 @@ def content_of(file: str) -> list[Any]:
     the hash that an object store has of it."""
     from fsspec.implementations.local import LocalFileSystem
 
-    system, path = open_fs(file)
+    system, path = file_system(file)
     if isinstance(system, LocalFileSystem):
         return contents([path])
     info = system.info(path)

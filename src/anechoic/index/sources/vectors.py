@@ -12,7 +12,7 @@ import numpy as np
 from anechoic.errors import BadCaptions, IndexMismatch
 from anechoic.index.captions import CAPTION_COLUMNS
 from anechoic.index.clips import Clip
-from anechoic.index.sources.patterns import content_of, files, names_of, open_fs
+from anechoic.index.sources.patterns import content_of, files, names_of
 from anechoic.index.sources.protocol import (
     Columns,
     digest,
@@ -21,6 +21,7 @@ from anechoic.index.sources.protocol import (
     unit_key,
 )
 from anechoic.parsing import UNREADABLE, caption_of, number_of, require_limit, text_of
+from anechoic.storage import file_system
 
 EMBEDDING = "embedding"
 PATH_COLUMNS = ("path", "file_name", "file")
@@ -224,7 +225,7 @@ def open_parquet(file: str) -> Any:
     """A Parquet file anywhere that fsspec reaches, its columns read piece by piece."""
     import pyarrow.parquet
 
-    system, path = open_fs(file)
+    system, path = file_system(file)
     # read ahead, a row group would be in memory as a whole
     return pyarrow.parquet.ParquetFile(
         path, filesystem=system, buffer_size=BUFFER, pre_buffer=False

@@ -15,7 +15,7 @@ from anechoic import audio
 from anechoic.errors import BadAudio, BadCaptions
 from anechoic.index.captions import CAPTION_COLUMNS
 from anechoic.index.sources.folder import is_sound
-from anechoic.index.sources.patterns import content_of, files, names_of, open_fs
+from anechoic.index.sources.patterns import content_of, files, names_of
 from anechoic.index.sources.protocol import (
     Item,
     digest,
@@ -24,6 +24,7 @@ from anechoic.index.sources.protocol import (
     unit_key,
 )
 from anechoic.parsing import caption_of, parse_object, readable, require_limit, text_of
+from anechoic.storage import file_system
 
 CAPTIONS = ("txt", "json")  # a text is the caption itself, JSON has it under its name
 FIX = "fetch or pack it again"
@@ -46,7 +47,7 @@ class TarUnit:
                 sound, two sounds in a sample, or a sample that is in two places.
             BadCaptions: a sample without a caption, or one that cannot be read.
         """
-        system, path = open_fs(self.tar)
+        system, path = file_system(self.tar)
         try:
             with system.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
                 yield from self._items(self._members(tar, file), tar, start)
