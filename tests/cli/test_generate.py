@@ -246,7 +246,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "index missing": (
         ("--index", "nowhere"),
-        "there is no index 'nowhere' (no manifest.json); build one with 'anechoic index build'",
+        "index 'nowhere' does not exist (no manifest.json); build one with 'anechoic index build'",
     ),
     "an embedder of nothing": (
         ("--guard", "cfg", "--embedder", "magmel"),

@@ -197,8 +197,8 @@ def test_a_bad_clip_stops_the_build_and_nothing_half_written_is_left(
         ((*BUILD, "new", "--embedder", "x"), "expected an embedder"),
         ((*BUILD, "new", "--hop", "1"), "needs a window"),
         ((*BUILD, "new", "--device", "moon"), "device 'moon' cannot be used here"),
-        (("index", "search", "nowhere", "clips/0.wav"), "there is no index 'nowhere'"),
-        ((*SEARCH, "-k", "0"), "at least 1"),
+        (("index", "search", "nowhere", "clips/0.wav"), "index 'nowhere' does not exist"),
+        ((*SEARCH, "-k", "0"), "expected k of 1 or more"),
         ((*SEARCH, "--embedder", "magmel:seconds=2"), "was built with 'magmel' (2048-d)"),
         (("check", "clips/0.wav", "--index", "i", "--threshold", "7"), "from -1 to 1, got 7"),
     ],
@@ -223,7 +223,7 @@ def test_an_output_that_cannot_be_written_is_one_sentence_and_exit_2(here: Path,
 def test_overwrite_replaces_an_index_and_nothing_else(built: Path, run: Run) -> None:
     assert run(*BUILD, "i", "--overwrite")[0] == 0
     code, _, err = run(*BUILD, "clips", "--overwrite")
-    assert (code, "'clips' is no index" in err) == (2, True)
+    assert (code, "'clips' exists and is not an index" in err) == (2, True)
 
 
 def test_windows_are_indexed_where_they_are_asked_for(built: Path, run: Run) -> None:

@@ -270,7 +270,7 @@ def test_a_folder_that_is_no_index_is_never_overwritten(
     index: TrainingIndex, tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(OutputExists, match="is no index"):
+    with pytest.raises(OutputExists, match="is not an index"):
         index.save(tmp_path, overwrite=True)
     assert (tmp_path / "thesis.txt").exists()
 
@@ -294,12 +294,12 @@ def _edit(folder: Path, **changes: Any) -> None:
     [
         (lambda f: _edit(f, format=3), "has format 3.*upgrade anechoic"),
         (lambda f: _edit(f, format=1), "has format 1.*rebuild it"),
-        (lambda f: _edit(f, format="x"), "tells no format"),
+        (lambda f: _edit(f, format="x"), "has no format"),
         (lambda f: _edit(f, rows=11), r"edited \(manifest.json is not what was written\)"),
         (lambda f: _edit(f, mean=None), "manifest.json is not what was written"),
         (lambda f: _edit(f, sha256=None), "manifest.json is not what was written"),
         (lambda f: (f / "manifest.json").write_text("{"), "is not JSON"),
-        (lambda f: (f / "manifest.json").unlink(), "there is no index"),
+        (lambda f: (f / "manifest.json").unlink(), "does not exist"),
         (lambda f: (f / SHARD).unlink(), "00000.parquet is missing"),
         (lambda f: (f / SHARD).write_bytes((f / SHARD).read_bytes()[:-9]), "is cut off"),
         (lambda f: _flip(f / SHARD), "is not the file that was written"),
@@ -363,7 +363,7 @@ def test_weights_are_known_by_their_revision_not_by_their_folder() -> None:
 def test_an_embedder_of_the_wrong_shape_is_refused() -> None:
     liar = Other("liar", 64)
     liar.dim = 10**6  # it gives as many as there are samples
-    with pytest.raises(IndexMismatch, match=r"gave \[1, 16384\] for 1 sounds"):
+    with pytest.raises(IndexMismatch, match=r"got \[1, 16384\]; fix the embedder"):
         TrainingIndex.build(sounds(1), liar)
 
 

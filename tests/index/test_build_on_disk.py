@@ -62,7 +62,7 @@ def test_a_build_that_fails_goes_on_where_it_was(built: Path, tmp_path: Path, af
         build(Source(bad=after), work(folder), ABOUT)
     finished = {name: (folder / name).stat().st_mtime_ns for name in files(folder)
                 if name.endswith(".parquet")}  # fmt: skip
-    with pytest.raises(IndexMismatch, match=r"not finished.*goes on"):
+    with pytest.raises(IndexMismatch, match=r"not finished.*continues it"):
         TrainingIndex.load(folder)
     seen: list[int] = []
     build(Source(), work(folder), ABOUT, progress=lambda done, total: seen.append(done))
@@ -103,7 +103,7 @@ def test_a_build_with_other_settings_does_not_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "index"
     with pytest.raises(IndexMismatch):
         build(Source(bad=9), work(folder), ABOUT)
-    with pytest.raises(BadSetting, match="begun with dtype float32; finish it as it was begun"):
+    with pytest.raises(BadSetting, match="begun with dtype float32; finish it with these settings"):
         build(Source(), work(folder, dtype="float16"), ABOUT)
 
 
@@ -247,7 +247,7 @@ def test_withdrawn_clips_are_gone_and_the_others_compare_as_before(
 
 def test_withdrawing_everything_is_refused(built: Path, tmp_path: Path) -> None:
     folder = copy(built, tmp_path)
-    with pytest.raises(IndexMismatch, match="every clip"):
+    with pytest.raises(IndexMismatch, match="expected clips to remain"):
         edit.remove(folder, lambda clip: True)
     assert len(TrainingIndex.load(folder)) == 23
 

@@ -205,5 +205,5 @@ def test_a_single_clip_can_only_be_indexed_uncentred() -> None:
 
 
 def test_as_many_captions_as_embeddings_are_needed() -> None:
-    with pytest.raises(IndexMismatch, match="for 2 clips"):
+    with pytest.raises(IndexMismatch, match=r"expected embeddings \[2, d\]"):
         TrainingIndex.from_embeddings(points(3, 8), ["a", "b"])

@@ -137,7 +137,7 @@ PROBLEMS: dict[str, tuple[Callable[[], object], tuple[str, ...], str]] = {
     ),
     "no index": (
         lambda: shutil.rmtree("i"), INDEX,
-        "index: there is no index 'i' (no manifest.json); build one with 'anechoic index build'",
+        "index: index 'i' does not exist (no manifest.json); build one with 'anechoic index build'",
     ),
     "an index of another model": (
         of_another_model, INDEX,

@@ -350,7 +350,7 @@ def info(
         "shards": len(built.shards),
         "bytes": sum(shard.bytes for shard in built.shards),
         "content": built.content,
-        "search": search.told(plan),
+        "search": search.format_plan(plan),
     }
     if as_json:
         print(json.dumps(told, indent=2))
@@ -516,7 +516,7 @@ def derive(
 ) -> str:
     """Make the search of an index that lies on this machine; the answer tells how it searches."""
     from anechoic.index.search import derive as derive_search
-    from anechoic.index.search import told as told_of
+    from anechoic.index.search import format_plan
     from anechoic.storage import Storage
 
     local = Storage(folder).local
@@ -536,4 +536,4 @@ def derive(
             derive_search(local, built, plan, progress=told)
         else:
             derive_search(local, built, plan, encode=many.encode, progress=told)
-    return told_of(plan)
+    return format_plan(plan)

@@ -1,7 +1,7 @@
 """Building an index on disk: shard by shard, so that it can be stopped at any moment.
 
-While it is being built, an index has a folder `building` with a note for each finished shard.
-The manifest is written last, and with it the index is there.
+During a build, the index has a folder `building` with a note for each finished shard. The manifest
+is written last; an index exists once it has one.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from anechoic.storage import Storage
 from anechoic.types import Embedder
 
 PLAN = "plan.json"
-CLIPS = 1024  # a shard; as many are embedded again after a build was stopped, at most
-VECTORS = 65_536  # a shard of embeddings that were made elsewhere
+CLIPS = 1024  # clips of a shard; at most as many are embedded again after a stop
+VECTORS = 65_536  # rows of a shard, for embeddings that were made elsewhere
 
 Dtype = Literal["float32", "float16"]
-Progress = Callable[[int, int | None], None]  # clips done, clips in all if that is known
+Progress = Callable[[int, int | None], None]  # clips done, and clips in all, if known
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is done with each unit of a source, and where the shards go.
+    """How each unit of a source is embedded, and where the shards go.
 
     Args:
         folder: a path, or a URL that fsspec knows.
-        embedder: makes the embedder; it is called once where the work is done.
+        embedder: makes the embedder; it is called once in each process that embeds.
         windows: how clips become rows.
-        dtype: the embeddings are stored as; "float16" halves them, for scores that differ by
+        dtype: dtype of the stored embeddings; "float16" halves their size, and scores differ by
             some 1e-3.
-        clips: a shard; None: 1,024, or 65,536 embeddings that were made elsewhere.
+        clips: clips of a shard; None: 1,024, or 65,536 embeddings that were made elsewhere.
         device: where the embedder works, such as "cuda".
     """
 
@@ -71,7 +71,7 @@ class Work:
                 f"embeddings cannot be stored as '{self.dtype}'; use float32 or float16"
             )
         if self.clips is not None and self.clips < 1:
-            raise BadSetting(f"a shard of at least 1 clip was expected, got {self.clips}")
+            raise BadSetting(f"expected 1 clip or more for each shard, got {self.clips}")
 
 
 Run = Callable[[Sequence[Unit | VectorUnit], Work, Callable[[int], None]], None]
@@ -87,28 +87,28 @@ def build(
     progress: Progress = lambda done, total: None,
     search_by: SearchBy | None = None,
 ) -> Manifest:
-    """Build an index on disk, or go on with a build that was stopped.
+    """Build an index on disk, or continue a build that was stopped.
 
     The shards depend on source and work alone: however often a build was stopped, and wherever
-    its units were done, its files are the same. Memory holds one shard and the sound that
+    its units were embedded, the files are the same. Memory holds one shard and the sound that
     is read ahead.
 
     Args:
         source: the clips, or embeddings that were made elsewhere.
-        work: how they are embedded, and where to.
-        about: what the manifest says of the rows.
-        overwrite: replace an index that is there, once the new one is finished.
-        run: does the units; by default one after the other, here.
+        work: how they are embedded, and where the shards go.
+        about: the manifest's description of the rows.
+        overwrite: replace an existing index, once the new one is finished.
+        run: embeds the units; by default one after the other, in this process.
         progress: called with the number of finished clips, at the start and after each.
         search_by: the plan of the search that will be derived next (`search.derive`), from rows
-            and dimension. Until it is, the same call returns the index that is there.
+            and dimension. Until it is derived, the same call returns the finished index.
 
     Raises:
         OutputExists: the output exists, and `overwrite` is off or it is not an index.
-        CannotWrite: the place is full, read-only, or another process is writing there.
-        BadSetting: a build with other settings was begun there, or two clips have one id.
-        IndexMismatch: no clips, or an embedding that has no direction.
-        AnechoicError: as the source says of a clip that cannot be used.
+        CannotWrite: the storage is full or read-only, or another process is writing there.
+        BadSetting: a build with other settings was begun there, or two clips have the same id.
+        IndexMismatch: no clips, or an embedding without direction.
+        AnechoicError: the source refuses a clip.
     """
     place = Storage(work.folder)
     units = source.units()
@@ -133,30 +133,30 @@ def build(
         done = sum(clips_done(place, unit) for unit in units)
         progress(done, source.total)
 
-        def told(clips: int) -> None:
+        def report(clips: int) -> None:
             nonlocal done
             done += clips
             progress(done, source.total)
 
-        (run or one_after_the_other)(units, work, told)
+        (run or one_after_the_other)(units, work, report)
         return _finish(place, units, plan, about, search_by)
 
 
 def one_after_the_other(
-    units: Sequence[Unit | VectorUnit], work: Work, told: Callable[[int], None]
+    units: Sequence[Unit | VectorUnit], work: Work, report: Callable[[int], None]
 ) -> None:
-    """Do all units in this process."""
+    """Embed all units in this process."""
     for unit in units:
-        do_unit(unit, work, told)
+        do_unit(unit, work, report)
 
 
-def do_unit(unit: Unit | VectorUnit, work: Work, told: Callable[[int], None]) -> None:
-    """Write those shards of a unit that are missing; what is finished is not embedded again.
+def do_unit(unit: Unit | VectorUnit, work: Work, report: Callable[[int], None]) -> None:
+    """Write the missing shards of a unit; finished ones are not embedded again.
 
     Args:
-        unit: of a source.
-        work: what to do with it.
-        told: called with 1 after each clip.
+        unit: a unit of a source.
+        work: how it is embedded.
+        report: called with 1 after each clip.
 
     Raises:
         AnechoicError: as `build`.
@@ -165,7 +165,7 @@ def do_unit(unit: Unit | VectorUnit, work: Work, told: Callable[[int], None]) ->
     finished = list(_notes(place, unit))
     if finished and finished[-1].last:
         return
-    parts = _parts(unit, sum(note.clips for note in finished), work, told)
+    parts = _parts(unit, sum(note.clips for note in finished), work, report)
     for number, (clips, embeddings, taken, last) in enumerate(parts, len(finished)):
         _require_directions(place, clips, embeddings)
         name = f"{unit.key}-{number:05d}"
@@ -178,17 +178,16 @@ def do_unit(unit: Unit | VectorUnit, work: Work, told: Callable[[int], None]) ->
 
 
 def _parts(
-    unit: Unit | VectorUnit, start: int, work: Work, told: Callable[[int], None]
+    unit: Unit | VectorUnit, start: int, work: Work, report: Callable[[int], None]
 ) -> Iterator[tuple[list[Clip], np.ndarray, int, bool]]:
-    """Rows and embeddings for each shard that is left, how many clips it took, and whether it
-    is the last."""
+    """For each remaining shard: rows, embeddings, number of clips, and whether it is the last."""
     if isinstance(unit, VectorUnit):
         rows, size = unit.rows(start), work.clips or VECTORS
         while True:
             part = []
             for row in islice(rows, size):
                 part.append(row)
-                told(1)
+                report(1)
             vectors = np.stack([v for _, v in part]) if part else np.zeros((0, 1), np.float32)
             yield [clip for clip, _ in part], vectors, len(part), len(part) < size
             if len(part) < size:
@@ -200,7 +199,7 @@ def _parts(
         def read(item: Any) -> None:
             nonlocal taken
             taken += 1
-            told(1)
+            report(1)
 
         embeddings, clips = embed(islice(items, size), embedder, work.windows, read, work.device)
         yield clips, embeddings.numpy(), taken, taken < size
@@ -233,12 +232,12 @@ class _Note:
 
 
 def clips_done(place: Storage, unit: Unit | VectorUnit) -> int:
-    """How many clips of a unit are in finished shards."""
+    """The number of clips of a unit in finished shards."""
     return sum(note.clips for note in _notes(place, unit))
 
 
 def _notes(place: Storage, unit: Unit | VectorUnit) -> Iterator[_Note]:
-    """The finished shards of a unit, as far as it is what it was."""
+    """The finished shards of a unit, if it has not changed since."""
     for number in count():
         try:
             told = json.loads(place.read(f"{NOTES}/{unit.key}-{number:05d}.json"))
@@ -256,7 +255,7 @@ def identity_of_build(source: Source, work: Work, about: About) -> str:
 
 
 def _plan(source: Source, work: Work, about: About) -> dict[str, Any]:
-    """What all shards depend on; on what else each does, its unit's identity tells."""
+    """What all shards depend on, besides the identity of their unit."""
     return {
         "source": source.name,
         "embedder": [about.embedder_name, about.revision],
@@ -267,7 +266,7 @@ def _plan(source: Source, work: Work, about: About) -> dict[str, Any]:
 
 
 def _begin(place: Storage, plan: dict[str, Any]) -> None:
-    """Note what is being built; what was begun must be the same."""
+    """Record what is being built; a build that was begun must have the same settings."""
     if not set(place.names(NOTES)) - {PLAN}:  # nothing is finished
         place.write(f"{NOTES}/{PLAN}", json.dumps(plan, indent=1).encode())
         return
@@ -275,8 +274,8 @@ def _begin(place: Storage, plan: dict[str, Any]) -> None:
     other = [f"{name} {begun[name]}" for name, value in plan.items() if begun[name] != value]
     if other:
         raise BadSetting(
-            f"'{place.name}' holds a build that was begun with {', '.join(other)}; finish it as it "
-            "was begun, or remove the folder"
+            f"'{place.name}' holds a build that was begun with {', '.join(other)}; finish it with "
+            "these settings, or remove the folder"
         )
 
 
@@ -297,18 +296,18 @@ def _finish(
     notes = [note for found in noted.values() for note in found if note.shard]
     if not notes:
         place.remove(NOTES)
-        raise IndexMismatch("an index needs at least one clip, and there are none; add clips")
+        raise IndexMismatch("expected at least one clip for an index, got none; add clips")
     made = [note.shard for note in notes if note.shard]
     require_unique(place, made)
     dims = {len(note.sum) for note in notes}
     if len(dims) > 1:
-        raise IndexMismatch(f"embeddings of one length were expected, got {sorted(dims)}")
+        raise IndexMismatch(f"expected embeddings of one length, got {sorted(dims)}")
     rows = sum(shard.rows for shard in made)
     mean = np.sum([note.sum for note in notes], axis=0) / rows
     if about.centred and np.linalg.norm(mean) > 1 - NO_DIRECTION:
         raise IndexMismatch(
-            f"index '{place.name}' holds {rows} rows that are all the same; a single clip, or "
-            "copies of one, can only be indexed uncentred ('--no-centre')"
+            f"the {rows} rows of index '{place.name}' are all the same; a single clip, or copies "
+            "of one, can only be indexed uncentred ('--no-centre')"
         )
     built = Manifest(
         about,
@@ -329,10 +328,10 @@ def _hash(plan: dict[str, Any], units: Sequence[Unit | VectorUnit]) -> str:
 
 
 def require_unique(place: Storage, made: Sequence[Shard]) -> None:
-    """Refuse two clips of one id, wherever they are; 8 bytes a clip are held.
+    """Refuse two clips with one id; this takes 8 bytes of memory a clip.
 
     Raises:
-        BadSetting: naming one.
+        BadSetting: two clips have the same id.
     """
     hashes = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in _ids(place, made)]
     seen = np.sort(np.frombuffer(b"".join(hashes), np.uint64))
@@ -340,7 +339,7 @@ def require_unique(place: Storage, made: Sequence[Shard]) -> None:
     if not twice:
         return
     found: set[str] = set()
-    for name in _ids(place, made):  # a hash may be shared by chance: the names decide
+    for name in _ids(place, made):  # two ids may have the same hash by chance, so compare the ids
         digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
         if int.from_bytes(digest, "little") in twice:
             if name in found:
@@ -349,7 +348,7 @@ def require_unique(place: Storage, made: Sequence[Shard]) -> None:
 
 
 def _ids(place: Storage, made: Sequence[Shard]) -> Iterator[str]:
-    """The id of each clip: its windows stand together, have its caption and start ever later."""
+    """The id of each clip: its windows are consecutive, share its caption and start ever later."""
     last = ("", "", 0.0)
     for shard in made:
         columns = (shards.read_column(place, shard, name) for name in ("id", "caption", "start_s"))

@@ -1,4 +1,4 @@
-"""What an index knows of each clip."""
+"""A clip of a training set, and its sound."""
 
 from __future__ import annotations
 

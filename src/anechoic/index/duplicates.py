@@ -1,4 +1,4 @@
-"""Clips that stand more than once in a training set: they are what a model memorizes first."""
+"""Clips that occur more than once in a training set: models memorize them first."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from anechoic.errors import BadSetting
 from anechoic.index.clips import Clip
 from anechoic.index.training import TrainingIndex
 
-EXACT = 1 - 1e-4  # a cosine above this is 1: half precision takes off less
-NEAR = 0.95  # where the index has no calibrated threshold
-NEIGHBOURS = 16  # that each row is joined with
+EXACT = 1 - 1e-4  # a cosine above this counts as 1: half precision changes it by less
+NEAR = 0.95  # the threshold for an index without one
+NEIGHBOURS = 16  # nearest rows that each row is compared with
 BATCH = 256  # rows searched at once
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Clips that are near duplicates of each other, directly or through others of them."""
+    """Clips that are near duplicates of each other, directly or through other members."""
 
-    clips: tuple[Clip, ...]  # one row of each, in the order of the index
-    nearest: float  # the highest cosine between two of them
-    farthest: float  # the lowest one that joined them
+    clips: tuple[Clip, ...]  # one row of each clip, in the order of the index
+    nearest: float  # the highest cosine between two members
+    farthest: float  # the lowest cosine that joined two members
 
     @property
     def exact(self) -> bool:
-        """Whether all are the same sound, as far as the descriptor hears."""
+        """Whether all are the same sound to the embedder."""
         return self.farthest >= EXACT
 
     @property
@@ -44,14 +44,13 @@ def duplicates(
 ) -> list[Cluster]:
     """Find clusters of duplicates.
 
-    Two clips are joined where a row of one is among the 16 nearest of a row of the other, and
-    their cosine is above a threshold. In an index of windows one window is enough: clips that
-    share a stretch are joined.
+    Two clips are joined if a row of one is among the 16 nearest of a row of the other, and their
+    cosine reaches a threshold. One window is enough: clips that share a stretch are joined.
 
     Args:
         index: the training set.
         above: the cosine that joins two clips; by default the index's threshold for copies, or
-            0.95 where it has none.
+            0.95 if it has none.
         progress: called with the number of compared rows and the total.
 
     Returns:
@@ -68,7 +67,7 @@ def duplicates(
 
     limit = index.thresholds.get("copy", NEAR) if above is None else above
     if not -1 <= limit <= 1:
-        raise BadSetting(f"a cosine in [-1, 1] was expected, got {limit:g}")
+        raise BadSetting(f"expected a cosine in [-1, 1], got {limit:g}")
     numbers, firsts = _numbered(index)
     left, right, cosines = [], [], []
     for start in range(0, len(index), BATCH):
@@ -105,7 +104,7 @@ def duplicates(
 def _numbered(index: TrainingIndex) -> tuple[np.ndarray, list[int]]:
     """The number of each row's clip, [n], and the first row of each clip."""
     numbers, firsts, last = np.empty(len(index), np.int64), [], None
-    for row, clip in enumerate(index.clips):  # the rows of a clip stand together
+    for row, clip in enumerate(index.clips):  # the rows of a clip are consecutive
         if clip.id != last:
             firsts.append(row)
             last = clip.id

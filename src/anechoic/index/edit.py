@@ -1,7 +1,6 @@
-"""Clips that are added to an index, or withdrawn from it, without building it again.
+"""Adds clips to an index, and withdraws clips from it, without building it again.
 
-The mean that a centred index takes off stays what it was: the calibrated thresholds were
-measured with it.
+The mean of a centred index does not change: the calibrated thresholds were measured with it.
 """
 
 from __future__ import annotations
@@ -54,25 +53,25 @@ def remove(
     progress: Callable[[int, int], None] = lambda done, total: None,
     ids: Collection[str] = (),
 ) -> tuple[Manifest, list[str]]:
-    """Withdraw clips: their rows and embeddings are gone from all files of the index.
+    """Withdraw clips: their rows and embeddings are removed from all files of the index.
 
-    Killed at any moment, the index is as it was, or without the clips; the same call goes on. A
-    search that was derived is derived again, in the structure that was trained.
+    If a call is killed, the index is as before, or without the clips, and the same call continues.
+    A derived search is derived again, with the same trained structure.
 
     Args:
-        folder: of the index.
-        unwanted: says which clips.
+        folder: the folder of the index.
+        unwanted: whether to withdraw a clip.
         progress: called with the number of searched shards and the total.
-        ids: clips that must be among those that are withdrawn.
+        ids: clips that must be among the withdrawn ones.
 
     Returns:
-        The manifest, and the ids of the clips that were withdrawn. If a call that was killed had
-        withdrawn clips, they count; those that `ids` does not name are given by their SHA-256.
+        The manifest, and the ids of the withdrawn clips, including those that a killed call had
+        withdrawn: of these, the ones that `ids` does not name are given as their SHA-256.
 
     Raises:
         BadSetting: the index has no clip of one of the `ids`; nothing is withdrawn.
         IndexMismatch: nothing would be left, or the index is damaged.
-        CannotWrite: the place is full, read-only, or in use.
+        CannotWrite: the storage is full, read-only, or in use.
     """
     place = Storage(folder)
     with place.alone():
@@ -88,8 +87,8 @@ def remove(
             kept = [_without(place, shard, unwanted) for shard in manifest.shards]
             if not any(kept):
                 raise IndexMismatch(
-                    f"every clip of index '{place.name}' was to be withdrawn; remove its folder "
-                    "instead"
+                    f"expected clips to remain in index '{place.name}', got a request to withdraw "
+                    "all of them; remove its folder instead"
                 )
             note = {"removed": sorted(before | set(map(_sha256, gone)))}
             manifest = _write(place, manifest, [shard for shard in kept if shard], note)
@@ -107,20 +106,19 @@ def add(
     run: Run | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Manifest:
-    """Add clips; they are embedded as those that are there.
+    """Add clips, embedded like those in the index.
 
-    Killed at any moment, the index is as it was, or has all of the clips; the same call goes on.
-    A call that is refused leaves nothing behind. A search that was derived is derived again.
+    If a call is killed, the index is as before, or has all of the clips, and the same call
+    continues. A refused call leaves nothing behind. A derived search is derived again.
 
     Args:
-        folder: of the index.
+        folder: the folder of the index.
         source: the clips, or embeddings that were made elsewhere.
-        work: how they are embedded, given where their shards go. It must be the way that
-            built the index.
+        work: how they are embedded, from the folder for their shards; as in the build of the index.
         run, progress: as for `build`.
 
     Raises:
-        BadSetting: a clip has the id of another.
+        BadSetting: two clips have the same id.
         IndexMismatch: embeddings of another length.
         AnechoicError: as `build`.
     """
@@ -142,8 +140,8 @@ def add(
             new = new or build(source, todo, about, run=run, progress=progress)
             if new.dim != manifest.dim:
                 raise IndexMismatch(
-                    f"index '{place.name}' holds {manifest.dim}-d embeddings, and {new.dim}-d were "
-                    "to be added; use the embedder that built it"
+                    f"expected {manifest.dim}-d embeddings for index '{place.name}', got "
+                    f"{new.dim}-d; use the embedder that built it"
                 )
             batch = 1 + max((_batch(shard.name) for shard in manifest.shards), default=0)
             moved = []
@@ -156,7 +154,7 @@ def add(
                 moved.append(replace(shard, name=name))
             require_unique(place, [*manifest.shards, *moved])
         except CannotWrite:
-            raise  # with more room, the same call goes on
+            raise  # with more space, the same call continues
         except AnechoicError:
             _discard_added(place)
             forget(place, manifest)
@@ -168,14 +166,14 @@ def add(
 
 
 def settle(folder: str | Path) -> Manifest:
-    """Remove what a stopped command left, before the search is derived again.
+    """Remove the remains of a stopped command, before the search is derived again.
 
     Returns:
         The manifest of the index.
 
     Raises:
         IndexMismatch: no index, or a damaged one.
-        CannotWrite: the place is read-only, or in use.
+        CannotWrite: the storage is read-only, or in use.
     """
     place = Storage(folder)
     with place.alone():
@@ -187,10 +185,10 @@ def settle(folder: str | Path) -> Manifest:
 
 
 def _settle(place: Storage, manifest: Manifest) -> dict[str, Any]:
-    """Remove what a stopped command left that the manifest does not name.
+    """Remove the remains of a stopped command that the manifest does not name.
 
     Returns:
-        The note of a command that was stopped after it had written the manifest; {}: none was.
+        The note of a command that was stopped after it had written the manifest; {} if none was.
     """
     tidied(place)
     forget(place, manifest)
@@ -212,7 +210,7 @@ def _write_note(place: Storage, note: dict[str, Any]) -> None:
 
 
 def _discard_added(place: Storage) -> None:
-    """Remove clips that were embedded to be added; the note that names them goes first."""
+    """Remove clips that were embedded to be added, after the note that names them."""
     if "added" in _read_note(place):
         place.remove(EDITING)
     place.remove(ADDED)
@@ -221,7 +219,7 @@ def _discard_added(place: Storage) -> None:
 def _write(
     place: Storage, manifest: Manifest, kept: Collection[Shard], note: dict[str, Any]
 ) -> Manifest:
-    """Write the new manifest, then whatever follows from it."""
+    """Write the new manifest, then everything that follows from it."""
     written = replace(manifest, shards=tuple(kept))
     _write_note(place, note | {"content": written.content})
     written.write(place)
@@ -230,7 +228,7 @@ def _write(
 
 
 def _finish(place: Storage, manifest: Manifest) -> None:
-    """Remove what the manifest does not name, and derive the search; at last, the note."""
+    """Remove files that the manifest does not name, derive the search, then remove the note."""
     forget(place, manifest)
     place.remove(ADDED)
     search.discard(place, manifest)
@@ -242,7 +240,7 @@ def _finish(place: Storage, manifest: Manifest) -> None:
 
 
 def _sha256(name: str) -> str:
-    """What stands for a withdrawn id, which must not be in a file."""
+    """The hash of a withdrawn id, which itself must not be in a file."""
     return hashlib.sha256(name.encode()).hexdigest()
 
 
@@ -261,8 +259,8 @@ def _matching(
 
 
 def _without(place: Storage, shard: Shard, unwanted: Callable[[Clip], bool]) -> Shard | None:
-    """A shard without some clips, under another name; itself if it has none of them, and None if
-    it has no others."""
+    """A shard without some clips, under another name. The shard itself if it has none of them;
+    None if no others are left."""
     import pyarrow as pa
 
     table = shards.read_table(place, shard)
@@ -288,16 +286,16 @@ def fetch(
     progress: Callable[[int, int], None] = lambda done, total: None,
     search_by: SearchBy | None = None,
 ) -> Manifest:
-    """Copy an index to this machine; a copy that was stopped goes on.
+    """Copy an index to this machine, or continue a copy that was stopped.
 
     Args:
-        where: of the index: a URL, or a path.
-        folder: where to; it is not there yet, or holds a part of the same index.
+        where: the URL or path of the index.
+        folder: the copy's folder, which does not exist yet or holds a part of the same index.
         progress: called with the number of copied shards and the total.
         search_by: as for `build`.
 
     Raises:
-        IndexMismatch: no index, or a file that is not what was written.
+        IndexMismatch: no index, or a damaged file.
         OutputExists: the folder holds something else.
         CannotWrite: it is full or read-only.
     """

@@ -1,4 +1,4 @@
-"""Sounds to embeddings: read ahead in threads, embedded in batches of equal shape."""
+"""Embeds sounds: they are read ahead in threads, and embedded in batches of equal shape."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from anechoic.types import PADDING, Embedder, require_embedder, require_whole
 
 BATCH = 32  # rows embedded at once
 WAITING = 4 * BATCH  # rows that wait for others of their shape
-AHEAD = 4 * BATCH  # clips that are read ahead at most, and
-AHEAD_BYTES = 256 * 2**20  # their sound
-# the default embedder by the seconds it takes in, shortest first
+AHEAD = 4 * BATCH  # clips that are read ahead, at most
+AHEAD_BYTES = 256 * 2**20  # bytes of their sound, at most
+# default embedders by the seconds that they embed, shortest first
 SUITABLE = {
     "magmel": 1.024,
     **{f"magmel:seconds={seconds}": seconds for seconds in (2.0, 5.0, 10.0)},
 }
-LOOKED_AT = 256  # clips by whose length one of them is chosen
+LOOKED_AT = 256  # the default embedder suits the lengths of this many clips
 
 
 LONGEST_S = 86_400  # of a window: a day
@@ -54,17 +54,16 @@ class Windows:
                 )
         if self.window_s is None and self.hop_s is not None:
             raise BadSetting(
-                f"a hop of {self.hop_s:g} s needs a window; give both, or none: whole clips"
+                f"a hop of {self.hop_s:g} s needs a window; give both, or neither for whole clips"
             )
         if self.window_s is not None and self.hop_s is None:
             object.__setattr__(self, "hop_s", self.window_s)
 
 
 def suitable(source: Source, windows: Windows) -> tuple[str, Windows]:
-    """The embedder of an index for which none was asked, and its windows, by the clips' lengths.
+    """The default embedder of an index, and its windows, by the lengths of the first 256 clips.
 
-    Whole clips of up to 10 s are embedded whole; longer ones as windows of 10 s that overlap by
-    half. The first 256 clips are looked at.
+    Clips of up to 10 s are embedded whole; longer ones as windows of 10 s that overlap by half.
     """
     longest = windows.window_s or max((_seconds(item) for item in _first(source)), default=0.0)
     fitting = [name for name, seconds in SUITABLE.items() if longest <= seconds * PADDING]
@@ -82,7 +81,7 @@ def _first(source: Source) -> Iterator[Item]:
 def _seconds(item: Item) -> float:
     try:
         wav, sample_rate = item.read()
-    except BadAudio:  # the build says so, in its place
+    except BadAudio:  # the build reports it
         return 0.0
     return wav.shape[-1] / sample_rate
 
@@ -99,29 +98,29 @@ def embed(
     items: Iterable[Item],
     embedder: Embedder,
     windows: Windows,
-    told: Callable[[Item], None] = lambda item: None,
+    report: Callable[[Item], None] = lambda item: None,
     device: str = "cpu",
 ) -> tuple[Tensor, list[Clip]]:
-    """Embed clips, in their order.
+    """Embed clips, in order.
 
-    A silent window of a clip that sounds gets no row: silence is nobody's recording, and it
-    has no embedding. A clip that is silent throughout is refused.
+    A silent window of a clip gets no row: it has no embedding, and cannot be copied. A clip that
+    is silent throughout is refused.
 
     The batches depend on the clips alone, so the same clips give the same bits.
 
     Args:
         items: the clips; they are read in threads while others are embedded.
-        embedder: what to embed them with.
+        embedder: embeds them.
         windows: how clips become rows.
-        told: called with each clip once it has been read.
-        device: where the embedder works; it follows its sound.
+        report: called with each clip once it has been read.
+        device: the device of the sound, which the embedder follows.
 
     Returns:
-        Embeddings [n, d] from the embedder, float32, and the clip of each row.
+        Embeddings [n, d], float32, and the clip of each row.
 
     Raises:
         BadAudio: a clip that is not usable sound.
-        BadSetting: two clips of one id, or sound that is longer than the embedder takes.
+        BadSetting: two clips with one id, or sound that is longer than the embedder embeds.
         IndexMismatch: an embedder that does not give [b, dim].
     """
     require_embedder(embedder)
@@ -134,7 +133,7 @@ def embed(
         wav = torch.stack(wavs).to(device)
         found.update(zip(rows, _embed(wav, shape[1], embedder), strict=True))
 
-    for pieces in _read_ahead(_unique(items), embedder, windows, told):
+    for pieces in _read_ahead(_unique(items), embedder, windows, report):
         for piece in pieces:
             shape = (piece.wav.shape, piece.sample_rate)
             waiting.setdefault(shape, []).append((len(clips), piece.wav))
@@ -159,11 +158,11 @@ def _unique(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def _read_ahead(
-    items: Iterator[Item], embedder: Embedder, windows: Windows, told: Callable[[Item], None]
+    items: Iterator[Item], embedder: Embedder, windows: Windows, report: Callable[[Item], None]
 ) -> Iterator[list[_Piece]]:
     """The pieces of each clip, in order."""
     pending: deque[tuple[Item, Future[list[_Piece]]]] = deque()
-    allowed = 2.0  # clips in flight, once it is known how large they are
+    allowed = 2.0  # clips read ahead, until their size is known
     with ThreadPoolExecutor(threads_each()) as threads:
         try:
             while True:
@@ -173,7 +172,7 @@ def _read_ahead(
                     return
                 item, future = pending.popleft()
                 pieces = future.result()
-                told(item)
+                report(item)
                 size = sum(4 * piece.wav.numel() for piece in pieces)
                 allowed = max(2.0, min(AHEAD, AHEAD_BYTES / max(1, size)))
                 yield pieces
@@ -213,7 +212,7 @@ def _embed(wav: Tensor, sample_rate: int, embedder: Embedder) -> Tensor:
     emb = embedder(wav, sample_rate)
     if emb.shape != (len(wav), embedder.dim):
         raise IndexMismatch(
-            f"embedder '{embedder.name}' gave {list(emb.shape)} for {len(wav)} sounds; expected "
-            f"[{len(wav)}, {embedder.dim}]"
+            f"expected embeddings [{len(wav)}, {embedder.dim}] from embedder '{embedder.name}', "
+            f"got {list(emb.shape)}; fix the embedder"
         )
     return emb.float().cpu()

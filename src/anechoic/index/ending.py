@@ -1,4 +1,4 @@
-"""What is left of a build once its last shard is written: to tidy up, and to replace an index."""
+"""The end of a build, after its last shard: tidies up, and replaces an index."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SearchBy = Callable[[int, int], Plan]  # rows and dimension
 
 
 def require_free(place: Storage, overwrite: bool = False) -> None:
-    """Refuse to build where something is that may not be replaced.
+    """Refuse to build over something that may not be replaced.
 
     Raises:
         OutputExists: the output exists, and `overwrite` is off or it is not an index.
@@ -28,29 +28,29 @@ def require_free(place: Storage, overwrite: bool = False) -> None:
             )
         if place.local is None:
             raise OutputExists(
-                f"'{place.name}' is not on this machine, where alone an index can be replaced as "
-                "a whole; remove it first, or name another output"
+                f"'{place.name}' exists already and is not on this machine, so it cannot be "
+                "replaced as a whole; remove it first, or name another output"
             )
     elif place.local is None or any(f.name[0] != "." for f in place.local.iterdir()):
-        raise OutputExists(f"'{place.name}' is no index and is not replaced; name another output")
+        raise OutputExists(f"'{place.name}' exists and is not an index; name another output")
 
 
 def tidy(place: Storage, built: Manifest) -> None:
-    """Remove what a build leaves beside what it made; the notes last, which tell that it did."""
+    """Remove the remains of a build; its notes come last, since they show that there are any."""
     forget(place, built)
     place.remove(NOTES)
 
 
 def begin_search(place: Storage, built: Manifest, search_by: SearchBy | None) -> None:
-    """Say, before its manifest is written, that an index will have a search: a command that is
-    stopped before it is derived goes on."""
+    """Record, before the manifest is written, that an index will have a search: a command that is
+    stopped before it is derived then continues."""
     plan = None if search_by is None else search_by(built.rows, built.dim)
     if plan is not None and plan.kind != "exact" and place.local is not None:
         search.begin(place, plan)
 
 
 def tidied(place: Storage) -> Manifest | None:
-    """Tidy up after a build that was stopped when its manifest was written, if there is one."""
+    """Tidy up after a build that was stopped once its manifest was written, if there is one."""
     if not (place.exists(manifest.NAME) and place.exists(NOTES)):
         return None
     built = manifest.read(place)
@@ -59,11 +59,11 @@ def tidied(place: Storage) -> Manifest | None:
 
 
 def built_by(place: Storage, plan: str | None = None) -> Manifest | None:
-    """The index that a build of this plan left, if it was stopped or is of this plan.
+    """The index that a build has finished, if there is one.
 
     Args:
-        place: the index's.
-        plan: what it is to be built of; None: whatever it was, if its search is not derived.
+        place: the storage of the index.
+        plan: the plan of the build; None: any plan, if the search is not derived yet.
     """
     if not place.exists(manifest.NAME):
         return None
@@ -72,12 +72,12 @@ def built_by(place: Storage, plan: str | None = None) -> Manifest | None:
         if plan is None:
             return None if search.is_finished(place, built) else built
     except IndexMismatch:
-        return None  # a damaged one is nothing to go on with
+        return None  # a damaged one cannot be continued
     return built if built.plan == plan else None
 
 
 def forget(place: Storage, built: Manifest) -> None:
-    """Remove the shards that a manifest does not name, and the parts of such."""
+    """Remove the shards that a manifest does not name, and unfinished ones."""
     wanted = {f"{shard.name}.parquet" for shard in built.shards}
     for name in place.names(shards.FOLDER, hidden=True):
         if name not in wanted:
@@ -91,7 +91,7 @@ def settled(place: Storage, plan: str) -> Manifest | None:
         return None
     built = tidied(new) or manifest.read(new)
     if built.plan != plan:
-        new.remove("")  # left by another build, which was never put in place
+        new.remove("")  # another build left it, and never put it in place
         return None
     place.replace_with(new)
     return built

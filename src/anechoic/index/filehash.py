@@ -1,4 +1,4 @@
-"""Hashes of large files: a sample of blocks is compared on every opening, all on request."""
+"""Hashes of large files: sampled blocks are compared on every opening, whole files on request."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 BLOCK = 2**17  # bytes
-BLOCKS = 64  # that are compared on every opening: all of a file of up to 8 MiB
+BLOCKS = 64  # blocks that are compared on every opening: all of a file of up to 8 MiB
 
 
 @dataclass(frozen=True)
 class FileHash:
-    """What a file was when it was written."""
+    """The hashes of a file when it was written."""
 
     bytes: int
-    sampled: str  # SHA-256 of its size and of blocks that are spread evenly over it
+    sampled: str  # SHA-256 of its size and of evenly spread blocks
     sha256: str
 
     @classmethod
@@ -31,8 +31,8 @@ class FileHash:
         return cls(path.stat().st_size, _sampled(path), whole)
 
     def fits(self, path: Path, *, whole: bool = False) -> bool:
-        """Whether a file is still what it was; a large one only by its size and sampled blocks,
-        unless it is compared `whole`. Raises `OSError`."""
+        """Whether a file is unchanged; of a large one, only the size and sampled blocks are
+        compared unless `whole`. Raises `OSError`."""
         if path.stat().st_size != self.bytes:
             return False
         return self == FileHash.of(path) if whole else self.sampled == _sampled(path)

@@ -1,6 +1,6 @@
-"""What an index is made of: one JSON file, which tells the hash of everything and of itself.
+"""The manifest of an index: one JSON file with the hashes of all its files, and its own.
 
-An index is there once its manifest is: it is written last.
+The manifest is written last; an index exists once it has one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FORMAT = 2
 NAME = "manifest.json"
 BESIDE = ("format", "anechoic", "rows", "clips")  # what it tells of itself, and sums
 RESTORE = "restore it, or rebuild the index with 'anechoic index build'"
-NOTES = "building"  # the folder of what a build that is not finished has done
+NOTES = "building"  # the folder for the notes of an unfinished build
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class About:
     """How the rows of an index were made, and what they are for."""
 
     embedder_name: str
-    sample_rate: int | None  # the embedder's, in Hz; None: it was never loaded here
+    sample_rate: int | None  # sample rate of the embedder in Hz; None: it was never loaded here
     centred: bool = True
     window_s: float | None = None  # None: a row is a whole clip
     hop_s: float | None = None
     revision: str | None = None  # revision of the embedder's weights, if it has any
-    model: str | None = None  # whose training set this is
+    model: str | None = None  # the fingerprint of the model that was trained on the clips
     thresholds: dict[str, float] = field(default_factory=dict)  # "copy": a copy scores above it
     clips_folder: str | None = None  # where the clips' paths start
 
@@ -45,7 +45,7 @@ class Manifest:
     about: About
     dim: int
     dtype: str
-    mean: tuple[float, ...] | None  # what a centred index takes off; None: it is not centred
+    mean: tuple[float, ...] | None  # the mean that is subtracted; None: the index is not centred
     shards: tuple[Shard, ...]
     plan: str = ""  # a hash of what it was built from, and how; "": it was made in memory
 
@@ -60,14 +60,14 @@ class Manifest:
 
     @property
     def content(self) -> str:
-        """A hash of all rows, and of the mean that is taken off."""
+        """A hash of all rows, and of the mean."""
         return hash_of([[shard.sha256 for shard in self.shards], self.mean])
 
     def write(self, place: Storage) -> None:
-        """Write it: from now on the index is there.
+        """Write the manifest; the index exists from then on.
 
         Raises:
-            CannotWrite: the place is full or read-only.
+            CannotWrite: the storage is full or read-only.
         """
         told = {
             "format": FORMAT,
@@ -92,20 +92,20 @@ def read(place: Storage) -> Manifest:
         begun = place.exists(NOTES)
         raise IndexMismatch(
             f"index '{place.name}' is not finished: its build was stopped; run the same "
-            "'anechoic index build' again, which goes on where it was"
+            "'anechoic index build' again, which continues it"
             if begun
-            else f"there is no index '{place.name}' (no {NAME}); build one with 'anechoic index "
+            else f"index '{place.name}' does not exist (no {NAME}); build one with 'anechoic index "
             "build'"
         ) from None
     told = parse_object(content, f"{NAME} of index '{place.name}'", IndexMismatch, RESTORE)
     version = told.get("format")
     if not isinstance(version, int) or version < 1:
-        raise damaged(place, f"{NAME} tells no format")
+        raise damaged(place, f"{NAME} has no format")
     if version != FORMAT:
-        mend = "upgrade anechoic" if version > FORMAT else "rebuild it with 'anechoic index build'"
+        fix = "upgrade anechoic" if version > FORMAT else "rebuild it with 'anechoic index build'"
         raise IndexMismatch(
             f"index '{place.name}' has format {version}, and anechoic {__version__} reads format "
-            f"{FORMAT}; {mend}"
+            f"{FORMAT}; {fix}"
         )
     if told.pop("sha256", None) != hash_of(told):
         raise damaged(place, f"{NAME} is not what was written")

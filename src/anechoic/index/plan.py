@@ -1,4 +1,4 @@
-"""How a large index is searched: the rule that decides, from size and memory."""
+"""Decides how a large index is searched, from its size and memory."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Literal
 
 from anechoic.errors import BadSetting
 
-EXACT_ROWS = 50_000  # up to here every row is compared: some 10 ms a query of 512-d on one core
+EXACT_ROWS = 50_000  # up to this many rows, all are compared: 10 ms a 512-d query on one core
 MEMORY_BYTES = 2 * 2**30  # default limit for structures that are mapped whole
 CODE_BYTES, SHORTEST_CODE = 64, 32  # bytes of a vector's code
-ID_BYTES = 8  # FAISS keeps the row's number beside its code
+ID_BYTES = 8  # FAISS stores the row's number beside its code
 PROBES, CANDIDATES = 12, 128  # measured: docs/index-search.md
-SAMPLE_OF_LIST = 40  # training vectors; the clustering asks for 39
-CENTROIDS = 256  # for each byte of a code, so training needs at least as many vectors
+SAMPLE_OF_LIST = 40  # training vectors a list; the clustering needs 39
+CENTROIDS = 256  # centroids for each byte of a code, so training needs as many vectors
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a set is searched. An exact plan has no structure: its numbers are 0."""
+    """How a set is searched. An exact plan has no structure, so its numbers are 0."""
 
     kind: Literal["exact", "ivfpq"]
     lists: int = 0
@@ -31,18 +31,18 @@ class Plan:
 
 
 def plan(rows: int, dim: int, memory_bytes: int | None = None, kind: str = "auto") -> Plan:
-    """How to search a set: the rule. Change its numbers with `dataclasses.replace`.
+    """Decide how to search a set. Change the numbers of the plan with `dataclasses.replace`.
 
     Up to `EXACT_ROWS` rows, all are compared. Beyond, there are up to 4 sqrt(rows) lists, a power
-    of two, and codes of 64 bytes, or as many fewer (not below 32) as codes and row numbers need to
-    fit in the memory. docs/index-search.md tells how probes and candidates were found.
+    of two, and codes of 64 bytes, or fewer (not below 32) if codes and row numbers would not fit
+    in the memory. docs/index-search.md explains how probes and candidates were chosen.
 
     Args:
         rows: vectors in the set.
-        dim: of a vector.
-        memory_bytes: for the structure; by default 2 GiB, which codes of 32 bytes may exceed, as
-            it is mapped from disk. The stored vectors are not counted: they stay on disk.
-        kind: "exact" or "ivfpq" to decide it, "auto" for the rule.
+        dim: dimension of a vector.
+        memory_bytes: memory for the structure; by default 2 GiB, which codes of 32 bytes may
+            exceed, since it is mapped from disk. Stored vectors do not count: they stay on disk.
+        kind: "exact" or "ivfpq", or "auto" to decide by the rows.
 
     Raises:
         BadSetting: an unknown kind, too few rows to train with, or no room for the codes.
@@ -54,9 +54,9 @@ def plan(rows: int, dim: int, memory_bytes: int | None = None, kind: str = "auto
     (8192, 256, 64)
     """
     if kind not in ("auto", "exact", "ivfpq"):
-        raise BadSetting(f"search '{kind}' is none of 'auto', 'exact' and 'ivfpq'")
+        raise BadSetting(f"expected search 'auto', 'exact' or 'ivfpq', got '{kind}'")
     if rows < 1 or dim < 1:
-        raise BadSetting(f"{rows} vectors of {dim} dimensions cannot be searched; expected some")
+        raise BadSetting(f"expected vectors to search, got {rows} of {dim} dimensions; add clips")
     if kind == "exact" or (kind == "auto" and rows <= EXACT_ROWS):
         return Plan("exact")
     if rows < CENTROIDS:
@@ -85,7 +85,7 @@ def _code_bytes(rows: int, dim: int, memory_bytes: int | None) -> int:
     if memory_bytes is not None and fit < shortest:
         needed = rows * (shortest + ID_BYTES)
         raise BadSetting(
-            f"{memory_bytes} bytes do not hold a search of {rows} vectors, which takes {needed}; "
-            "give it more: it is mapped from disk"
+            f"a search of {rows} vectors needs {needed} bytes, got {memory_bytes}; allow more: it "
+            "is mapped from disk"
         )
     return max(shortest, min(longest, fit // 8 * 8))

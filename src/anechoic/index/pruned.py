@@ -1,13 +1,12 @@
 """An exact search that reads a sixteenth of the vectors.
 
-In an orthonormal basis of r directions a unit vector v is its head h(v), [r], and a tail of norm
+In an orthonormal basis of r directions a unit vector v has a head h(v), [r], and a tail of norm
 t(v) = sqrt(1 - |h(v)|^2), and by Cauchy and Schwarz
 
     <q, v>  <=  <h(q), h(v)> + t(q) t(v).
 
-The rows with the highest bounds are scored in full, a few and then some more. Once the k-th best of
-their scores is above the next row's bound, no other row can be nearer: the answer is exact, and it
-is known to be.
+The rows with the highest bounds are scored in full, a few and then some more. Once the k-th best
+score is above the next row's bound, no other row can be nearer, so the answer is exact.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SAMPLE = 512  # rows whose principal directions are taken
-SHARE = 16  # of the dimensions are directions
+SAMPLE = 512  # rows that give the principal directions
+SHARE = 16  # one direction for this many dimensions
 SCORED = (16, 64)  # rows that are scored in full: enough for 9 and 19 of 20 queries of a guard
 ROUNDING = 1e-5  # rounding error of a bound in float32
 
 
 class Pruned:
-    """Heads and tails of all rows.
+    """Finds the nearest rows by the heads and tails of all rows.
 
     Args:
         vectors: unit norm, [n, d] float32.
@@ -40,11 +39,13 @@ class Pruned:
             combined[:, -count:][:, kept] / values[-count:][kept].sqrt()
         )
         self._basis = directions.to(vectors).contiguous()
-        self._reach = _with_tail(vectors @ self._basis).T.contiguous()  # read row by row
+        self._reach = _with_tail(
+            vectors @ self._basis
+        ).T.contiguous()  # each query reads it by rows
 
     def candidates(self, query: Tensor, k: int) -> Tensor | None:
-        """Some rows [b, n], n >= k, among which the k nearest of each query are, and all that are
-        as near as the k-th; None where that cannot be told.
+        """Some rows [b, n], n >= k, that include the k nearest of each query, and all that are as
+        near as the k-th; None if the bounds cannot show that.
 
         Args:
             query: unit norm, [b, d].

@@ -1,13 +1,13 @@
-"""What serves a search in a large index: derived from its shards, and made again at will.
+"""The files that search a large index: derived from its shards, and made again at any time.
 
 search/
   vectors.npy     projected vectors [n, d], memory-mapped
   clips.arrow     the clips of the rows, memory-mapped
   trained.bin     the empty search structure
-  codes/*.npy     of each shard, named by its hash and their own
+  codes/*.npy     the codes of each shard, named by its hash and their own
   index.faiss     the structure with all codes, memory-mapped
-  about.json      what it is derived from, and the hashes of the mapped files; first it says of
-                  what plan it will be, and at last, of which rows it is
+  about.json      the plan, written first, and at the end a hash of the rows that it is derived
+                  from, and the hashes of the mapped files
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ ABOUT = f"{FOLDER}/about.json"
 LAID_OUT_NOTE = "laid-out.json"
 LAID_OUT = ("vectors.npy", "clips.arrow")
 MAPPED = (*LAID_OUT, "index.faiss")
-RESIDENT = 2 * 2**30  # bytes of vectors that are searched in memory, where nothing is derived
+RESIDENT = 2 * 2**30  # bytes of vectors that may be searched in memory, if nothing is derived
 
-Progress = Callable[[str, int, int], None]  # what is being done, shards done, shards in all
-# codes of some shards, as they are made: elsewhere, with `anechoic_ray.encode`
+Progress = Callable[[str, int, int], None]  # the current task, shards done, shards in all
+# yields the codes of some shards as they are made, such as by `anechoic_ray.encode`
 Encode = Callable[[Storage, Manifest, bytes, Sequence[Shard]], Iterable[tuple[Shard, np.ndarray]]]
 
 
@@ -55,16 +55,16 @@ def derive(
     encode: Encode | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> None:
-    """Make the search of an index; what a stopped run has finished is not made again.
+    """Make the search of an index, or continue one that was stopped.
 
-    After clips were added or removed, only the changed shards are encoded, in the structure that
+    After clips were added or removed, only the changed shards are encoded, with the structure that
     was trained before.
 
     Args:
-        folder: of the index, on this machine.
-        manifest: of the index.
-        plan: how to search; an exact one needs nothing on disk, and what is there is removed.
-        encode: makes the codes of the shards whose codes are missing; by default it is done here.
+        folder: the folder of the index, on this machine.
+        manifest: the manifest of the index.
+        plan: how to search; an exact plan needs no files, so existing ones are removed.
+        encode: makes missing codes; by default, this process does.
         progress: called after each shard.
 
     Raises:
@@ -85,7 +85,7 @@ def make(
     encode: Encode | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> None:
-    """`derive`, for who holds the lock of the index."""
+    """`derive`, for a caller that has locked the index."""
     if place.local is None:
         return
     if plan.kind == "exact":
@@ -103,18 +103,18 @@ def make(
     codes = (np.load(files[shard.name]) for shard in manifest.shards)
     structure.assemble(trained, codes, made / "index.faiss")
     for file in set((made / "codes").iterdir()) - set(files.values()):
-        file.unlink()  # belongs to shards that were removed or replaced
+        file.unlink()  # codes of shards that were removed or replaced
     hashes = laid_out | {"index.faiss": FileHash.of(made / "index.faiss")}
     _write_about(place, plan, manifest.content, hashes)
 
 
 def begin(place: Storage, plan: Plan) -> None:
-    """Say that a search will be made by this plan: a stopped command goes on with it."""
+    """Record that a search will be made by this plan: a stopped command continues with it."""
     _write_about(place, plan, "", {})
 
 
 def discard(place: Storage, manifest: Manifest) -> None:
-    """Remove what a search holds of other rows than those of the index; its plan stays."""
+    """Remove files of a search that belong to other rows than the index's; its plan stays."""
     if is_finished(place, manifest):
         return
     made, codes = Path(place.path(FOLDER)), {shard.sha256[:24] for shard in manifest.shards}
@@ -140,9 +140,9 @@ def is_finished(place: Storage, manifest: Manifest) -> bool:
 def open_search(
     folder: Path, manifest: Manifest, *, whole: bool = False
 ) -> tuple[Mapped, StoredClips] | None:
-    """The derived search of an index, or None where nothing was derived.
+    """The derived search of an index; None if nothing was derived.
 
-    The mapped files are compared with their hashes: sampled blocks of them, or the `whole` files.
+    The mapped files are compared with their hashes: sampled blocks, or the `whole` files.
 
     Raises:
         IndexMismatch: it was derived from other shards, was stopped, or is damaged.
@@ -166,12 +166,12 @@ def open_search(
         raise stale(folder, f"is damaged ({error})") from error
     clips = StoredClips(made / "clips.arrow")
     if not len(mapped) == len(clips) == manifest.rows or mapped.dim != manifest.dim:
-        raise stale(folder, "is damaged: not a row for each row")
+        raise stale(folder, "is damaged: its rows are not those of the index")
     return mapped, clips
 
 
-def told(plan: Plan | None) -> str:
-    """How an index is searched, for people; None: nothing was derived."""
+def format_plan(plan: Plan | None) -> str:
+    """A plan as text for people; None: nothing was derived."""
     if plan is None or plan.kind == "exact":
         return "exact, in memory"
     return (
@@ -225,7 +225,7 @@ def require_small(place: Storage, manifest: Manifest) -> None:
     """Refuse to search in memory what is too large for it.
 
     Raises:
-        IndexMismatch: with the mend.
+        IndexMismatch: it is too large.
     """
     size = manifest.rows * manifest.dim * 4
     if size <= RESIDENT:
@@ -241,7 +241,7 @@ def require_small(place: Storage, manifest: Manifest) -> None:
 
 
 def stale(folder: Path, what: str) -> IndexMismatch:
-    """The error for a search that cannot serve."""
+    """The error for a search that cannot be used."""
     return IndexMismatch(
         f"the search of index '{folder}' {what}; make it again with 'anechoic index optimise "
         f"{folder}'"
@@ -251,7 +251,7 @@ def stale(folder: Path, what: str) -> IndexMismatch:
 def _lay_out(
     place: Storage, manifest: Manifest, made: Path, progress: Progress
 ) -> dict[str, FileHash]:
-    """Write the vectors and the clips of all shards, each as one file; their hashes."""
+    """Write the vectors and the clips of all shards to a file each, and return their hashes."""
     import pyarrow as pa
 
     if (hashes := _laid_out(made, manifest)) is not None:
@@ -284,7 +284,7 @@ def _lay_out(
 
 
 def _laid_out(made: Path, manifest: Manifest) -> dict[str, FileHash] | None:
-    """The hashes of the files that are laid out, if they are whole and of these rows."""
+    """The hashes of the files that are laid out, if they are whole and belong to these rows."""
     note = _note(made / LAID_OUT_NOTE)
     try:
         if note["of"] != manifest.content:
@@ -297,7 +297,7 @@ def _laid_out(made: Path, manifest: Manifest) -> dict[str, FileHash] | None:
 
 
 def _note(file: Path) -> Any:
-    """What a note on finished work says; None if it is missing or damaged."""
+    """The content of a note on finished work; None if it is missing or damaged."""
     try:
         return json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -305,9 +305,9 @@ def _note(file: Path) -> Any:
 
 
 def _trained(made: Path, manifest: Manifest, plan: Plan, vectors: np.ndarray) -> bytes:
-    """The trained structure: the one that is there, if it is whole and of this plan."""
+    """The trained structure: the existing one, if it is whole and belongs to this plan."""
     file, note = made / "trained.bin", made / "trained.json"
-    # what a query looks at may be changed without training again
+    # probes and candidates may change without training again
     wanted = {"plan": asdict(replace(plan, probes=0, candidates=0)), "mean": hash_of(manifest.mean)}
     if file.exists():
         trained = file.read_bytes()
@@ -325,7 +325,7 @@ def _trained(made: Path, manifest: Manifest, plan: Plan, vectors: np.ndarray) ->
 
 
 def _codes(made: Path, shard: Shard) -> Path | None:
-    """The codes of a shard, if they are there and whole."""
+    """The codes of a shard, if they exist and are whole."""
     for file in (made / "codes").glob(f"{shard.sha256[:24]}-*.npy"):
         if file.stem.endswith(hashlib.sha256(file.read_bytes()).hexdigest()[:24]):
             return file
@@ -340,7 +340,7 @@ def _encode(
     encode: Encode,
     progress: Progress,
 ) -> dict[str, Path]:
-    """Encode the shards whose codes are not there; the files of all codes, by their shards."""
+    """Encode the shards without codes, and return the files of all codes by their shards."""
     found = {shard.name: _codes(made, shard) for shard in manifest.shards}
     files = {name: file for name, file in found.items() if file}
     missing = [shard for shard in manifest.shards if shard.name not in files]
@@ -358,7 +358,7 @@ def _encode(
 
 
 def _here(manifest: Manifest, vectors: np.ndarray) -> Encode:
-    """Encode on this machine, from the vectors that are laid out."""
+    """Encode in this process, from the vectors that are laid out."""
     ends = np.cumsum([shard.rows for shard in manifest.shards]).tolist()
     stretch = {
         shard.name: slice(end - shard.rows, end)

@@ -1,4 +1,4 @@
-"""Rows of an index as Parquet files: what a clip is, and its embedding as the embedder gave it."""
+"""Rows of an index as Parquet files: each clip, and its embedding before it is centred."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Shard:
 
     name: str
     rows: int
-    clips: int  # training clips that it was made of; a clip may have several rows, or none
+    clips: int  # training clips that it was made from; a clip may have several rows, or none
     bytes: int
     sha256: str
 
@@ -36,15 +36,15 @@ def write(
     """Write rows as `shards/NAME.parquet`.
 
     Args:
-        place: the index's.
-        name: of the shard, without suffix.
+        place: the storage of the index.
+        name: name of the shard, without suffix.
         clips: the clip of each row.
-        embeddings: [n, d], unit norm, float32 or float16: they are stored as that.
-        count: how many training clips the rows come from.
+        embeddings: [n, d], unit norm, float32 or float16, and stored as such.
+        count: number of training clips that the rows come from.
 
     Raises:
-        CannotWrite: the place is full or read-only.
-        BadCaptions: what is known of a clip is not text.
+        CannotWrite: the storage is full or read-only.
+        BadCaptions: the text of a clip is not valid.
     """
     import pyarrow.parquet as pq
 
@@ -67,8 +67,8 @@ def read(place: Storage, shard: Shard) -> tuple[list[Clip], np.ndarray]:
     """The rows of a shard, and their embeddings in float32 [n, d], unit norm.
 
     Args:
-        place: the index's.
-        shard: as the manifest has it.
+        place: the storage of the index.
+        shard: the shard's entry in the manifest.
 
     Raises:
         IndexMismatch: the file is missing, cut off or another.
@@ -78,12 +78,12 @@ def read(place: Storage, shard: Shard) -> tuple[list[Clip], np.ndarray]:
 
 
 def read_column(place: Storage, shard: Shard, column: str) -> list[Any]:
-    """One column of a shard, its hash unchecked: of a large one, little is read."""
+    """One column of a shard, without checking its hash, so that little of it is read."""
     return list(read_table(place, shard, [column]).column(column).to_pylist())
 
 
 def read_table(place: Storage, shard: Shard, columns: list[str] | None = None) -> Any:
-    """A shard as an Arrow table, its hash unchecked if only some columns are asked for.
+    """A shard as an Arrow table; if only some columns are read, its hash is not checked.
 
     Raises:
         IndexMismatch: the file is missing, cut off or another.
@@ -173,7 +173,7 @@ def read_bytes(place: Storage, shard: Shard) -> bytes:
 
 
 def is_whole(place: Storage, shard: Shard) -> bool:
-    """Whether the file of a shard is there, and what was written."""
+    """Whether the file of a shard exists and is undamaged."""
     name = f"{FOLDER}/{shard.name}.parquet"
     if not place.exists(name) or place.size(name) != shard.bytes:
         return False
@@ -181,10 +181,10 @@ def is_whole(place: Storage, shard: Shard) -> bool:
 
 
 def require_sizes(place: Storage, made: Iterable[Shard]) -> None:
-    """Refuse shards that are not there, or not as long as they were written.
+    """Refuse shards that are missing or have another size than when they were written.
 
     Raises:
-        IndexMismatch: naming the first.
+        IndexMismatch: the first such shard.
     """
     for shard in made:
         with _readable(place, shard) as name:
@@ -196,7 +196,7 @@ def require_sizes(place: Storage, made: Iterable[Shard]) -> None:
 def _readable(
     place: Storage, shard: Shard, wrong: tuple[type[Exception], ...] = (OSError,)
 ) -> Iterator[str]:
-    """Its file in the storage, which may be missing or unreadable."""
+    """The file of a shard in the storage, for a block that may fail to read it."""
     name = f"{FOLDER}/{shard.name}.parquet"
     try:
         yield name
@@ -207,7 +207,7 @@ def _readable(
 
 
 def damaged(place: Storage, what: str) -> IndexMismatch:
-    """The error for files that are not what was written."""
+    """The error for files that are damaged or were edited."""
     return IndexMismatch(
         f"index '{place.name}' is damaged or was edited ({what}); restore it, or rebuild it with "
         "'anechoic index build'"

@@ -1,4 +1,4 @@
-"""Sequences whose items are read as they are asked for, such as the clips of an index on disk."""
+"""Sequences that read items on access, such as the clips of an index on disk."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from anechoic.errors import IndexMismatch
 from anechoic.index.clips import Clip
 from anechoic.index.shards import clips_of
 
-CHUNK = 4096  # rows read at once by who goes through all of them
+CHUNK = 4096  # rows read at once in a loop over all of them
 
 
 Item = TypeVar("Item", covariant=True)
 
 
 class LazySequence(Sequence[Item]):
-    """A sequence that reads each item as it is asked for."""
+    """A sequence that reads each item on access."""
 
     @abstractmethod
     def read(self, row: int) -> Item:
@@ -35,7 +35,7 @@ class LazySequence(Sequence[Item]):
 
 
 class StoredClips(LazySequence[Clip]):
-    """The clip of each row, mapped from an Arrow file; only requested rows are read."""
+    """The clip of each row, mapped from an Arrow file."""
 
     def __init__(self, path: Path):
         import pyarrow as pa

@@ -1,10 +1,10 @@
 """Nearest neighbours in a large set: an inverted file of quantized vectors, searched from disk.
 
-What a search scans is a FAISS IVF-PQ structure: a projection onto the principal directions, lists
-around the centroids of a clustering, and for each vector a short code of where it stands from its
-centroid. It answers with candidates; their stored vectors decide (`rerank`). The structure is
-trained once, vectors are encoded in any number of parts, on any number of machines, and the codes
-are put together. Rows are numbered in the order of the codes.
+A search scans a FAISS IVF-PQ structure: a projection onto the principal directions, lists around
+the centroids of a clustering, and for each vector a short code of its offset from its centroid. It
+returns candidates, which are scored by their stored vectors (`rerank`). The structure is trained
+once, vectors are encoded in any number of parts, on any number of machines, and the codes are
+assembled. Rows are numbered in the order of the codes.
 
 Source: Jégou et al., 2011 (product quantization, doi:10.1109/TPAMI.2010.57); Douze et al., 2024
 (FAISS, arXiv:2401.08281).
@@ -44,26 +44,26 @@ __all__ = [
 ]
 
 CLUSTERING_STEPS = 10
-PRUNED_DIM = 32  # from here on FAISS clusters by SuperKMeans, in a third of the time
+PRUNED_DIM = 32  # from this dimension on, FAISS clusters by SuperKMeans, in a third of the time
 NEIGHBOURS, EF_CONSTRUCTION = 32, 200  # settings of the graph over the lists' centroids
-EF_ENCODING = 64  # centroids looked at to find a vector's list
+EF_ENCODING = 64  # centroids that are compared to find a vector's list
 BLOCK = 65_536  # vectors encoded at once, and those that give the principal directions
-GATHER_BYTES = 32 * 2**20  # stored vectors scored at once, by each thread
-END = struct.Struct("<8sQ32s")  # after FAISS's bytes: a mark, where the lists start, a hash
+GATHER_BYTES = 32 * 2**20  # bytes of stored vectors that each thread scores at once
+END = struct.Struct("<8sQ32s")  # after FAISS's bytes: a mark, the start of the lists, a hash
 MARK = b"anechoic"
-ROUNDED = 0.01  # float16 takes squared norms off 1 by less
+ROUNDED = 0.01  # rounding to float16 changes squared norms by less
 
 
 def train(sample: np.ndarray, plan: Plan, seed: int = 0) -> bytes:
-    """An empty structure, trained: the same bytes for the same sample, plan, seed and threads.
+    """Train an empty structure: the same bytes for the same sample, plan, seed and threads.
 
     Args:
-        sample: vectors spread evenly over the set, [s, d] float32; `plan.sample` of them do.
-        plan: of kind "ivfpq".
-        seed: of the clustering.
+        sample: vectors spread evenly over the set, [s, d] float32; `plan.sample` are enough.
+        plan: a plan of kind "ivfpq".
+        seed: seed of the clustering.
 
     Raises:
-        BadSetting: an exact plan, too few vectors, or numbers that do not fit each other.
+        BadSetting: an exact plan, too few vectors, or a plan whose numbers do not match.
         IndexMismatch: a vector that is NaN or infinite.
     """
     faiss = _faiss()
@@ -91,13 +91,13 @@ def _require_trainable(sample: np.ndarray, plan: Plan) -> None:
         raise BadSetting(f"a search '{plan.kind}' has no structure to train")
     if sample.ndim != 2 or not 1 <= plan.reduced_dim <= sample.shape[1]:
         raise BadSetting(
-            f"a plan for {plan.reduced_dim} directions cannot be trained with vectors "
-            f"{list(sample.shape)}; expected [s, d]"
+            f"expected vectors [s, d] to train a plan for {plan.reduced_dim} directions, got "
+            f"{list(sample.shape)}"
         )
     if plan.lists < 1 or plan.code_bytes < 1 or plan.reduced_dim % plan.code_bytes:
         raise BadSetting(
-            f"codes of {plan.code_bytes} bytes in {plan.lists} lists: the bytes have to divide "
-            f"the {plan.reduced_dim} directions"
+            f"expected code bytes that divide the {plan.reduced_dim} directions, got "
+            f"{plan.code_bytes} in {plan.lists} lists"
         )
     if len(sample) < (needed := max(plan.lists, CENTROIDS)):
         raise BadSetting(f"{len(sample)} vectors are too few to train with; give {needed} or more")
@@ -114,7 +114,7 @@ def _cluster(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
     settings = faiss.ClusteringParameters() if narrow else faiss.SuperKMeansParameters()
     settings.niter, settings.seed, settings.spherical = CLUSTERING_STEPS, seed, True
     settings.min_points_per_centroid = 1
-    settings.max_points_per_centroid = len(vectors)  # FAISS would drop what is past 256 a centroid
+    settings.max_points_per_centroid = len(vectors)  # FAISS would drop vectors past 256 a centroid
     if narrow:
         clustering = faiss.Clustering(dim, count, settings)
         clustering.train(vectors, faiss.IndexFlatIP(dim))
@@ -125,7 +125,7 @@ def _cluster(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _faiss() -> Any:
-    """FAISS, past its type stubs: they know half of it."""
+    """FAISS without its type stubs, which are incomplete."""
     import faiss
 
     return faiss
@@ -144,10 +144,10 @@ def _one_thread() -> Iterator[None]:
 
 
 def encode(trained: bytes, vectors: np.ndarray) -> np.ndarray:
-    """The codes of vectors: which list, and where in it.
+    """The codes of vectors: the list, and the offset from its centroid.
 
     Args:
-        trained: what `train` gave.
+        trained: the output of `train`.
         vectors: [n, d] float32 or float16.
 
     Returns:
@@ -159,7 +159,7 @@ def encode(trained: bytes, vectors: np.ndarray) -> np.ndarray:
     index = _trained(trained)
     if vectors.ndim != 2 or vectors.shape[1] != index.d:
         raise IndexMismatch(
-            f"a search trained with {index.d}-d vectors cannot encode {list(vectors.shape)}; "
+            f"expected vectors [n, {index.d}] for this trained search, got {list(vectors.shape)}; "
             "train it anew"
         )
     codes = np.empty((len(vectors), index.sa_code_size()), np.uint8)
@@ -183,16 +183,16 @@ def _trained(trained: bytes) -> Any:
 def assemble(trained: bytes, codes: Iterable[np.ndarray], path: Path) -> None:
     """Write the structure with all its codes to `path`, whole or not at all.
 
-    The codes are held in memory until they are written: code and 8 bytes a row, and for a while
-    up to twice that.
+    The codes are in memory until they are written: code and 8 bytes a row, and for a while up to
+    twice that.
 
     Args:
-        trained: what `train` gave.
-        codes: [n, c] each, in the order of the rows.
-        path: of the file.
+        trained: the output of `train`.
+        codes: arrays [n, c], in the order of the rows.
+        path: the file to write.
 
     Raises:
-        CannotWrite: the disk is full, or the folder is read-only or not there.
+        CannotWrite: the disk is full, or the folder is read-only or does not exist.
         IndexMismatch: codes of another structure, or none.
     """
     faiss = _faiss()
@@ -202,16 +202,16 @@ def assemble(trained: bytes, codes: Iterable[np.ndarray], path: Path) -> None:
     for part in codes:
         if part.ndim != 2 or part.dtype != np.uint8 or part.shape[1] != whole.sa_code_size():
             raise IndexMismatch(
-                f"codes {part.dtype} {list(part.shape)} are not of this search structure; "
-                f"expected uint8 [n, {whole.sa_code_size()}]: encode them with it"
+                f"expected codes uint8 [n, {whole.sa_code_size()}] for this search structure, got "
+                f"{part.dtype} {list(part.shape)}; encode them with it"
             )
         try:
             lists.add_sa_codes(np.ascontiguousarray(part))
         except RuntimeError as error:
             raise IndexMismatch("codes are damaged; encode them again") from error
     if lists.ntotal == 0:
-        raise IndexMismatch("a search of no vectors cannot be made; give it codes")
-    whole.ntotal = lists.ntotal  # the wrapper does not notice new codes
+        raise IndexMismatch("expected codes for a search, got none; encode vectors first")
+    whole.ntotal = lists.ntotal  # the wrapper does not count new codes
     try:
         with whole_file(path, alone=True) as file:
             faiss.write_index(whole, str(file))
@@ -221,7 +221,7 @@ def assemble(trained: bytes, codes: Iterable[np.ndarray], path: Path) -> None:
 
 
 def _finish(file: Path, lists_bytes: int) -> None:
-    """End a file with what tells later that it is whole."""
+    """Append a hash that shows later whether the file is whole."""
     start = file.stat().st_size - lists_bytes
     with file.open("r+b") as out:
         digest = hashlib.sha256(out.read(start)).digest()
@@ -230,11 +230,11 @@ def _finish(file: Path, lists_bytes: int) -> None:
 
 
 def open_searcher(path: Path, plan: Plan) -> Searcher:
-    """Map a structure into memory; what was read before stays with the system, not with us.
+    """Map a structure into memory.
 
     Raises:
         BadSetting: an exact plan, or no probes.
-        IndexMismatch: no such file, one that was cut off or changed, or of another plan.
+        IndexMismatch: the file does not exist, was cut off or changed, or has another plan.
     """
     if plan.kind != "ivfpq" or plan.probes < 1:
         raise BadSetting(f"a search '{plan.kind}' of {plan.probes} probes opens no structure")
@@ -249,18 +249,18 @@ def open_searcher(path: Path, plan: Plan) -> Searcher:
         end = start + lists.ntotal * (lists.code_size + ID_BYTES)
         held = stored.compute_ntotal()
     except (RuntimeError, AttributeError) as error:
-        raise _damaged(path, "is no search structure") from error
+        raise _damaged(path, "is not a search structure") from error
     if end != path.stat().st_size - END.size or held != lists.ntotal:
         raise _damaged(path, "was cut off or changed")
     planned, found = (plan.lists, plan.code_bytes), (lists.nlist, lists.code_size)
     if planned != found:
-        raise _damaged(path, f"has (lists, code bytes) {found} where {planned} were planned")
+        raise _damaged(path, f"has (lists, code bytes) {found}, but the plan has {planned}")
     stored.prefetch_nthread = 0  # FAISS would start threads for each query, to read ahead
     return Searcher(index, plan, str(path))
 
 
 def _require_whole(path: Path) -> int:
-    """Where the lists start, in a file whose every other byte is as it was written."""
+    """Where the lists start, after a check that all other bytes are undamaged."""
     try:
         with path.open("rb") as file:
             file.seek(-END.size, os.SEEK_END)
@@ -271,8 +271,8 @@ def _require_whole(path: Path) -> int:
                 raise _damaged(path, "was cut off or changed")
             return int(start)
     except FileNotFoundError as error:
-        raise _damaged(path, "is not there") from error
-    except OSError as error:  # it is shorter than its end, or cannot be read
+        raise _damaged(path, "does not exist") from error
+    except OSError as error:  # it is shorter than the appended hash, or cannot be read
         raise _damaged(path, "was cut off, or cannot be read") from error
 
 
@@ -283,7 +283,7 @@ def _damaged(path: Path, what: str) -> IndexMismatch:
 
 
 class Searcher:
-    """An open structure. Any number of threads may ask it at once."""
+    """An open structure, which any number of threads may search at once."""
 
     def __init__(self, index: Any, plan: Plan, name: str):
         self.plan = plan
@@ -297,8 +297,8 @@ class Searcher:
     def candidates(self, query: np.ndarray, count: int) -> np.ndarray:
         """Rows that are probably the nearest, best first by their codes.
 
-        One query is answered on one thread, several on all cores. A query whose lists hold fewer
-        rows than asked for scans more lists, all at last.
+        One query runs on one thread, several on all cores. A query whose lists hold too few rows
+        scans more lists, and finally all.
 
         Args:
             query: [b, d] float32.
@@ -315,8 +315,8 @@ class Searcher:
             raise BadSetting(f"{count} candidates of {len(self)} rows; ask for 1 to {len(self)}")
         if query.ndim != 2 or query.shape[1] != self.dim:
             raise IndexMismatch(
-                f"the search structure '{self.name}' compares [b, {self.dim}]; "
-                f"{list(query.shape)} was given"
+                f"expected queries [b, {self.dim}] for the search structure '{self.name}', got "
+                f"{list(query.shape)}"
             )
         query = np.ascontiguousarray(query, np.float32)
         probes = self.plan.probes
@@ -327,7 +327,7 @@ class Searcher:
             probes = min(2 * probes, self.plan.lists)
             rows[short] = self._search(query[short], count, probes)
         if rows.min(initial=0) < 0 or rows.max(initial=0) >= len(self):
-            raise _damaged(Path(self.name), "names rows that there are not")
+            raise _damaged(Path(self.name), "names rows that do not exist")
         return rows
 
     def _search(self, query: np.ndarray, count: int, probes: int) -> np.ndarray:
@@ -346,17 +346,18 @@ def rerank(
 
         s_j = <query, vectors_j>
 
-    Several queries are scored on all cores. What a memory-mapped file was read of is given back
-    afterwards, so that the process does not grow with the queries it has answered.
+    Several queries are scored on all cores. Pages of a memory-mapped file are unmapped afterwards,
+    so that the process does not grow with the number of queries.
 
     Args:
-        vectors: of all rows, unit norm, [n, d] float32 or float16; may be memory-mapped.
+        vectors: the vectors of all rows, unit norm, [n, d] float32 or float16; may be
+            memory-mapped.
         query: [b, d] float32.
-        rows: candidates of each query, [b, c]; each at most once.
-        k: how many of them, at most c.
+        rows: distinct candidates for each query, [b, c].
+        k: how many to return, at most c.
 
     Returns:
-        Scores [b, k] float32, highest first, equal ones in the order of the rows; rows [b, k].
+        Scores [b, k] float32, highest first, ties in the order of the rows; rows [b, k].
 
     Raises:
         IndexMismatch: a candidate that is NaN or not of unit norm.
@@ -365,13 +366,13 @@ def rerank(
     (array([[0.8, 0.6]], dtype=float32), array([[1, 0]]))
     """
     query = np.asarray(query, np.float32)
-    rows = np.sort(rows, axis=1)  # so that the file is read forwards, and ties are in order
+    rows = np.sort(rows, axis=1)  # reads the file forwards, and orders ties
     scores = np.empty(rows.shape, np.float32)
     step = max(1, GATHER_BYTES // (rows.shape[1] * vectors.shape[1] * 4 + 1))
 
     def score(start: int) -> None:
         part = slice(start, start + step)
-        _advise(vectors, "MADV_RANDOM")  # reading ahead would cost ten times what is needed
+        _advise(vectors, "MADV_RANDOM")  # reading ahead would read ten times as much
         found = vectors[rows[part]].astype(np.float32)
         require_unit(found)
         np.matmul(found, query[part, :, None], out=scores[part, :, None])
@@ -388,10 +389,10 @@ def rerank(
 
 
 def require_unit(vectors: np.ndarray) -> None:
-    """Refuse stored vectors [..., d] that are not of unit norm: what they score means nothing.
+    """Refuse stored vectors [..., d] that are not of unit norm: their scores mean nothing.
 
     Raises:
-        IndexMismatch: the file that they were read from is damaged.
+        IndexMismatch: their file is damaged.
     """
     norms = np.einsum("...d,...d->...", vectors, vectors)  # squared
     if not (abs(norms - 1) < ROUNDED).all():  # NaN is not below it
@@ -402,16 +403,16 @@ def require_unit(vectors: np.ndarray) -> None:
 
 
 def give_back(vectors: np.ndarray) -> None:
-    """Unmap what was read of a file; it stays in the system's cache."""
+    """Unmap the pages of a file that were read; they stay in the system's cache."""
     _advise(vectors, "MADV_DONTNEED", "MADV_NORMAL")
 
 
 def _advise(vectors: np.ndarray, *advice: str) -> None:
-    """Tell the system how a mapped file is read, where there is a file and such a system."""
+    """Advise the system on how a mapped file is read, if it is one and the system supports it."""
     owner: Any = vectors
     while isinstance(owner, np.ndarray):
         owner = owner.base
-    # a writeable mapping may hold what is in no file
+    # a writeable mapping may have changes that are not in the file
     if isinstance(owner, mmap.mmap) and not vectors.flags.writeable and hasattr(owner, "madvise"):
         for name in advice:
             owner.madvise(getattr(mmap, name))

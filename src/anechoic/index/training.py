@@ -34,9 +34,9 @@ from anechoic.types import Embedder, Neighbours, require_embedder
 class TrainingIndex:
     """Embeddings of the training clips, with the clip of each one.
 
-    Raw cosines of clips that have nothing in common are around 0.7 already, because the
-    embeddings of sound share a mean. A centred index takes the training mean off, from its own
-    vectors and from every query (`project`), and only then compares:
+    Raw cosines of unrelated clips are around 0.7 already, because embeddings of sound share a
+    mean. A centred index subtracts the training mean from its own vectors and from every query
+    (`project`) before it compares them:
 
         p(e) = (e - m) / |e - m|,    score_j = <p(query), p(e_j)>
 
@@ -47,7 +47,7 @@ class TrainingIndex:
         clips: the clip of each vector.
         about: how they were made.
         mean: the training mean, [d]; None: not centred.
-        name: what errors call it.
+        name: its name in errors.
     """
 
     rows: Vectors
@@ -55,7 +55,7 @@ class TrainingIndex:
     about: About
     mean: Tensor | None = None
     name: str = "in memory"
-    _embeddings: Tensor | None = None  # as the embedder gave them; None: they are in the shards
+    _embeddings: Tensor | None = None  # before centring; None: they are in the shards
     _manifest: tuple[Storage, Manifest] | None = None  # where it was read from
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class TrainingIndex:
             clip.caption for clip in self.clips
         ]
 
-    # what an index is asked for all the time
+    # parts of `about`
 
     @property
     def embedder_name(self) -> str:
@@ -71,7 +71,7 @@ class TrainingIndex:
 
     @property
     def sample_rate(self) -> int | None:
-        """The embedder's, in Hz."""
+        """Sample rate of the embedder in Hz."""
         return self.about.sample_rate
 
     @property
@@ -89,17 +89,17 @@ class TrainingIndex:
 
     @property
     def revision(self) -> str | None:
-        """Of the embedder's weights."""
+        """Revision of the embedder's weights."""
         return self.about.revision
 
     @property
     def model(self) -> str | None:
-        """Whose training set this is."""
+        """The fingerprint of the model that was trained on the clips."""
         return self.about.model
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """Scores above which a detector speaks; "copy" is read by `anechoic check`."""
+        """Thresholds of scores; `anechoic check` uses "copy"."""
         return self.about.thresholds
 
     # ------------------------------------------------------------------ to make one
@@ -118,25 +118,25 @@ class TrainingIndex:
         thresholds: Mapping[str, float] | None = None,
         progress: Progress = lambda done, total: None,
     ) -> TrainingIndex:
-        """Embed training clips, in memory; `anechoic.index.build` does it on disk, of any size.
+        """Build an index in memory; `anechoic.index.build` builds one of any size on disk.
 
         Args:
             clips: a folder of sound files, or `Sound`s in memory.
-            embedder: what to embed them with; its name is recorded.
+            embedder: embeds them; its name is recorded.
             captions: the caption file of a folder of clips (`captions.read`); by default the
                 folder's own metadata.csv, metadata.jsonl or metadata.parquet.
-            window_s, hop_s: index windows of the clips, so many seconds long and apart (by
-                default without overlap); whole clips without a window.
-            centre: compare with the training mean taken off.
-            model: whose training set this is.
-            thresholds: scores above which a detector speaks; `anechoic check` reads "copy".
-            progress: called after each clip with the number done and in all, if known.
+            window_s, hop_s: length and distance in seconds of windows of the clips (by default
+                without overlap); None: whole clips.
+            centre: subtract the training mean before comparing.
+            model: the fingerprint of the model that was trained on the clips.
+            thresholds: thresholds of scores; `anechoic check` uses "copy".
+            progress: called after each clip with the number done, and in all, if known.
 
         Raises:
-            BadAudio: a clip that is not usable sound: the index never is silently smaller.
-            BadCaptions: captions that do not fit the clips.
-            BadSetting: two clips of one id, a window and hop that do not fit, or clips longer
-                than the embedder hears (its `seconds`, if it has a fixed length) and no window.
+            BadAudio: a clip that is not usable sound; none is left out silently.
+            BadCaptions: captions that do not match the clips.
+            BadSetting: two clips with one id, a window and hop that do not match, or, without a
+                window, clips longer than the `seconds` of the embedder.
             IndexMismatch: no clips, or an embedding without direction.
         """
         folder, total, done = None, None, count(1)
@@ -154,7 +154,7 @@ class TrainingIndex:
             items = map(_item, clips)
         embeddings, rows = embed(items, embedder, windows, lambda item: progress(next(done), total))
         if not rows:
-            raise IndexMismatch("an index needs at least one clip, and there are none; add clips")
+            raise IndexMismatch("expected at least one clip for an index, got none; add clips")
         about = About(
             embedder.name,
             embedder.sample_rate,
@@ -179,7 +179,7 @@ class TrainingIndex:
         revision: str | None = None,
         centre: bool = False,
     ) -> TrainingIndex:
-        """An index of embeddings [n, d] made elsewhere; they are brought to unit norm.
+        """An index of embeddings [n, d] made elsewhere, which are scaled to unit norm.
 
         >>> index = TrainingIndex.from_embeddings(torch.eye(3), ["a", "b", "c"])
         >>> index.search(torch.tensor([[0.6, 0.8, 0.0]]), k=2)
@@ -216,7 +216,7 @@ class TrainingIndex:
         return len(self.rows)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """One that is searched from disk is opened again where it is sent."""
+        """An index that is searched from disk is loaded again in the receiving process."""
         if self._manifest is None or not isinstance(self.rows, Mapped):
             return super().__reduce_ex__(protocol)
         place, _ = self._manifest
@@ -232,8 +232,8 @@ class TrainingIndex:
 
     @property
     def embeddings(self) -> Tensor:
-        """As the embedder gave them, unit norm, [n, d]; read from the shards of a large index,
-        so see that there is memory for them."""
+        """The embeddings before centring, unit norm, [n, d]; those of a large index are read from
+        its shards, and need memory."""
         if self._embeddings is None:
             assert self._manifest is not None  # it was loaded
             place, manifest = self._manifest
@@ -254,7 +254,7 @@ class TrainingIndex:
     def project(self, emb: Tensor) -> Tensor:
         """Embeddings [b, d] as the index compares them: unit norm, centred if it is centred.
 
-        Differentiable; the answer is on the device of `emb`, in the index's dtype.
+        Differentiable; the result is on the device of `emb`, in the index's dtype.
         """
         emb = emb.to(self.rows.dtype)
         return project(emb, None if self.mean is None else self.mean.to(emb.device))
@@ -266,24 +266,24 @@ class TrainingIndex:
     def search(self, query: Tensor, k: int = 1) -> Neighbours:
         """The k nearest clips of projected queries [b, d].
 
-        The scores are exact for the rows that are found, and carry the query's gradient. Equal
-        scores stand in the order of the rows.
+        The scores are exact for the rows that are found, and carry the query's gradient. Ties are
+        in the order of the rows.
 
         Returns:
             Scores and rows, [b, min(k, n)], nearest first.
 
         Raises:
             BadSetting: k below 1.
-            IndexMismatch: queries of another dimension.
+            IndexMismatch: queries of another dimension, or a score that is not finite, as from
+                damaged vectors.
             BadAudio: a query that is NaN or infinite.
-            IndexMismatch: a score that is not finite, as damaged vectors give it.
         """
         if k < 1:
-            raise BadSetting(f"k = {k} neighbours; ask for at least 1")
+            raise BadSetting(f"expected k of 1 or more, got {k}")
         if query.dim() != 2 or query.shape[1] != self.dim:
             raise IndexMismatch(
-                f"index '{self.name}' compares [b, {self.dim}] embeddings of "
-                f"'{self.embedder_name}'; {list(query.shape)} was given; use that embedder"
+                f"expected embeddings [b, {self.dim}] for index '{self.name}', got "
+                f"{list(query.shape)}; use its embedder '{self.embedder_name}'"
             )
         if not torch.isfinite(query.sum()):  # NaN and infinity stay in a sum
             raise BadAudio("a query embedding is NaN or infinite, so the sound behind it is too")
@@ -292,8 +292,8 @@ class TrainingIndex:
         scores = (query[:, None] * self.rows.take(rows)).sum(-1)
         if not torch.isfinite(scores).all():
             raise IndexMismatch(
-                f"index '{self.name}' gave a score that is NaN or infinite, which is no verdict; "
-                "check it with 'anechoic index info --check'"
+                f"index '{self.name}' gave a score that is NaN or infinite, so nothing can be "
+                "judged; check it with 'anechoic index info --check'"
             )
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
         return Neighbours(scores.gather(1, order), rows.gather(1, order))
@@ -301,8 +301,8 @@ class TrainingIndex:
     def check_embedder(self, embedder: Embedder) -> None:
         """Refuse an embedder other than the one that built this index.
 
-        The same weights may go by another path: "clap:/a" equals "clap:/b" where both know
-        their revision, and it is the same.
+        The same weights may have another path: "clap:/a" equals "clap:/b" if both have the same
+        known revision.
 
         Raises:
             IndexMismatch: another name, dimension or revision.
@@ -325,7 +325,7 @@ class TrainingIndex:
         )
 
     def file(self, row: int) -> Path | None:
-        """The sound file behind a row, or None if it was built from arrays."""
+        """The sound file of a row; None if the index was built from arrays."""
         path = self.clips[row].path
         return None if path is None else Path(self.about.clips_folder or "", path)
 
@@ -338,17 +338,17 @@ class TrainingIndex:
         overwrite: bool = False,
         dtype: Literal["float32", "float16"] = "float32",
     ) -> Path:
-        """Write an index that is in memory, whole or not at all.
+        """Write an index, whole or not at all.
 
         Args:
-            folder: where to; missing folders above it are made.
-            overwrite: replace an index that is there.
-            dtype: "float16" halves the embeddings, for scores that differ by some 1e-3.
+            folder: the folder to write; missing parents are made.
+            overwrite: replace an existing index.
+            dtype: "float16" halves the size, and scores differ by some 1e-3.
 
         Raises:
             OutputExists: the folder exists, and `overwrite` is off or it is not an index.
             BadSetting: another dtype.
-            CannotWrite: the place is full or read-only.
+            CannotWrite: the storage is full or read-only.
         """
         if dtype not in shards.DTYPES:
             raise BadSetting(f"embeddings cannot be stored as '{dtype}'; use float32 or float16")
@@ -371,17 +371,17 @@ class TrainingIndex:
     def load(cls, folder: str | Path, embedder: Embedder | None = None) -> TrainingIndex:
         """Read an index.
 
-        A small one is read into memory and checked against its hashes; a large one is searched
-        from disk (`anechoic.index.search`), and the sizes of its files and a sample of their
-        content are checked; what is scored is checked as it is read.
+        A small index is read into memory and checked against its hashes. A large one is searched
+        from disk (`anechoic.index.search`): the sizes of its files and a sample of their content
+        are checked, and vectors are checked as they are read.
 
         Args:
-            folder: what `save` or a build wrote; a URL for a small one.
+            folder: the folder of an index, or the URL of a small one.
             embedder: refuse the index if another embedder built it.
 
         Raises:
-            IndexMismatch: no index there, of another format, damaged or edited by hand, or of
-                another embedder.
+            IndexMismatch: no index, or one that has another format, is damaged or edited, or that
+                another embedder built.
         """
         place = Storage(folder)
         manifest = manifests.read(place)

@@ -16,46 +16,46 @@ from anechoic.index.clips import Clip
 from anechoic.index.pruned import Pruned
 from anechoic.index.structure import Searcher, give_back, require_unit, rerank
 
-# A search looks at some more rows than were asked for and scores them again, one by one: so
-# rounding and duplicates come out the same in any batch.
+# A search finds some more rows than requested and scores them again, one by one, so that the order
+# under rounding and duplicates is the same in any batch.
 SPARE = 16
-LARGE = 2**20  # numbers: what is smaller lies in a cache, and is compared as fast as looked up
-OFTEN = 16  # single queries, after which it pays to look for directions
+LARGE = 2**20  # numbers: fewer fit in the processor's cache, where pruning saves nothing
+OFTEN = 16  # single queries, after which finding the directions pays
 NO_DIRECTION = 1e-5  # a norm below this is rounding
 
 
 def project(embeddings: Tensor, mean: Tensor | None) -> Tensor:
-    """Embeddings [b, d] as an index compares them: unit norm, without the training mean."""
+    """Embeddings [b, d] as an index compares them: unit norm, with the training mean removed."""
     return embeddings if mean is None else F.normalize(embeddings - mean, dim=-1)
 
 
 def require_directions(rows: Tensor, clips: Sequence[Clip], what: str, name: str) -> None:
-    """Refuse rows [n, d] that cannot be compared; `what` and `name` are what errors call them.
+    """Refuse rows [n, d] that cannot be compared; errors call them `what` of index `name`.
 
     Raises:
         IndexMismatch: no rows, not one for each clip, or one that is NaN or has no direction.
     """
     if rows.dim() != 2 or len(rows) != len(clips):
         raise IndexMismatch(
-            f"index '{name}' has embeddings {list(rows.shape)} for {len(clips)} clips; expected "
-            "[clips, d]; rebuild it with 'anechoic index build'"
+            f"expected embeddings [{len(clips)}, d] in index '{name}', got {list(rows.shape)}; "
+            "rebuild it with 'anechoic index build'"
         )
     if len(rows) == 0:
         raise IndexMismatch(f"index '{name}' is empty (0 clips); build it from clips")
     bad = ~(rows.norm(dim=1) > NO_DIRECTION) | ~torch.isfinite(rows).all(1)
     if bad.any():
         clip = clips[int(bad.nonzero()[0])]
-        mend = "leave it out"
+        fix = "leave it out"
         if what.startswith("centred"):
-            mend = "a single clip, or copies of one, can only be indexed uncentred"
+            fix = "a single clip, or copies of one, can only be indexed uncentred"
         raise IndexMismatch(
             f"index '{name}': the {what} of clip '{clip.id}' is NaN or has no direction "
-            f"({int(bad.sum())} of {len(rows)} rows); {mend}"
+            f"({int(bad.sum())} of {len(rows)} rows); {fix}"
         )
 
 
 class Vectors(Protocol):
-    """Projected vectors of all rows."""
+    """The projected vectors of all rows."""
 
     dim: int
     dtype: torch.dtype
@@ -67,15 +67,15 @@ class Vectors(Protocol):
         ...
 
     def candidates(self, query: Tensor, k: int) -> Tensor:
-        """Rows [b, at least min(k, n)] among which the k nearest are, in any order."""
+        """Rows [b, at least min(k, n)] that include the k nearest, in any order."""
         ...
 
 
 class Resident:
     """All vectors in memory: a search is a matrix product.
 
-    What is asked one query at a time, as a guard does, is after a while answered by `Pruned`,
-    which gives the same rows in about half the time.
+    After some single queries, as a guard makes them, `Pruned` answers: it finds the same rows in
+    about half the time.
     """
 
     def __init__(self, projected: Tensor):
@@ -102,19 +102,19 @@ class Resident:
         return (query @ self._on(query.device).T).topk(count).indices
 
     def _on(self, device: torch.device) -> Tensor:
-        """All vectors; they follow a guard to its accelerator, once."""
+        """All vectors, moved once to the device of the query."""
         if self._vectors.device != device:
             self._vectors = self._vectors.to(device)
         return self._vectors
 
 
 class Mapped:
-    """Vectors on disk, and a search structure that tells which of them to look at.
+    """Vectors on disk, and a search structure that finds candidates among them.
 
     Args:
         vectors: a .npy file [n, d], float32 or float16.
-        searcher: over the same rows.
-        candidates: how many rows the searcher is asked for; they are scored exactly.
+        searcher: an open structure of the same rows.
+        candidates: number of rows that the searcher finds; they are scored exactly.
     """
 
     dtype = torch.float32
