@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 BATCH = 64  # stretches embedded at once
 GRID = 8  # starts of stretches per length, for an index of whole clips
 LENGTHS = 8  # at most, lengths of stretches for an index of clips of many lengths
+WHOLE = 0.9  # the least share of a row's length that a stretch after a silence has
 BEAM = 8  # stretches, or pairs of windows, whose start is refined
 HALVINGS = 4  # `locate` finds a start to 1/64 of a window: a quarter of it, halved four times
 SEGMENT_HALVINGS = 5  # `Segments` aligns to 1/32 of its step, which is half a hop
@@ -201,9 +202,9 @@ def _first_spans(
         for start in audio.window_starts(end, length, max(length // GRID, 1)):
             yield _Span(start, min(length, end - start))
     for onset in onsets:
-        for length in lengths:
-            yield _Span(onset, min(length, end - onset))
-        yield _Span(onset, min(max(lengths), offset - onset))
+        for length in (*lengths, min(max(lengths), offset - onset)):
+            if end - onset >= WHOLE * length and length >= WHOLE * min(lengths):
+                yield _Span(onset, min(length, end - onset))
 
 
 def _row_lengths(index: TrainingIndex, embedder: Embedder) -> list[float]:
