@@ -112,6 +112,9 @@ for name in ("demo", "bench", "basin", "doctor"):
 code, _, err = run("check", "clips/0.wav", "--index", "demo")
 assert code == 2, code
 assert "model 'demo' is part of the laboratory" in err, err
+for name in ("aisfx", "clip"):
+    code, _, err = run("index", "build", "clips", "-o", "other.index", "--embedder", name)
+    assert code == 2 and "pip install 'anechoic[lab]'" in err, err
 code, out, err = run("index", "build", "clips", "-o", "clips.index")
 assert code == 0, err
 code, out, err = run("check", "clips/1.wav", "--index", "clips.index", "--threshold", "0.95")

@@ -8,12 +8,12 @@ from importlib.metadata import EntryPoint, entry_points
 
 import pytest
 import torch
+from anechoic_lab.embedders.aisfx import Aisfx
 from anechoic_lab.embedders.clip import ClipEmbedder
 from anechoic_lab.embedders.sscd import SSCD
 from support import embedder_models as models
 
 from anechoic.embedders import GROUP, embedder
-from anechoic.embedders.aisfx import Aisfx
 from anechoic.embedders.clap import Clap
 from anechoic.embedders.magmel import MagMel
 from anechoic.errors import BadAudio, BadSetting, UnknownEmbedder

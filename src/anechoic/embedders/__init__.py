@@ -24,8 +24,8 @@ def embedder(name: str, *, trusted: bool = True) -> Embedder:
     """The embedder with this name; `embedder(e.name)` makes `e` again.
 
     Args:
-        name: "magmel", "clap", "aisfx", or one that an installed package adds, as `anechoic[lab]`
-            does "sscd" and "clip" for images; some take a source after a colon:
+        name: "magmel", "clap", or one that an installed package adds, as `anechoic[lab]` adds
+            "aisfx", and "sscd" and "clip" for images; some take a source after a colon:
             "clap:REPOSITORY_OR_FOLDER", "clap:REPOSITORY@COMMIT", "magmel:seconds=2.0".
         trusted: whether the user gave the name, and not a file such as an index.
 
@@ -39,14 +39,13 @@ def embedder(name: str, *, trusted: bool = True) -> Embedder:
     kind, _, source = name.partition(":")
     known = {point.name: point for point in entry_points(group=GROUP)}
     if kind not in known:
+        if kind in ("aisfx", "clip", "sscd"):
+            fix = "; run \"pip install 'anechoic[lab]'\", which has it"
+        else:
+            fix = did_you_mean(kind, known) or "; correct it, or install the package that has it"
         raise UnknownEmbedder(
             f"expected an embedder among {', '.join(sorted(known)) or 'none installed'}, got "
-            f"{name!r}"
-            + (
-                did_you_mean(kind, known)
-                or "; correct it, or install the package that has it (anechoic[lab] has sscd and "
-                "clip, for images)"
-            )
+            f"{name!r}{fix}"
         )
     make: Callable[..., Embedder] = known[kind].load()
     if not source:

@@ -1,1 +1,1 @@
-"""Embedders of images: copies of images (SSCD) and their content (CLIP)."""
+"""Embedders of sound effects (aisfx), copies of images (SSCD) and their content (CLIP)."""

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 import torch
+from anechoic_lab.embedders.aisfx import Aisfx
 
-from anechoic.embedders.aisfx import Aisfx
 from anechoic.errors import UnknownEmbedder
 
 RATE = 44_100
