@@ -32,7 +32,7 @@ CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud
 
 
 def printable(text: str) -> str:
-    """Text whose control characters are escaped; line ends and tabs are kept.
+    r"""Text whose control characters are escaped; line ends and tabs are kept.
 
     >>> printable("\x1b[2Jcafé")
     '\\x1b[2Jcafé'

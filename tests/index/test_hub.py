@@ -135,7 +135,7 @@ def test_sounds_that_lie_beside_a_dataset_are_found_or_missed(tmp_path: Path) ->
     items = list(unit.items())
     assert items[0].path == str(tmp_path / "a.wav")
     assert items[0].read()[0].shape == (2, 1600)
-    with pytest.raises(BadAudio, match="no file"):
+    with pytest.raises(BadAudio, match="does not exist"):
         items[1].read()
 
 
