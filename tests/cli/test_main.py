@@ -22,11 +22,6 @@ from anechoic.verdict import find_rule
 
 
 @pytest.fixture
-def run(command: Run) -> Run:
-    return command
-
-
-@pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -46,11 +41,11 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     "error", [KeyError("seconds"), RecursionError("deep"), MemoryError(), ImportError("torch")]
 )
 def test_a_fault_of_ours_exits_with_70_and_leaves_a_report(
-    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
+    here: Path, command: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     raising(monkeypatch, error)
     Path("a.wav").touch()
-    code, out, err = run("check", "a.wav", "--index", "i")
+    code, out, err = command("check", "a.wav", "--index", "i")
     assert (code, out, err.count("\n")) == (70, "", 1)
     assert "Traceback" not in err
     named = re.fullmatch(r"error: anechoic failed inside \((.*)\), .* '(.*)', .*\n", err)
@@ -63,11 +58,11 @@ def test_a_fault_of_ours_exits_with_70_and_leaves_a_report(
 
 
 def test_an_interrupted_command_exits_with_130(
-    here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    here: Path, command: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raising(monkeypatch, KeyboardInterrupt())
     Path("a.wav").touch()
-    assert run("check", "a.wav", "--index", "i")[0] == 130
+    assert command("check", "a.wav", "--index", "i")[0] == 130
 
 
 def test_a_reader_that_went_away_is_not_a_copy(here: Path) -> None:
@@ -95,8 +90,8 @@ def test_the_module_is_the_command(here: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("--help",), ("check", "--help"), ("audit", "--help")])
-def test_the_help_names_the_exit_codes(run: Run, words: tuple[str, ...]) -> None:
-    code, out, _ = run(*words)
+def test_the_help_names_the_exit_codes(command: Run, words: tuple[str, ...]) -> None:
+    code, out, _ = command(*words)
     text = " ".join(out.replace("│", " ").split())
     assert code == 0
     for number in (0, 1, 2, 3, 70):
@@ -155,8 +150,8 @@ finally:
     assert sentence in done.stderr
 
 
-def test_an_empty_prompt_is_refused(here: Path, run: Run) -> None:
-    code, _, err = run("generate", "a", " ", "--model", "demo", "-o", "o.wav")
+def test_an_empty_prompt_is_refused(here: Path, command: Run) -> None:
+    code, _, err = command("generate", "a", " ", "--model", "demo", "-o", "o.wav")
     assert (code, err) == (2, "error: prompt number 2 is empty; say what is to sound\n")
 
 
@@ -172,10 +167,10 @@ def test_an_empty_prompt_is_refused(here: Path, run: Run) -> None:
     ],
 )
 def test_numbers_that_cannot_be_are_refused(
-    here: Path, run: Run, words: str, sentence: str
+    here: Path, command: Run, words: str, sentence: str
 ) -> None:
     save_clips(here, map(tones, range(2)), caption=["a", "b"])
-    code, _, err = run(
+    code, _, err = command(
         "index", "build", "clips", "--captions", "captions.csv", "-o", "i", *words.split()
     )
     assert code == 2
