@@ -126,7 +126,7 @@ def _decode(
 
 
 def _decode_stream(
-    stream: containers.Stream, name: str, before: list[np.ndarray], longest_s: float
+    stream: containers.SoundStream, name: str, before: list[np.ndarray], longest_s: float
 ) -> tuple[np.ndarray, int]:
     """Decode a whole stream to [c, t], and its rate; the limits include the streams before it."""
     import soundfile

@@ -21,7 +21,7 @@ NEAR = 2**16  # bytes by which such a size may be off
 SOX_AIFF = 0x7F000000  # the size that SoX states in an AIFF that it pipes
 
 
-class Stream(NamedTuple):
+class SoundStream(NamedTuple):
     """One stream of a sound file."""
 
     content: bytes  # a whole file
@@ -29,7 +29,7 @@ class Stream(NamedTuple):
     share: float = 1.0  # share of the promised sound that is there
 
 
-def streams(content: bytes, name: str) -> list[Stream]:
+def streams(content: bytes, name: str) -> list[SoundStream]:
     """The streams of a sound file, in order: more than one if files were joined.
 
     Args:
@@ -117,7 +117,7 @@ def _after(content: bytes, layout: _Layout, chunk: _Chunk) -> int:
     return end if _chunk(content, layout, padded) is None and padded != len(content) else padded
 
 
-def _chunked(content: bytes, layout: _Layout, name: str) -> Stream:
+def _chunked(content: bytes, layout: _Layout, name: str) -> SoundStream:
     found: _Chunk | None = None
     long_at, block, share, at = None, 0, 1.0, layout.first
     while chunk := _chunk(content, layout, at):
@@ -155,7 +155,7 @@ def _chunked(content: bytes, layout: _Layout, name: str) -> Stream:
     if (chunk or len(content) - at >= 8) and not _is_tag(content, at):
         raise _goes_on(name, f"{len(content) - at} bytes follow that are not part of it")
     # libsndfile takes what follows a W64 for sound
-    return Stream(content[:at], found.size // block if block else 0, share)
+    return SoundStream(content[:at], found.size // block if block else 0, share)
 
 
 def _is_streamed(content: bytes, layout: _Layout, chunk: _Chunk, there: int) -> bool:
@@ -171,21 +171,21 @@ def _is_streamed(content: bytes, layout: _Layout, chunk: _Chunk, there: int) -> 
     return after is None or after.start + after.size > len(content)
 
 
-def _au(content: bytes, name: str) -> Stream:
+def _au(content: bytes, name: str) -> SoundStream:
     order: Literal["little", "big"] = "big" if content[:4] == b".snd" else "little"
     start, size = (int.from_bytes(content[at : at + 4], order) for at in (4, 8))
     there = len(content) - start
     if size == 0 or abs(size - 2**32) < NEAR or abs(size - 2**31) < NEAR:
-        return Stream(content[:8] + max(there, 0).to_bytes(4, order) + content[12:])
+        return SoundStream(content[:8] + max(there, 0).to_bytes(4, order) + content[12:])
     if size < there:
         raise _goes_on(name, f"{there - size} bytes follow that are not part of it")
-    return Stream(content, share=max(there, 0) / size)
+    return SoundStream(content, share=max(there, 0) / size)
 
 
 # -------------------------------------------------------------------------------------- FLAC, Ogg
 
 
-def _flac(content: bytes, name: str) -> Stream:
+def _flac(content: bytes, name: str) -> SoundStream:
     """libFLAC stops at the stated total; without one it decodes or refuses every byte."""
     if len(content) < 42 or content[4] & 127:
         raise unreadable(name, "it does not begin with a FLAC header")
@@ -193,7 +193,7 @@ def _flac(content: bytes, name: str) -> Stream:
         content = content[:-128]
     head = int.from_bytes(content[18:26], "big")
     total = head % 2**36
-    return Stream(content[:18] + (head - total).to_bytes(8, "big") + content[26:], least=total)
+    return SoundStream(content[:18] + (head - total).to_bytes(8, "big") + content[26:], least=total)
 
 
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -205,9 +205,9 @@ def _page_sum(page: bytes) -> int:
     return int(f"{mirrored:032b}"[::-1], 2)
 
 
-def _ogg(content: bytes, name: str) -> list[Stream]:
+def _ogg(content: bytes, name: str) -> list[SoundStream]:
     """The links of a chain (RFC 3533); libsndfile stops at the end of the first."""
-    links: list[Stream] = []
+    links: list[SoundStream] = []
     at = start = 0
     serial = number = None  # of the open link, and its next page
     while at < len(content) and (serial or not links or not _is_tag(content, at)):
@@ -233,7 +233,7 @@ def _ogg(content: bytes, name: str) -> list[Stream]:
         number = (index + 1) % 2**32
         at += len(page)
         if page[5] & 4:
-            links.append(Stream(content[start:at]))
+            links.append(SoundStream(content[start:at]))
             serial = None
     if serial is not None:
         raise BadAudio(f"{name} is cut off: its last page does not end the stream; {AGAIN}")
@@ -332,7 +332,7 @@ def _first_frame(content: bytes, at: int) -> int | None:
     return None
 
 
-def _mp3(content: bytes, name: str) -> list[Stream]:
+def _mp3(content: bytes, name: str) -> list[SoundStream]:
     """One stream from each length header on, and one for frames behind a stated length."""
     parts: list[tuple[_Length | None, list[_Frame]]] = []
     left = 0.0
@@ -348,18 +348,18 @@ def _mp3(content: bytes, name: str) -> list[Stream]:
     return [_mp3_stream(content, length, frames) for length, frames in parts]
 
 
-def _mp3_stream(content: bytes, length: _Length | None, frames: list[_Frame]) -> Stream:
+def _mp3_stream(content: bytes, length: _Length | None, frames: list[_Frame]) -> SoundStream:
     own = b"".join(content[frame.start : frame.end] for frame in frames)
     samples = frames[0].samples * (len(frames) - (length is not None))
     if length is None or not length.frames:
         if length is not None:
             own = own[frames[0].end - frames[0].start :]
-        return Stream(_with_length(own, frames[0], samples), max(samples - DELAY, 0))
+        return SoundStream(_with_length(own, frames[0], samples), max(samples - DELAY, 0))
     missing = length.frames + 1 - len(frames)
     # some encoders also count the frame with the header; then all bytes are there
     if missing > 1 or (missing == 1 and (length.size or len(own) + 1) > len(own)):
-        return Stream(own, share=(len(frames) - 1) / length.frames)
-    return Stream(own, max(samples - length.trimmed, 0))
+        return SoundStream(own, share=(len(frames) - 1) / length.frames)
+    return SoundStream(own, max(samples - length.trimmed, 0))
 
 
 def _with_length(content: bytes, like: _Frame, samples: int) -> bytes:

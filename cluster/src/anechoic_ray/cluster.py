@@ -32,8 +32,8 @@ def connected() -> Iterator[Any]:
     Raises:
         BadSetting: the cluster does not answer.
     """
-    # read when Ray is loaded: no usage figures leave the machine, and it is our sentence, not Ray's
-    # log, that tells of a worker that died
+    # Ray reads these when it is loaded: no usage figures leave the machine, and a worker that dies
+    # is reported in a sentence of ours, not in Ray's log
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray

@@ -14,7 +14,7 @@ from anechoic.audit.samples import AuditPlan, Generate, Sample
 from anechoic.audit.summary import q_values
 from anechoic.audit.training import TrainingSet
 from anechoic.detectors import Calibration, Detector
-from anechoic.detectors.sound import FittedToSome
+from anechoic.detectors.sound import FittedToSome, underlying
 from anechoic.environment import machine, versions
 from anechoic.types import Embedder
 from anechoic.verdict import Rule
@@ -40,7 +40,7 @@ def detectors(
 ) -> list[DetectorInfo]:
     """The detectors of an audit, the deciding one first, and the scorers that were used."""
     used = dict.fromkeys(name for _, _, found in rows for name in found.matches)
-    own: dict[str, Any] = {detector.name: _kind(detector) for detector in searching}
+    own: dict[str, Any] = {detector.name: type(underlying(detector)) for detector in searching}
     left_out = {one.name: len(one.left_out) for one in searching if isinstance(one, FittedToSome)}
     for name in used:
         for scorer in scorers:
@@ -56,10 +56,6 @@ def detectors(
         )
         for name, kind in own.items()
     ]
-
-
-def _kind(detector: Detector) -> Any:
-    return type(detector.detector if isinstance(detector, FittedToSome) else detector)
 
 
 def _without(count: int) -> str:

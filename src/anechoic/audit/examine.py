@@ -11,7 +11,7 @@ from torch import Tensor
 from anechoic.audit.excerpts import Keep, Shown, show
 from anechoic.audit.training import TrainingSet
 from anechoic.detectors import NOTHING, Correlation, Detector, Landmarks, Match
-from anechoic.detectors.sound import Fitted, fit
+from anechoic.detectors.sound import Fitted, fit, underlying
 from anechoic.errors import AnechoicError
 from anechoic.index import Sound
 
@@ -149,7 +149,7 @@ def _alignment(scored: Sequence[_Scored], clip: int | None) -> tuple[str, Match]
     exact = [
         one
         for one in located
-        if one.name.startswith("correlation") and one.match.score >= CONVINCING
+        if isinstance(underlying(one.detector), Correlation) and one.match.score >= CONVINCING
     ]
     for one in [*exact, *located]:
         return one.name, one.match

@@ -41,6 +41,11 @@ class FittedToSome:
         ]
 
 
+def underlying(detector: Detector) -> Detector:
+    """The detector itself, whether it was fitted to all clips or to some."""
+    return detector.detector if isinstance(detector, FittedToSome) else detector
+
+
 def fit(kind: Fitted, sounds: Sequence[TrainingSound]) -> Detector:
     """Fit a detector to all clips, or, if some are silent or too short for it, to the others.
 

@@ -110,7 +110,7 @@ def _files(name: str, suffix: str) -> list[str]:
             inside = len(path.rstrip("/")) + 1
             names = [one for one in sorted(system.find(path)) if is_shard(one[inside:], suffix)]
         elif re.search(r"[*?\[]", path):
-            hidden = PurePath(path).name.startswith(".")
+            hidden = is_hidden(path)
             names = [one for one in sorted(system.glob(path)) if hidden or not is_hidden(one)]
         else:
             names = [path] if system.isfile(path) else []
