@@ -4,7 +4,7 @@
 
 A narrow Oobleck decoder with random weights, on one thread. Memory is counted, the most that
 tensors made after the call had at once; times are the processor's, medians, the ways taking turns.
-Prints a table in Markdown (docs/decisions/0007-decoder-gradient.md).
+Prints a table in Markdown (docs/project/decisions/0007-decoder-gradient.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What each guard costs: seconds per clip against the plain pipeline, and peak memory.
 
     python benchmarks/speed.py                        # all subjects that this machine has
-    python benchmarks/speed.py --subjects demo --batches 1 --pairs 7 --out docs/speed
+    python benchmarks/speed.py --subjects demo --batches 1 --pairs 7 --out docs/evidence/speed
 
 Plain and guarded generations alternate, in one process, with the same model, steps, batch and seed;
 the figure is the median of the ratios of pairs, its spread the quartiles; where these do not yet

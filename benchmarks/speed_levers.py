@@ -1,5 +1,5 @@
 """Levers that are no setting of a guard, switched off: a codec's own, and those that change no
-result and so have no switch (docs/decisions/0006)."""
+result and so have no switch (docs/project/decisions/0006)."""
 
 from __future__ import annotations
 

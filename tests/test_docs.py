@@ -18,7 +18,7 @@ from anechoic import audio, cli, errors
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-RENAMES = ROOT / "docs/renames.md"
+RENAMES = ROOT / "docs/project/renames.md"
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 NAMED = [page for page in PAGES if page != RENAMES and page.name != "CHANGELOG.md"]
 RATE = 16_000

@@ -81,7 +81,7 @@ def test_the_memory_of_the_real_size_is_what_the_page_says() -> None:
     import torch
 
     names = runpy.run_path(str(ROOT / "benchmarks/pipeline_size.py"))
-    page = (ROOT / "docs/stable-audio-open.md").read_text()
+    page = (ROOT / "docs/how-to/stable-audio-open.md").read_text()
     counted = names["counted"](names["REAL"], torch.bfloat16, [10.0])
     assert len(counted) == 4
     for what, size in counted.items():

@@ -1,5 +1,5 @@
-"""docs/threat-model.md is true: each way around the guard has its test, and what a guard cannot
-see is shown here."""
+"""docs/project/threat-model.md is true: each way around the guard has its test, and what a guard
+cannot see is shown here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from anechoic.errors import GuardError
 from anechoic.guidance import AntiMemorization, ClassifierFree, TransitionPoint
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs/threat-model.md"
+PAGE = ROOT / "docs/project/threat-model.md"
 SD = CASES["StableDiffusionPipeline"]
 HELD_BACK = TransitionPoint(7.0, before=-3.0, at=0.5)
 

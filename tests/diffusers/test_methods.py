@@ -1,6 +1,6 @@
 """Every method on every pipeline: it acts, or it is refused in a sentence before the first step.
 
-docs/pipelines.md shows the outcome. This writes its tables again:
+docs/reference/pipelines.md shows the outcome. This writes its tables again:
 
     PYTHONPATH=tests python tests/diffusers/test_methods.py
 """
@@ -33,7 +33,7 @@ from anechoic.diffusers.pipelines import adapter_for
 from anechoic.errors import AnechoicError
 from anechoic.guidance import ClassifierFree, Progress, TransitionPoint
 
-PAGE = Path(__file__).parents[2] / "docs" / "pipelines.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/pipelines.md"
 METHODS = {
     point.name: point
     for point in sorted(entry_points(group="anechoic.guidance"), key=lambda point: point.name)
@@ -149,7 +149,7 @@ def test_a_method_on_a_distilled_model_works_or_says_why_not(pipeline: str, name
 
 
 def table() -> str:
-    """The table of docs/pipelines.md, from what runs."""
+    """The table of docs/reference/pipelines.md, from what runs."""
     reasons: list[str] = []
     lines = []
     for pipeline in COLUMNS:

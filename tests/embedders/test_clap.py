@@ -165,7 +165,7 @@ def test_the_clap_of_a_pipeline_is_shared_and_is_the_one_that_is_read(clap):
 
 
 def test_the_shared_clap_guides_the_pipeline_that_it_is_part_of(clap):
-    """As docs/embedders.md shows it."""
+    """As docs/reference/embedders.md shows it."""
     case, pipe = CASES["AudioLDM2Pipeline"], make("AudioLDM2Pipeline")
     pipe.text_encoder, pipe.tokenizer = models.clap(), models.clap_tokenizer()
     pipe.feature_extractor = models.clap_extractor()

@@ -98,5 +98,5 @@ class TestEveryGuidance:
         assert "Source:" in point.load().__doc__
 
     def test_is_listed_in_the_docs(self, point):
-        page = Path(__file__).parents[2] / "docs" / "methods.md"
+        page = Path(__file__).parents[2] / "docs/reference/methods.md"
         assert f"`{point.name}`" in page.read_text()

@@ -18,7 +18,7 @@ from anechoic.guidance import (
 )
 from anechoic.guidance.presets import PRESETS
 
-DOCS = Path(__file__).parents[2] / "docs/methods.md"
+DOCS = Path(__file__).parents[2] / "docs/reference/methods.md"
 
 
 @pytest.fixture(scope="module")

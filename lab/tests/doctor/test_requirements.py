@@ -185,7 +185,7 @@ def test_a_checkpoint_of_stable_audio_tools_is_told_what_to_do_with(
     told = (
         f"'{folder}' holds a checkpoint of stable-audio-tools (model_config.json, model.ckpt), "
         "which diffusers does not load; convert it with diffusers' script convert_stable_audio.py, "
-        "as docs/stable-audio-open.md shows, and give the folder it writes"
+        "as docs/how-to/stable-audio-open.md shows, and give the folder it writes"
     )
     assert original_checkpoint(folder) == told
     with pytest.raises(UnsupportedPipeline) as error:

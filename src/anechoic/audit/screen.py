@@ -52,7 +52,7 @@ class Look:
 
 # Stable Audio's schedule starts at sigma/alpha = 500, where c - u says little about memorization;
 # Stable Diffusion's starts at 14.6. It says most at a log-SNR of -3, sigma/alpha = 4.5
-# (docs/calibration.md).
+# (docs/evidence/calibration.md).
 LOOKS: Mapping[str, Look] = {
     "magnitude": Look(Magnitude(1), log_snr=-3.0),
     "first-step": Look(Magnitude(1)),

@@ -85,8 +85,8 @@ def generate(
         typer.Option(
             "--guard",
             help="amg, static, dynamic, cfg (no protection), one that a package adds, or a paper's "
-            "settings by name, as amg-audio (docs/methods.md); the demo model has settings of its "
-            "own for them, and opposite.",
+            "settings by name, as amg-audio (docs/reference/methods.md); the demo model has "
+            "settings of its own for them, and opposite.",
         ),
     ] = "amg",
     settings: Annotated[

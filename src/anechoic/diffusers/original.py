@@ -1,7 +1,7 @@
 """Checkpoints of stable-audio-tools, in which Stable Audio is trained: told apart, not loaded.
 
 diffusers 0.42.1 reads none: its single-file loaders have no Stable Audio. It has a script that
-converts them, outside of the package; docs/stable-audio-open.md shows how it is run.
+converts them, outside of the package; docs/how-to/stable-audio-open.md shows how it is run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def original_checkpoint(folder: Path) -> str | None:
         )
     return (
         f"{held}, which diffusers does not load; convert it with diffusers' script "
-        "convert_stable_audio.py, as docs/stable-audio-open.md shows, and give the folder it writes"
+        "convert_stable_audio.py, as docs/how-to/stable-audio-open.md shows, and give the folder "
+        "it writes"
     )
 
 

@@ -32,7 +32,7 @@ class AntiMemorization(GatedGuidance):
     where n is the estimate under the nearest clip's caption. A constant of 0 switches its term
     off. While a sample's gate is shut, its output is classifier-free guidance bit for bit, and
     neither the caption pass nor the gradient is computed for it. `start` and `every` save
-    comparisons, too: docs/speed.md says what they cost and what they miss.
+    comparisons, too: docs/evidence/speed.md says what they cost and what they miss.
 
     With the exact posterior mean the dissimilarity term is `-c3 * Cov(x0 | x) * grad_x0 sim`: the
     factor of the noise level and the denoiser's Jacobian together are the posterior covariance.

@@ -27,7 +27,7 @@ class Screened(Guidance):
     is compared with `over`. If it is larger, `guidance` acts from this evaluation on. Before, and
     for the other samples, guidance is plain: nothing is decoded or looked up. This costs one
     evaluation a run. On the run's own latents, which have been drawn to a clip by then, the same
-    number does not tell memorized prompts from others (docs/speed.md).
+    number does not tell memorized prompts from others (docs/evidence/speed.md).
 
     A sample that the screen misses is not protected at all. `over` belongs to a model, and to the
     level of the first evaluation from `at` on: calibrate it with `anechoic screen` on prompts

@@ -77,9 +77,9 @@ class DynamicTransition(Guidance):
     Stable Diffusion's starts at 14.6. There d_t = ||c - u|| * alpha/sigma grows along the whole
     run because of its factor, and its first local minimum is an accident of the sampler's noise:
     on the demo model, it lies between steps 3 and 49 of 50, whatever the clip
-    (docs/decisions/0003-dynamic-transition.md). At the edge of the basin, the norm in x0 space,
-    ||c - u||, does fall: it is flat while the prompt alone decides, then drops steeply. So with
-    `fall=0.5` the switch is made once that norm is below half its maximum so far.
+    (docs/project/decisions/0003-dynamic-transition.md). At the edge of the basin, the norm in x0
+    space, ||c - u||, does fall: it is flat while the prompt alone decides, then drops steeply. So
+    with `fall=0.5` the switch is made once that norm is below half its maximum so far.
 
     Args:
         scale: guidance scale after the transition.

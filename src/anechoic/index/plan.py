@@ -12,7 +12,7 @@ EXACT_ROWS = 50_000  # up to this many rows, all are compared: 10 ms a 512-d que
 MEMORY_BYTES = 2 * 2**30  # default limit for structures that are mapped whole
 CODE_BYTES, SHORTEST_CODE = 64, 32  # bytes of a vector's code
 ID_BYTES = 8  # FAISS stores the row's number beside its code
-PROBES, CANDIDATES = 12, 128  # measured: docs/index-search.md
+PROBES, CANDIDATES = 12, 128  # measured: docs/evidence/index-search.md
 SAMPLE_OF_LIST = 40  # training vectors a list; the clustering needs 39
 CENTROIDS = 256  # centroids for each byte of a code, so training needs as many vectors
 
@@ -35,7 +35,7 @@ def plan(rows: int, dim: int, memory_bytes: int | None = None, kind: str = "auto
 
     Up to `EXACT_ROWS` rows, all are compared. Beyond, there are up to 4 sqrt(rows) lists, a power
     of two, and codes of 64 bytes, or fewer (not below 32) if codes and row numbers would not fit
-    in the memory. docs/index-search.md explains how probes and candidates were chosen.
+    in the memory. docs/evidence/index-search.md explains how probes and candidates were chosen.
 
     Args:
         rows: vectors in the set.

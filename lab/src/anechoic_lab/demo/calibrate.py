@@ -1,6 +1,7 @@
 """Calibrates the detectors on the demo's corpus and model, and writes a page of the results.
 
-`python -m anechoic_lab.demo.calibrate -o docs/calibration.md` takes about six minutes on a core.
+`python -m anechoic_lab.demo.calibrate -o docs/evidence/calibration.md` takes about six minutes on
+a core.
 """
 
 from __future__ import annotations

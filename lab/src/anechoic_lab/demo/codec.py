@@ -1,7 +1,7 @@
 """The demo model's codec: log-mel latents, decoded by Griffin-Lim.
 
 With a phase-free latent, a model of three million parameters learns to follow its prompts within
-an hour; with a phase-sensitive one it only copies (docs/decisions/0001-demo-model.md).
+an hour; with a phase-sensitive one it only copies (docs/project/decisions/0001-demo-model.md).
 """
 
 from __future__ import annotations
@@ -128,7 +128,10 @@ class MelCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return self._decode(latents, self.config.iterations)
 
     def preview(self, latents: Tensor) -> Decoded:
-        """`decode` with `preview_iterations`, for comparing; docs/speed.md shows how near it is."""
+        """`decode` with `preview_iterations`, for comparing.
+
+        docs/evidence/speed.md shows how near it is.
+        """
         return self._decode(latents, self.config.preview_iterations)
 
     def _decode(self, latents: Tensor, iterations: int) -> Decoded:

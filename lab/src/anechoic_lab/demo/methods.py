@@ -1,7 +1,8 @@
 """The demo's guards at their shipped settings.
 
-Tuned on the duplicated prompts of even rows and reported on those of odd rows. docs/demo-model.md
-has the sweep, docs/speed.md the savings of `start` and `every`.
+Tuned on the duplicated prompts of even rows and reported on those of odd rows.
+docs/evidence/demo-model.md has the sweep, docs/evidence/speed.md the savings of `start` and
+`every`.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def known_model() -> KnownModel:
         steps=assets.STEPS,
         scale=CFG_SCALE,
         guards={
-            name: Preset(method.guard, method.settings, method.description, "docs/demo-model.md")
+            name: Preset(
+                method.guard, method.settings, method.description, "docs/evidence/demo-model.md"
+            )
             for name, method in METHODS.items()
             if method.guard
         },

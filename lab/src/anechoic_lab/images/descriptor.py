@@ -22,7 +22,7 @@ class TinyImage(Embedder):
 
     It leaves out what is fine, so that faint noise does not move it, and colour, brightness and
     contrast: guided by a thumbnail in colour ("colour"), dissimilarity gave back the same image in
-    other colours (docs/images.md). What is left is where it is light and where it is dark.
+    other colours (docs/evidence/images.md). What is left is where it is light and where it is dark.
 
     Args:
         source: "" for the grey thumbnail, or "colour": unit(t) of three channels, which belongs
