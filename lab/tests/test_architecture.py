@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": set(),
     "bench": {"metrics"},
     "basin": {"bench", "metrics"},
-    "demo": {"basin", "bench", "metrics"},
+    "demo": {"basin", "bench", "guidance", "metrics"},
     "images": {"basin", "bench", "demo", "embedders", "metrics"},
     "cli": ROOMS,
 }

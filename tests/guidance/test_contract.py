@@ -32,7 +32,8 @@ OFF = {  # the settings that leave plain classifier-free guidance; strengths of 
     "volume": {"strength": 1e-12}, "optimize": {"target": 1e9}, "noise": {"std": 1e-30},
     "during": {"start": 0.0, "stop": 1.0},
     "sequence": {"then": ClassifierFree()}, "prompted": {"prompt": EmbeddingNoise(std=1e-30)},
-    "screened": {"over": 1e9},
+    "screened": {"over": 1e9}, "safe-denoiser": {"beta": 0.0},
+    "kernel-gradient": {"strength": 1e-12},
 }  # fmt: skip
 
 
@@ -44,6 +45,8 @@ def made(point, toy, **changes):
     if "index" in known:
         wide = {"lambda_min": -1.0, "lambda_max": -1.0, "threshold": -1.0}
         given = {"index": toy, "embedder": toy} | {k: wide[k] for k in wide if k in known}
+    if "latents" in known:
+        given = given | {"latents": XS / 2}
     return method(**given | changes)
 
 

@@ -441,3 +441,15 @@ CASES = {
 
 def make(name: str) -> Any:
     return alive(CASES[name].make())
+
+
+def require_alone_as_together(method: Any, pipe: Any, generate: Callable[..., Any]) -> None:
+    """Each sample of a guarded batch is what it is alone."""
+    from anechoic import guard
+
+    with guard(pipe, method):
+        together = generate(pipe)
+    for i, text in enumerate(("low cello note", "a dog barks")):
+        with guard(pipe, method):
+            alone = generate(pipe, text, seed=i)
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-3, atol=1e-3)

@@ -1,8 +1,8 @@
 """Guidance methods by name, and their settings from text, for a command line.
 
 A package adds a method through the entry point group "anechoic.guidance": a name, and a dataclass
-that inherits `anechoic.guidance.Guidance`. Its fields are its settings, except `index` and
-`embedder`, which the caller passes.
+that inherits `anechoic.guidance.Guidance`. Its fields are its settings, except `index`,
+`embedder` and `latents`, which the caller passes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from anechoic.guidance.base import Guidance
 from anechoic.guidance.presets import PRESETS, resolve
 
 GROUP = "anechoic.guidance"
-GIVEN = ("index", "embedder")
+GIVEN = ("index", "embedder", "latents")
+WANTED = {"index": "an index of the training set", "latents": "the training set's latents"}
 NOTHING: Mapping[str, Any] = {}
 
 
@@ -169,7 +170,7 @@ def build(name: str, settings: Mapping[str, Any], given: Mapping[str, Any] = NOT
     if missing := [name for name in needed if name not in ready]:
         raise BadSetting(
             f"guard {name!r} needs {' and '.join(map(repr, missing))}; give "
-            + ("an index of the training set" if "index" in missing else "the settings")
+            + next((what for name, what in WANTED.items() if name in missing), "the settings")
         )
     return cls(**ready)
 

@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from anechoic.diffusers import fingerprint
 from anechoic.embedders import embedder
@@ -24,10 +24,12 @@ from anechoic_lab.bench.plan import Method
 from anechoic_lab.bench.task import MEMORIZED, BenchPrompt, Request, SampleScore
 from anechoic_lab.demo import assets, scenarios
 from anechoic_lab.demo.build import round_trip
+from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 from anechoic_lab.demo.evaluate import unique_prompts
 from anechoic_lab.demo.run import Bench, generate
 from anechoic_lab.demo.show import prompts_to_tune
+from anechoic_lab.guidance.latents import LatentBank
 from anechoic_lab.metrics import leave_one_out
 
 ORDINARY = 12  # ordinary notes of each split
@@ -128,7 +130,12 @@ class DemoTask:
         if not method.guard:
             return None
         bench = self._stage(scenario).bench
-        given = {"index": bench.index, "embedder": bench.embedder, "scale": assets.CFG_SCALE}
+        given = {
+            "index": bench.index,
+            "embedder": bench.embedder,
+            "scale": assets.CFG_SCALE,
+            "latents": LatentBank(partial(training_latents, bench.codec, self.folder)),
+        }
         return registry.build(method.guard, method.settings, given)
 
     def generate(self, request: Request) -> Sequence[SampleScore]:
@@ -207,6 +214,14 @@ class DemoTask:
             bench, clips=clips, verifier=bench.verifier.over(_of_model(bench.index, clips, pipe))
         )
         return Stage(pipe, bench, [c for c in unique_prompts(clips) if c.copies > 1])
+
+
+@torch.no_grad()
+@cache
+def training_latents(codec: MelCodec, folder: Path) -> Tensor:
+    """The training clips as the codec encodes them, [n, *latent]."""
+    _, sound = assets.training_set(folder)
+    return torch.cat([codec.encode(wav[:, None]).latent_dist.mean for wav in sound.split(64)])
 
 
 def _of_model(index: TrainingIndex, clips: Sequence[Clip], pipe: Any) -> TrainingIndex:

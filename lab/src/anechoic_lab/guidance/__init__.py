@@ -1,7 +1,18 @@
-"""Methods that other papers propose, to compare with: they change the encoded prompt."""
+"""Methods that other papers propose, to compare with."""
 
 from anechoic_lab.guidance.cads import CADS
+from anechoic_lab.guidance.kernel_gradient import KernelGradient
+from anechoic_lab.guidance.latents import LatentBank
 from anechoic_lab.guidance.optimize import PromptOptimization
 from anechoic_lab.guidance.perturb import EmbeddingNoise, PromptPerturbation
+from anechoic_lab.guidance.safe_denoiser import SafeDenoiser
 
-__all__ = ["CADS", "EmbeddingNoise", "PromptOptimization", "PromptPerturbation"]
+__all__ = [
+    "CADS",
+    "EmbeddingNoise",
+    "KernelGradient",
+    "LatentBank",
+    "PromptOptimization",
+    "PromptPerturbation",
+    "SafeDenoiser",
+]
