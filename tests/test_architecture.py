@@ -33,12 +33,15 @@ MAY_IMPORT = {
     "diffusers": LEAVES | {"engine", "guidance", "models", "parsing"},
     "models": {"errors", "guidance", "index"},
     "verdict": LEAVES | {"audio", "detectors", "embedders", "index", "storage"},
+    "certificate": LEAVES
+    | {"audio", "detectors", "environment", "index", "parsing", "storage", "verdict"},
     "audit": ROOMS - {"cli"},
     "cli": ROOMS,
     "__main__": {"cli"},
 }
 HOMES: dict[str, set[str]] = {
     "anechoic_lab": set(),
+    "c2pa": {"certificate"},
     "datasets": {"index"},
     "diffusers": {"diffusers"},
     "faiss": {"index"},

@@ -48,6 +48,10 @@ class BadCaptions(AnechoicError):
     """A caption file that does not fit its clips."""
 
 
+class BadCertificate(AnechoicError):
+    """A certificate that cannot be read or signed."""
+
+
 class BadSetting(AnechoicError):
     """A parameter outside its range."""
 

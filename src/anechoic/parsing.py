@@ -5,7 +5,8 @@ environment raises a limit:
 
     ANECHOIC_MAX_FILE_BYTES    1 GiB   of a file that is read as a whole, or a file in a tar
     ANECHOIC_MAX_ROWS      10000000    of a table
-    ANECHOIC_MAX_FIELD      1048576    characters of a cell of CSV, or of a line of JSON lines
+    ANECHOIC_MAX_FIELD      1048576    characters of a cell of CSV, of a line of JSON lines, or of a
+                                       certificate
     ANECHOIC_MAX_DEPTH           64    levels of brackets in JSON
     ANECHOIC_MAX_DIGITS         300    of a whole number in JSON, the most that a float holds
     ANECHOIC_MAX_NAMES       100000    that the braces of a pattern stand for

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
-from itertools import chain, count
+from itertools import chain, count, groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -201,6 +202,7 @@ class TrainingIndex:
         about: About,
         mean: Tensor | None = None,
         name: str = "in memory",
+        loaded: tuple[Storage, Manifest] | None = None,
     ) -> TrainingIndex:
         require_directions(embeddings, clips, "embedding", name)
         if about.centred:
@@ -208,7 +210,7 @@ class TrainingIndex:
             mean = given.to(embeddings)
             require_directions(embeddings - mean, clips, "centred embedding", name)
         rows = Resident(project(embeddings, mean))
-        return cls(rows, clips, about, mean, name, embeddings)
+        return cls(rows, clips, about, mean, name, embeddings, loaded)
 
     # --------------------------------------------------------------------- to ask it
 
@@ -244,12 +246,37 @@ class TrainingIndex:
     @cached_property
     def content(self) -> str:
         """A hash of all rows: their vectors and their clips."""
-        if self._manifest is not None:
+        if self._manifest is not None and self._embeddings is None:
             return self._manifest[1].content
         digest = sha256(json.dumps([asdict(clip) for clip in self.clips]).encode())
         for part in (self.embeddings, self.mean):
             digest.update(b"" if part is None else part.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def seconds(self) -> float:
+        """How long its clips last together; 0 if their lengths are unknown."""
+        each = groupby(self.clips, key=lambda clip: clip.id)  # the windows of a clip stand together
+        return math.fsum(max(row.start_s + row.seconds for row in rows) for _, rows in each)
+
+    def stored(self) -> tuple[Storage, Manifest]:
+        """Where the index was loaded from, and its manifest, which is still the same.
+
+        Raises:
+            IndexMismatch: it was made in memory, or has been changed on disk since.
+        """
+        if self._manifest is None:
+            raise IndexMismatch(
+                "expected an index that was loaded, got one that was made in memory, which nobody "
+                "else can name; save it, and load it with 'TrainingIndex.load'"
+            )
+        place, manifest = self._manifest
+        if manifests.read(place) != manifest:
+            raise IndexMismatch(
+                f"index '{self.name}' has changed in '{place.name}' since it was loaded; load it "
+                "again, and judge again"
+            )
+        return place, manifest
 
     def project(self, emb: Tensor) -> Tensor:
         """Embeddings [b, d] as the index compares them: unit norm, centred if it is centred.
@@ -396,7 +423,8 @@ class TrainingIndex:
             parts = [shards.read(place, shard) for shard in manifest.shards]
             embeddings = torch.from_numpy(np.concatenate([vectors for _, vectors in parts]))
             clips = [clip for part, _ in parts for clip in part]
-            index = cls._resident(embeddings, clips, manifest.about, mean, name)
+            loaded = place, manifest
+            index = cls._resident(embeddings, clips, manifest.about, mean, name, loaded)
         if embedder is not None:
             index.check_embedder(embedder)
         return index
