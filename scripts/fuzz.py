@@ -28,7 +28,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO, StringIO
@@ -248,8 +248,8 @@ def differs(good: Any, now: Any, changes: Sequence[Change]) -> bool:
 
 def planned() -> list[dict[str, bytes]]:
     text = (
-        '[[method]]\nname = "plain"\n\n[[method]]\nname = "late"\nguard = "static"\n'
-        'settings = { before = -2.0, at = "LogSNR:-1.0" }\n'
+        'seeds = 2\n\n[[methods]]\nname = "plain"\n\n[[methods]]\nname = "late"\n'
+        'guard = "static"\nsettings = { before = -2.0, at = "LogSNR:-1.0" }\n'
     )
     return [{"plan.toml": text.encode()}]
 
@@ -306,13 +306,18 @@ def archived() -> list[dict[str, bytes]]:
 
 
 def read_source(folder: Path, name: str) -> Any:
+    return clips_of(str(folder / name))
+
+
+def clips_of(where: str) -> list[Any]:
+    """All that a source says of its clips, each read whole."""
     import numpy as np
 
     from anechoic.index.sources.opening import open_source
     from anechoic.index.sources.protocol import VectorUnit
 
     found: list[Any] = []
-    for unit in open_source(str(folder / name)).units():
+    for unit in open_source(where).units():
         if isinstance(unit, VectorUnit):
             for clip, row in unit.rows():
                 assert np.isfinite(row).all(), "a vector that is not finite"
@@ -337,6 +342,28 @@ def vectors() -> list[dict[str, bytes]]:
               "seconds_total": 3}} for key, row in zip("abc", emb, strict=True)
     }  # fmt: skip
     return [{"e.parquet": made.getvalue()}, {"e.json": json.dumps(authors).encode()}]
+
+
+def read_remote(folder: Path, name: str) -> Any:
+    """What an object store gives: an index is fetched from it, a source is read there."""
+    import fsspec
+
+    from anechoic.index.edit import fetch
+
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    for file in folder.rglob("*"):
+        if file.is_file():
+            store.pipe_file(f"/store/{file.relative_to(folder)}", file.read_bytes())
+    if not (folder / "manifest.json").exists():
+        return clips_of(f"memory://store/{name}")
+    with TemporaryDirectory() as copy:
+        fetch("memory://store", Path(copy) / "index")
+        return verdicts(Path(copy) / "index")
+
+
+def differs_if_index(good: Any, now: Any, changes: Sequence[Change]) -> bool:
+    return isinstance(good, str) and bool(good != now)
 
 
 def models() -> list[dict[str, bytes]]:
@@ -366,6 +393,9 @@ BOUNDARIES: dict[str, Boundary] = {
     "settings": Boundary(told_settings, read_settings),
     "places": Boundary(places, read_place),
     "models": Boundary(models, read_model),
+    "remote": Boundary(
+        lambda: [*archived(), vectors()[0], built()], read_remote, TEXT, differs_if_index
+    ),
 }
 
 # -------------------------------------------------------------------------------------- one input
@@ -452,8 +482,13 @@ def work(name: str, start: int, stop: int, seed: int) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     for which in range(len(BOUNDARIES[name].files())):
-        with suppress(AnechoicError):  # a place that is not there
+        try:
             good_result(name, which)  # imports and caches are not an input's doing
+        except AnechoicError as error:
+            if name != "places":  # which are not there
+                raise SystemExit(
+                    f"the good input {which} of '{name}' is refused: {error}"
+                ) from error
     signal.signal(signal.SIGALRM, _late)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
@@ -471,13 +506,15 @@ def tried(name: str, count: int, seed: int) -> Iterator[tuple[int, str, str]]:
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
             assert process.stdout is not None
+            assert process.stderr is not None
             for line in process.stdout:
                 number, end, words = json.loads(line)
                 start = number + 1
                 yield number, end, words
+            complaint = process.stderr.read()
         if process.returncode:
             if start == 0 and process.returncode == 1:
-                raise SystemExit(f"'{name}' cannot be tried: it exits with {process.returncode}")
+                raise SystemExit(f"'{name}' cannot be tried: {complaint}")
             yield start, "crash", f"the process ended with {process.returncode}"
             start += 1
 

@@ -277,10 +277,10 @@ def test_bytes_that_could_begin_a_frame_everywhere_are_refused_at_once():
 
 def test_no_more_is_read_than_the_limit(monkeypatch, tmp_path):
     path = audio.write(tmp_path / "a.flac", audio.torch.from_numpy(NOISE[None]), RATE)
-    monkeypatch.setenv("ANECHOIC_SOUND_LIMIT", "47000")  # a second counts for 48,000
-    with pytest.raises(BadAudio, match="limit of 47,000 samples"):
+    monkeypatch.setenv("ANECHOIC_MAX_SAMPLES", "47000")  # a second counts for 48,000
+    with pytest.raises(BadAudio, match="limit of 47000"):
         audio.read(path)
-    monkeypatch.setenv("ANECHOIC_SOUND_LIMIT", "48000")
+    monkeypatch.setenv("ANECHOIC_MAX_SAMPLES", "48000")
     assert audio.read(path)[0].shape == (1, RATE)
     with (tmp_path / "sparse.wav").open("wb") as file:
         file.truncate(2**40)

@@ -12,7 +12,7 @@ import pytest
 FUZZER = Path(__file__).parents[1] / "scripts" / "fuzz.py"
 BOUNDARIES = (
     "sounds", "captions", "prompts", "indexes", "tars", "vectors", "plans", "settings", "places",
-    "models",
+    "models", "remote",
 )  # fmt: skip
 
 
@@ -27,6 +27,28 @@ def test_fifty_malformed_inputs_end_well(boundary: str) -> None:
     assert counts.keys() <= {"refused", "accepted"}
     assert sum(counts.values()) == 50
     assert counts["refused"] > 10
+
+
+def test_a_boundary_whose_good_input_is_refused_is_not_tried(tmp_path: Path) -> None:
+    """Its malformed inputs would be refused for that, too, and prove nothing."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(FUZZER.parent)!r})
+import fuzz
+def read(folder, name):
+    from anechoic.errors import BadSetting
+    raise BadSetting("whatever it is")
+fuzz.__file__ = __file__
+fuzz.BOUNDARIES = {{"toy": fuzz.Boundary(lambda: [{{"f": b"good input"}}], read)}}
+sys.exit(fuzz.main())
+"""
+    (tmp_path / "toy.py").write_text(script)
+    ran = subprocess.run(
+        [sys.executable, tmp_path / "toy.py", "24", "--json"],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "the good input 0 of 'toy' is refused: whatever it is" in ran.stderr
 
 
 def test_a_fault_is_found_and_its_input_written(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,15 +17,14 @@ from torch import Tensor
 
 from anechoic import containers
 from anechoic.errors import BadAudio, BadSetting, OutputExists
+from anechoic.parsing import require_limit
 from anechoic.storage import write_whole
 
 SILENCE = 1e-6  # a peak below this is silence: 30 dB under the last bit of 16-bit sound
 OFFSET = 0.1  # share of the rms: a larger constant offset is removed; real sound has less
 CANCELLED = 0.01  # a mean with less than this share of the loudest channel's energy is lost
 WEAK = 0.24  # a mean with less has lost much; one sounding channel of two leaves 0.25
-LIMIT_NAME = "ANECHOIC_SOUND_LIMIT"
-LIMIT = 2**30  # samples of a file: 4 GiB in memory, 6 h of one channel at 48 kHz
-RATE_OF_LIMIT = 48_000  # Hz: lower rates count as this one, since embedders resample up to it
+LOWEST = 48_000  # Hz: lower rates count as this one, since embedders resample up to it
 BLOCK = 2**20  # samples that are decoded at once
 SUFFIXES = frozenset({
     ".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff",
@@ -64,7 +62,7 @@ def read(
         raise BadAudio(f"file '{path}' does not exist; check the path")
     if not path.is_file():
         raise BadAudio(f"expected a sound file, but '{path}' is a pipe or a device; name a file")
-    _require_within(path.stat().st_size / 2, f"'{path}'", "bytes of a file")
+    _require_within(path.stat().st_size / 2, f"'{path}'")
     return _decode(path.read_bytes(), f"'{path}'", allow_silence, longest_s)
 
 
@@ -82,28 +80,13 @@ def read_bytes(content: bytes, name: str, *, allow_silence: bool = False) -> tup
     Raises:
         BadAudio: not sound, cut off, empty, silent, NaN or infinite.
     """
-    _require_within(len(content) / 2, f"'{name}'", "bytes of a file")
+    _require_within(len(content) / 2, f"'{name}'")
     return _decode(content, f"'{name}'", allow_silence)
 
 
-def limit() -> int:
-    """How many samples, of all channels together, a file may decode to; at most 2 bytes each.
-
-    Raises:
-        BadSetting: the environment sets it to something other than a number above 0.
-    """
-    text = os.environ.get(LIMIT_NAME, str(LIMIT))
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 19 and int(text) > 0):
-        raise BadSetting(f"expected {LIMIT_NAME} as a whole number above 0, got {text!r}; unset it")
-    return int(text)
-
-
-def _require_within(samples: float, name: str, what: str = "samples") -> None:
-    if samples > limit():
-        raise BadAudio(
-            f"{name} is longer than the limit of {limit():,} samples ({what}, a second counts for "
-            f"at least {RATE_OF_LIMIT:,}); cut it, or set {LIMIT_NAME} higher"
-        )
+def _require_within(samples: float, name: str) -> None:
+    what = f"{name} has {samples:,.0f} samples or more (a second counts for at least {LOWEST:,})"
+    require_limit("SAMPLES", math.ceil(samples), what, BadAudio)
 
 
 def _decode(
@@ -145,7 +128,7 @@ def _decode_stream(
                 raise containers.unreadable(name, f"its rate is {rate} Hz")
             if not promised and sound.format != "FLAC":
                 promised = int(sound.frames)
-            weight, frames = max(channels, RATE_OF_LIMIT / rate), 0
+            weight, frames = max(channels, LOWEST / rate), 0
             already = sum(part.shape[1] for part in before)
             size = max(1, BLOCK // channels)
             while not blocks or len(blocks[-1]):

@@ -10,6 +10,8 @@ environment raises a limit:
     ANECHOIC_MAX_DEPTH           64    levels of brackets in JSON
     ANECHOIC_MAX_DIGITS         300    of a whole number in JSON, the most that a float holds
     ANECHOIC_MAX_NAMES       100000    that the braces of a pattern stand for
+    ANECHOIC_MAX_NAME          4096    characters of the name of a source
+    ANECHOIC_MAX_SAMPLES       2^30    of a sound file, in all channels: 4 GiB in memory
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ LIMITS = {
     "DEPTH": 64,
     "DIGITS": 300,
     "NAMES": 100_000,
+    "NAME": 4096,
+    "SAMPLES": 2**30,
 }
 TABLES = (".csv", ".jsonl", ".ndjson", ".parquet")
 FIX = "correct it"

@@ -25,6 +25,10 @@ from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index import Clip, TrainingIndex
 from anechoic.types import Embedder, Match
 
+CALIBRATE = (  # what to do where there is no rule
+    "calibrate it with 'anechoic calibrate FOLDER', a folder of sound that is known not to be in "
+    "the training set"
+)
 HIGHEST = 1e6  # no detector scores as high
 COPY = "copy"  # the name of an index's threshold for copies
 Status = Literal["copy", "no copy", "not judged"]
@@ -104,19 +108,10 @@ def find_rule(
     return None
 
 
-def require_rule(rule: Rule | None, detector: str, index: TrainingIndex) -> Rule:
-    """Return the rule, or refuse if there is none.
-
-    Raises:
-        BadSetting: there is nothing to judge by.
-    """
-    if rule is None:
-        raise BadSetting(
-            f"neither '{detector}' nor index '{index.name}' is calibrated; calibrate it with "
-            "'anechoic calibrate FOLDER --index INDEX' on real sound that is not in the training "
-            "set, or give '--held-out FOLDER' or '--threshold' here"
-        )
-    return rule
+def without_rule(index: TrainingIndex, detector: str = "") -> str:
+    """Why nothing can be judged where `find_rule` finds no rule, as a clause."""
+    of = f" of '{detector}'" if detector else ""
+    return f"index '{index.name}' has neither a calibration{of} nor a threshold"
 
 
 @dataclass(frozen=True)
@@ -244,7 +239,7 @@ class Verifier:
                 "embedder is damaged: check it with 'anechoic index info --check'"
             )
         elif rule is None:
-            reason = f"index '{self.index.name}' has neither a calibration nor a threshold"
+            reason = without_rule(self.index)
         else:
             status = rule.status(match.score)
             p_value = self.calibration and self.calibration.p_value(match.score)

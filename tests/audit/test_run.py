@@ -182,11 +182,24 @@ def test_a_calibration_of_the_index_comes_before_its_threshold(
     assert (given.threshold, given.calibration) == (0.7, None)
 
 
-def test_without_any_threshold_nothing_is_generated(embed, work: Path) -> None:
-    model = Model()
-    with pytest.raises(BadSetting, match="'--held-out FOLDER' or '--threshold' here"):
-        audit(model, training_set(None), embed, prompts=PROMPTS, model="m", work=work)
-    assert model.calls == []
+def test_without_anything_to_judge_by_sounds_are_ranked_and_not_judged(
+    embed, work: Path, tmp_path: Path
+) -> None:
+    training = training_set(None)
+    sounds = folder_of(tmp_path / "s", copy=tune(0), other=tune(300))
+    report = audit(sounds, training, embed, work=work)
+    assert report.rule is None
+    assert [one.sample.name for one in report.examined] == ["copy.wav", "other.wav"]
+    assert report.examined[0].match.score > 0.99
+    assert [one.replicates for one in report.examined] == [None, None]
+    assert (report.count.replications, report.groups[0].replications) == (None, None)
+    first, second = report.sentences
+    detector = NearestStretch(training.index, embed).name
+    assert first == (
+        f"NOT JUDGED: 2 of 2 files; index '{training.index.name}' has neither a calibration of "
+        f"'{detector}' nor a threshold."
+    )
+    assert second == "They are ranked by their scores, and none is called a replication."
 
 
 def test_a_count_that_chance_could_make_is_told_beside_it(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.audits import folder_of, training_set
+from support.audits import folder_of
 from support.commands import Run, lines
 from support.model_folder import audible_pipe, save
 from support.pipelines import CAPTIONS
@@ -61,6 +61,33 @@ def test_a_copy_ends_with_1_and_a_report(run: Run) -> None:
         "report.json",
         "report.parquet",
     ]
+
+
+def test_without_a_calibration_it_ranks_and_says_that_it_does_not_judge(
+    run: Run, here: Path
+) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="pip install jsonschema")
+    index = TrainingIndex.load("i")
+    index.thresholds.clear()
+    index.save("i", overwrite=True)
+    code, out, _ = run("--audio", "sounds")
+    assert code == 3
+    verdict, caution, _, first, second, _ = lines(out)
+    assert verdict.startswith("NOT JUDGED: 2 of 2 files; index 'i' has neither a calibration of")
+    assert "calibrate it with 'anechoic calibrate FOLDER'" in caution
+    assert first.startswith("1 NOT JUDGED 1.000 copy.wav")
+    assert second.startswith("2 NOT JUDGED 0.")
+    told = json.loads(Path("r/report.json").read_text())
+    jsonschema.validate(told, schema())
+    assert [one["replicates"] for one in told["examined"]] == [None, None]
+    assert (told["rule"], told["count"]["replications"]) == (None, None)
+    page = Path("r/report.html").read_text()
+    assert "<h1>NOT JUDGED: 2 of 2 files" in page
+    assert page.count("<span>Not judged</span>") == 2
+    assert "2 scores, not judged; the mean is" in page
+    for never in ('is-copy"', "Under the threshold", "threshold of", ">Replication<"):
+        assert never not in page.partition("</style>")[2].partition("<script>")[0], never
+    assert run("--audio", "sounds", "--threshold", "0.9", "--overwrite")[0] == 1
 
 
 def test_json_is_the_report_itself(run: Run) -> None:
@@ -224,14 +251,6 @@ def test_what_does_not_fit_is_refused_in_a_sentence(
     assert (code, out) == (2, "")
     assert message in err.splitlines()[-1]
     assert err.splitlines()[-1].startswith("error: ")
-
-
-def test_an_index_without_a_threshold_asks_for_one(run: Run, here: Path) -> None:
-    training_set(None).index.save("j")
-    code, _, err = run("--index", "j", "--audio", "sounds")
-    assert code == 2
-    assert "'anechoic calibrate FOLDER --index INDEX'" in err
-    assert run("--index", "j", "--audio", "sounds", "--threshold", "0.9")[0] == 1
 
 
 # ------------------------------------------------------------------------------------- a model

@@ -200,6 +200,7 @@ def test_the_kind_of_source_is_told_by_what_is_there(tmp_path: Path) -> None:
         ("none.parquet", BadSetting, "no .parquet file"),
         ("none.json", BadSetting, "no file"),
         ("tars/clips-?.*", BadSetting, "no source of clips"),
+        ("c" + "[" * 5000 + ".tar", BadSetting, "name of a source has 5005 characters"),
         ("hf:", BadSetting, "expected 'hf:NAME:SPLIT'"),
         ("hf:a/b:c:d:e", BadSetting, "expected 'hf:NAME:SPLIT'"),
         ("mixed", BadSetting, r"holds sounds and \.tar files"),

@@ -101,13 +101,13 @@ def citations(
     searching: Sequence[Detector],
     scorers: Sequence[Scorer],
     generators: Mapping[str, Generate],
-    rule: Rule,
+    rule: Rule | None,
 ) -> list[str]:
     """The distinct sources of the methods that were computed."""
     things: list[Any] = [type(detector) for detector in searching]
     things += [scorer.kind for scorer in scorers]
     things += [TrainingSet.among_themselves, similarity_matrix]
-    things += [] if rule.calibration is None else [Calibration, q_values]
+    things += [] if rule is None or rule.calibration is None else [Calibration, q_values]
     found = [source_of(thing) for thing in things]
     found += [getattr(generate, "source", "") for generate in generators.values()]
     return [text for text in dict.fromkeys(found) if text]

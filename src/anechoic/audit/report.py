@@ -28,6 +28,7 @@ from anechoic.errors import OutputExists
 from anechoic.metrics import Similarity, top1_summary
 from anechoic.parsing import readable
 from anechoic.storage import whole_file, whole_folder, write_whole
+from anechoic.verdict import CALIBRATE, Rule
 
 FORMAT = 1
 SCHEMA = "report.schema.json"
@@ -62,10 +63,12 @@ def document(report: Report, cases: int | None = None) -> dict[str, Any]:
         "sentences": report.sentences,
         "cautions": cautions(report),
         "count": asdict(report.count),
-        "rule": {**report.rule.to_dict(), "false_discovery_rate": FALSE_DISCOVERY_RATE},
+        "rule": None
+        if report.rule is None
+        else {**report.rule.to_dict(), "false_discovery_rate": FALSE_DISCOVERY_RATE},
         "detectors": [_detector(one) for one in report.detectors],
         "guards": [_group(one) for one in report.groups],
-        "background": [_background(one, report.rule.threshold) for one in report.background],
+        "background": [_background(one, report.rule) for one in report.background],
         "examined": examined,
         "unexamined": [
             {**_sample(one.sample), "reason": clean(one.reason)} for one in report.unexamined
@@ -262,11 +265,11 @@ def _group(one: Group) -> dict[str, Any]:
     }
 
 
-def _background(one: Background, threshold: float) -> dict[str, Any]:
-    found = top1_summary(one.scores, [threshold])
+def _background(one: Background, rule: Rule | None) -> dict[str, Any]:
+    found = top1_summary(one.scores, [] if rule is None else [rule.threshold])
     return {
         "label": one.label,
-        "over": found.over[threshold],
+        "over": None if rule is None else found.over[rule.threshold],
         "similarity": _similarity(found),
         "scores": [round(score, 6) for score in one.scores],
     }
@@ -290,7 +293,7 @@ def cautions(report: Report) -> list[str]:
     held-out sound of another length."""
     if not report.examined:
         return []
-    known = report.rule.calibration
+    known = report.calibration
     found = [_unknown_rate(report)] if known is None else [_few_held_out(known)]
     if known is not None and known.seconds is not None:
         lengths = [one.result.seconds for one in report.examined]
@@ -299,7 +302,12 @@ def cautions(report: Report) -> list[str]:
 
 
 def _unknown_rate(report: Report) -> str:
-    if report.rule.false_positive_rate is not None:
+    if report.rule is None:
+        return (
+            f"To have it judged, {CALIBRATE}, and audit again: finished work is not done again. "
+            "Or give '--held-out FOLDER' or '--threshold' to 'anechoic audit'."
+        )
+    if report.false_positive_rate is not None:
         return ""
     return (
         "How often sound that copies nothing is over this threshold is not known: give held-out "

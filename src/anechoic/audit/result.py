@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from anechoic.audit.training import TrainingSet
 from anechoic.detectors import Calibration, Match
 from anechoic.errors import BadSetting
 from anechoic.metrics import Similarity, share_interval, top1_summary
-from anechoic.verdict import Rule
+from anechoic.verdict import Rule, without_rule
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Examined:
     sha256: str  # hash of the examined file
     result: SampleResult
     match: Match  # by the deciding detector
-    replicates: bool
+    replicates: bool | None  # None: not judged
     p_value: float | None  # None: the detector is not calibrated
     q_value: float | None  # over all sounds of its guard; None: another threshold decides
     copies: Mapping[str, bool]  # by each calibrated detector that could compare
@@ -59,7 +60,7 @@ class Group:
 
     guard: str
     examined: int
-    replications: int
+    replications: int | None  # None: not judged
     share: tuple[float, float, float] | None  # with its 95 % interval over prompts
     expected: float | None  # mean number of replications by chance
     by_chance: int | None  # replications by chance, at most, in 95 of 100 such audits
@@ -73,7 +74,7 @@ class Report:
 
     examined: Sequence[Examined]  # worst first
     unexamined: Sequence[Unexamined]
-    rule: Rule
+    rule: Rule | None  # None: the sounds are ranked, and not judged
     detectors: Sequence[DetectorInfo]  # the deciding one first
     background: Sequence[Background]
     training: TrainingSet
@@ -85,15 +86,30 @@ class Report:
     guards: Sequence[str] = ()  # in the requested order
     supplement: Supplement | None = None  # additional figures of a comparison of guards
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """What the rule is calibrated on; None: it is not, or nothing was judged."""
+        return None if self.rule is None else self.rule.calibration
+
+    @property
+    def false_positive_rate(self) -> float | None:
+        """The rule's share of sound that copies nothing but is called a copy; None: unknown."""
+        return None if self.rule is None else self.rule.false_positive_rate
+
+    @property
+    def unjudged(self) -> str:
+        """Why no sound was judged, as a clause; empty: they were judged."""
+        if self.rule is not None:
+            return ""
+        return without_rule(self.training.index, self.detectors[0].name)
+
     @cached_property
     def count(self) -> Count:
         """The number of replications, and what chance explains."""
         prompts = {one.sample.prompt for one in self.examined if one.sample.prompt}
         hit = {one.sample.prompt for one in self.examined if one.sample.prompt and one.replicates}
-        expected, most = summary.expected_by_chance(
-            len(self.examined), self.rule.false_positive_rate
-        )
-        known = self.rule.calibration
+        expected, most = summary.expected_by_chance(len(self.examined), self.false_positive_rate)
+        known = self.calibration
         held_out = None if known is None else len(known.null)
         needed = [summary.held_out_needed(g.replications, g.examined) for g in self.groups]
         least = min((n for n in needed if n is not None), default=0)
@@ -104,7 +120,7 @@ class Report:
         ]
         clear = sum(not one.replicates for one in self.examined)
         return Count(
-            replications=sum(one.replicates for one in self.examined),
+            replications=_replications(self.examined),
             examined=len(self.examined),
             unexamined=len(self.unexamined),
             prompts=len(prompts),
@@ -123,8 +139,8 @@ class Report:
     @property
     def sentences(self) -> list[str]:
         """The verdict and its certainty; sounds that were not examined come first."""
-        guards = [(one.guard, one.replications, one.examined) for one in self.groups]
-        return summary.sentences(self.count, self.noun, guards)
+        guards = [(one.guard, one.replications or 0, one.examined) for one in self.groups]
+        return summary.sentences(self.count, self.noun, guards, self.unjudged)
 
     @property
     def sentence(self) -> str:
@@ -141,25 +157,31 @@ class Report:
 
     def _group(self, guard: str) -> Group:
         rows = [one for one in self.examined if one.sample.guard == guard]
-        over = [float(one.replicates) for one in rows]
+        over = [float(one.replicates) for one in rows if one.replicates is not None]
         clusters = [one.sample.prompt or one.sample.name for one in rows]
-        try:
-            found = share_interval(over, clusters)
-            share = (found.value, found.low, found.high)
-        except BadSetting:  # a single prompt
-            share = None
-        expected, most = summary.expected_by_chance(len(rows), self.rule.false_positive_rate)
-        known = self.rule.calibration is not None
+        share = None
+        if over:
+            with suppress(BadSetting):  # a single prompt
+                found = share_interval(over, clusters)
+                share = (found.value, found.low, found.high)
+        expected, most = summary.expected_by_chance(len(rows), self.false_positive_rate)
+        known = self.calibration is not None
         return Group(
             guard=guard,
             examined=len(rows),
-            replications=int(sum(over)),
+            replications=_replications(rows),
             share=share,
             expected=expected,
             by_chance=most,
             discoveries=sum(_stands(one.q_value) for one in rows) if known else None,
             similarity=top1_summary([one.match.score for one in rows]),
         )
+
+
+def _replications(rows: Sequence[Examined]) -> int | None:
+    """How many of them replicate; None if any was not judged."""
+    judged = [one.replicates for one in rows if one.replicates is not None]
+    return sum(judged) if len(judged) == len(rows) else None
 
 
 def _stands(q_value: float | None) -> bool:
@@ -172,19 +194,21 @@ def _is_guarded(guard: str) -> bool:
 
 def examined(
     rows: Sequence[tuple[Sample, str, SampleResult]],
-    rule: Rule,
+    decides: str,
+    rule: Rule | None,
     calibrations: Mapping[str, Calibration],
 ) -> list[Examined]:
-    """The verdicts on sounds that the deciding detector could compare, worst first.
+    """The verdicts on sounds that the detector `decides` could compare, worst first.
 
     The false-discovery rate is controlled within each guard, so that the verdicts on one guard do
     not depend on the others in the audit.
     """
-    matches = [result.matches[rule.detector] for _, _, result in rows]
-    known = calibrations.get(rule.detector)
+    matches = [result.matches[decides] for _, _, result in rows]
+    known = calibrations.get(decides)
     p_values = [None if known is None else known.p_value(match.score) for match in matches]
     q_values: list[float | None] = [None] * len(rows)
-    for guard in {sample.guard for sample, _, _ in rows} if rule.calibration is not None else ():
+    calibrated = rule is not None and rule.calibration is not None
+    for guard in {sample.guard for sample, _, _ in rows} if calibrated else ():
         own = [i for i, (sample, _, _) in enumerate(rows) if sample.guard == guard]
         found = summary.q_values([p for i in own if (p := p_values[i]) is not None])
         for i, q_value in zip(own, found, strict=True):
@@ -195,7 +219,7 @@ def examined(
             sha256=sha256,
             result=result,
             match=match,
-            replicates=rule.is_copy(match.score),
+            replicates=None if rule is None else rule.is_copy(match.score),
             p_value=p_value,
             q_value=q_value,
             copies=_copies(result, calibrations),

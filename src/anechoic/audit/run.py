@@ -27,7 +27,7 @@ from anechoic.engines import Pool, SharedValue
 from anechoic.errors import AnechoicError, BadAudio, BadSetting
 from anechoic.index import TrainingIndex
 from anechoic.types import Embedder
-from anechoic.verdict import Rule, find_rule, require_rule
+from anechoic.verdict import Rule, find_rule
 
 WORK = Path("audit-work")
 LONGEST_S = 900.0
@@ -77,6 +77,9 @@ def audit(
     Every generated sound and every result is a file in `work`. An audit that is killed at any
     moment and started again continues from there.
 
+    Without a calibration and without a threshold the sounds are ranked by their scores, and none of
+    them is judged.
+
     Args:
         source: a function of a prompt and a seed that returns sound [c, t] and its sample rate in
             Hz; several of them by the name of their guard; or the folder of sounds made elsewhere.
@@ -102,7 +105,7 @@ def audit(
         progress: called after each sound.
 
     Raises:
-        BadSetting: no prompts, no name of the model, no threshold, or a work folder in use.
+        BadSetting: no prompts, no name of the model, or a work folder in use.
         BadAudio: the folder does not exist or is empty, or no held-out sound can be used.
         IndexMismatch: another embedder built the index.
     """
@@ -112,8 +115,9 @@ def audit(
     run = _Run.over(training, searching, scorers, Path(work), longest_s, generators, model, pool)
     known = dict(calibrations or {})
     facts = dict(about or {})
-    if held_out is None:  # refused before anything is generated
-        _rule(searching[0], training, known, threshold, false_positive_rate)
+    decides = searching[0].name
+    if held_out is None:  # a threshold that cannot be used is refused before anything is generated
+        find_rule(decides, training.index, known, threshold, false_positive_rate)
     null = None if held_out is None else _held_out(held_out)
     with run.cache.alone():
         every = [*(null.samples if null else ()), *plan.samples]
@@ -123,17 +127,17 @@ def audit(
         if held_out is not None and null is not None:
             found = run.calibrate(null, held_out.false_positive_rate, timer)
             known |= found.calibrations
-            used = len(found.calibrations[searching[0].name].null)
+            used = len(found.calibrations[decides].null)
             facts["held-out sound"] = f"{used} files of {held_out.folder}"
             notes += [
                 *found.notes,
                 *(f"held-out '{o.sample.name}' was not used: {o.reason}" for o in found.unused),
             ]
-        rule = _rule(searching[0], training, known, threshold, false_positive_rate)
+        rule = find_rule(decides, training.index, known, threshold, false_positive_rate)
         rows, refused = run.examine(plan.samples, timer)
     notes += _repeated([sha256 for _, sha256, _ in rows])
     return Report(
-        examined=examined(rows, rule, known),
+        examined=examined(rows, decides, rule, known),
         unexamined=[*plan.refused, *refused],
         rule=rule,
         detectors=describe.detectors(searching, scorers, rows, known),
@@ -177,17 +181,6 @@ def calibrate(
     with run.cache.alone():
         timer = ProgressTimer([run.kinds(sample) for sample in null.samples], progress)
         return run.calibrate(null, held_out.false_positive_rate, timer)
-
-
-def _rule(
-    decides: Detector,
-    training: TrainingSet,
-    calibrations: Mapping[str, Calibration],
-    threshold: float | None,
-    false_positive_rate: float | None,
-) -> Rule:
-    found = find_rule(decides.name, training.index, calibrations, threshold, false_positive_rate)
-    return require_rule(found, decides.name, training.index)
 
 
 def _held_out(held_out: HeldOut) -> AuditPlan:
@@ -400,13 +393,13 @@ def _repeated(hashes: Sequence[str]) -> list[str]:
     return [f"{again} of the {len(hashes)} examined are the same as another, bit for bit"]
 
 
-def _background(training: TrainingSet, decides: Detector, rule: Rule) -> list[Background]:
+def _background(training: TrainingSet, decides: Detector, rule: Rule | None) -> list[Background]:
     """Scores to compare the deciding detector's scores with."""
     found = []
     if isinstance(decides, NearestStretch) and len(training.clips) > 1:
         scores = training.among_themselves()
         found.append(Background("training clips, to the nearest other one", scores))
-    if rule.calibration is not None:
+    if rule is not None and rule.calibration is not None:
         null = [score for score in rule.calibration.null if math.isfinite(score)]
         found.append(Background("held-out sound that copies nothing", null))
     return found

@@ -31,7 +31,7 @@ def q_values(p_values: Sequence[float]) -> list[float]:
 class Count:
     """The number of replications, and what chance explains."""
 
-    replications: int
+    replications: int | None  # None: not judged
     examined: int
     unexamined: int
     prompts: int  # known prompts of the examined sounds
@@ -55,7 +55,7 @@ def expected_by_chance(count: int, rate: float | None) -> tuple[float | None, in
     return count * rate, int(binom.ppf(0.95, count, rate))
 
 
-def held_out_needed(calls: int, examined: int) -> int | None:
+def held_out_needed(calls: int | None, examined: int) -> int | None:
     """How many held-out sounds the replications of one guard need to hold, if all of them score
     above every one. With fewer, the smallest possible p-value, 1 / (n + 1), is too large.
 
@@ -80,13 +80,15 @@ def sentences(
     count: Count,
     noun: str = "sound",
     guards: Sequence[tuple[str, int, int]] = (),
+    unjudged: str = "",
 ) -> list[str]:
-    """The verdict and its certainty; sounds that were not examined come first.
+    """The verdict and its certainty; what was not judged or not examined comes first.
 
     Args:
         count: the counts of an audit.
         noun: name of what is counted.
         guards: name, replications and number of examined sounds of each guard, if several.
+        unjudged: why no sound was judged, as a clause.
 
     >>> sentences(Count(9, 20, 1, 5, 3, 1.0, 3, 8, 0), "generation")
     ['1 of 21 generations was not examined. 9 of the 20 examined replicate a training clip; \
@@ -100,23 +102,33 @@ wrong.']
         first = f"{count.unexamined} of {_many(total, noun)} {was} not examined. "
     if not count.examined:
         return [f"{first}Nothing can be said of the training set."]
-    of = f"of the {count.examined} examined" if count.unexamined else f"of {_many(total, noun)}"
-    verb = "replicate" if count.replications > 1 else "replicates"
-    several = guards if len(guards) > 1 else ()
-    each = ", ".join(f"{guard_name(guard)}: {found} of {all_}" for guard, found, all_ in several)
-    by_guard = f" ({each})" if 1 < len(guards) <= MOST_GUARDS else ""
-    words = [
-        f"{first}{count.replications or 'None'} {of} {verb} a training clip{by_guard}"
-        f"{_chance(count, several)}.",
-        *_standing(count),
-    ]
+    if count.replications is None:
+        words = [
+            f"NOT JUDGED: {count.examined} of {_many(total, noun)}; {unjudged}.",
+            f"{first}They are ranked by their scores, and none is called a replication.",
+        ]
+    else:
+        words = [f"{first}{_replicating(count, noun, guards)}", *_standing(count)]
     if count.only_elsewhere:
         verb = "is" if count.only_elsewhere == 1 else "are"
+        more = "" if count.replications is None else " more"
         words.append(
-            f"{count.only_elsewhere} more {verb} called a copy by another detector only; chance "
+            f"{count.only_elsewhere}{more} {verb} called a copy by another detector only; chance "
             f"alone would call up to {_about(count.expected_elsewhere)} so."
         )
     return words
+
+
+def _replicating(count: Count, noun: str, guards: Sequence[tuple[str, int, int]]) -> str:
+    """How many replicate, and what chance explains."""
+    total, found = count.examined + count.unexamined, count.replications or 0
+    of = f"of the {count.examined} examined" if count.unexamined else f"of {_many(total, noun)}"
+    several = guards if len(guards) > 1 else ()
+    each = ", ".join(f"{guard_name(guard)}: {hits} of {all_}" for guard, hits, all_ in several)
+    by_guard = f" ({each})" if 1 < len(guards) <= MOST_GUARDS else ""
+    verb = "replicate" if found > 1 else "replicates"
+    chance = _chance(count, several)
+    return f"{found or 'None'} {of} {verb} a training clip{by_guard}{chance}."
 
 
 def _chance(count: Count, guards: Sequence[tuple[str, int, int]]) -> str:

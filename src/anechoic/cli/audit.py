@@ -144,8 +144,8 @@ def audit(
     Killed at any moment and started again with the same WORK, it goes on where it was.
 
     Exit codes: 0 everything was examined, and nothing replicates; 1 a replication was found; 2 the
-    input cannot be used; 3 no replication was found, but something could not be examined; 70 a
-    fault of anechoic, with a report to send in.
+    input cannot be used; 3 no replication was found, but something could not be examined, or
+    nothing was judged, as without a calibration; 70 a fault of anechoic, with a report to send in.
 
     Example: `anechoic audit --audio takes --index clips.index -o report`
 
@@ -204,8 +204,8 @@ def audit(
         print(page.with_suffix(".json").read_text("utf-8"), end="")
     else:
         _print(report, page)
-    found = report.count
-    raise typer.Exit(1 if found.replications else 3 if found.unexamined else 0)
+    judged = report.rule is not None and not report.count.unexamined
+    raise typer.Exit(1 if report.count.replications else 0 if judged else 3)
 
 
 # ---------------------------------------------------------------------------------- what to audit
@@ -302,7 +302,7 @@ def _print(report: Report, page: Path) -> None:
         caption = "" if clip is None else report.training.clips[clip].caption
         score = f"{one.match.score:.3f}"
         score += "" if one.p_value is None else f" (p {one.p_value:.3g})"
-        verdict = "REPLICATES" if one.replicates else "-"
+        verdict = {True: "REPLICATES", False: "-", None: "NOT JUDGED"}[one.replicates]
         rows.append((f"{rank}", verdict, score, one.sample.name, caption))
     if rows:
         print_table(("rank", "verdict", "score", report.noun, "nearest training clip"), rows)

@@ -133,10 +133,9 @@ def print_verdicts(
     if unjudged:
         say(f"NOT JUDGED: {len(unjudged)} of {len(verdicts)}; {unjudged[0].reason}")
     if rule is None:
-        say(
-            "calibrate it with 'anechoic calibrate FOLDER', a folder of sound that is known not to "
-            "be in the training set, or give '--threshold' to 'anechoic check'"
-        )
+        from anechoic.verdict import CALIBRATE
+
+        say(f"{CALIBRATE}, or give '--threshold' to 'anechoic check'")
     calibrated = verifier.calibration is not None
     rows = []
     for name, verdict in zip(names, verdicts, strict=True):

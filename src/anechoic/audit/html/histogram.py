@@ -23,7 +23,7 @@ def chart_svg(content: Mapping[str, Any], group: Mapping[str, Any]) -> Markup:
     outlines = [_shares(one["scores"], edges) for one in content["background"]]
     every = [_shares(_scores(content, one["guard"]), edges) for one in content["guards"]]
     top = max([1e-9, *(drawn.max(initial=0.0) for drawn in [*every, *outlines])])
-    limit = content["rule"]["threshold"]
+    limit = _threshold(content)
 
     def x(value: float) -> float:
         span = edges[-1] - edges[0]
@@ -36,7 +36,7 @@ def chart_svg(content: Mapping[str, Any], group: Mapping[str, Any]) -> Markup:
     parts = [_grid(y, top)]
     for share, left, right in zip(shares, edges[:-1], edges[1:], strict=True):
         if share:
-            over = " over" if left >= limit - 1e-9 else ""
+            over = " over" if limit is not None and left >= limit - 1e-9 else ""
             parts.append(
                 f'<rect class="made{over}" x="{x(left):.1f}" y="{y(share):.1f}" '
                 f'width="{max(x(right) - x(left) - 1, 1):.1f}" height="{y(0) - y(share):.1f}"/>'
@@ -47,7 +47,7 @@ def chart_svg(content: Mapping[str, Any], group: Mapping[str, Any]) -> Markup:
             for share, left, right in zip(outline, edges[:-1], edges[1:], strict=True)
         )
         parts.append(f'<path class="back back-{number}" d="M{LEFT} {y(0):.1f}{path}V{y(0):.1f}"/>')
-    if edges[0] <= limit <= edges[-1]:
+    if limit is not None and edges[0] <= limit <= edges[-1]:
         at = x(limit)
         side, anchor = (at - 6, "end") if at > WIDTH / 2 else (at + 6, "start")
         parts.append(f'<path class="limit" d="M{at:.1f} {TOP - 8}V{y(0):.1f}"/>')
@@ -63,10 +63,13 @@ def chart_svg(content: Mapping[str, Any], group: Mapping[str, Any]) -> Markup:
 
 def describe_chart(content: Mapping[str, Any], group: Mapping[str, Any]) -> str:
     """The chart in a sentence, for readers who cannot see it."""
+    limit, similarity = _threshold(content), group["similarity"]
+    over = f"{group['examined']} scores, not judged"
+    if limit is not None:
+        over = f"{group['replications']} of {group['examined']} scores are over the threshold of "
+        over += f"{limit:.3g}"
     words = [
-        f"{group['replications']} of {group['examined']} scores are over the threshold of "
-        f"{content['rule']['threshold']:.3g}; the mean is {group['similarity']['mean']:.3f}, 95 % "
-        f"are under {group['similarity']['p95']:.3f}."
+        f"{over}; the mean is {similarity['mean']:.3f}, 95 % are under {similarity['p95']:.3f}."
     ]
     for number, one in enumerate(content["background"], 1):
         known = one["similarity"]
@@ -75,6 +78,11 @@ def describe_chart(content: Mapping[str, Any], group: Mapping[str, Any]) -> str:
             f"{len(one['scores'])}."
         )
     return " ".join(words)
+
+
+def _threshold(content: Mapping[str, Any]) -> float | None:
+    """The threshold; None: nothing was judged."""
+    return None if content["rule"] is None else content["rule"]["threshold"]
 
 
 def _scores(content: Mapping[str, Any], guard: str | None = None) -> list[float]:
@@ -87,11 +95,12 @@ def _scores(content: Mapping[str, Any], guard: str | None = None) -> list[float]
 
 def _edges(content: Mapping[str, Any]) -> np.ndarray:
     """The edges of the bins, shared by all guards; the threshold is one of them."""
-    limit = content["rule"]["threshold"]
-    values = [*_scores(content), limit]
+    limit = _threshold(content)
+    values = [*_scores(content), *([] if limit is None else [limit])]
     for one in content["background"]:
         values += one["scores"]
     low, high = min(values), max(values)
+    limit = low if limit is None else limit
     width = max(high - low, 1e-6) / BINS
     below, above = np.ceil((limit - low) / width), max(np.ceil((high - limit) / width), 1)
     return np.asarray(limit + width * np.arange(-below, above + 1))

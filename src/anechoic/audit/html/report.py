@@ -233,7 +233,7 @@ def _prompts(rows: Sequence[Mapping[str, Any]], every: bool) -> list[tuple[str, 
     for row in rows:
         found.setdefault(row["prompt"], {}).setdefault(row["guard"], []).append(row)
     total = {
-        prompt: sum(row["replicates"] for group in own.values() for row in group)
+        prompt: sum(bool(row["replicates"]) for group in own.values() for row in group)
         for prompt, own in found.items()
     }
     shown = [prompt for prompt in found if prompt and (every or total[prompt])]
@@ -284,13 +284,20 @@ def _sorted_by(
     row: Mapping[str, Any], guards: Sequence[str], others: Sequence[str]
 ) -> dict[str, str]:
     clip, scores = row["training"], {one["detector"]: one["score"] for one in row["findings"]}
-    elsewhere = not row["replicates"] and any(one["copy"] for one in row["findings"])
+    copy = row["replicates"]
+    elsewhere = not copy and any(one["copy"] for one in row["findings"])
     kind = _detail(row, "kind") or ""
     words = [row["name"], row["prompt"], kind, *([clip["caption"], clip["id"]] if clip else [])]
     known = {f"data-s{n}": scores.get(name) for n, name in enumerate(others)}
     return {
         "data-rank": str(row["rank"]),
-        "data-verdict": "copy" if row["replicates"] else "elsewhere" if elsewhere else "clear",
+        "data-verdict": "copy"
+        if copy
+        else "elsewhere"
+        if elsewhere
+        else "unjudged"
+        if copy is None
+        else "clear",
         "data-guard": str(guards.index(row["guard"])),
         "data-prompt": row["prompt"] or row["name"],
         "data-kind": kind,

@@ -16,7 +16,7 @@ from anechoic.index.sources.protocol import Columns, Source, some
 from anechoic.index.sources.saved import SavedSource
 from anechoic.index.sources.vectors import EMBEDDING, VectorSource, open_parquet
 from anechoic.index.sources.webdataset import TarSource
-from anechoic.parsing import UNREADABLE
+from anechoic.parsing import UNREADABLE, require_limit
 
 KINDS = (
     "expected a folder of sounds with captions, WebDataset tars (a folder, or 'clips-{000..127}"
@@ -44,6 +44,8 @@ def open_source(
         BadSetting: an unknown source, or captions or columns for a source that has none.
         BadAudio, BadCaptions, IndexMismatch: what the source itself finds wrong.
     """
+    length = len(str(where))
+    require_limit("NAME", length, f"the name of a source has {length} characters", BadSetting)
     source = _open(str(where), captions, columns)
     kind = type(source)
     if captions is not None and kind is not FolderSource:
