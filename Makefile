@@ -5,11 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+DOCS_READY := $(VENV)/docs-ready
 QUIET := $(shell test -t 2 || echo --quiet) # progress bars on a terminal only
 TOO_OLD := anechoic needs Python 3.11 or newer; name one, as in: make test PYTHON=python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-slow fuzz bench-speed bench-index lint format check clean
+.PHONY: help demo test coverage test-slow test-readme docs fuzz bench-speed bench-index lint format check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -26,6 +27,13 @@ coverage: $(READY) ## The same tests, and which lines of the packages they leave
 
 test-slow: $(READY) ## Run the tests that take minutes each.
 	$(BIN)/pytest -rfEs -m slow
+
+test-readme: $(READY) ## Run what the README tells a newcomer, pasted in order into a fresh copy.
+	$(BIN)/pytest -rfEs -m slow tests/test_readme.py
+
+docs: $(DOCS_READY) ## Build the documentation site in build/site; a warning is an error.
+	$(BIN)/python scripts/reference.py
+	$(BIN)/zensical build --clean --strict
 
 fuzz: $(READY) ## Feed 10,000 malformed inputs to all that reads from outside.
 	$(BIN)/python scripts/fuzz.py 10000
@@ -54,6 +62,10 @@ check: ## All that CI runs: lint and test.
 clean: ## Remove .venv and all caches.
 	rm -rf $(VENV) build dist src/*.egg-info lab/src/*.egg-info cluster/src/*.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src lab cluster tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install $(QUIET) -c constraints.txt -e '.[docs]'
+	@touch $@
 
 # pip is taken from outside and pointed at the environment, as Debian ships venv without ensurepip.
 # aisfx comes without what it asks for, which is years old; only its weights are read.

@@ -4,7 +4,7 @@
 
 Rates are per CPU second of one thread, so that a machine that is busy beside it tells the same.
 Everything that was not measured stands under ASSUMED, with its reason; GPUs were not. Prints the
-tables of docs/how-to/many-machines.md.
+tables of docs/evidence/scale.md.
 """
 
 from __future__ import annotations

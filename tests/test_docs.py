@@ -1,27 +1,32 @@
-"""The documentation is true: its examples run, and it names everything public."""
+"""The documentation is true: its links lead somewhere, its commands and imports exist, and it has
+everything public. tests/test_readme.py runs what the README shows."""
 
 from __future__ import annotations
 
 import inspect
 import pkgutil
 import re
+import runpy
 import shlex
+import tomllib
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 import typer
 
 import anechoic
-from anechoic import audio, cli, errors
+from anechoic import audit, cli, detectors, diffusers, embedders, errors, guidance, index, verdict
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-RENAMES = ROOT / "docs/project/renames.md"
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+DOCS = ROOT / "docs"
+RENAMES = DOCS / "project/renames.md"
+CHANGES = DOCS / "project/changelog.md"  # made from CHANGELOG.md when the site is built
+PAGES = [*ROOT.glob("*.md"), *(page for page in DOCS.rglob("*.md") if page != CHANGES)]
 NAMED = [page for page in PAGES if page != RENAMES and page.name != "CHANGELOG.md"]
-RATE = 16_000
 
 
 def blocks(language: str, page: Path = README) -> list[str]:
@@ -33,24 +38,6 @@ def commands() -> list[list[str]]:
     lines = "".join(block for page in PAGES for block in blocks("sh", page)).splitlines()
     found = [shlex.split(line, comments=True) for line in lines]
     return [words[1:] for words in found if words[:1] == ["anechoic"]]
-
-
-@pytest.fixture
-def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a reader of the README has: clips/ and captions.csv, in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    time = torch.arange(3 * RATE) / RATE
-    for i in range(3):
-        tone = torch.sin(2 * torch.pi * 220 * (i + 1) * time) * torch.exp(-(i + 1) * time)
-        audio.write(tmp_path / f"clips/{i}.wav", tone[None], RATE)
-    rows = "".join(f"{i}.wav,a tone\n" for i in range(3))
-    Path("captions.csv").write_text("file_name,caption\n" + rows)
-
-
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_an_example_of_the_readme_runs(clips: None, number: int) -> None:
-    block = blocks("python")[number]
-    exec(compile(block, f"README.md, python block {number}", "exec"), {})
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
@@ -74,15 +61,94 @@ def test_an_import_of_the_docs_works(statement: str) -> None:
     exec(statement, {})
 
 
-def test_the_readme_names_every_command_and_plug_in() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_python_of_a_page_is_python(page: Path) -> None:
+    for block in blocks("python", page):
+        compile(inspect.cleandoc(block), str(page), "exec")
+
+
+# ------------------------------------------------------------------------ everything has its place
+
+
+def pages_of(nav: Any) -> Iterator[str]:
+    """The pages of a navigation, in order."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for inner in nav.values() if isinstance(nav, dict) else nav:
+            yield from pages_of(inner)
+
+
+def test_the_site_has_every_page_of_the_docs_once_and_no_other() -> None:
+    nav = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
+    named = [DOCS / name for name in pages_of(nav)]
+    missing = {str(page.relative_to(ROOT)) for page in {*PAGES} - {*named, *ROOT.glob("*.md")}}
+    assert not missing, (
+        "docs/project/contributing.md says where a page goes; `nav` is in zensical.toml"
+    )
+    assert len(named) == len(set(named))
+    assert [page for page in named if page != CHANGES and not page.is_file()] == []
+
+
+def test_the_reference_has_every_command_and_option() -> None:
+    script = runpy.run_path(str(ROOT / "scripts/reference.py"))
     added = [point.name for point in entry_points(group=cli.GROUP)]
-    text = README.read_text()
     assert {"demo", "bench", "basin"} <= set(added)
-    for name in (*cli.COMMANDS, *added):
-        assert f"anechoic {name}" in text
-    for group in ("anechoic.guidance", "anechoic.embedders"):
-        for point in entry_points(group=group):
-            assert f"`{point.name}`" in text
+    assert {f"anechoic {name}" for name in (*cli.COMMANDS, *added)} <= set(script["commands"]())
+    written = (DOCS / "reference/cli.md").read_text()
+    assert written == script["page"](), "run: python scripts/reference.py"
+
+
+def test_every_command_and_option_says_what_it_does() -> None:
+    for path, command in runpy.run_path(str(ROOT / "scripts/reference.py"))["commands"]().items():
+        assert command.help, path
+        for option in command.params:
+            assert option.help, f"{path} {option.opts[0]}"
+
+
+@pytest.mark.parametrize(
+    ("group", "page"), [("anechoic.guidance", "methods"), ("anechoic.embedders", "embedders")]
+)
+def test_the_reference_has_every_plug_in(group: str, page: str) -> None:
+    text = (DOCS / f"reference/{page}.md").read_text()
+    assert [
+        point.name for point in entry_points(group=group) if f"`{point.name}`" not in text
+    ] == []
+
+
+def documented() -> list[object]:
+    """What the pages of the Python reference show."""
+    texts = (page.read_text() for page in (DOCS / "reference/python").glob("*.md"))
+    names = [name for text in texts for name in re.findall(r"^::: (\S+)$", text, re.M)]
+    found = [pkgutil.resolve_name(name) for name in names]
+    inside = [vars(one).values() for one in found if inspect.ismodule(one)]
+    return [*found, *(member for members in inside for member in members)]
+
+
+@pytest.mark.parametrize(
+    "module", [anechoic, audit, detectors, diffusers, embedders, guidance, index],
+    ids=lambda module: module.__name__,
+)  # fmt: skip
+def test_the_reference_has_every_public_name(module: Any) -> None:
+    shown = {id(found) for found in documented()}
+    public = [name for name in module.__all__ if not isinstance(getattr(module, name), str)]
+    assert [name for name in public if id(getattr(module, name)) not in shown] == []
+
+
+def test_the_reference_has_every_variable_of_the_environment() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    names = set(re.findall(r"\bANECHOIC_[A-Z]+(?:_[A-Z]+)*\b", sources))
+    assert "ANECHOIC_MAX_SAMPLES" in names
+    text = (DOCS / "reference/settings.md").read_text()
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
+def test_the_reference_has_every_exit_code() -> None:
+    rows = re.findall(r"^\| (\d+) \|", (DOCS / "reference/exit-codes.md").read_text(), re.M)
+    assert {*verdict.EXIT_CODES.values(), cli.UNUSABLE, cli.FAULT} <= {int(row) for row in rows}
+
+
+# ------------------------------------------------------------------------------ links and names
 
 
 def anchors(page: Path) -> set[str]:

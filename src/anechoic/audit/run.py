@@ -94,7 +94,8 @@ def audit(
         scorers: compare with the clips that the detectors find, and with the prompt's own.
         calibrations: by the detectors' names, as returned by `detectors.calibration.read`.
         held_out: calibrate all detectors on this sound.
-        threshold, false_positive_rate: instead of a calibration.
+        threshold: a score from which on a sound is a copy, instead of a calibration.
+        false_positive_rate: the known rate of that threshold.
         longest_s: longer sound is listed as not examined.
         about: further facts for the report on how it was made.
         work: folder of finished work.

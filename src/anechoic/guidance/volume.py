@@ -39,7 +39,8 @@ class GramVolume(GatedGuidance):
         threshold: cosine to the nearest clip above which the guidance acts.
         estimate: see `SimilarityGradient`.
         gradient: see `SimilarityGradient`.
-        start, every: see `AntiMemorization`.
+        start: see `AntiMemorization`.
+        every: see `AntiMemorization`.
 
     Raises:
         IndexMismatch, GuardError: see `SimilarityGradient`.

@@ -126,8 +126,8 @@ class TrainingIndex:
             embedder: embeds them; its name is recorded.
             captions: the caption file of a folder of clips (`captions.read`); by default the
                 folder's own metadata.csv, metadata.jsonl or metadata.parquet.
-            window_s, hop_s: length and distance in seconds of windows of the clips (by default
-                without overlap); None: whole clips.
+            window_s: length of windows of the clips, in seconds; None: whole clips.
+            hop_s: from one window to the next, in seconds; None: no overlap.
             centre: subtract the training mean before comparing.
             model: the fingerprint of the model that was trained on the clips.
             thresholds: thresholds of scores; `anechoic check` uses "copy".

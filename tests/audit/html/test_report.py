@@ -378,7 +378,7 @@ def test_chance_is_told_of_each_guard_where_they_are_as_many() -> None:
 
 def test_the_report_of_the_demo_in_the_docs_is_what_they_say_of_it() -> None:
     folder = Path(__file__).parents[3] / "docs"
-    words = (folder / "how-to/audit.md").read_text("utf-8")
+    words = (folder / "evidence/audit.md").read_text("utf-8")
     rows = pyarrow.parquet.read_table(folder / "audit-demo/report.parquet").to_pylist()
     for guard in {row["guard"] for row in rows}:
         own = [row["replicates"] for row in rows if row["guard"] == guard]
