@@ -34,9 +34,13 @@ from anechoic.errors import AnechoicError
 from anechoic.guidance import ClassifierFree, Progress, TransitionPoint
 
 PAGE = Path(__file__).parents[2] / "docs/reference/pipelines.md"
+OF_ONE_MODEL = {  # needs its latents, statistics or network, or limits: lab/tests/guidance
+    "attenuation", "initial-noise", "kernel-gradient", "safe-denoiser", "step-clamp",
+}  # fmt: skip
 METHODS = {
     point.name: point
     for point in sorted(entry_points(group="anechoic.guidance"), key=lambda point: point.name)
+    if point.name not in OF_ONE_MODEL
 }
 SETTINGS: dict[str, dict[str, Any]] = {  # with which a method acts on two steps of tiny models
     "amg": {"c1": 1.0, "c2": 1.0, "c3": 5.0, "lambda_min": -1.0, "lambda_max": -1.0},

@@ -33,6 +33,7 @@ OFF = {  # the settings that leave plain classifier-free guidance; strengths of 
     "during": {"start": 0.0, "stop": 1.0},
     "sequence": {"then": ClassifierFree()}, "prompted": {"prompt": EmbeddingNoise(std=1e-30)},
     "screened": {"over": 1e9}, "safe-denoiser": {"beta": 0.0},
+    "initial-noise": {"limit": 1e9, "start": 0.0},
     "kernel-gradient": {"strength": 1e-12},
 }  # fmt: skip
 

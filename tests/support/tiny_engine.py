@@ -116,6 +116,9 @@ class TinyCall:
             text = self.model.encode(condition)
         return self.model.predict(x, text)
 
+    def move(self, x, rows=None):
+        self.x[slice(None) if rows is None else rows] = x  # the loop's own tensor
+
     def decode(self, x0, rows=None):
         """Sound of the longest of these samples; a shorter one ends in silence."""
         seconds = self.seconds if rows is None else self.seconds[rows]
@@ -141,6 +144,7 @@ def stacked(one, other) -> list[NoiseLevel]:
 def generate(model, guarded, x, texts, schedule, *, seconds=None, scale=3.0, **settings) -> Tensor:
     """The engine's own loop: DDIM, from noise [b, 1, LENGTH]; plain where `guarded` is None."""
     seconds = torch.full((len(x),), 4.0) if seconds is None else seconds
+    x = x.clone()  # a guidance may move it
     run = None if guarded is None else guarded.begin(settings.get("guided", True))
     for done, noise in enumerate(schedule):
         call = TinyCall(

@@ -224,7 +224,8 @@ def chosen_guard(
         )
     if model.scale is not None and registry.takes(cls, "scale"):
         given["scale"] = model.scale
-    return cls(**{**given, **chosen.settings, **registry.parse(cls, texts)})
+    settings = {**chosen.settings, **registry.parse(cls, texts)}
+    return registry.build(chosen.guard, settings, given)
 
 
 def _check(pipe: Any, seconds: float | None, store: TrainingIndex | None) -> int:

@@ -25,7 +25,7 @@ from anechoic.diffusers.denoiser_call import (
     pack,
 )
 from anechoic.diffusers.memory_efficient import Part, memory_efficient, saving_memory
-from anechoic.diffusers.schedules import Schedule, check_scheduler
+from anechoic.diffusers.schedules import Schedule, check_scheduler, moved_sample
 from anechoic.diffusers.wrapping import (
     Block,
     Hook,
@@ -128,17 +128,23 @@ class Connection:
             else:
                 self._wrap(self.pipe, name, partial(self._called, name, method, begin))
 
-    def watch_scheduler(self, stepped: Callable[[], None]) -> None:
-        """Call this before each step that the guarded generation makes with its scheduler."""
+    def watch_scheduler(self, stepped: Callable[[], Tensor | None]) -> None:
+        """Call this before each step that the guarded generation makes with its scheduler. It may
+        return by how much the network's input was moved, which the step then starts from.
+
+        Raises:
+            GuardError: in such a step, the scheduler's latents have another shape.
+        """
         scheduler = self.pipe.scheduler
         if any(method.owner is scheduler for method in self._wrapped):
             return
         original = scheduler.step
 
         def step(*args: Any, **kwargs: Any) -> Any:
-            if self.generating():
-                stepped()
-            return original(*args, **kwargs)
+            moved = stepped() if self.generating() else None
+            if moved is None:
+                return original(*args, **kwargs)
+            return original(**moved_sample(scheduler, by_name(original, args, kwargs), moved))
 
         self._wrap(scheduler, "step", step)
 
@@ -317,8 +323,11 @@ class Hooks:
         self.pipeline = PipelineRun(connection, run, texts, guided, schedule, combine)
         connection.watch_scheduler(self.stepped)
 
-    def stepped(self) -> None:
+    def stepped(self) -> Tensor | None:
         """The scheduler makes a step: it has to be of one guided prediction.
+
+        Returns:
+            By how much the guidance moved the network's input, [b, *latent].
 
         Raises:
             GuardError: it is of none, or of several.
@@ -333,6 +342,8 @@ class Hooks:
                 "pipeline as it is"
             )
         pipeline.steps += 1
+        moved, pipeline.moved = pipeline.moved, None
+        return moved
 
     def pre_forward(
         self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

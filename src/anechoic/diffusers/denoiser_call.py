@@ -47,6 +47,7 @@ class PipelineRun:
     called: tuple[DenoiserCall, Needs] | None = None  # what the network is being called with
     rows: int | None = None  # of the network's input, at each evaluation
     steps: int = 0  # that the scheduler has made
+    moved: Tensor | None = None  # by how much the guidance moved the network's input since then
 
     def call(
         self,
@@ -141,6 +142,11 @@ class DenoiserCall:
         self, predictions: Predictions, scale: Tensor | float, rows: Tensor | None = None
     ) -> Tensor:
         return self.pipeline.combine(predictions["uncond"], predictions["cond"], scale)
+
+    def move(self, x: Tensor, rows: Tensor | None = None) -> None:
+        new = x if rows is None else self.x.index_copy(0, rows.to(x.device), x)
+        moved, before = new - self.x, self.pipeline.moved
+        self.pipeline.moved = moved if before is None else before + moved
 
     # ------------------------------------------------------------- the network once more
 

@@ -146,6 +146,9 @@ class GuiderCall:
     def decode(self, x0: Tensor, rows: Tensor | None = None) -> Tensor:
         raise _refusal("decode the estimate")
 
+    def move(self, x: Tensor, rows: Tensor | None = None) -> None:
+        raise _refusal("move the latents")
+
 
 def _refusal(what: str) -> GuardError:
     return GuardError(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from anechoic.errors import UnsupportedPipeline
+from anechoic.errors import GuardError, UnsupportedPipeline
 from anechoic.guidance.noise import NoiseLevel, Prediction
 
 # what the network is fed is alpha*x0 + sigma*eps with sigma/alpha = scheduler.sigmas[step_index]
@@ -101,3 +102,25 @@ class Schedule:
     def progress(self, done: int) -> float:
         """The share of the schedule's evaluations that `done` of them are, in [0, 1)."""
         return done / max(len(self.scheduler.timesteps), done + 1)
+
+
+def moved_sample(scheduler: Any, arguments: dict[str, Any], moved: Tensor) -> dict[str, Any]:
+    """The arguments of a scheduler's step from other latents.
+
+    Args:
+        scheduler: the scheduler.
+        arguments: of its `step`, by name.
+        moved: by how much the network's input is moved, [b, *latent].
+
+    Raises:
+        GuardError: the scheduler's latents have another shape.
+    """
+    sample = arguments["sample"]
+    if sample.shape != moved.shape:
+        raise GuardError(
+            f"expected latents {tuple(moved.shape)}, as the network is fed, in the scheduler's "
+            f"step, got {tuple(sample.shape)}; use a method that does not move the latents"
+        )
+    scaled = getattr(scheduler, "scale_model_input", lambda ones, timestep: ones)
+    factor = scaled(torch.ones_like(moved[:1]), arguments["timestep"])  # of what the network is fed
+    return {**arguments, "sample": (sample.float() + moved / factor).to(sample.dtype)}

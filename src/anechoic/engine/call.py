@@ -85,6 +85,10 @@ class Call(Protocol):
     def decode(self, x0: Tensor, rows: Tensor | None = None) -> Tensor:
         """Latents to sound or images: see `anechoic.guidance.step.Decode`."""
 
+    def move(self, x: Tensor, rows: Tensor | None = None) -> None:
+        """Have the sampler make its next step from here, in place of `x`. An engine that cannot
+        raises `GuardError`."""
+
 
 class OwnCall(Call, Protocol):
     """A call that a guard evaluates by itself, where the engine does not do it in between."""
@@ -136,6 +140,9 @@ class CallRows:
 
     def decode(self, x0: Tensor, rows: Tensor | None = None) -> Tensor:
         return self.call.decode(x0, self._among(rows))
+
+    def move(self, x: Tensor, rows: Tensor | None = None) -> None:
+        self.call.move(x, self._among(rows))
 
     def _among(self, rows: Tensor | None) -> Tensor:
         return self.rows if rows is None else self.rows[rows.cpu()]

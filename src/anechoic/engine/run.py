@@ -260,6 +260,8 @@ class Run:
         step = lazy_step(call, predictions, history, denoise, self.sample_rate)
         answer = checked(self.guidance(step), step)
         guided = _combined(answer, step, call, predictions)
+        if isinstance(answer, Guided) and answer.x is not None:
+            call.move(answer.x)
         if not _finite(guided):
             if not all(_finite(prediction) for prediction in predictions.values()):
                 raise GuardError(
@@ -374,6 +376,10 @@ def _combined(answer: Guided | Tensor, step: Step, call: Call, predictions: Pred
             scale = scale.to(guided.device, torch.float32).expand(call.batch).to(guided.dtype)
             scale = scale.reshape(-1, *[1] * (guided.dim() - 1))
         guided = call.combine(predictions, scale)
+    if answer.x is not None:  # the estimate stays, and belongs to other latents
+        x0 = step.noise.to_x0(step.x, guided.float(), call.kind)
+        x0 = x0 if answer.delta is None else x0 + answer.delta
+        return step.noise.from_x0(answer.x, x0, call.kind).to(guided.dtype)
     if answer.delta is None:
         return guided
     return (guided.float() + step.noise.x0_step(answer.delta, call.kind)).to(guided.dtype)

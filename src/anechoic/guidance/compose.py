@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -77,7 +77,7 @@ class Sequence(Guidance):
         reached = as_trigger(self.at).reached(step)
         after = torch.as_tensor(reached, device=step.x.device).expand(step.batch).clone()
         guided = select(step, after, self.then, self.first)
-        return Guided(guided.scale, guided.delta, {**guided.notes, "switched": after})
+        return replace(guided, notes={**guided.notes, "switched": after})
 
 
 @dataclass(frozen=True)
@@ -203,16 +203,15 @@ def select(step: Step, mask: Tensor, inside: Guidance, outside: Guidance) -> Gui
         return as_guided(outside(step), step)
     a, b = as_guided(inside(step), step), as_guided(outside(step), step)
     scale = torch.where(mask.cpu(), a.scales(len(mask)).cpu(), b.scales(len(mask)).cpu())
-    delta = None
-    if a.delta is not None or b.delta is not None:
-        zero = torch.zeros_like(step.cond)
-        pick = mask.reshape(-1, *[1] * (step.x.dim() - 1))
-        delta = torch.where(
-            pick,
-            zero if a.delta is None else a.delta,
-            zero if b.delta is None else b.delta,
-        )
-    return Guided(scale, delta, {**b.notes, **a.notes})
+    pick = mask.reshape(-1, *[1] * (step.x.dim() - 1))
+
+    def picked(one: Tensor | None, other: Tensor | None, absent: Tensor) -> Tensor | None:
+        if one is None and other is None:
+            return None
+        return torch.where(pick, absent if one is None else one, absent if other is None else other)
+
+    delta = picked(a.delta, b.delta, torch.zeros_like(step.cond))
+    return Guided(scale, delta, {**b.notes, **a.notes}, picked(a.x, b.x, step.x))
 
 
 def _cond_alone(step: Step) -> Guided:

@@ -88,7 +88,8 @@ class Screened(Guidance):
         }
         scale = scatter_rows(answer.scales(len(rows)).to(rows.device), rows, b, self.scale)
         delta = None if answer.delta is None else scatter_rows(answer.delta, rows, b, 0.0)
-        return Guided(scale, delta, {**notes, "suspected": suspected})
+        x = None if answer.x is None else step.x.index_copy(0, rows, answer.x.to(step.x))
+        return Guided(scale, delta, {**notes, "suspected": suspected}, x)
 
     def _reached(self, info: StepInfo) -> bool:
         return as_trigger(self.at).reached(info)

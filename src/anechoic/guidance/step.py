@@ -186,6 +186,7 @@ class Guided:
     scale: Tensor | float  # one for each sample, [b], or one for all
     delta: Tensor | None = None  # a step in x0 space [b, *latent]; None: nothing to add
     notes: Mapping[str, Tensor] = field(default_factory=dict)  # for the trace, [b] each
+    x: Tensor | None = None  # where the sampler goes on from, in place of `Step.x`, [b, *latent]
 
     def scales(self, batch: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """The scale of each sample, [b]."""
@@ -217,8 +218,10 @@ def checked(answer: Any, step: Step) -> Guided | Tensor:
             wrong += ["scale"] * (scale.shape not in ((), (1,), (batch,)))
         elif not isinstance(scale, int | float):
             wrong.append("scale")
-        if delta is not None and getattr(delta, "shape", None) != step.x.shape:
-            wrong.append("delta")
+        wrong += [
+            name for name, value in (("delta", delta), ("x", answer.x))
+            if value is not None and getattr(value, "shape", None) != step.x.shape
+        ]  # fmt: skip
     if isinstance(answer, Guided) and not wrong:
         return answer
     if isinstance(answer, Tensor) and answer.shape == step.x.shape:
@@ -231,7 +234,7 @@ def checked(answer: Any, step: Step) -> Guided | Tensor:
     shape = tuple(step.x.shape)
     raise GuardError(
         f"the guidance returned {got}; expected an x0 estimate {shape}, or a Guided with a number "
-        f"or [{batch}] for its scale, notes [{batch}] and a delta {shape}"
+        f"or [{batch}] for its scale, notes [{batch}], and a delta and an x {shape}"
     )
 
 

@@ -1,6 +1,7 @@
 """Methods that other papers propose, to compare with."""
 
 from anechoic_lab.guidance.cads import CADS
+from anechoic_lab.guidance.initial_noise import InitialNoise
 from anechoic_lab.guidance.kernel_gradient import KernelGradient
 from anechoic_lab.guidance.latents import LatentBank
 from anechoic_lab.guidance.optimize import PromptOptimization
@@ -10,6 +11,7 @@ from anechoic_lab.guidance.safe_denoiser import SafeDenoiser
 __all__ = [
     "CADS",
     "EmbeddingNoise",
+    "InitialNoise",
     "KernelGradient",
     "LatentBank",
     "PromptOptimization",
