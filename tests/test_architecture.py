@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "verdict": LEAVES | {"audio", "detectors", "embedders", "index", "storage"},
     "certificate": LEAVES
     | {"audio", "detectors", "environment", "index", "parsing", "storage", "verdict"},
-    "audit": ROOMS - {"cli"},
+    "audit": ROOMS - {"cli", "protection"},
+    "protection": ROOMS - {"cli"},
     "cli": ROOMS,
     "__main__": {"cli"},
 }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
     from anechoic.guidance.noise import NoiseLevel
     from anechoic.guidance.step import Guided, Record, Step
     from anechoic.index import TrainingIndex
+    from anechoic.protection import protect
     from anechoic.types import Match
     from anechoic.verdict import Verdict, Verifier
 
@@ -32,6 +33,7 @@ __all__ = [
     "AnechoicError", "AntiMemorization", "ClassifierFree", "DynamicTransition", "Guidance",
     "Guided", "Match", "NoiseLevel", "Record", "Step", "Trace", "TrainingIndex",
     "TransitionPoint", "Verdict", "Verifier", "embedder", "guard", "locate",
+    "protect",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that exists
@@ -52,6 +54,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that exists
             "anechoic.guidance.noise": ("NoiseLevel",),
             "anechoic.guidance.step": ("Guided", "Record", "Step"),
             "anechoic.index": ("TrainingIndex",),
+            "anechoic.protection": ("protect",),
             "anechoic.types": ("Match",),
             "anechoic.verdict": ("Verdict", "Verifier"),
         },

@@ -248,15 +248,26 @@ def write(path: str | Path, wav: Tensor, sample_rate: int, *, overwrite: bool = 
         BadSetting: an unknown suffix, or a rate that the format cannot hold.
         OSError: the disk is full, or the folder is read-only.
     """
+    path = Path(path)
+    require_writable(path)
+    if path.exists() and not overwrite:
+        raise OutputExists(f"'{path}' exists already; name another output or overwrite it")
+    content = encode(path, wav, sample_rate)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, content, sync=False)
+    return path
+
+
+def encode(path: str | Path, wav: Tensor, sample_rate: int) -> bytes:
+    """What `write` would write to a path: the whole file, in memory.
+
+    Raises:
+        BadAudio, BadSetting: as `write`.
+    """
     import soundfile
 
     path = Path(path)
-    if path.suffix.lower() not in WRITABLE:
-        raise BadSetting(
-            f"'{path}' has no known sound format; end the name in one of {', '.join(WRITABLE)}"
-        )
-    if path.exists() and not overwrite:
-        raise OutputExists(f"'{path}' exists already; name another output or overwrite it")
+    require_writable(path)
     wav = wav.detach().float().cpu()
     require_sound(wav, f"the sound for '{path}'", allow_silence=True)
     samples = (wav / wav.abs().max().clamp_min(1.0)).T.numpy()
@@ -269,9 +280,19 @@ def write(path: str | Path, wav: Tensor, sample_rate: int, *, overwrite: bool = 
             f"'{path}' cannot hold {len(wav)} channels at {sample_rate} Hz ({error}); "
             "choose another format or rate"
         ) from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, sound.getvalue(), sync=False)
-    return path
+    return sound.getvalue()
+
+
+def require_writable(path: Path) -> None:
+    """Refuse a name that does not end in a sound format that can be written.
+
+    Raises:
+        BadSetting: it does not.
+    """
+    if path.suffix.lower() not in WRITABLE:
+        raise BadSetting(
+            f"'{path}' has no known sound format; end the name in one of {', '.join(WRITABLE)}"
+        )
 
 
 class Window(NamedTuple):

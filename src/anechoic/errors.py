@@ -72,6 +72,10 @@ class GuardError(AnechoicError):
     """A guard that could not act on the generation it was put around."""
 
 
+class NotReleased(AnechoicError):
+    """A generated sound that may not leave: a copy, or one that could not be judged."""
+
+
 class OutputExists(AnechoicError):
     """An output that is there already."""
 

@@ -8,7 +8,7 @@ compared, the answer is "not judged", never "no copy".
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -151,6 +151,38 @@ class Verdict:
                 **reason, **found}  # fmt: skip
 
 
+def weigh(
+    match: Match,
+    clips: Sequence[Clip],
+    rule: Rule | None,
+    calibration: Calibration | None,
+    unruled: str,
+) -> Verdict:
+    """The verdict on what a detector found.
+
+    Args:
+        match: of a detector.
+        clips: the training clips that its row numbers.
+        rule: how its score is judged.
+        calibration: gives the p-value, if there is one.
+        unruled: the reason for not judging it if there is no rule, as a clause.
+    """
+    status: Status = "not judged"
+    p_value: float | None = None
+    reason = ""
+    if match.score == -math.inf:
+        reason = "it is silent, or too short to be compared"
+    elif not math.isfinite(match.score):
+        reason = f"its score is {match.score}"
+    elif rule is None:
+        reason = unruled
+    else:
+        status = rule.status(match.score)
+        p_value = None if calibration is None else calibration.p_value(match.score)
+    clip = match.clip_in(clips) if match.compared and match.row is not None else None
+    return Verdict(status, match, clip, p_value, rule, reason)
+
+
 @dataclass(frozen=True, eq=False)
 class Verifier:
     """Compares sound, or images, with a whole training set, and judges by one rule.
@@ -230,21 +262,12 @@ class Verifier:
 
     def weigh(self, match: Match) -> Verdict:
         """Judge the result of a search of this index; its row is a row of the index."""
-        status, rule, p_value, reason = "not judged", self.rule, None, ""
-        if not match.compared:
-            reason = "it is silent, or too short to be compared"
-        elif not math.isfinite(match.score):
+        if match.compared and not math.isfinite(match.score):
             raise IndexMismatch(
                 f"a search of index '{self.index.name}' gives the score {match.score}; it or the "
                 "embedder is damaged: check it with 'anechoic index info --check'"
             )
-        elif rule is None:
-            reason = without_rule(self.index)
-        else:
-            status = rule.status(match.score)
-            p_value = self.calibration and self.calibration.p_value(match.score)
-        clip = match.clip_in(self.index.clips) if match.compared else None
-        return Verdict(status, match, clip, p_value, rule, reason)  # type: ignore[arg-type]
+        return weigh(match, self.index.clips, self.rule, self.calibration, without_rule(self.index))
 
     def _search(self, x: Tensor, sample_rate: int) -> Match:
         if self.embedder.sample_rate == 0:

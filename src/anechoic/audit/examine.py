@@ -53,7 +53,9 @@ class SampleResult:
     shown: Shown | None  # None for held-out sound, which the report does not show
 
 
-class _Scored(NamedTuple):
+class Scored(NamedTuple):
+    """What a detector found."""
+
     name: str
     match: Match
     detector: Detector
@@ -101,7 +103,12 @@ class Examiner:
             shown=show(wav, sample_rate, match, sound, self.keep, other) if pictures else None,
         )
 
-    def _search(self, wav: Tensor, sample_rate: int, notes: list[str]) -> Iterator[_Scored]:
+    def _score(
+        self, wav: Tensor, sample_rate: int, numbers: Sequence[int], whose: str
+    ) -> Iterator[Scored]:
+        return score_clips(self.training, self.scorers, wav, sample_rate, numbers, whose)
+
+    def _search(self, wav: Tensor, sample_rate: int, notes: list[str]) -> Iterator[Scored]:
         """Each detector's match in the whole training set. A detector that cannot compare this
         sound gets a note; the deciding one raises."""
         for number, detector in enumerate(self.detectors):
@@ -112,31 +119,37 @@ class Examiner:
                     raise
                 notes.append(f"'{detector.name}' could not compare it: {error}")
                 match = NOTHING
-            yield _Scored(detector.name, match, detector)
-
-    def _score(
-        self, wav: Tensor, sample_rate: int, numbers: Sequence[int], whose: str
-    ) -> Iterator[_Scored]:
-        """The scorers' matches among some clips; none if their sound is not available."""
-        sounds = [(n, got) for n in numbers if isinstance(got := self.training.sound(n), Sound)]
-        for scorer in self.scorers:
-            try:
-                fitted = fit(scorer.kind, [sound for _, sound in sounds])
-            except AnechoicError:  # all are too short, or their files are missing
-                continue
-            (match,) = fitted(wav[None], sample_rate)
-            row = None if match.row is None else sounds[match.row][0]
-            yield _Scored(f"{fitted.name}, {whose}", replace(match, row=row), fitted)
+            yield Scored(detector.name, match, detector)
 
 
-def _nearest_own(scored: Sequence[_Scored], own: Sequence[int]) -> int | None:
+def score_clips(
+    training: TrainingSet,
+    scorers: Sequence[Scorer],
+    wav: Tensor,
+    sample_rate: int,
+    numbers: Sequence[int],
+    whose: str,
+) -> Iterator[Scored]:
+    """The scorers' matches among some clips; none if their sound is not available."""
+    sounds = [(n, got) for n in numbers if isinstance(got := training.sound(n), Sound)]
+    for scorer in scorers:
+        try:
+            fitted = fit(scorer.kind, [sound for _, sound in sounds])
+        except AnechoicError:  # all are too short, or their files are missing
+            continue
+        (match,) = fitted(wav[None], sample_rate)
+        row = None if match.row is None else sounds[match.row][0]
+        yield Scored(f"{fitted.name}, {whose}", replace(match, row=row), fitted)
+
+
+def _nearest_own(scored: Sequence[Scored], own: Sequence[int]) -> int | None:
     """The prompt's own clip that a scorer found nearest; the first one if none did."""
     found = [one.match for one in scored if one.name.endswith(PROMPTED)]
     named = [row for one in found if (row := one.row) is not None]
     return next(iter([*named, *own]), None)
 
 
-def _alignment(scored: Sequence[_Scored], clip: int | None) -> tuple[str, Match]:
+def _alignment(scored: Sequence[Scored], clip: int | None) -> tuple[str, Match]:
     """Where a sound and a clip match, and the detector that located it: a convincing correlation
     of the waveforms, which is exact, or else the first detector with a location."""
     located = [

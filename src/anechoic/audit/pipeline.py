@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -20,7 +19,7 @@ from anechoic.diffusers.pipelines import (
 from anechoic.engine.model import require_own_index
 from anechoic.errors import BadSetting
 from anechoic.guidance.base import Guidance, as_guidance
-from anechoic.guidance.registry import settings_of
+from anechoic.guidance.registry import settings_as_text
 from anechoic.index import TrainingIndex
 
 ANY_SCALE = 2.0  # passed to the pipeline and not used: inside a guard the guidance sets the scale
@@ -130,14 +129,16 @@ class Guarded:
         indexes = () if self.guidance is None else self.guidance.indexes()
         contents = dict.fromkeys(i.content for i in indexes if isinstance(i, TrainingIndex))
         hashed = list(contents) if len(contents) > 1 else next(iter(contents), None)
-        return [*self.pipeline.identity, settings(self.guidance), hashed]
+        return [*self.pipeline.identity, settings_as_text(self.guidance), hashed]
 
     @property
     def about(self) -> str:
         """The description of the guard in the report."""
         if self.guidance is None:
             return "the plain pipeline"
-        text = ", ".join(f"{name}={value}" for name, value in settings(self.guidance).items())
+        text = ", ".join(
+            f"{name}={value}" for name, value in settings_as_text(self.guidance).items()
+        )
         return f"{self.guidance.label()}({text})"
 
     @property
@@ -146,17 +147,3 @@ class Guarded:
         from anechoic.audit.describe import source_of
 
         return "" if self.guidance is None else source_of(type(self.guidance))
-
-
-def settings(guidance: Guidance | None) -> Mapping[str, Any]:
-    """The settings of a guidance and of the methods inside it, as text.
-
-    >>> from anechoic.guidance import ClassifierFree
-    >>> settings(ClassifierFree(3.0))
-    {'scale': '3.0'}
-    """
-    own = {} if guidance is None else settings_of(guidance)
-    return {
-        name: f"{value.label()}({settings(value)})" if isinstance(value, Guidance) else str(value)
-        for name, value in own.items()
-    }

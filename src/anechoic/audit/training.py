@@ -7,16 +7,21 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from anechoic import audio
+from anechoic.detectors import registry
 from anechoic.detectors.nearest import clip_numbers
-from anechoic.errors import AnechoicError
+from anechoic.detectors.protocol import Detector
+from anechoic.detectors.sound import Fitted, fit
+from anechoic.errors import AnechoicError, BadSetting
 from anechoic.index import Clip, Sound, TrainingIndex
+from anechoic.types import Embedder
 
 SoundOf = Callable[[Clip], tuple[Tensor, int] | None]  # [c, t] and its rate; None: not available
 MOST = 2_000  # rows drawn at most to compare training clips with each other
@@ -122,3 +127,33 @@ class TrainingSet:
             nearest = near.scores.masked_fill(~other, -torch.inf).amax(1)
             found += nearest[other.any(1)].clamp(-1.0, 1.0).tolist()
         return found
+
+
+def fitted(name: str, training: TrainingSet, embedder: Embedder) -> Detector:
+    """A detector by name, fitted to the training set.
+
+    Raises:
+        BadSetting: no such detector, or the sound of a training clip that it needs is not here.
+    """
+    kind = registry.detector(name)
+    if not judges_sound(kind):
+        raise BadSetting(
+            f"detector '{name}' judges runs, and an audit is of sounds; 'anechoic screen' judges "
+            "prompts by it"
+        )
+    if not hasattr(kind, "fit"):
+        detector: Detector = kind(training.index, embedder)
+        return detector
+    sounds = [training.sound(number) for number in range(len(training.clips))]
+    known = [one for one in sounds if not isinstance(one, str)]
+    if missing := [one for one in sounds if isinstance(one, str)]:
+        raise BadSetting(
+            f"detector '{name}' needs the training clips, and {len(missing)} of {len(sounds)} "
+            f"cannot be read ({missing[0]}); choose another, or bring the sound back"
+        )
+    return fit(cast(Fitted, kind), known)
+
+
+def judges_sound(kind: type[Any]) -> bool:
+    """Whether a kind of detector judges sound, not runs."""
+    return "sample_rate" in signature(kind.__call__).parameters

@@ -22,7 +22,7 @@ from anechoic.cli.options import (
     require_there,
 )
 from anechoic.cli.output import print_table, say
-from anechoic.cli.training import at_rate, fitted, open_training, progress_of_audit
+from anechoic.cli.training import at_rate, open_training, progress_of_audit
 from anechoic.errors import BadSetting
 from anechoic.models import SCALE, KnownModel, find, index_folder
 
@@ -157,6 +157,7 @@ def audit(
     from anechoic import engines
     from anechoic.audit import HeldOut, audit, write_report
     from anechoic.audit.report import require_free
+    from anechoic.audit.training import fitted
     from anechoic.detectors import calibration
     from anechoic.processes import Processes
 

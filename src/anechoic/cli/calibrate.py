@@ -12,7 +12,7 @@ import typer
 
 from anechoic.cli.options import EmbedderName, Json, Work
 from anechoic.cli.output import print_table, say
-from anechoic.cli.training import fitted, open_training, progress_of_audit
+from anechoic.cli.training import open_training, progress_of_audit
 from anechoic.models import index_folder
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def calibrate(
     """
     from anechoic.audit import HeldOut
     from anechoic.audit import calibrate as run
+    from anechoic.audit.training import fitted
     from anechoic.detectors import calibration
 
     folder = index_folder(index)

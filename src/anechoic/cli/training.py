@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from inspect import signature
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from anechoic.errors import BadSetting
 from anechoic.lazy import uncollected
@@ -15,7 +14,7 @@ from anechoic.models import find, index_folder
 
 if TYPE_CHECKING:
     from anechoic.audit import AuditProgress, TrainingSet
-    from anechoic.detectors import Calibration, Detector
+    from anechoic.detectors import Calibration
     from anechoic.index import TrainingIndex
     from anechoic.types import Embedder
     from anechoic.verdict import Verifier
@@ -54,34 +53,6 @@ def open_training(name: str, embedder_name: str | None) -> tuple[TrainingSet, Em
     if known.index is not None:
         index.name = known.name  # not that of the folder it ships in
     return TrainingSet(index, known.sound), embed
-
-
-def fitted(name: str, training: TrainingSet, embed: Embedder) -> Detector:
-    """A detector by name, fitted to the training set.
-
-    Raises:
-        BadSetting: no such detector, or the sound of a training clip that it needs is not here.
-    """
-    from anechoic.detectors import registry
-    from anechoic.detectors.sound import Fitted, fit
-
-    kind = registry.detector(name)
-    if "sample_rate" not in signature(kind.__call__).parameters:
-        raise BadSetting(
-            f"detector '{name}' judges runs, and an audit is of sounds; 'anechoic screen' judges "
-            "prompts by it"
-        )
-    if not hasattr(kind, "fit"):
-        detector: Detector = kind(training.index, embed)
-        return detector
-    sounds = [training.sound(number) for number in range(len(training.clips))]
-    known = [one for one in sounds if not isinstance(one, str)]
-    if missing := [one for one in sounds if isinstance(one, str)]:
-        raise BadSetting(
-            f"detector '{name}' needs the training clips, and {len(missing)} of {len(sounds)} "
-            f"cannot be read ({missing[0]}); choose another, or bring the sound back"
-        )
-    return fit(cast(Fitted, kind), known)
 
 
 # ----------------------------------------------------------------------------- what it is judged by

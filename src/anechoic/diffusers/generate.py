@@ -36,11 +36,11 @@ class GeneratedBatch:
 def generate(
     pipe: Any,
     prompts: str | Sequence[str],
-    seed: int,
+    seed: int | Sequence[int],
     arguments: Mapping[str, Any],
     guidance: Guidance | None = None,
 ) -> GeneratedBatch:
-    """Generate one sample a prompt, all from the same seed.
+    """Generate one sample a prompt.
 
     Each sample has a generator of its own, on the CPU: its noise is the same on every device, and
     whatever stands beside it in the batch.
@@ -48,7 +48,7 @@ def generate(
     Args:
         pipe: a pipeline that `guard` knows.
         prompts: one prompt, or a batch of them.
-        seed: of the noise, the same for each prompt.
+        seed: of the noise, one for each prompt, or the same for all.
         arguments: the pipeline's own: see `anechoic.diffusers.pipelines.call_arguments`.
         guidance: guards the generation; None: the plain pipeline.
 
@@ -56,7 +56,8 @@ def generate(
         AnechoicError: see `guard`.
     """
     count = 1 if isinstance(prompts, str) else len(prompts)
-    generators = [torch.Generator().manual_seed(seed) for _ in range(count)]
+    seeds = [seed] * count if isinstance(seed, int) else seed
+    generators = [torch.Generator().manual_seed(one) for one in seeds]
     call = {
         **arguments,
         "prompt": prompts if isinstance(prompts, str) else list(prompts),

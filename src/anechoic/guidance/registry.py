@@ -75,6 +75,21 @@ def settings_of(guidance: Guidance) -> dict[str, Any]:
     return {field.name: getattr(guidance, field.name) for field in own}
 
 
+def settings_as_text(guidance: Guidance | None) -> dict[str, str]:
+    """The settings of a method, with those of the methods inside it; none of no method.
+
+    >>> settings_as_text(method("cfg")())
+    {'scale': '7.0'}
+    """
+    own = {} if guidance is None else settings_of(guidance)
+    return {
+        name: f"{value.label()}({settings_as_text(value)})"
+        if isinstance(value, Guidance)
+        else str(value)
+        for name, value in own.items()
+    }
+
+
 def takes(cls: type, name: str) -> bool:
     """Whether a method has a field of this name."""
     return any(field.init and field.name == name for field in fields(cls))

@@ -1,0 +1,94 @@
+"""A diffusers pipeline as what makes the sound of an attempt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib import import_module
+from inspect import signature
+from typing import Any
+
+from torch import Tensor
+
+from anechoic.diffusers import fingerprint
+from anechoic.diffusers.generate import generate
+from anechoic.diffusers.pipelines import adapter_for, sound_seconds
+from anechoic.engine.model import require_guardable, require_own_index
+from anechoic.guidance.base import Guidance, as_guidance
+from anechoic.index import TrainingIndex
+from anechoic.protection.generators import Take, timed
+from anechoic.types import Embedder
+
+
+@dataclass(frozen=True, eq=False)
+class PipelineGenerator:
+    """A pipeline and the arguments of all its calls.
+
+    Args:
+        pipe: a pipeline of sound that `guard` knows.
+        arguments: its own, such as num_inference_steps and guidance_scale.
+
+    Raises:
+        UnsupportedPipeline: another pipeline, or one that makes images.
+    """
+
+    pipe: Any
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        sound_seconds(self.pipe)
+
+    def __call__(
+        self, prompts: Sequence[str], seeds: Sequence[int], guidance: Guidance | None
+    ) -> list[Take]:
+        if len(prompts) == 1:
+            return [timed(lambda: (self._make(prompts, seeds, guidance)[0], self._sample_rate))]
+        start = time.perf_counter()
+        try:
+            made = self._make(prompts, seeds, guidance)
+        except Exception:  # one of them may be the cause, so each is made alone
+            pairs = zip(prompts, seeds, strict=True)
+            return [self([prompt], [seed], guidance)[0] for prompt, seed in pairs]
+        each = (time.perf_counter() - start) / len(prompts)
+        return [replace(timed(partial(self._with_rate, wav)), seconds=each) for wav in made]
+
+    def _make(
+        self, prompts: Sequence[str], seeds: Sequence[int], guidance: Guidance | None
+    ) -> Tensor:
+        call = {**self.arguments, "output_type": "pt"}
+        return generate(self.pipe, prompts, seeds, call, guidance).samples
+
+    def _with_rate(self, wav: Tensor) -> tuple[Tensor, int]:
+        return wav, self._sample_rate
+
+    @property
+    def _sample_rate(self) -> int:
+        return adapter_for(self.pipe).sample_rate
+
+    def guidance(
+        self, given: Guidance | None, index: TrainingIndex, embedder: Embedder
+    ) -> Guidance | str:
+        require_own_index(index, partial(fingerprint, self.pipe))
+        found = automatic(index, embedder, self._scale) if given is None else as_guidance(given)
+        if isinstance(found, Guidance):
+            require_guardable(adapter_for(self.pipe), found)
+        return found
+
+    @property
+    def _scale(self) -> float | None:
+        """The scale of classifier-free guidance that the pipeline is called with."""
+        default = signature(type(self.pipe).__call__).parameters.get("guidance_scale")
+        scale = self.arguments.get("guidance_scale", default and default.default)
+        return None if scale is None else float(scale)
+
+
+def automatic(index: TrainingIndex, embedder: Embedder, scale: float | None) -> Guidance | str:
+    """The guidance whose every number is read off the index, or why there is none, as a clause."""
+    try:
+        auto = import_module("anechoic.guidance.auto").auto
+    except ModuleNotFoundError:
+        return "no guidance sets itself by the index here"
+    found: Guidance = auto(index, embedder, scale=scale)
+    return found
