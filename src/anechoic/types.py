@@ -158,3 +158,8 @@ class VectorIndex(Protocol):
     def vectors(self, rows: Tensor) -> Tensor:
         """The projected unit-norm embeddings of some rows, [*rows.shape, d]."""
         ...
+
+    def nearest_others(self) -> Tensor:
+        """The similarity of training clips to the nearest other one, [n]: how near sound that is
+        not a copy comes to the training set. A large index gives those of a sample of its rows."""
+        ...

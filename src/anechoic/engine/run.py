@@ -8,7 +8,7 @@ network by itself, between two hooks, calls the three parts one after another.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -156,6 +156,9 @@ class Run:
     sample_rate: int  # of its sound, in Hz; 0 of images
     _seeds: tuple[int, ...] = ()
     _first: Tensor | None = None  # the encoded prompt of the first evaluation
+    _memory: Mapping[str, Tensor] = field(
+        default_factory=dict
+    )  # of the guidance, for its next step
     _extra: int = 0  # samples that went through the network besides the two halves
 
     def __call__(self, call: OwnCall) -> Tensor:
@@ -240,24 +243,32 @@ class Run:
             GuardError: it cannot be made, or is not finite.
         """
         if not isinstance(call.noise.alpha, Tensor):
-            guided, record = self._guide(call, predictions, tuple(self.records))
+            history, before = tuple(self.records), self._memory
+            guided, record, self._memory = self._guide(call, predictions, history, before)
             self.records.append(record)
             return guided
-        parts, records = [], []
+        parts, records, memories = [], [], []
         for rows in call.noise.groups():
             history = tuple(record.of(rows) for record in self.records)
             some: Predictions = {half: value[rows] for half, value in predictions.items()}
-            guided, record = self._guide(CallRows(call, rows), some, history)
+            before = {name: value[rows] for name, value in self._memory.items()}
+            guided, record, after = self._guide(CallRows(call, rows), some, history, before)
             parts.append((rows, guided))
             records.append((rows, record))
+            memories.append((rows, after))
         self.records.append(replace(_joined(records), noise=call.noise))
+        self._memory = _joined_memory(memories)
         return _in_order(parts)
 
     def _guide(
-        self, call: Call, predictions: Predictions, history: Sequence[Record]
-    ) -> tuple[Tensor, Record]:
+        self,
+        call: Call,
+        predictions: Predictions,
+        history: Sequence[Record],
+        before: Mapping[str, Tensor],
+    ) -> tuple[Tensor, Record, Mapping[str, Tensor]]:
         denoise = partial(self._denoise, call)
-        step = lazy_step(call, predictions, history, denoise, self.sample_rate)
+        step = lazy_step(call, predictions, history, denoise, self.sample_rate, before)
         answer = checked(self.guidance(step), step)
         guided = _combined(answer, step, call, predictions)
         if isinstance(answer, Guided) and answer.x is not None:
@@ -274,7 +285,8 @@ class Run:
             )
         passes = len(predictions) + self._extra / call.batch
         self._extra = 0
-        return guided, _record(answer, step, passes, call.guided)
+        after = {} if isinstance(answer, Tensor) else answer.memory
+        return guided, _record(answer, step, passes, call.guided), after
 
     def _denoise(
         self,
@@ -322,6 +334,7 @@ def lazy_step(
     history: Sequence[Record],
     denoise: Denoise,
     sample_rate: int,
+    memory: Mapping[str, Tensor],
 ) -> Step:
     """An evaluation as a guidance sees it.
 
@@ -331,6 +344,7 @@ def lazy_step(
         history: the records of earlier evaluations.
         denoise: see `Step`.
         sample_rate: see `Step`.
+        memory: see `Step`.
     """
     step = LazyStep.__new__(LazyStep)
     vars(step).update(
@@ -342,6 +356,7 @@ def lazy_step(
         denoise=denoise,
         decode=call.decode,
         sample_rate=sample_rate,
+        memory=memory,
         _call=call,
         _predictions=predictions,
     )
@@ -447,6 +462,24 @@ def _joined(records: Sequence[tuple[Tensor, Record]]) -> Record:
             for name in samples
         },
     )
+
+
+def _joined_memory(
+    parts: Sequence[tuple[Tensor, Mapping[str, Tensor]]],
+) -> Mapping[str, Tensor]:
+    """The memory of a batch, from that of its rows; zero for rows that have none of a name."""
+    like = {name: value for _, memory in parts for name, value in memory.items()}
+
+    def of(name: str, rows: Tensor, memory: Mapping[str, Tensor]) -> Tensor:
+        zeros = like[name].new_zeros((len(rows), *like[name].shape[1:]))
+        return memory.get(name, zeros)
+
+    return {
+        name: torch.cat([of(name, rows, memory) for rows, memory in parts])[
+            torch.cat([rows for rows, _ in parts]).argsort()
+        ]
+        for name in like
+    }
 
 
 def _in_order(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

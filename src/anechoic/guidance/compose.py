@@ -211,7 +211,8 @@ def select(step: Step, mask: Tensor, inside: Guidance, outside: Guidance) -> Gui
         return torch.where(pick, absent if one is None else one, absent if other is None else other)
 
     delta = picked(a.delta, b.delta, torch.zeros_like(step.cond))
-    return Guided(scale, delta, {**b.notes, **a.notes}, picked(a.x, b.x, step.x))
+    notes, memory = {**b.notes, **a.notes}, {**b.memory, **a.memory}
+    return Guided(scale, delta, notes, picked(a.x, b.x, step.x), memory)
 
 
 def _cond_alone(step: Step) -> Guided:

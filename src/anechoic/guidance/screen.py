@@ -89,7 +89,8 @@ class Screened(Guidance):
         scale = scatter_rows(answer.scales(len(rows)).to(rows.device), rows, b, self.scale)
         delta = None if answer.delta is None else scatter_rows(answer.delta, rows, b, 0.0)
         x = None if answer.x is None else step.x.index_copy(0, rows, answer.x.to(step.x))
-        return Guided(scale, delta, {**notes, "suspected": suspected}, x)
+        memory = {name: scatter_rows(v, rows, b, 0.0) for name, v in answer.memory.items()}
+        return Guided(scale, delta, {**notes, "suspected": suspected}, x, memory)
 
     def _reached(self, info: StepInfo) -> bool:
         return as_trigger(self.at).reached(info)

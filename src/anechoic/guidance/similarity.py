@@ -6,7 +6,8 @@ All methods that compare the estimate with training clips are built on this file
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,7 +87,7 @@ class SimilarityGradient:
         x0 = self._estimate(step.cond, step.uncond).detach()
         keep = keep and self.gradient == "x0"
         with torch.set_grad_enabled(keep):
-            emb = self._embed(step, x0.requires_grad_(keep))
+            emb = self.embed_estimate(step, x0.requires_grad_(keep))
         return EmbeddedEstimate(emb.detach(), (x0, emb) if keep else None)
 
     def gradient_of(
@@ -102,19 +103,10 @@ class SimilarityGradient:
             step: the evaluation.
             embedded: the embedding of the same step, if it was computed.
         """
-        try:
+        with self._explained():
             variable, emb = self._graph(step, embedded)
             with torch.enable_grad():
                 (gradient,) = torch.autograd.grad(measure(emb).sum(), variable)
-        except RuntimeError as error:
-            if "nference" in str(error):
-                raise GuardError(INFERENCE_MODE) from error
-            if "does not require grad" in str(error) or "not have been used" in str(error):
-                raise GuardError(
-                    f"embedder '{self.embedder.name}' has no gradient, so the guidance cannot act; "
-                    "use one that is differentiable"
-                ) from error
-            raise
         if self.gradient == "x0":
             gradient = step.noise.prior_gain * gradient
         problem = "not finite" if not torch.isfinite(gradient).all() else ""
@@ -128,6 +120,45 @@ class SimilarityGradient:
             )
         return gradient
 
+    def nearest_gradients(self, step: Step, x0: Tensor, k: int) -> tuple[Neighbours, Tensor]:
+        """The k training clips nearest to an estimate, and the gradients of their similarities.
+
+        Args:
+            step: the evaluation.
+            x0: estimates [b, *latent], which need not be those of the step.
+            k: how many; all clips of an index that has fewer.
+
+        Returns:
+            The neighbours, [b, k], and grad_x0 of each similarity, [b, k, n].
+        """
+        variable = x0.detach().requires_grad_(True)
+        with self._explained(), torch.enable_grad():
+            emb = self.embed_estimate(step, variable)
+            nearest = self.index.search(emb.detach(), min(k, len(self.index)))
+            targets = self.index.vectors(nearest.rows).to(emb)
+            similarities = (emb[:, None] * targets).sum(2).sum(0)
+            gradients = [
+                torch.autograd.grad(one, variable, retain_graph=True)[0].flatten(1)
+                for one in similarities
+            ]
+        require_finite(nearest)
+        return nearest, torch.stack(gradients, 1)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """A gradient that cannot be had is explained in one sentence."""
+        try:
+            yield
+        except RuntimeError as error:
+            if "nference" in str(error):
+                raise GuardError(INFERENCE_MODE) from error
+            if "does not require grad" in str(error) or "not have been used" in str(error):
+                raise GuardError(
+                    f"embedder '{self.embedder.name}' has no gradient, so the guidance cannot act; "
+                    "use one that is differentiable"
+                ) from error
+            raise
+
     def _graph(self, step: Step, embedded: EmbeddedEstimate | None) -> tuple[Tensor, Tensor]:
         """The variable of the gradient, and the embedding that depends on it."""
         with torch.enable_grad():
@@ -135,7 +166,7 @@ class SimilarityGradient:
                 variable = step.x.detach().requires_grad_(True)
                 cond = step.denoise(variable, "cond")
                 uncond = cond if self.estimate == "cond" else step.denoise(variable, "uncond")
-                return variable, self._embed(step, self._estimate(cond, uncond))
+                return variable, self.embed_estimate(step, self._estimate(cond, uncond))
         if embedded is None or embedded.graph is None:
             embedded = self.embed(step, keep=True)
         assert embedded.graph is not None
@@ -144,7 +175,8 @@ class SimilarityGradient:
     def _estimate(self, cond: Tensor, uncond: Tensor) -> Tensor:
         return cond if self.estimate == "cond" else uncond + self.scale * (cond - uncond)
 
-    def _embed(self, step: Step, x0: Tensor) -> Tensor:
+    def embed_estimate(self, step: Step, x0: Tensor) -> Tensor:
+        """The projected embedding [b, d] of the sound or image of x0 [b, *latent]."""
         wav = step.decode(x0)
         if step.sample_rate:  # an image has none
             seconds, sound = wav.shape[-1] / step.sample_rate, "the generated sound"
@@ -216,11 +248,7 @@ class GatedGuidance(ComparingGuidance):
         keep = self.gradient_reach() != "none" and bool(gate_was_open(step).any())
         embedded = self._similarity().embed(compared, keep)
         nearest = self.index.search(embedded.emb, min(self.neighbours, len(self.index)))
-        if not torch.isfinite(nearest.scores).all():
-            raise GuardError(
-                "the training index gave a similarity that is not finite, so nothing can be "
-                "compared; check it with 'anechoic index info --check'"
-            )
+        require_finite(nearest)
         notes = similarity_notes(step, rows, nearest, threshold)
         opened = (nearest.scores[:, 0] > threshold).nonzero()[:, 0]
         if len(opened) == 0:
@@ -236,19 +264,7 @@ class GatedGuidance(ComparingGuidance):
         return Guided(scale, delta, notes)
 
     def idle(self, records: Sequence[Record]) -> str | None:
-        notes = [record.notes["similarity"] for record in records if "similarity" in record.notes]
-        compared = [values for values in (note[~note.isnan()] for note in notes) if len(values)]
-        if not compared:
-            return (
-                "it compared no estimate with the training set, since its start comes after the "
-                "last step; choose an earlier one"
-            )
-        if len(compared) > 1 and len(torch.cat(compared).unique()) == 1:
-            return (
-                f"embedder '{self.embedder.name}' gave every estimate the same similarity, "
-                f"{compared[0][0]:.4g}; use one whose embeddings depend on the sound or image"
-            )
-        return None
+        return why_idle(records, self.embedder.name)
 
     def _similarity(self) -> SimilarityGradient:
         return SimilarityGradient(
@@ -309,6 +325,41 @@ def similarity_notes(
         "gate": sim > threshold,  # NaN is not
         "threshold": torch.full_like(sim, threshold),
     }
+
+
+def why_idle(records: Sequence[Record], embedder: str) -> str | None:
+    """Why a method that compares cannot have acted, as a clause; None: it could have.
+
+    Args:
+        records: of a generation; their notes hold the similarities.
+        embedder: the name of the embedder that it compares by.
+    """
+    notes = [record.notes["similarity"] for record in records if "similarity" in record.notes]
+    compared = [values for values in (note[~note.isnan()] for note in notes) if len(values)]
+    if not compared:
+        return (
+            "it compared no estimate with the training set, since its start comes after the "
+            "last step; choose an earlier one"
+        )
+    if len(compared) > 1 and len(torch.cat(compared).unique()) == 1:
+        return (
+            f"embedder '{embedder}' gave every estimate the same similarity, "
+            f"{compared[0][0]:.4g}; use one whose embeddings depend on the sound or image"
+        )
+    return None
+
+
+def require_finite(nearest: Neighbours) -> None:
+    """Refuse similarities that are not finite.
+
+    Raises:
+        GuardError: one is not.
+    """
+    if not torch.isfinite(nearest.scores).all():
+        raise GuardError(
+            "the training index gave a similarity that is not finite, so nothing can be "
+            "compared; check it with 'anechoic index info --check'"
+        )
 
 
 def scatter_rows(values: Tensor, rows: Tensor, batch: int, rest: float) -> Tensor:

@@ -132,6 +132,8 @@ class Step:
     denoise: Denoise
     decode: Decode
     sample_rate: int  # sample rate of decoded sound in Hz; 0 for images
+    # what the method returned as `Guided.memory` at the previous evaluation of the same generation
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def batch(self) -> int:
@@ -172,7 +174,10 @@ class Step:
         parts = {name: getattr(self, name)[samples] for name in ("x", "cond", "uncond")}
         rows = samples.cpu()
         history = tuple(record.of(rows) for record in self.history) if keep_history else ()
-        return replace(self, **parts, history=history, denoise=denoise, decode=decode)
+        memory = {name: value[samples] for name, value in self.memory.items()}
+        return replace(
+            self, **parts, history=history, denoise=denoise, decode=decode, memory=memory
+        )
 
 
 @dataclass(frozen=True)
@@ -187,6 +192,7 @@ class Guided:
     delta: Tensor | None = None  # a step in x0 space [b, *latent]; None: nothing to add
     notes: Mapping[str, Tensor] = field(default_factory=dict)  # for the trace, [b] each
     x: Tensor | None = None  # where the sampler goes on from, in place of `Step.x`, [b, *latent]
+    memory: Mapping[str, Tensor] = field(default_factory=dict)  # for the next step, [b, ...] each
 
     def scales(self, batch: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """The scale of each sample, [b]."""
@@ -212,6 +218,9 @@ def checked(answer: Any, step: Step) -> Guided | Tensor:
         wrong = [
             name for name, value in answer.notes.items()
             if not isinstance(value, Tensor) or value.shape != (batch,)
+        ] + [
+            name for name, value in answer.memory.items()
+            if not isinstance(value, Tensor) or value.shape[:1] != (batch,)
         ]  # fmt: skip
         scale, delta = answer.scale, answer.delta
         if isinstance(scale, Tensor):

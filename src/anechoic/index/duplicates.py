@@ -10,11 +10,9 @@ import torch
 
 from anechoic.errors import BadSetting
 from anechoic.index.clips import Clip
-from anechoic.index.training import TrainingIndex
+from anechoic.index.training import EXACT, NEIGHBOURS, TrainingIndex
 
-EXACT = 1 - 1e-4  # a cosine above this counts as 1: half precision changes it by less
 NEAR = 0.95  # the threshold for an index without one
-NEIGHBOURS = 16  # nearest rows that each row is compared with
 BATCH = 256  # rows searched at once
 
 

@@ -30,6 +30,10 @@ from anechoic.index.vectors import Mapped, Resident, Vectors, project, require_d
 from anechoic.storage import Storage
 from anechoic.types import Embedder, Neighbours, require_embedder
 
+SAMPLE = 2048  # rows from which `nearest_others` is read
+NEIGHBOURS = 16  # nearest rows among which it looks for one of another clip
+EXACT = 1 - 1e-4  # a cosine above this is that of the same sound: half precision changes it by less
+
 
 @dataclass(eq=False, repr=False)
 class TrainingIndex:
@@ -324,6 +328,35 @@ class TrainingIndex:
             )
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
         return Neighbours(scores.gather(1, order), rows.gather(1, order))
+
+    def nearest_others(self) -> Tensor:
+        """The similarity of each row to the nearest row of another clip, [n].
+
+        Exact duplicates do not count, since they are the same sound once more. Of an index of more
+        than 2,048 rows, as many are taken, evenly spread.
+
+        Raises:
+            IndexMismatch: fewer than two different clips.
+        """
+        rows = torch.linspace(0, len(self) - 1, min(len(self), SAMPLE)).long()
+        scores = []
+        for some in rows.split(256):
+            found = self.search(self.vectors(some), NEIGHBOURS)
+            for row, near, others in zip(
+                some.tolist(), found.scores.tolist(), found.rows.tolist(), strict=True
+            ):
+                own = self.clips[row].id
+                scores += [
+                    score
+                    for score, other in zip(near, others, strict=True)
+                    if score < EXACT and self.clips[other].id != own
+                ][:1]
+        if not scores:
+            raise IndexMismatch(
+                f"index '{self.name}' has no two different clips near each other, so it does not "
+                "show how near unrelated sound comes; calibrate it, or give the limits"
+            )
+        return torch.tensor(scores)
 
     def check_embedder(self, embedder: Embedder) -> None:
         """Refuse an embedder other than the one that built this index.
