@@ -34,7 +34,7 @@ OFF = {  # the settings that leave plain classifier-free guidance; strengths of 
     "sequence": {"then": ClassifierFree()}, "prompted": {"prompt": EmbeddingNoise(std=1e-30)},
     "screened": {"over": 1e9}, "safe-denoiser": {"beta": 0.0},
     "initial-noise": {"limit": 1e9, "start": 0.0},
-    "kernel-gradient": {"strength": 1e-12},
+    "kernel-gradient": {"strength": 1e-12}, "projection": {"opens": 0.999},
 }  # fmt: skip
 
 
@@ -45,6 +45,7 @@ def made(point, toy, **changes):
     given = INSIDE.get(point.name, {})
     if "index" in known:
         wide = {"lambda_min": -1.0, "lambda_max": -1.0, "threshold": -1.0}
+        wide |= {"opens": -0.99, "limit": -0.995}
         given = {"index": toy, "embedder": toy} | {k: wide[k] for k in wide if k in known}
     if "latents" in known:
         given = given | {"latents": XS / 2}

@@ -62,6 +62,9 @@ class Toy:
     def search(self, query, k=1):
         return Neighbours(*(query @ self.embeddings.T).topk(k))
 
+    def nearest_others(self):
+        return (self.embeddings @ self.embeddings.T).topk(2).values[:, 1]
+
     def step(self, x_ve, sigma):
         noise = NoiseLevel.from_ratio(sigma)
         b = len(x_ve)
@@ -120,12 +123,13 @@ XS = torch.cat([torch.tensor(case["x"], dtype=torch.float64) for case in REFEREN
 
 def run(method, toy, xs, ratios=RATIOS):
     """A run down the noise levels: estimates [n, b, *latent], and the record of each."""
-    history, estimates = (), []
+    history, memory, estimates = (), {}, []
     for k, ratio in enumerate(ratios):
         step = toy.step(xs * (1 + ratio), ratio)
-        step = replace(step, history=history, progress=k / len(ratios))
+        step = replace(step, history=history, progress=k / len(ratios), memory=memory)
         answer = method(step)
         answer = answer if isinstance(answer, Guided) else Guided(1.0, answer - step.cond)
+        memory = answer.memory
         estimates.append(answer.x0(step))
         scales = answer.scales(len(xs))
         history += (Record(step.progress, step.noise, step.distance, scales, notes=answer.notes),)

@@ -334,7 +334,7 @@ def lazy_step(
     history: Sequence[Record],
     denoise: Denoise,
     sample_rate: int,
-    memory: Mapping[str, Tensor],
+    memory: Mapping[str, Tensor] | None = None,
 ) -> Step:
     """An evaluation as a guidance sees it.
 
@@ -356,7 +356,7 @@ def lazy_step(
         denoise=denoise,
         decode=call.decode,
         sample_rate=sample_rate,
-        memory=memory,
+        memory=memory or {},
         _call=call,
         _predictions=predictions,
     )

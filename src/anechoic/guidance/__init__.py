@@ -5,6 +5,7 @@ from anechoic.guidance.base import Guidance, as_guidance
 from anechoic.guidance.cfg import ClassifierFree
 from anechoic.guidance.compose import During, Prompted, Sequence
 from anechoic.guidance.interval import Interval
+from anechoic.guidance.projection import Projection
 from anechoic.guidance.screen import Screened
 from anechoic.guidance.transition import DynamicTransition, TransitionPoint
 from anechoic.guidance.triggers import BasinEdge, LogSNR, Progress, Timestep
@@ -21,6 +22,7 @@ __all__ = [
     "Interval",
     "LogSNR",
     "Progress",
+    "Projection",
     "Prompted",
     "Screened",
     "Sequence",

@@ -187,7 +187,7 @@ class Projection(ComparingGuidance):
         notes = {"similarity": similarity, "neighbour": neighbour, "gate": opened}
         if held is None:
             return Guided(self.scale, notes=notes)
-        return Guided(self.scale, held, notes, {HELD: held})
+        return Guided(self.scale, held, notes, memory={HELD: held})
 
     def _due(self, step: Step, opened: Tensor) -> Tensor:
         """Which samples are compared at this evaluation, [b] of bool, on the CPU."""
@@ -214,7 +214,7 @@ class Projection(ComparingGuidance):
             require_finite(nearest)
             found.append(nearest)
             over |= nearest.scores[:, 0].cpu() > constraint.levels[0]
-        return found[0].scores[:, 0].cpu(), found[0].rows[:, 0].cpu(), over
+        return found[0].scores[:, 0].float().cpu(), found[0].rows[:, 0].cpu(), over
 
     def _lead(self, step: Step, held: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Make the step of samples longer, where it does not keep them away from all clips.
@@ -244,4 +244,4 @@ class Projection(ComparingGuidance):
         held = held + further.view_as(held)
         length = held.flatten(1).norm(dim=1).clamp_min(1e-12)
         held = held * step.per_sample((longest / length).clamp_max(1.0))
-        return held, found[0].scores[:, 0].cpu(), found[0].rows[:, 0].cpu()
+        return held, found[0].scores[:, 0].float().cpu(), found[0].rows[:, 0].cpu()
