@@ -7,11 +7,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 from support.browser import browser, tab
+from support.certified import certified_index, signers
 from support.commands import command
 from support.pipelines import make_pipe
 from support.wheels import core_wheel, lab_wheel
 
-__all__ = ["browser", "command", "core_wheel", "generate", "lab_wheel", "pipe", "tab"]
+__all__ = [
+    "browser", "certified_index", "command", "core_wheel", "generate", "lab_wheel", "pipe",
+    "signers", "tab",
+]  # fmt: skip
 
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(2)

@@ -43,6 +43,7 @@ MAY_IMPORT = {
 HOMES: dict[str, set[str]] = {
     "anechoic_lab": set(),
     "c2pa": {"certificate"},
+    "cryptography": {"certificate"},
     "datasets": {"index"},
     "diffusers": {"diffusers"},
     "faiss": {"index"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anechoic.certificate.c2pa import SigningKey
 from anechoic.certificate.content import (
     Certificate,
     KeptPrompt,
@@ -11,13 +12,18 @@ from anechoic.certificate.content import (
     samples_sha256,
     sidecar,
 )
+from anechoic.certificate.verification import Finding, Verification, verify
 
 __all__ = [
     "Certificate",
+    "Finding",
     "KeptPrompt",
     "Provenance",
+    "SigningKey",
+    "Verification",
     "certify",
     "read",
     "samples_sha256",
     "sidecar",
+    "verify",
 ]

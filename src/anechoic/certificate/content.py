@@ -20,6 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from anechoic import audio
+from anechoic.certificate.c2pa import SigningKey, read_signed, sign
 from anechoic.detectors import calibration
 from anechoic.environment import versions
 from anechoic.errors import BadAudio, BadCertificate, BadSetting, IndexMismatch, OutputExists
@@ -40,6 +41,7 @@ NOT_PROMISED = (
     "It is not promised that the model has not learnt a training clip, that these detectors notice "
     "every likeness, nor anything about clips that are not in the index."
 )
+FIX = "ask for it again where it was issued"
 Kept = Literal["clear", "hashed", "left out"]
 
 
@@ -93,6 +95,18 @@ class CertifiedFile:
     sample_rate: int
     channels: int
 
+    @classmethod
+    def of(cls, path: Path, content: bytes) -> CertifiedFile:
+        """A sound file that was read. Raises `BadAudio`."""
+        wav, sample_rate = audio.read_bytes(content, str(path), allow_silence=True)
+        whole, samples = hashlib.sha256(content).hexdigest(), samples_sha256(wav)
+        seconds = rounded(wav.shape[1] / sample_rate)
+        return cls(readable(path.name), whole, samples, seconds, sample_rate, len(wav))
+
+    def same_sound(self, other: CertifiedFile) -> bool:
+        """Whether two files hold the same sound."""
+        return replace(other, name=self.name, sha256=self.sha256) == self
+
 
 @dataclass(frozen=True)
 class CertifiedIndex:
@@ -125,9 +139,14 @@ class Judged:
         """A verdict, and the rule that it was given by."""
         told = rule.to_dict()
         return cls(
-            rule.detector, verdict.score, rule.threshold, verdict.p_value,
-            told["false_positive_rate"], told["held_out"], rule.origin,
-        )  # fmt: skip
+            rule.detector,
+            rounded(verdict.score),
+            rounded(rule.threshold),
+            None if verdict.p_value is None else rounded(verdict.p_value),
+            told["false_positive_rate"],
+            told["held_out"],
+            rule.origin,
+        )
 
 
 @dataclass(frozen=True)
@@ -172,9 +191,12 @@ def certify(
     output: str | Path | None = None,
     *,
     judged: str | None = None,
+    signing: SigningKey | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write the certificate of a sound file that was judged, whole or not at all.
+
+    With a `signing` key a signed copy of it goes into the file, too, whose sound stays the same.
 
     Args:
         file: the sound file.
@@ -183,13 +205,16 @@ def certify(
         about: how the sound was made.
         output: the file to write; by default `sidecar(file)`.
         judged: `samples_sha256` of the sound that was judged; another is refused.
+        signing: who signs; None: the certificate is not signed.
         overwrite: replace a certificate.
 
     Returns:
         The path of the certificate.
 
     Raises:
-        BadSetting: a verdict is "copy" or "not judged", or there is none.
+        BadSetting: a verdict is "copy" or "not judged", or there is none; or the file is to be
+            signed, and its format cannot be.
+        BadCertificate: it cannot be signed with this chain.
         BadAudio: not usable sound, or not the sound that was judged.
         IndexMismatch: the index was made in memory or has changed since it was loaded, or a limit
             is of another calibration than the one that is stored with it.
@@ -208,17 +233,9 @@ def certify(
     if target.exists() and not overwrite:
         raise OutputExists(f"'{target}' exists already; name another output or overwrite it")
     content = read_file(path, "sound file", BadAudio)
-    wav, sample_rate = audio.read_bytes(content, str(path))
     made = Certificate(
         datetime.now(UTC).isoformat(timespec="seconds"),
-        CertifiedFile(
-            readable(path.name),
-            hashlib.sha256(content).hexdigest(),
-            samples_sha256(wav),
-            wav.shape[1] / sample_rate,
-            sample_rate,
-            len(wav),
-        ),
+        CertifiedFile.of(path, content),
         "no copy",
         detectors,
         _certified(index, [verdict.rule for verdict in found if verdict.rule]),
@@ -227,13 +244,24 @@ def certify(
     )
     if judged is not None and judged != made.file.samples_sha256:
         raise BadAudio(f"'{path}' has changed since it was judged; judge it again")
-    _write(target, made.sealed())
+    if signing is not None:
+        signed = _signed(content, path, made, signing)
+        write_whole(path, signed)
+        made = replace(made, file=replace(made.file, sha256=hashlib.sha256(signed).hexdigest()))
+    text = json.dumps(asdict(made.sealed()), indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(target, f"{text}\n".encode("utf-8", "backslashreplace"))
     return target
 
 
 def sidecar(file: Path) -> Path:
     """Where the certificate of a sound file stands: out.wav.anechoic.json beside out.wav."""
     return file.with_name(file.name + SUFFIX)
+
+
+def rounded(value: float) -> float:
+    """A number of 15 digits, which every reader of JSON gives back as it is: one that C2PA uses
+    changes the last bit of longer ones."""
+    return float(f"{value:.15g}")
 
 
 def samples_sha256(wav: Tensor) -> str:
@@ -279,7 +307,7 @@ def _certified(index: TrainingIndex, rules: Sequence[Rule]) -> CertifiedIndex:
         index.revision,
         index.model,
         manifest.clips,
-        index.seconds or None,
+        rounded(index.seconds) or None,
     )
 
 
@@ -296,10 +324,11 @@ def _plain(about: Provenance) -> Provenance:
             return {str(name): plain(one) for name, one in value.items()}
         if isinstance(value, (list, tuple)):
             return [plain(one) for one in value]
-        whole = value is None or isinstance(value, (bool, int, str))
-        return value if whole or (isinstance(value, float) and math.isfinite(value)) else str(value)
+        if isinstance(value, float) and math.isfinite(value):
+            return rounded(value)
+        return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
-    share = None if about.share is None else float(about.share)
+    share = None if about.share is None else rounded(about.share)
     return replace(about, settings=plain(about.settings), share=share)
 
 
@@ -313,9 +342,18 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _write(target: Path, certificate: Certificate) -> None:
-    text = json.dumps(asdict(certificate), indent=1, ensure_ascii=False, allow_nan=False)
-    write_whole(target, f"{text}\n".encode("utf-8", "backslashreplace"))
+def _signed(content: bytes, path: Path, made: Certificate, signing: SigningKey) -> bytes:
+    """The file with the certificate in it, after a check that its sound is the same."""
+    inside = replace(made, file=replace(made.file, sha256=None)).sealed()
+    signed = sign(content, path, asdict(inside), signing)
+    if not CertifiedFile.of(path, signed).same_sound(made.file):
+        raise BadCertificate(f"a signature would change the sound of '{path}'; leave it out")
+    found = read_signed(signed, path)
+    told = {} if found is None else found.content or {}
+    if found is None or found.state == "broken" or parsed(told, "a certificate") != inside:
+        why = (found and found.reason) or "the certificate does not come back as it was"
+        raise BadCertificate(f"'{path}' cannot be signed ({why}); leave the signature out")
+    return signed
 
 
 # ------------------------------------------------------------------------------------ to read one
@@ -345,11 +383,14 @@ def parse(content: bytes, what: str) -> Certificate:
     Raises:
         BadCertificate: damaged, or of another format.
     """
-    fix = "ask for it again where it was issued"
-    told = parse_object(content, what, BadCertificate, fix)
+    return parsed(parse_object(content, what, BadCertificate, FIX), what)
+
+
+def parsed(told: Mapping[str, Any], what: str) -> Certificate:
+    """A certificate of its JSON object, as `parse`."""
     if (version := told.get("format")) != FORMAT:
         raise BadCertificate(
             f"expected {what} in format {FORMAT}, got {str(version)[:40]!r}; read it with the "
             "version of anechoic that wrote it"
         )
-    return parse_record(Certificate, told, what, BadCertificate, fix)
+    return parse_record(Certificate, told, what, BadCertificate, FIX)

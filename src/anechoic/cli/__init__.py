@@ -3,7 +3,8 @@
 A package adds a command through the entry point group "anechoic.commands": its name, and a
 function that adds it to the typer application it is given, as `anechoic-lab` does.
 
-Exit codes are in the help of `anechoic`; 1 is never anything else than a copy that was found.
+Exit codes are in the help of `anechoic`; 1 is never anything else than a copy that was found, or
+a certificate that does not fit.
 Nothing heavy is imported before a command needs it.
 """
 
@@ -25,7 +26,7 @@ from anechoic.cli.output import say
 from anechoic.errors import AnechoicError
 
 LABORATORY = ("demo", "doctor", "bench", "basin")  # the commands of anechoic-lab
-COMMANDS = ("generate", "index", "check", "calibrate", "screen", "audit")
+COMMANDS = ("generate", "index", "check", "verify", "calibrate", "screen", "audit")
 GROUP = "anechoic.commands"
 UNUSABLE = 2  # exit code: the input cannot be used
 FAULT = 70  # exit code: a fault of ours, EX_SOFTWARE of sysexits.h
@@ -45,9 +46,10 @@ def anechoic(
 ) -> None:
     """Keep text-to-audio generations from replicating training data, and prove it.
 
-    Exit codes: 0 done, and what was judged is no copy; 1 a copy was found; 2 the input cannot be
-    used; 3 no copy was found, but something was not judged; 70 a fault of anechoic, with a report
-    to send in; 130 interrupted; 141 the reader of the output went away.
+    Exit codes: 0 done, and what was judged is no copy; 1 a copy was found, or a certificate does
+    not fit; 2 the input cannot be used; 3 no copy was found, but something was not judged; 70 a
+    fault of anechoic, with a report to send in; 130 interrupted; 141 the reader of the output went
+    away.
     """
 
 

@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.options import EmbedderName, Json, require_there
+from anechoic.cli.options import (
+    EmbedderName,
+    Json,
+    OverwriteFiles,
+    SigningChain,
+    SigningKeyFile,
+    require_there,
+    signing_key,
+)
 from anechoic.cli.output import print_table, say
 from anechoic.cli.training import open_verifier
+from anechoic.errors import BadSetting, OutputExists
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from anechoic.certificate import SigningKey
     from anechoic.verdict import Status, Verdict, Verifier
 
 
@@ -40,6 +50,22 @@ def check(
         ),
     ] = None,
     embedder_name: EmbedderName = None,
+    certify: Annotated[
+        bool,
+        typer.Option(
+            "--certify",
+            help="Write a certificate beside each file that is no copy, for 'anechoic verify'.",
+        ),
+    ] = False,
+    share: Annotated[
+        float | None,
+        typer.Option(
+            help="Of the training set that the index covers, 0 to 1, for the certificate."
+        ),
+    ] = None,
+    signing_chain: SigningChain = None,
+    signing_key_file: SigningKeyFile = None,
+    overwrite: OverwriteFiles = False,
     as_json: Json = False,
 ) -> None:
     """Tell whether any stretch of a sound file is a copy of a training clip.
@@ -51,28 +77,76 @@ def check(
 
     Exit codes: 0 no file is a copy; 1 a file is a copy; 2 a file cannot be used; 3 nothing is
     known to be a copy, but something could not be judged, as without a calibration; 70 a fault of
-    anechoic, with a report to send in.
+    anechoic, with a report to send in. Only a file that was judged and is no copy gets a
+    certificate.
 
     Example: `anechoic check take1.wav take2.wav --index clips.index --threshold 0.9`
     """
     require_there(*files)
+    if not certify and (share, signing_chain, signing_key_file) != (None, None, None):
+        raise BadSetting("'--share' and what signs are for a certificate: give '--certify', too")
+    if certify:
+        _require_free(files, overwrite)
+    signing = signing_key(signing_chain, signing_key_file)
     verifier = open_verifier(index, embedder_name, threshold)
     sounds = [_read(file) for file in files]  # all of them, before any is searched for
     verdicts = [verifier(*sound) for sound in sounds]
+    certificates: list[Path | None] = [None] * len(files)
+    if certify:
+        certificates = [
+            _certify(file, wav, verdict, verifier, share, signing, overwrite)
+            for file, (wav, _), verdict in zip(files, sounds, verdicts, strict=True)
+        ]
     if as_json:
         about = {
             "index": index,
             "embedder": verifier.index.embedder_name,
             **rule_to_dict(verifier),
             "files": [
-                {"file": str(file), **to_dict(verifier, verdict)}
-                for file, verdict in zip(files, verdicts, strict=True)
+                {
+                    "file": str(file),
+                    **to_dict(verifier, verdict),
+                    "certificate": None if certificate is None else str(certificate),
+                }
+                for file, verdict, certificate in zip(files, verdicts, certificates, strict=True)
             ],
         }
         print(json.dumps(about, indent=2))
     else:
         print_verdicts(verifier, ("file",), [(str(file),) for file in files], verdicts)
+        if certify:
+            written = zip(files, certificates, strict=True)
+            say(*(f"{file}: {path or 'gets no certificate'}" for file, path in written))
     raise typer.Exit(exit_code(verdicts))
+
+
+def _require_free(files: Sequence[Path], overwrite: bool) -> None:
+    """Refuse, before anything is judged, certificates that are there. Raises `OutputExists`."""
+    from anechoic.certificate import sidecar
+
+    for path in map(sidecar, files):
+        if path.exists() and not overwrite:
+            raise OutputExists(f"'{path}' exists already; replace it with '--overwrite'")
+
+
+def _certify(
+    file: Path,
+    wav: Tensor,
+    verdict: Verdict,
+    verifier: Verifier,
+    share: float | None,
+    signing: SigningKey | None,
+    overwrite: bool,
+) -> Path | None:
+    """Write the certificate of a file; None: it gets none."""
+    from anechoic.certificate import Provenance, certify, samples_sha256
+
+    if verdict.status != "no copy":
+        return None
+    about, judged = Provenance(share=share), samples_sha256(wav)
+    return certify(
+        file, verdict, verifier.index, about, judged=judged, signing=signing, overwrite=overwrite
+    )
 
 
 def _read(file: Path) -> tuple[Tensor, int]:

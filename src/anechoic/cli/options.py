@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anechoic.errors import BadSetting
+
+if TYPE_CHECKING:
+    from anechoic.certificate import SigningKey
 
 
 def require_there(*paths: Path | None, what: str = "file") -> None:
@@ -42,3 +45,30 @@ SeveralSteps = Annotated[
     int | None, typer.Option(min=2, help="Of the sampler. By default the model's own.")
 ]
 Work = Annotated[Path, typer.Option(help="Folder of what is finished, to go on from after a stop.")]
+
+SigningChain = Annotated[
+    Path | None,
+    typer.Option(
+        "--signing-chain",
+        help="Certificates, PEM, the signer's own first: with '--signing-key' the certificate also "
+        "goes into the file as a signed C2PA manifest (WAV, FLAC, MP3).",
+    ),
+]
+SigningKeyFile = Annotated[
+    Path | None, typer.Option("--signing-key", help="The signer's private key, PEM: P-256 or RSA.")
+]
+
+
+def signing_key(chain: Path | None, key: Path | None) -> SigningKey | None:
+    """Who signs; None: nobody was named.
+
+    Raises:
+        BadSetting: only one of the two was given, or they cannot sign.
+    """
+    if (chain is None) != (key is None):
+        raise BadSetting("to sign, '--signing-chain' and '--signing-key' are both needed")
+    if chain is None or key is None:
+        return None
+    from anechoic.certificate import SigningKey
+
+    return SigningKey.load(chain, key)

@@ -1,0 +1,99 @@
+"""`anechoic verify`: does the certificate of a sound file still fit?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anechoic.cli.options import Json, require_there
+from anechoic.cli.output import count, say
+from anechoic.models import index_folder
+
+if TYPE_CHECKING:
+    from anechoic.certificate import Certificate, Verification
+
+DIFFERS = 1  # exit code
+
+
+def register(app: typer.Typer) -> None:
+    """Add `anechoic verify`."""
+    app.command()(verify)
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Sound file.")],
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Its certificate. By default the signed one in FILE, or FILE.anechoic.json."
+        ),
+    ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            "--index", help="Folder of the index that the certificate names, or demo, to compare."
+        ),
+    ] = None,
+    recheck: Annotated[
+        bool,
+        typer.Option("--recheck", help="With '--index': judge FILE again, and compare the scores."),
+    ] = False,
+    trust: Annotated[
+        Path | None,
+        typer.Option(
+            help="Certificates, PEM, of the authorities whose signers are trusted; without such a "
+            "signature FILE is then not verified."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell whether the certificate of a sound file fits it, its signature and the index.
+
+    A certificate beside a file (FILE.anechoic.json) is not signed: anyone could have written it. A
+    signed one is inside the file, in WAV, FLAC and MP3, and needs 'anechoic[c2pa]' to be read.
+
+    Exit codes: 0 verified, as far as it was compared; 1 something differs: the sound, the file, the
+    certificate, its signature, the index, a limit or a score; 2 the input cannot be used, as where
+    there is no certificate; 70 a fault of anechoic, with a report to send in.
+
+    Example: `anechoic verify out.wav --index clips.index --recheck`
+    """
+    require_there(file)
+    from anechoic.certificate import verify as verify_file
+
+    folder = None if index is None else index_folder(index)
+    found = verify_file(file, certificate, folder, recheck=recheck, trust=trust)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        _print(found)
+    raise typer.Exit(0 if found.verified else DIFFERS)
+
+
+def _print(found: Verification) -> None:
+    words = {True: "holds", False: "DIFFERS", None: "note"}
+    if found.certificate is not None:
+        _describe(found.certificate)
+    for one in found.findings:
+        say(f"{words[one.holds]}: {one.sentence}")
+    differs = sum(one.holds is False for one in found.findings)
+    if found.verified:
+        say(f"{found.file}: verified by the certificate {found.source}")
+    else:
+        say(f"{found.file}: NOT VERIFIED, {count(differs, 'finding')} against it")
+
+
+def _describe(certificate: Certificate) -> None:
+    """What it says, and what it is worth."""
+    for one in certificate.detectors:
+        p_value = "" if one.p_value is None else f", p {one.p_value:.3g}"
+        limit = f"its limit is {one.limit:.4g} ({one.origin})"
+        say(f"{certificate.verdict}: '{one.detector}' scores {one.score:.4g}{p_value}; {limit}")
+    index = certificate.index
+    share = certificate.provenance.share
+    part = "an unknown share" if share is None else f"{share:.3g}"
+    say(f"index '{index.name}': {count(index.clips, 'clip')}, {part} of the training set")
+    say(certificate.promise, certificate.not_promised)
