@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "embedders": LEAVES | {"audio"},
     "detectors": LEAVES | {"audio", "guidance", "index", "parsing", "storage"},
     "engine": LEAVES | {"guidance"},
-    "diffusers": LEAVES | {"engine", "guidance", "models", "parsing"},
+    "auto": LEAVES | {"detectors", "embedders", "guidance", "index"},
+    "diffusers": LEAVES | {"auto", "engine", "guidance", "index", "models", "parsing"},
     "models": {"errors", "guidance", "index"},
     "verdict": LEAVES | {"audio", "detectors", "embedders", "index", "storage"},
     "certificate": LEAVES

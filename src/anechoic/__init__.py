@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from anechoic.lazy import on_first_use
 
 if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
+    from anechoic.auto import Auto
     from anechoic.detectors import locate
-    from anechoic.diffusers import Trace, guard
+    from anechoic.diffusers.guard import Trace, guard
     from anechoic.embedders import embedder
     from anechoic.errors import AnechoicError
     from anechoic.guidance import (
@@ -30,7 +31,7 @@ if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
 
 __version__ = "0.1.0"
 __all__ = [
-    "AnechoicError", "AntiMemorization", "ClassifierFree", "DynamicTransition", "Guidance",
+    "AnechoicError", "AntiMemorization", "Auto", "ClassifierFree", "DynamicTransition", "Guidance",
     "Guided", "Match", "NoiseLevel", "Record", "Step", "Trace", "TrainingIndex",
     "TransitionPoint", "Verdict", "Verifier", "embedder", "guard", "locate",
     "protect",
@@ -40,6 +41,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that exists
     __getattr__, __dir__ = on_first_use(
         __name__,
         {
+            "anechoic.auto": ("Auto",),
             "anechoic.detectors": ("locate",),
             "anechoic.diffusers": ("Trace", "guard"),
             "anechoic.embedders": ("embedder",),

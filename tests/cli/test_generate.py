@@ -23,7 +23,7 @@ from anechoic.index.clips import Sound
 
 RATE = 16_000
 PROMPT = "low cello note"
-OPEN = ("--set", "lambda_min=-1", "--set", "lambda_max=-1")  # AMG's gate, at any similarity
+OPEN = ("--guard", "amg", "--set", "lambda_min=-1", "--set", "lambda_max=-1")  # at any similarity
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +85,7 @@ def test_amg_with_its_gate_open_makes_another_sound_than_cfg(run: Run) -> None:
 
 
 def test_amg_with_its_gate_shut_says_so_and_changes_nothing(run: Run) -> None:
-    code, out, _ = run(
-        PROMPT, "--index", "i", "--set", "lambda_min=0.9999", "--set", "lambda_max=0.9999"
-    )
+    code, out, _ = run(PROMPT, *AMG, "--set", "lambda_min=0.9999", "--set", "lambda_max=0.9999")
     assert (code, lines(out)[0]) == (0, "out.wav: 6 evaluations, gate open at 0")
     audio.write("plain.wav", plainly(PROMPT), RATE)
     assert Path("out.wav").read_bytes() == Path("plain.wav").read_bytes()
@@ -227,7 +225,7 @@ def test_without_a_calibrated_threshold_nothing_is_judged(memorized: None, run: 
 # ------------------------------------------------------------------------------ what is refused
 
 GUARDS = sorted({*(point.name for point in entry_points(group="anechoic.guidance")), *PRESETS})
-AMG = ("--index", "i")
+AMG = ("--guard", "amg", "--index", "i")
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "scale of 1": (
         ("--guard", "cfg", "--scale", "1"),
@@ -241,7 +239,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "no index": (
         (),
-        "guard 'amg' keeps away from the training set and needs its index: give it with "
+        "guard 'auto' keeps away from the training set and needs its index: give it with "
         "'--index', made by 'anechoic index build'",
     ),
     "index missing": (

@@ -35,6 +35,7 @@ OFF = {  # the settings that leave plain classifier-free guidance; strengths of 
     "screened": {"over": 1e9}, "safe-denoiser": {"beta": 0.0},
     "initial-noise": {"limit": 1e9, "start": 0.0},
     "kernel-gradient": {"strength": 1e-12}, "projection": {"opens": 0.999},
+    "auto": {"opens": 0.999},
 }  # fmt: skip
 
 

@@ -47,7 +47,9 @@ def run(command: Run) -> Run:
 
 
 def test_a_model_that_is_ready_is_told_with_its_settings_and_its_time(here: Path, run: Run) -> None:
-    code, out, err = run("--model", "model", "--index", "i", "--steps", "20", "--set", "c3=5")
+    code, out, err = run(
+        "--model", "model", "--index", "i", "--guard", "amg", "--steps", "20", "--set", "c3=5"
+    )
     assert (code, err) == (0, "")
     assert "PROBLEM" not in out
     said = " ".join(out.split())
@@ -157,7 +159,7 @@ PROBLEMS: dict[str, tuple[Callable[[], object], tuple[str, ...], str]] = {
         "guard: guard 'amg' keeps away from the training set and needs its index",
     ),
     "a setting": (
-        lambda: None, (*INDEX, "--set", "c3=-1"),
+        lambda: None, (*INDEX, "--guard", "amg", "--set", "c3=-1"),
         "guard: expected c3 of 0 or more, got -1.0",
     ),
 }  # fmt: skip
@@ -184,7 +186,7 @@ def test_too_little_memory_is_told_with_what_would_help(
     here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anechoic_lab.doctor.memory.free_bytes", lambda device: 2**17)
-    code, out, _ = run("--model", "model", "--index", "i", "--no-measure")
+    code, out, _ = run("--model", "model", "--index", "i", "--guard", "amg", "--no-measure")
     assert code == 2
     for mend in ("'--dtype bfloat16'", "'--set gradient=x0'", "'--seconds'", "'--set c3=0'"):
         assert mend in out

@@ -76,19 +76,20 @@ def generate(
         str | None,
         typer.Option(
             "--index",
-            help="Folder of an index of the model's training set, or demo. amg needs it; under "
-            "any guard, what was generated is compared with it.",
+            help="Folder of an index of the model's training set, or demo. auto and amg need it; "
+            "under any guard, what was generated is compared with it.",
         ),
     ] = None,
     guard: Annotated[
         str,
         typer.Option(
             "--guard",
-            help="amg, static, dynamic, cfg (no protection), one that a package adds, or a paper's "
-            "settings by name, as amg-audio (docs/reference/methods.md); the demo model has "
-            "settings of its own for them, and opposite.",
+            help="auto (its settings are read off the index), amg, static, dynamic, cfg (no "
+            "protection), one that a package adds, or a paper's settings by name, as amg-audio "
+            "(docs/reference/methods.md); the demo model has settings of its own for all but auto "
+            "and cfg, and opposite.",
         ),
-    ] = "amg",
+    ] = "auto",
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -124,6 +125,7 @@ def generate(
     if empty := [number for number, prompt in enumerate(prompts, 1) if not prompt.strip()]:
         raise BadSetting(f"prompt number {empty[0]} is empty; say what is to sound")
     from anechoic import audio
+    from anechoic.auto import Auto
     from anechoic.diffusers.loading import load_pipeline
     from anechoic.diffusers.pipelines import call_arguments
     from anechoic.guidance import registry
@@ -155,12 +157,15 @@ def generate(
             "index": index,
             "guard": guard,
             "settings": registry.settings_of(method),
+            **({"because": method.because} if isinstance(method, Auto) else {}),
             "seed": seed,
             **rule_to_dict(verifier),
             "outputs": [_to_dict(one, verifier) for one in generations],
         }
         print(json.dumps(about, indent=2, default=str))  # a setting may be a LogSNR(value=-1.0)
     else:
+        if isinstance(method, Auto):
+            say(method.because)
         _print(generations, verifier)
     raise typer.Exit(exit_code([one.verdict for one in generations if one.verdict]))
 

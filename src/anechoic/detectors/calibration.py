@@ -83,12 +83,24 @@ class Calibration:
 
         The upper end is infinite if the held-out scores do not bound it.
         """
+        return self.quantile(1 - self.false_positive_rate)[1:]
+
+    def quantile(self, share: float) -> tuple[float, float, float]:
+        """The score that this share of held-out sound stays under, and its interval.
+
+        The interval is by order statistics, and holds for any distribution; an end that the
+        held-out scores do not bound is infinite.
+
+        >>> Calibration("d", tuple(range(1, 100))).quantile(0.25)
+        (25.0, 16.0, 35.0)
+        """
         from scipy.stats import binom
 
         n, tail = len(self.null), (1 - self.confidence) / 2
-        low = int(binom.ppf(tail, n, 1 - self.false_positive_rate))
-        high = int(binom.ppf(1 - tail, n, 1 - self.false_positive_rate)) + 1
+        low = int(binom.ppf(tail, n, share))
+        high = int(binom.ppf(1 - tail, n, share)) + 1
         return (
+            self.null[min(max(math.ceil(share * (n + 1) - 1e-9), 1), n) - 1],
             self.null[low - 1] if low else -math.inf,
             self.null[high - 1] if high <= n else math.inf,
         )

@@ -9,23 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from anechoic.auto import Auto
 from anechoic.diffusers.connection import Hooks
-from anechoic.diffusers.pipelines import adapter_for
+from anechoic.diffusers.pipelines import adapter_for, default_scale
 from anechoic.diffusers.schedules import check_scheduler
 from anechoic.engine.run import Trace, guarding
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.step import Guided, Step
+from anechoic.index import TrainingIndex
+
+SCALE = 7.0  # of a pipeline that has no default: Stable Audio Open's own
 
 __all__ = ["Trace", "guard"]
 
 
 @contextmanager
-def guard(pipe: Any, guidance: Guidance | Callable[[Step], Guided | Tensor]) -> Iterator[Trace]:
+def guard(
+    pipe: Any, guidance: TrainingIndex | Path | Guidance | Callable[[Step], Guided | Tensor]
+) -> Iterator[Trace]:
     """Guide every generation of `pipe` inside the `with` block.
+
+    Given an index, or the path of one, it is `anechoic.auto.Auto` that guides: its settings are
+    read off the index, and its scale is the pipeline's default.
 
     The pipeline stays what it is: nothing is subclassed or replaced, and it is as before when the
     block ends. Inside, the guidance owns the scale; call the pipeline with any
@@ -38,13 +48,13 @@ def guard(pipe: Any, guidance: Guidance | Callable[[Step], Guided | Tensor]) -> 
 
     Args:
         pipe: a diffusers pipeline from the table in `anechoic.diffusers.adapters`.
-        guidance: a method, or a function of a `Step`.
+        guidance: the index of the training set; or a method, or a function of a `Step`.
 
     Yields:
         A `Trace` that fills while the pipeline runs.
 
     Raises:
-        BadSetting: `guidance` is neither a method nor a function of a `Step`.
+        BadSetting: `guidance` is neither an index nor a method nor a function of a `Step`.
         UnsupportedPipeline: the pipeline or its scheduler is not one that can be guarded, or the
             guidance compares sound and the pipeline makes images, or the other way round.
         IndexMismatch: the guidance's index is of another model's training set.
@@ -53,6 +63,8 @@ def guard(pipe: Any, guidance: Guidance | Callable[[Step], Guided | Tensor]) -> 
     """
     connection = adapter_for(pipe)
     check_scheduler(pipe.scheduler)
+    if isinstance(guidance, TrainingIndex | Path):
+        guidance = Auto.of(guidance, default_scale(pipe) or SCALE)
     with guarding(connection, guidance) as guarded:
         hooks = Hooks(connection, guarded)
         connection.attach(hooks.begin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from inspect import signature
 from typing import Any
 
 import torch
@@ -124,3 +125,10 @@ def weights_sha256(pipe: Any) -> str:
         elif hasattr(part, "get_vocab"):
             digest.update(json.dumps(part.get_vocab(), sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def default_scale(pipe: Any) -> float | None:
+    """The guidance scale that a pipeline has when its caller names none; None: it has none."""
+    default = signature(type(pipe).__call__).parameters.get("guidance_scale")
+    known = default is not None and isinstance(default.default, int | float)
+    return float(default.default) if default is not None and known else None

@@ -71,6 +71,11 @@ class TrainingIndex:
     # parts of `about`
 
     @property
+    def folder(self) -> str | None:
+        """The folder or URL that it was loaded from; None: it was made in memory."""
+        return None if self._manifest is None else self._manifest[0].name
+
+    @property
     def embedder_name(self) -> str:
         return self.about.embedder_name
 

@@ -6,15 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib import import_module
-from inspect import signature
 from typing import Any
 
 from torch import Tensor
 
+from anechoic.auto import Auto
 from anechoic.diffusers import fingerprint
 from anechoic.diffusers.generate import generate
-from anechoic.diffusers.pipelines import adapter_for, sound_seconds
+from anechoic.diffusers.pipelines import adapter_for, default_scale, sound_seconds
 from anechoic.engine.model import require_guardable, require_own_index
 from anechoic.guidance.base import Guidance, as_guidance
 from anechoic.index import TrainingIndex
@@ -79,16 +78,10 @@ class PipelineGenerator:
     @property
     def _scale(self) -> float | None:
         """The scale of classifier-free guidance that the pipeline is called with."""
-        default = signature(type(self.pipe).__call__).parameters.get("guidance_scale")
-        scale = self.arguments.get("guidance_scale", default and default.default)
-        return None if scale is None else float(scale)
+        scale: float | None = self.arguments.get("guidance_scale", default_scale(self.pipe))
+        return scale
 
 
-def automatic(index: TrainingIndex, embedder: Embedder, scale: float | None) -> Guidance | str:
-    """The guidance whose every number is read off the index, or why there is none, as a clause."""
-    try:
-        auto = import_module("anechoic.guidance.auto").auto
-    except ModuleNotFoundError:
-        return "no guidance sets itself by the index here"
-    found: Guidance = auto(index, embedder, scale=scale)
-    return found
+def automatic(index: TrainingIndex, embedder: Embedder, scale: float | None) -> Guidance:
+    """The guidance whose every number is read off the index."""
+    return Auto(index, embedder) if scale is None else Auto(index, embedder, scale)

@@ -35,7 +35,7 @@ def doctor(
     guard: Annotated[
         str | None,
         typer.Option(
-            "--guard", help="As in 'anechoic generate'. By default amg with an index, else static."
+            "--guard", help="As in 'anechoic generate'. By default auto with an index, else static."
         ),
     ] = None,
     settings: Annotated[
@@ -64,7 +64,7 @@ def doctor(
     from anechoic_lab.doctor import Wanted, examine
 
     known = find(model)
-    name = guard or ("static" if index is None else "amg")
+    name = guard or ("static" if index is None else "auto")
 
     def make(store: TrainingIndex | None, embed: Embedder | None) -> Guidance:
         return chosen_guard(name, known, settings or [], store, embed)

@@ -199,7 +199,7 @@ def _guard(
         if distilled and made[0].requires_uncond():
             raise BadSetting(
                 f"this model is distilled and has no unconditional prediction, which {kind} needs; "
-                "give '--guard amg --set c1=0 --set c2=0', which works without one"
+                "give '--guard auto', which works without one"
             )
         return kind
 
