@@ -18,26 +18,31 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
+import os
 import random
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
 from io import BytesIO, StringIO
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 MEMORY = 2 * 2**30  # bytes that an input may take, beside the libraries
 SECONDS = 10
+# what most boundaries import
+HEAVY = ("faiss", "pyarrow.parquet", "scipy.signal", "soundfile", "torch", "anechoic.verdict")
 FAILS = ("traceback", "hang", "crash", "memory", "silent")
 RATE = 8000
 
@@ -473,13 +478,10 @@ def outcome(name: str, number: int, seed: int, folder: Path) -> tuple[str, str]:
 # --------------------------------------------------------------------------------------- processes
 
 
-def work(name: str, start: int, stop: int, seed: int) -> None:
-    """Try inputs in this process, a line of JSON each."""
-    import torch
-
+def work(name: str, start: int, stop: int, seed: int, ends: Connection) -> None:
+    """Try inputs in this process, and send what became of each."""
     from anechoic.errors import AnechoicError
 
-    torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     for which in range(len(BOUNDARIES[name].files())):
         try:
@@ -494,28 +496,31 @@ def work(name: str, start: int, stop: int, seed: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
     for number in range(start, stop):
         with TemporaryDirectory() as folder:
-            print(json.dumps([number, *outcome(name, number, seed, Path(folder))]), flush=True)
+            ends.send((number, *outcome(name, number, seed, Path(folder))))
 
 
 def tried(name: str, count: int, seed: int) -> Iterator[tuple[int, str, str]]:
-    """Inputs in a process of their own; a new one goes on where one died."""
+    """Inputs in a process of their own; a new one goes on where one died.
+
+    It is forked, so that it need not import everything anew.
+    """
+    fork = multiprocessing.get_context("fork")
     start = 0
     while start < count:
-        command = [sys.executable, __file__, "--work", name, str(start), str(count), str(seed)]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            for line in process.stdout:
-                number, end, words = json.loads(line)
+        here, there = fork.Pipe(duplex=False)
+        process = fork.Process(target=work, args=(name, start, count, seed, there))
+        process.start()
+        there.close()
+        with suppress(EOFError):
+            while True:
+                number, end, words = here.recv()
                 start = number + 1
                 yield number, end, words
-            complaint = process.stderr.read()
-        if process.returncode:
-            if start == 0 and process.returncode == 1:
-                raise SystemExit(f"'{name}' cannot be tried: {complaint}")
-            yield start, "crash", f"the process ended with {process.returncode}"
+        process.join()
+        if process.exitcode:
+            if start == 0 and process.exitcode == 1:
+                raise SystemExit(f"'{name}' cannot be tried")
+            yield start, "crash", f"the process ended with {process.exitcode}"
             start += 1
 
 
@@ -525,17 +530,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=[*BOUNDARIES], default=[*BOUNDARIES])
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
-    parser.add_argument(
-        "--work", nargs=4, metavar=("NAME", "START", "STOP", "SEED"), help="internal"
-    )
     given = parser.parse_args()
-    if given.work:
-        name, *numbers = given.work
-        work(name, *map(int, numbers))
-        return 0
     counts: dict[str, Counter[str]] = {}
     began, failing = time.monotonic(), Path(mkdtemp(prefix="fuzz-"))
     each = -(-given.count // len(given.only))
+    os.environ["OMP_NUM_THREADS"] = "1"  # a process of several threads cannot be forked
+    for module in HEAVY:
+        import_module(module)
     for name in given.only:
         counts[name] = Counter()
         for number, end, words in tried(name, each, given.seed):

@@ -6,57 +6,64 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
+from typing import NamedTuple
 
 FUZZER = Path(__file__).parents[1] / "scripts" / "fuzz.py"
-BOUNDARIES = (
-    "sounds", "captions", "prompts", "indexes", "tars", "vectors", "plans", "settings", "places",
-    "models", "remote",
-)  # fmt: skip
 
 
-@pytest.mark.parametrize("boundary", BOUNDARIES)
-def test_fifty_malformed_inputs_end_well(boundary: str) -> None:
+class Ran(NamedTuple):
+    """How the fuzzer ended."""
+
+    code: int
+    counts: dict[str, dict[str, int]]
+    err: str
+
+
+def fuzz(script: Path, count: int) -> Ran:
     ran = subprocess.run(
-        [sys.executable, FUZZER, "50", "--only", boundary, "--json"],
-        capture_output=True, text=True, timeout=300, check=False,
+        [sys.executable, script, str(count), "--json"],
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    counts = json.loads(ran.stdout)[boundary]
-    assert counts.keys() <= {"refused", "accepted"}
-    assert sum(counts.values()) == 50
-    assert counts["refused"] > 10
+    return Ran(ran.returncode, json.loads(ran.stdout or "{}"), ran.stderr)
+
+
+def test_of_each_boundary_fifty_malformed_inputs_end_well() -> None:
+    ran = fuzz(FUZZER, 550)
+    assert ran.code == 0, ran.err
+    assert len(ran.counts) == 11
+    for boundary, ends in ran.counts.items():
+        assert ends.keys() <= {"refused", "accepted"}, boundary
+        assert sum(ends.values()) == 50, boundary
+        assert ends["refused"] > 10, boundary
+
+
+TOY = f"""
+import os, sys, time
+sys.path.insert(0, {str(FUZZER.parent)!r})
+import fuzz
+%s
+fuzz.HEAVY = ()
+sys.exit(fuzz.main())
+"""
 
 
 def test_a_boundary_whose_good_input_is_refused_is_not_tried(tmp_path: Path) -> None:
     """Its malformed inputs would be refused for that, too, and prove nothing."""
-    script = f"""
-import sys
-sys.path.insert(0, {str(FUZZER.parent)!r})
-import fuzz
+    script = """
 def read(folder, name):
     from anechoic.errors import BadSetting
     raise BadSetting("whatever it is")
-fuzz.__file__ = __file__
-fuzz.BOUNDARIES = {{"toy": fuzz.Boundary(lambda: [{{"f": b"good input"}}], read)}}
-sys.exit(fuzz.main())
+fuzz.BOUNDARIES = {"toy": fuzz.Boundary(lambda: [{"f": b"good input"}], read)}
 """
-    (tmp_path / "toy.py").write_text(script)
-    ran = subprocess.run(
-        [sys.executable, tmp_path / "toy.py", "24", "--json"],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 1
-    assert "the good input 0 of 'toy' is refused: whatever it is" in ran.stderr
+    (tmp_path / "toy.py").write_text(TOY % script)
+    ran = fuzz(tmp_path / "toy.py", 24)
+    assert ran.code == 1
+    assert "the good input 0 of 'toy' is refused: whatever it is" in ran.err
 
 
 def test_a_fault_is_found_and_its_input_written(tmp_path: Path) -> None:
     """The fuzzer itself: a reader that swallows what is missing, hangs and crashes."""
-    script = f"""
-import os, sys, time
-sys.path.insert(0, {str(FUZZER.parent)!r})
-import fuzz
+    script = """
 def read(folder, name):
     content = (folder / name).read_bytes()
     number = sum(content) % 4
@@ -66,18 +73,12 @@ def read(folder, name):
     if number == 2: os.abort()
     return content
 fuzz.SECONDS = 0.2
-fuzz.__file__ = __file__
-fuzz.BOUNDARIES = {{"toy": fuzz.Boundary(lambda: [{{"f": b"good input"}}], read,
-                                         silent=lambda good, now, changes: now != good)}}
-sys.exit(fuzz.main())
+fuzz.BOUNDARIES = {"toy": fuzz.Boundary(lambda: [{"f": b"good input"}], read,
+                                        silent=lambda good, now, changes: now != good)}
 """
-    (tmp_path / "toy.py").write_text(script)
-    ran = subprocess.run(
-        [sys.executable, tmp_path / "toy.py", "24", "--json"],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 1, ran.stderr
-    counts = json.loads(ran.stdout)["toy"]
-    assert sum(counts.values()) == 24
-    assert {"traceback", "hang", "crash", "silent"} <= counts.keys()
-    assert len([line for line in ran.stderr.splitlines() if "toy-" in line]) == 24
+    (tmp_path / "toy.py").write_text(TOY % script)
+    ran = fuzz(tmp_path / "toy.py", 24)
+    assert ran.code == 1, ran.err
+    assert sum(ran.counts["toy"].values()) == 24
+    assert {"traceback", "hang", "crash", "silent"} <= ran.counts["toy"].keys()
+    assert len([line for line in ran.err.splitlines() if "toy-" in line]) == 24

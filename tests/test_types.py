@@ -23,12 +23,15 @@ LAZY = [
     for file in sorted((ROOT / root).rglob("__init__.py"))
     if "on_first_use(" in file.read_text() and "if TYPE_CHECKING" in file.read_text()
 ]
-# what takes long to read, and is of no type of ours, is left out, as in our own checks
+# What takes long to read, and is of no type of ours, is left out, as in our own checks. Where errors
+# do not count, mypy reads no bodies of functions: signatures are what a user's script sees.
 CONFIG = """
 [mypy]
 ignore_missing_imports = true
 [mypy-diffusers.*,transformers.*]
 follow_imports = skip
+[mypy-anechoic.*]
+ignore_errors = true
 """
 PRIVATE = {"anechoic.cli"}  # commands, whose surface is the command line
 

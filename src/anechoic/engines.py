@@ -61,9 +61,9 @@ def find(name: str) -> Engine | None:
     Raises:
         BadSetting: no installed package adds an engine of this name.
     """
-    points = {point.name: point for point in entry_points(group=GROUP)}
     if name == LOCAL:
         return None
+    points = {point.name: point for point in entry_points(group=GROUP)}
     if name == "ray" and name not in points:
         raise BadSetting(
             "engine 'ray' needs Ray, which is not installed: pip install 'anechoic[ray]'"

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+import typer
 
 from anechoic import cli
 
 Run = Callable[..., tuple[int, str, str]]
+_application = cli.application
+
+
+@cache
+def _built(name: str) -> Callable[..., None]:
+    """A command of the core, built once: building takes longer than most of them run."""
+    return typer.main.get_command(_application([name]))
+
+
+def _once_built(commands: Sequence[str] | None) -> Callable[..., None]:
+    return _application() if commands is None else _built(*commands)
 
 
 def exit_code(*words: str | Path) -> int:
     """Run a command: its exit code."""
-    with pytest.raises(SystemExit) as end:
+    with patch.object(cli, "application", _once_built), pytest.raises(SystemExit) as end:
         cli.main([str(word) for word in words])
     return int(end.value.code or 0)
 
