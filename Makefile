@@ -6,11 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DOCS_READY := $(VENV)/docs-ready
+RELEASE_READY := $(VENV)/release-ready
 QUIET := $(shell test -t 2 || echo --quiet) # progress bars on a terminal only
 TOO_OLD := anechoic needs Python 3.11 or newer; name one, as in: make test PYTHON=python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-slow test-readme docs fuzz bench-speed bench-index lint format check clean
+.PHONY: help demo test coverage test-slow test-readme test-lowest release-check docs fuzz bench-speed bench-index lint format check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -30,6 +31,15 @@ test-slow: $(READY) ## Run the tests that take minutes each.
 
 test-readme: $(READY) ## Run what the README tells a newcomer, pasted in order into a fresh copy.
 	$(BIN)/pytest -rfEs -m slow tests/test_readme.py
+
+test-lowest: $(RELEASE_READY) ## Run the tests of the core with the oldest versions that it says it takes.
+	$(BIN)/uv venv --clear --python $(BIN)/python build/lowest
+	$(BIN)/uv pip install --python build/lowest --resolution lowest-direct -r pyproject.toml -r lab/pyproject.toml -e . -e ./lab "hypothesis>=6.100" "pytest>=9" "pytest-xdist>=3.8"
+	OMP_NUM_THREADS=1 build/lowest/bin/pytest -rfEs -n 2 --dist loadfile tests/guidance tests/engine tests/metrics tests/diffusers tests/index tests/embedders tests/test_audio.py
+
+release-check: $(RELEASE_READY) ## Build the distributions, install them afresh, use them, and paste the README.
+	$(BIN)/python scripts/release_check.py $(TAG)
+	$(MAKE) test-readme
 
 docs: $(DOCS_READY) ## Build the documentation site in build/site; a warning is an error.
 	$(BIN)/python scripts/reference.py
@@ -62,6 +72,10 @@ check: ## All that CI runs: lint and test.
 clean: ## Remove .venv and all caches.
 	rm -rf $(VENV) build dist src/*.egg-info lab/src/*.egg-info cluster/src/*.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src lab cluster tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(RELEASE_READY): $(READY)
+	$(BIN)/python -m pip install $(QUIET) -e '.[release]'
+	@touch $@
 
 $(DOCS_READY): $(READY)
 	$(BIN)/python -m pip install $(QUIET) -c constraints.txt -e '.[docs]'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from email.parser import HeaderParser
@@ -15,6 +16,7 @@ import pytest
 from support.sounds import RATE, tune
 from support.wheels import ROOT, install
 
+import anechoic
 from anechoic import audio
 
 MEGABYTE = 1_000_000
@@ -69,6 +71,12 @@ def test_licences_ship_with_what_they_are_of(core_wheel: Path, lab_wheel: Path) 
             names = [name for name in content.namelist() if ".dist-info/licenses/" in name]
         assert {name.rpartition("/")[2] for name in names} == expected
     assert (ROOT / "lab/LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+def test_every_place_says_the_same_version(core_wheel: Path, lab_wheel: Path) -> None:
+    said = runpy.run_path(str(ROOT / "scripts/release_check.py"))["versions"]()
+    assert set(said.values()) == {anechoic.__version__}
+    assert {wheel.name.split("-")[1] for wheel in (core_wheel, lab_wheel)} == set(said.values())
 
 
 def test_every_library_that_a_wheel_asks_for_is_installed_here(

@@ -23,8 +23,8 @@ LAZY = [
     for file in sorted((ROOT / root).rglob("__init__.py"))
     if "on_first_use(" in file.read_text() and "if TYPE_CHECKING" in file.read_text()
 ]
-# What takes long to read, and is of no type of ours, is left out, as in our own checks. Where errors
-# do not count, mypy reads no bodies of functions: signatures are what a user's script sees.
+# What takes long to read, and is of no type of ours, is left out, as in our own checks. Bodies of
+# functions are not read where errors do not count: signatures are what a user's script sees.
 CONFIG = """
 [mypy]
 ignore_missing_imports = true
