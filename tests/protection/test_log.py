@@ -42,7 +42,8 @@ def test_every_attempt_is_a_line_and_every_copy_a_hit(judge: Judge, tmp_path: Pa
     ]
     assert hits == run[:2]
     first = run[0]
-    assert (first["prompt"], first["attempt"], first["seed"]) == (PROMPTS[0], "first", 0)
+    assert first["prompt"] == {"kept": "clear", "value": PROMPTS[0]}
+    assert (first["attempt"], first["seed"]) == ("first", 0)
     assert first["index"] == judge.index.content
     (detector,) = first["detectors"]
     assert detector["detector"] == "nearest stretch (magmel, whole clips)"
@@ -57,7 +58,7 @@ def test_a_second_run_is_appended(judge: Judge, tmp_path: Path) -> None:
     assert (len(run), len(hits), len({one["run"] for one in run})) == (6, 4, 2)
 
 
-@pytest.mark.parametrize("how", ["hash", "omit"])
+@pytest.mark.parametrize("how", ["hashed", "left out"])
 def test_prompts_can_be_hashed_or_left_out_and_so_are_captions(
     judge: Judge, tmp_path: Path, how: str
 ) -> None:
@@ -66,7 +67,8 @@ def test_prompts_can_be_hashed_or_left_out_and_so_are_captions(
     assert not any(prompt in text for prompt in PROMPTS)
     assert [one["detectors"][0]["clip"]["id"] for one in run[:2]] == ["tune-2"] * 2
     hashes = [hashlib.sha256(PROMPTS[i].encode()).hexdigest() for i in (0, 0, 1)]
-    assert [one.get("prompt_sha256") for one in run] == (hashes if how == "hash" else [None] * 3)
+    values = hashes if how == "hashed" else [None] * 3
+    assert [one["prompt"] for one in run] == [{"kept": how, "value": value} for value in values]
 
 
 def test_an_error_that_quotes_the_prompt_does_not_bring_it_into_the_log(
@@ -76,7 +78,7 @@ def test_an_error_that_quotes_the_prompt_does_not_bring_it_into_the_log(
         raise ValueError(f"cannot make {prompt!r}")
 
     file = tmp_path / "run.jsonl"
-    protect(quotes, judge, PROMPTS[0], on_copy="refuse", log=file, log_prompts="omit")
+    protect(quotes, judge, PROMPTS[0], on_copy="refuse", log=file, log_prompts="left out")
     assert PROMPTS[0] not in file.read_text()
     assert lines(file)[0]["reason"].endswith("ValueError: cannot make '(prompt)'")
 

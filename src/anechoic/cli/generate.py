@@ -23,9 +23,13 @@ from anechoic.cli.options import (
     Model,
     OverwriteFiles,
     Seconds,
+    SigningChain,
+    SigningKeyFile,
     Steps,
+    signing_key,
 )
 from anechoic.cli.output import progress_bar, say
+from anechoic.cli.protection import ProtectionOptions, generate_protected, print_protection
 from anechoic.cli.training import open_verifier
 from anechoic.errors import BadSetting, OutputExists
 from anechoic.models import KnownModel, find
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from anechoic.guidance.base import Guidance
     from anechoic.guidance.step import Record
     from anechoic.index import TrainingIndex
+    from anechoic.protection import Judge
     from anechoic.types import Embedder
     from anechoic.verdict import Verdict, Verifier
 
@@ -107,6 +112,40 @@ def generate(
     embedder_name: EmbedderName = None,
     device: Device = None,
     dtype: Dtype = "float32",
+    on_copy: Annotated[
+        str | None,
+        typer.Option(
+            "--on-copy",
+            metavar="STEPS",
+            help="Write only what is verified; of a copy, try in turn: retry (a new seed), guard, "
+            "stronger (the guard at a lower threshold), each with a count as retry:3; then refuse, "
+            "or report: write it all the same.",
+        ),
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option(min=1, help="New seeds of the step retry; implies --on-copy.")
+    ] = None,
+    certify: Annotated[
+        bool,
+        typer.Option(
+            "--certify",
+            help="Write a certificate beside each file that is verified; implies --on-copy.",
+        ),
+    ] = False,
+    signing_chain: SigningChain = None,
+    signing_key_file: SigningKeyFile = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Append each attempt to this JSON-lines file.")
+    ] = None,
+    hits: Annotated[
+        Path | None, typer.Option(help="Append each copy to this JSON-lines file.")
+    ] = None,
+    log_prompts: Annotated[
+        str, typer.Option(help="Prompts in logs and certificates: clear, hash or omit.")
+    ] = "clear",
+    allow_unjudged: Annotated[
+        bool, typer.Option("--allow-unjudged", help="Write what could not be judged as well.")
+    ] = False,
     overwrite: OverwriteFiles = False,
     as_json: Json = False,
 ) -> None:
@@ -116,9 +155,13 @@ def generate(
     others. Nothing is written before all of them are generated. With '--index' each written file is
     then judged, as `anechoic check` judges it.
 
-    Exit codes: 0 no output is a copy, or none was compared (no '--index'); 1 an output is a copy
-    (it is written all the same); 2 the input cannot be used; 3 the index has no calibration, so
-    that nothing was judged; 70 a fault of anechoic, with a report to send in.
+    With '--on-copy' each output is verified by all detectors that are calibrated for the index, as
+    the file would hold it, and written only if each of them says that it is no copy.
+
+    Exit codes: 0 no output is a copy, or none was compared (no '--index'); 1 an output is a copy:
+    with '--on-copy' nothing of it is written, without, it is; 2 the input cannot be used; 3 an
+    output could not be judged, as without a calibration; 70 a fault of anechoic, with a report to
+    send in.
 
     Example: `anechoic generate "low cello note" --model demo --index demo -o out.wav`
     """
@@ -131,7 +174,12 @@ def generate(
     from anechoic.guidance import registry
 
     files = _outputs(output, len(prompts), overwrite)
-    verifier = _verifier(index, embedder_name)
+    signing = signing_key(signing_chain, signing_key_file)
+    options = ProtectionOptions(
+        on_copy, retries, signing or certify, log, hits, log_prompts, allow_unjudged
+    )
+    judge = _judge(index, embedder_name, options) if options else None
+    verifier = _verifier(index, embedder_name) if judge is None else judge.verifier
     store, embed = (verifier.index, verifier.embedder) if verifier else (None, None)
     known = find(model)
     texts = [*(settings or []), *([] if scale is None else [f"scale={scale}"])]
@@ -139,6 +187,20 @@ def generate(
     pipe = load_pipeline(known.pipeline, device, dtype)
     sample_rate = _check(pipe, seconds, store)
     arguments = call_arguments(pipe, ANY_SCALE, steps or known.steps, seconds)
+    because = {"because": method.because} if isinstance(method, Auto) else {}
+    about = {"model": model, "index": index, "guard": guard,
+             "settings": registry.settings_of(method), **because, "seed": seed}  # fmt: skip
+    if not as_json:
+        say(*because.values())
+    if judge is not None:
+        made = generate_protected(
+            pipe, judge, prompts, files, method, arguments, seed, options, overwrite
+        )
+        if as_json:
+            print(json.dumps(about | made.to_dict(), indent=2, default=str))
+        else:
+            print_protection(made, files)
+        raise typer.Exit(made.exit_code)
     sounds = []
     for prompt, sound in zip(prompts, _sounds(pipe, method, prompts, seed, arguments), strict=True):
         audio.require_sound(sound[0], f"what was generated for {prompt!r}")
@@ -152,20 +214,10 @@ def generate(
             verdict = verifier(*audio.read(file, allow_silence=True))
         generations.append(Generation(file, prompt, records, verdict))
     if as_json:
-        about = {
-            "model": model,
-            "index": index,
-            "guard": guard,
-            "settings": registry.settings_of(method),
-            **({"because": method.because} if isinstance(method, Auto) else {}),
-            "seed": seed,
-            **rule_to_dict(verifier),
-            "outputs": [_to_dict(one, verifier) for one in generations],
-        }
+        outputs = {"outputs": [_to_dict(one, verifier) for one in generations]}
+        about |= rule_to_dict(verifier) | outputs
         print(json.dumps(about, indent=2, default=str))  # a setting may be a LogSNR(value=-1.0)
     else:
-        if isinstance(method, Auto):
-            say(method.because)
         _print(generations, verifier)
     raise typer.Exit(exit_code([one.verdict for one in generations if one.verdict]))
 
@@ -197,6 +249,18 @@ def _outputs(output: Path, count: int, overwrite: bool) -> list[Path]:
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise BadSetting(f"'{folder}' is not a folder that can be written to; name another output")
     return files
+
+
+def _judge(index: str | None, embedder_name: str | None, options: ProtectionOptions) -> Judge:
+    from anechoic.protection import Judge, Policy
+
+    Policy.parse(options.policy() or "refuse")  # refused before anything heavy is read
+    if index is None:
+        raise BadSetting(
+            "what is written only if it is verified is compared with an index; give it with "
+            "'--index', made by 'anechoic index build'"
+        )
+    return Judge.load(index, embedder=embedder_name)
 
 
 def _verifier(index: str | None, embedder_name: str | None) -> Verifier | None:

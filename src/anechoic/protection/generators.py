@@ -31,6 +31,11 @@ class Take:
 class Generator(Protocol):
     """Makes one sound a prompt. Whatever fails is told in the take, and raises nothing."""
 
+    @property
+    def model(self) -> str | None:
+        """The fingerprint of the model; None: unknown."""
+        ...
+
     def __call__(
         self, prompts: Sequence[str], seeds: Sequence[int], guidance: Guidance | None
     ) -> list[Take]: ...
@@ -68,6 +73,7 @@ class FunctionGenerator:
 
     function: Callable[[str, int], Any]
     sample_rate: int | None = None
+    model = None
 
     def __call__(
         self, prompts: Sequence[str], seeds: Sequence[int], guidance: Guidance | None

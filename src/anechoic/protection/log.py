@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
+from anechoic.certificate.content import Kept, KeptPrompt
 from anechoic.errors import BadSetting
 from anechoic.protection.result import Attempt
-
-LogPrompts = Literal["clear", "hash", "omit"]
 
 
 @dataclass(frozen=True)
@@ -23,9 +21,9 @@ class AttemptLog:
 
     Args:
         run, hits: the files; None: no such log.
-        prompts: "clear"; "hash": their SHA-256 without a salt, which shows that two prompts are the
-            same, and which anyone can compute of a prompt that they suspect; "omit". With the last
-            two, captions of training clips are left out as well: a memorized prompt is one.
+        prompts: "clear"; "hashed": their SHA-256 without a salt, which shows that two prompts are
+            the same, and which anyone can compute of a prompt that they suspect; "left out". With
+            the last two, captions of clips are left out as well: a memorized prompt is one.
         about: what each line says of the run.
 
     Raises:
@@ -34,12 +32,12 @@ class AttemptLog:
 
     run: Path | None
     hits: Path | None
-    prompts: LogPrompts
+    prompts: Kept
     about: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if self.prompts not in ("clear", "hash", "omit"):
-            raise BadSetting(f"prompts are logged clear, hash or omit, got {self.prompts!r}")
+        if self.prompts not in get_args(Kept):
+            raise BadSetting(f"expected one of {get_args(Kept)} for prompts, got {self.prompts!r}")
 
     def add(self, number: int, prompt: str, attempt: Attempt, outcome: str) -> None:
         """Log an attempt at the sound with a number, counted from 1.
@@ -47,9 +45,6 @@ class AttemptLog:
         Raises:
             OSError: a log cannot be written.
         """
-        named: dict[str, Any] = {"clear": {"prompt": prompt}, "omit": {}}.get(
-            self.prompts, {"prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest()}
-        )
         content = attempt.to_dict()
         if self.prompts != "clear":
             content = _without(content, prompt)
@@ -57,7 +52,7 @@ class AttemptLog:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             **self.about,
             "sound": number,
-            **named,
+            "prompt": asdict(KeptPrompt.of(prompt, self.prompts)),
             **content,
             "outcome": outcome,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor
@@ -62,6 +62,11 @@ class PipelineGenerator:
     def _with_rate(self, wav: Tensor) -> tuple[Tensor, int]:
         return wav, self._sample_rate
 
+    @cached_property
+    def model(self) -> str:
+        """The fingerprint of its network's weights."""
+        return fingerprint(self.pipe)
+
     @property
     def _sample_rate(self) -> int:
         return adapter_for(self.pipe).sample_rate
@@ -69,7 +74,7 @@ class PipelineGenerator:
     def guidance(
         self, given: Guidance | None, index: TrainingIndex, embedder: Embedder
     ) -> Guidance | str:
-        require_own_index(index, partial(fingerprint, self.pipe))
+        require_own_index(index, lambda: self.model)
         found = automatic(index, embedder, self._scale) if given is None else as_guidance(given)
         if isinstance(found, Guidance):
             require_guardable(adapter_for(self.pipe), found)

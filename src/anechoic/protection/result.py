@@ -9,15 +9,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from anechoic.certificate.content import NOT_PROMISED
 from anechoic.protection.judge import Judge, Judgement
 from anechoic.protection.policy import End, Kind
 from anechoic.verdict import EXIT_CODES, Status, Verdict
 
 Outcome = Literal["released", "regenerated", "refused", "reported", "not judged"]
-NOT_PROMISED = (
-    "It is not promised that the model has not learned the clips, nor that these detectors notice "
-    "every likeness."
-)
 
 
 @dataclass(frozen=True)

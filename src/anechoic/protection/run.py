@@ -7,18 +7,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
 from torch import Tensor
 
 from anechoic import audio
+from anechoic.certificate import (
+    KeptPrompt,
+    Provenance,
+    SigningKey,
+    certify,
+    samples_sha256,
+    sidecar,
+)
+from anechoic.certificate.content import Kept
 from anechoic.errors import BadSetting, CannotWrite, NotReleased, OutputExists
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.registry import settings_as_text
 from anechoic.protection.generators import FunctionGenerator, Generator, Take
 from anechoic.protection.judge import Judge, Judgement, clause
-from anechoic.protection.log import AttemptLog, LogPrompts
+from anechoic.protection.log import AttemptLog
 from anechoic.protection.policy import Kind, Policy, seed_of_attempt
 from anechoic.protection.result import Attempt, Outcome, ProtectedSound, Protection, promise
 from anechoic.storage import whole_file
@@ -43,9 +51,10 @@ def protect(
     allow_unjudged: bool = False,
     files: Sequence[str | Path] | None = None,
     overwrite: bool = False,
+    certificates: bool | SigningKey = False,
     log: str | Path | None = None,
     hits: str | Path | None = None,
-    log_prompts: LogPrompts = "clear",
+    log_prompts: Kept = "clear",
     progress: Callable[[ProtectedSound], None] = lambda sound: None,
 ) -> Protection:
     """Generate sound, and let nothing leave that is above the limit of a detector.
@@ -78,8 +87,11 @@ def protect(
         files: a file for each prompt, written once it may leave. What is verified is then what the
             file holds, rounding and compression included.
         overwrite: replace these files.
+        certificates: write a certificate beside each file; a signing key also signs it inside the
+            file (`anechoic.certificate.certify`).
         log, hits: JSON-lines files, to which each attempt, and each copy, is appended.
-        log_prompts: "clear", "hash" (SHA-256, not salted) or "omit".
+        log_prompts: how logs and certificates show them: "clear", "hashed" (their SHA-256, not
+            salted) or "left out".
         progress: called with each result.
 
     Returns:
@@ -106,8 +118,10 @@ def protect(
     if batch_size < 1:
         raise BadSetting(f"expected a batch_size of 1 or more, got {batch_size}")
     for target in targets:
-        _require_free(target, overwrite)
+        _require_free(target, overwrite, bool(certificates))
     judge = index if isinstance(index, Judge) else Judge.load(index)
+    if certificates:
+        judge.index.stored()  # refused before anything is generated
     policy = Policy.parse(DEFAULT if on_copy is None else on_copy)
     generator = _generator(model, arguments, sample_rate)
     notes: list[str] = []
@@ -127,6 +141,8 @@ def protect(
         policy,
         _plan(policy, guide, guard_first, judge.verifier),
         allow_unjudged,
+        bool(certificates),
+        certificates if isinstance(certificates, SigningKey) else None,
         AttemptLog(
             None if log is None else Path(log),
             None if hits is None else Path(hits),
@@ -142,12 +158,15 @@ def protect(
     return Protection(done, promise(judge, policy.end, allow_unjudged), steps, notes)
 
 
-def _require_free(file: Path | None, overwrite: bool) -> None:
+def _require_free(file: Path | None, overwrite: bool, certificates: bool) -> None:
     if file is None:
+        if certificates:
+            raise BadSetting("a certificate stands beside its file; give files, too")
         return
     audio.require_writable(file)
-    if file.is_dir() or (file.exists() and not overwrite):
-        raise OutputExists(f"'{file}' exists already; name another output or overwrite it")
+    for path in (file, sidecar(file)) if certificates else (file,):
+        if path.is_dir() or (path.exists() and not overwrite):
+            raise OutputExists(f"'{path}' exists already; name another output or overwrite it")
 
 
 def _generator(
@@ -202,9 +221,8 @@ def _threshold(verifier: Verifier, lowered: int) -> float:
     """The similarity at which a stronger guard begins to act: the median of held-out sound, then
     its lower quartile, and so on; without a calibration, some way below the limit."""
     known, rule = verifier.calibration, verifier.rule
-    if known is not None and len(known.null) > 1:
-        cuts = quantiles(known.null, n=64, method="inclusive")
-        return cuts[max(64 >> min(lowered, 6), 1) - 1]
+    if known is not None:
+        return known.quantile(0.5**lowered)[0]
     limit = 1.0 if rule is None else rule.threshold
     return max(limit - LOWER * lowered, -1.0)
 
@@ -228,6 +246,8 @@ class _Run:
     policy: Policy
     plan: Sequence[tuple[Kind, Guidance | None]]
     allow_unjudged: bool
+    certificates: bool
+    signing: SigningKey | None
     log: AttemptLog
     progress: Callable[[ProtectedSound], None]
 
@@ -306,7 +326,35 @@ class _Run:
             return
         if job.file is not None:
             _write(job.file, content)
+            if self.certificates and outcome in ("released", "regenerated"):
+                self._certify(job, job.file, heard[0])
         self._end(job, outcome, reason, heard)
+
+    def _certify(self, job: _Job, file: Path, wav: Tensor) -> None:
+        """Write the certificate of a file; without one, the file does not stay."""
+        last = job.attempts[-1]
+        about = Provenance(
+            KeptPrompt.of(job.prompt, self.log.prompts),
+            self.generator.model,
+            last.seed,
+            last.guard or None,
+            last.settings,
+            len(job.attempts),
+        )
+        verdicts, judged = list(last.judgement.verdicts.values()), samples_sha256(wav)
+        try:
+            certify(
+                file,
+                verdicts,
+                self.judge.index,
+                about,
+                judged=judged,
+                signing=self.signing,
+                overwrite=True,
+            )
+        except BaseException:
+            file.unlink()
+            raise
 
     def _end(
         self,

@@ -1,0 +1,135 @@
+"""What `anechoic generate` does where nothing may leave that was not verified."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anechoic.cli.output import print_table, progress_of, say
+from anechoic.errors import BadSetting
+
+if TYPE_CHECKING:
+    from anechoic.certificate import SigningKey
+    from anechoic.guidance.base import Guidance
+    from anechoic.protection import Attempt, Judge, Protection
+
+PROMPTS = {"clear": "clear", "hash": "hashed", "omit": "left out"}
+
+
+@dataclass(frozen=True)
+class ProtectionOptions:
+    """The options that have every output verified before it is written."""
+
+    on_copy: str | None
+    retries: int | None
+    certify: bool | SigningKey
+    log: Path | None
+    hits: Path | None
+    log_prompts: str
+    allow_unjudged: bool
+
+    def __bool__(self) -> bool:
+        """Whether any of them was given."""
+        return self != ProtectionOptions(None, None, False, None, None, "clear", False)
+
+    def policy(self) -> str | None:
+        """What is tried if an output is a copy; None: the usual.
+
+        Raises:
+            BadSetting: a policy that the command line cannot follow.
+        """
+        if self.log_prompts not in PROMPTS:
+            known = ", ".join(PROMPTS)
+            raise BadSetting(f"'--log-prompts' is one of {known}, got {self.log_prompts!r}")
+        steps = None if self.on_copy is None else [one.strip() for one in self.on_copy.split(",")]
+        if steps is not None and "raise" in steps:
+            raise BadSetting("'raise' is for Python; here 'refuse' ends with exit code 1")
+        if self.retries is None:
+            return self.on_copy
+        steps = steps or ["retry", "refuse"]
+        if "retry" not in steps:
+            raise BadSetting("'--retries' needs a 'retry' without a count in '--on-copy'")
+        return ",".join(f"retry:{self.retries}" if one == "retry" else one for one in steps)
+
+
+def generate_protected(
+    pipe: Any,
+    judge: Judge,
+    prompts: Sequence[str],
+    files: Sequence[Path],
+    method: Guidance,
+    arguments: dict[str, Any],
+    seed: int,
+    options: ProtectionOptions,
+    overwrite: bool,
+) -> Protection:
+    """Generate, verify, try again, and write what may leave.
+
+    Under plain classifier-free guidance the first attempts are plain, at its scale; any other
+    method guards them all.
+    """
+    from anechoic import protect
+    from anechoic.guidance import ClassifierFree
+
+    plain = isinstance(method, ClassifierFree)
+    if isinstance(method, ClassifierFree) and "guidance_scale" in arguments:
+        arguments = {**arguments, "guidance_scale": method.scale}
+    pipe.set_progress_bar_config(disable=True)
+    with progress_of("generating", len(prompts)) as show:
+        ended: list[object] = []
+
+        def progress(one: object) -> None:
+            ended.append(one)
+            show(len(ended), len(prompts))
+
+        return protect(
+            pipe,
+            judge,
+            prompts,
+            on_copy=options.policy(),
+            guidance=None if plain else method,
+            guard_first=not plain,
+            seed=seed,
+            arguments=arguments,
+            files=files,
+            overwrite=overwrite,
+            certificates=options.certify,
+            allow_unjudged=options.allow_unjudged,
+            log=options.log,
+            hits=options.hits,
+            log_prompts=PROMPTS[options.log_prompts],  # type: ignore[arg-type]
+            progress=progress,
+        )
+
+
+def print_protection(made: Protection, files: Sequence[Path]) -> None:
+    """What became of each prompt, all attempts, and the promise."""
+    rows = []
+    for sound, file in zip(made, files, strict=True):
+        verdict = sound.verdict if sound.released else f"NOTHING WRITTEN, {sound.verdict}"
+        say(f"{file}: {verdict}{f': {sound.reason}' if sound.reason else ''}")
+        for number, attempt in enumerate(sound.attempts, 1):
+            cells = (str(file), f"{number} {attempt.kind}", str(attempt.seed), attempt.guard)
+            rows += [(*cells, *row) for row in _rows(attempt)]
+    if rows:
+        headers = ("verdict", "detector", "score", "limit", "p", "nearest clip")
+        print_table(("file", "attempt", "seed", "guard", *headers), rows)
+    say(*made.notes, made.promise)
+
+
+def _rows(attempt: Attempt) -> Sequence[tuple[str, ...]]:
+    """A row for each detector."""
+    rows = [
+        (
+            verdict.status if verdict.status == "no copy" else verdict.status.upper(),
+            name,
+            f"{verdict.score:.3f}" if verdict.clip else "",
+            f"{verdict.rule.threshold:.3f}" if verdict.rule else "",
+            "" if verdict.p_value is None else f"{verdict.p_value:.3g}",
+            verdict.clip.id if verdict.clip else "",
+        )
+        for name, verdict in attempt.judgement.verdicts.items()
+    ]
+    return rows or [("NOT JUDGED", "", "", "", "", "")]
