@@ -78,9 +78,13 @@ def index(folder: Path = SHIPPED) -> TrainingIndex:
     return TrainingIndex.load(index_folder(folder))
 
 
-@cache
 def training_set(folder: Path = SHIPPED) -> tuple[list[Clip], Tensor]:
     """The training clips and their sound, [n, t] at 16 kHz, in the order of the index."""
+    return _training_set(folder)
+
+
+@cache  # of a function without a default, which would be another key than the same folder by name
+def _training_set(folder: Path) -> tuple[list[Clip], Tensor]:
     import pyarrow.parquet
     import soundfile
 
@@ -135,10 +139,14 @@ def write_training_set(out: Path, folder: Path = SHIPPED) -> int:
 
 def judges(folder: Path = SHIPPED) -> dict[str, ClipScorer]:
     """The descriptors of the judges, over the training set."""
+    return {name: _judge(name, folder) for name in ("mel", "envelope")}
+
+
+@cache
+def _judge(name: str, folder: Path) -> ClipScorer:
     from anechoic_lab.demo.judge import ClipScorer
 
-    _, sound = training_set(folder)
-    return {name: ClipScorer.of(name, sound) for name in ("mel", "envelope")}
+    return ClipScorer.of(name, training_set(folder)[1])
 
 
 def classifier(folder: Path = SHIPPED) -> NoteClassifier:
