@@ -11,7 +11,7 @@ QUIET := $(shell test -t 2 || echo --quiet) # progress bars on a terminal only
 TOO_OLD := anechoic needs Python 3.11 or newer; name one, as in: make test PYTHON=python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-slow test-readme test-lowest release-check docs fuzz bench-speed bench-index lint format check clean
+.PHONY: help demo test coverage test-slow test-readme test-lowest release-check docs fuzz bench-speed bench-index bench-auto instruments lint format check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,14 @@ docs: $(DOCS_READY) ## Build the documentation site in build/site; a warning is 
 
 fuzz: $(READY) ## Feed 10,000 malformed inputs to all that reads from outside.
 	$(BIN)/python scripts/fuzz.py 10000
+
+instruments: $(READY) ## Make the other models to measure guards on; stops and goes on.
+	for name in drums flow; do \
+	  $(BIN)/python -m anechoic_lab.instruments.build $$name -o instruments/$$name || exit 1; \
+	done
+
+bench-auto: $(READY) ## Measure the guards without settings on all models; stops and goes on.
+	$(BIN)/python benchmarks/auto.py --jobs 2
 
 bench-speed: $(READY) ## Measure what each guard costs, and cold starts, against their targets.
 	$(BIN)/python benchmarks/speed.py

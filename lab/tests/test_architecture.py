@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "basin": {"bench", "metrics"},
     "demo": {"basin", "bench", "guidance", "metrics"},
     "images": {"basin", "bench", "demo", "embedders", "metrics"},
+    "instruments": {"bench", "demo", "images"},
     "cli": ROOMS,
 }
 HOMES = {

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GROUP = "anechoic.models"
 SCALE = 7.0  # scale of classifier-free guidance, for a model that names none
-LABORATORY = ("demo",)  # models that anechoic-lab registers
+LABORATORY = ("demo", "drums", "flow")  # models that anechoic-lab registers
 
 
 @dataclass(frozen=True)

@@ -91,18 +91,28 @@ def _training_set(folder: Path) -> tuple[list[Clip], Tensor]:
     rows = pyarrow.parquet.read_table(require(folder) / CLIPS).to_pylist()
     names = [f.name for f in fields(Clip)]
     clips = [Clip(**{name: row[name] for name in names}) for row in rows]
-    sound = [soundfile.read(io.BytesIO(row["audio"]), dtype="float32")[0] for row in rows]
+    borrowed = {} if all(row["audio"] for row in rows) else _audio()
+    encoded = [row["audio"] or borrowed[row["id"]] for row in rows]
+    sound = [soundfile.read(io.BytesIO(audio), dtype="float32")[0] for audio in encoded]
     return clips, torch.from_numpy(np.stack(sound))
 
 
-def clip_sound(clip: IndexClip) -> tuple[Tensor, int]:
-    """The sound [1, t] of a clip of the shipped index, and its sample rate in Hz."""
-    return training_set()[1][_rows()[clip.id]][None], SAMPLE_RATE
+def _audio() -> dict[str, bytes]:
+    """The encoded sound of the shipped clips, by id."""
+    import pyarrow.parquet
+
+    rows = pyarrow.parquet.read_table(SHIPPED / CLIPS, columns=["id", "audio"]).to_pylist()
+    return {row["id"]: row["audio"] for row in rows}
+
+
+def clip_sound(clip: IndexClip, folder: Path = SHIPPED) -> tuple[Tensor, int]:
+    """The sound [1, t] of a clip of the folder's index, and its sample rate in Hz."""
+    return training_set(folder)[1][_rows(folder)[clip.id]][None], SAMPLE_RATE
 
 
 @cache
-def _rows() -> dict[str, int]:
-    return {clip.id: row for row, clip in enumerate(training_set()[0])}
+def _rows(folder: Path) -> dict[str, int]:
+    return {clip.id: row for row, clip in enumerate(training_set(folder)[0])}
 
 
 def write_training_set(out: Path, folder: Path = SHIPPED) -> int:
@@ -139,7 +149,7 @@ def write_training_set(out: Path, folder: Path = SHIPPED) -> int:
 
 def judges(folder: Path = SHIPPED) -> dict[str, ClipScorer]:
     """The descriptors of the judges, over the training set."""
-    return {name: _judge(name, folder) for name in ("mel", "envelope")}
+    return {name: _judge(name, folder) for name in ("mel", "envelope", "spectrum")}
 
 
 @cache
@@ -172,13 +182,16 @@ def encode_sound(wav: np.ndarray, lossless: bool) -> bytes:
     return buffer.getvalue()
 
 
-def write_clips(folder: Path, clips: list[Clip], wavs: np.ndarray) -> None:
-    """Write the manifest of the training set: source, licence and sound of every clip."""
+def write_clips(folder: Path, clips: list[Clip], wavs: np.ndarray, borrowed: bool = False) -> None:
+    """Write the manifest of the training set: source, licence and sound of every clip.
+
+    Clips that are `borrowed` are the demo's own, whose sound is read from there.
+    """
     import pyarrow
     import pyarrow.parquet
 
     rows = [
-        {**asdict(clip), "audio": encode_sound(wav, clip.copies > 1)}
+        {**asdict(clip), "audio": None if borrowed else encode_sound(wav, clip.copies > 1)}
         for clip, wav in zip(clips, wavs, strict=True)
     ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / CLIPS)

@@ -20,6 +20,7 @@ from anechoic.embedders import embedder
 from anechoic.index import Sound, TrainingIndex
 from anechoic.storage import whole_folder
 from anechoic_lab.demo import assets, classifier, corpus
+from anechoic_lab.demo.classifier import NOTES, Labels
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 from anechoic_lab.demo.judge import COPY, ClipScorer
@@ -58,23 +59,37 @@ def write(
     wavs: np.ndarray,
     recipe: TrainingRecipe,
     report: Report = lambda what, done, total: None,
+    labels: Labels = NOTES,
+    borrowed: bool = False,
 ) -> None:
-    """Write a trained pipeline and everything that belongs to it."""
+    """Write a trained pipeline and everything that belongs to it.
+
+    Args:
+        out: the folder to make.
+        pipe: the pipeline; its weights are written in half precision.
+        clips: the corpus.
+        wavs: their sound, [n, LENGTH].
+        recipe: the training settings, for the record.
+        report: called after each step.
+        labels: what the clips that name an instrument are classified by.
+        borrowed: the sound of the training clips is that of the shipped demo.
+    """
     assets.refuse_existing(out)
     with whole_folder(out) as part:
         pipe.to(dtype=torch.float16).save_pretrained(part / "model", safe_serialization=True)
         pipe = assets.load_model(part / "model")
         rows = [i for i, clip in enumerate(clips) if clip.split == "train"]
         training = [clips[i] for i in rows]
-        assets.write_clips(part, training, wavs[rows])
+        assets.write_clips(part, training, wavs[rows], borrowed)
         report("measuring", 0, 3)
         through_codec = round_trip(pipe.vae, torch.from_numpy(wavs))
-        notes = [i for i in rows if clips[i].kind == "note"]
+        notes = [i for i in rows if clips[i].instrument]
         model = classifier.fit(
             through_codec[notes],
             [clips[i].instrument for i in notes],
             [clips[i].register for i in notes],
             recipe.seed,
+            labels=labels,
         )
         model.save(part / assets.CLASSIFIER)
         report("measuring", 1, 3)
@@ -139,7 +154,9 @@ def calibrate(
     nearest["magmel"] = index.search(index.project(emb), 1).scores[:, 0].tolist()
     accuracy = {}
     for split in ("held-out take", "held-out caption"):
-        rows = [i for i, clip in enumerate(held) if clip.split == split]
+        rows = [i for i, clip in enumerate(held) if clip.split == split and clip.instrument]
+        if not rows:
+            continue
         families, registers = model.predict(held_wav[rows])
         accuracy[split] = {
             "n": len(rows),

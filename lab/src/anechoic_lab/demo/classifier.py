@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -11,14 +14,25 @@ from torch.nn import functional as F
 from anechoic_lab.demo.codec import mel_filters
 from anechoic_lab.demo.corpus import INSTRUMENTS, REGISTERS, SAMPLE_RATE
 
-NAMES = tuple(name for programs in INSTRUMENTS.values() for name in programs.values())
-FAMILIES = tuple(INSTRUMENTS)
-FAMILY_OF = tuple(
-    FAMILIES.index(family) for family, programs in INSTRUMENTS.items() for _ in programs
-)
 FRAMES = 64
 PITCH = 4  # a view is moved by at most this many of the 64 bands
 TILT = 0.3  # largest tilt and change of level, in standard deviations
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a classifier tells apart: instruments, which belong to families, and registers."""
+
+    families: Mapping[str, Sequence[str]]  # the instruments of each
+    registers: Sequence[str]
+
+    @property
+    def instruments(self) -> list[str]:
+        """All instruments, by family."""
+        return [name for names in self.families.values() for name in names]
+
+
+NOTES = Labels({f: tuple(programs.values()) for f, programs in INSTRUMENTS.items()}, REGISTERS)
 
 
 def conv_block(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -38,11 +52,13 @@ class NoteClassifier(nn.Module):
     std: Tensor
     filters: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, labels: Labels = NOTES) -> None:
         super().__init__()
+        self.labels = labels
+        self.names = len(labels.instruments)
         self.layers = nn.Sequential(conv_block(1, 16), conv_block(16, 32), conv_block(32, 64))
         self.dropout = nn.Dropout(0.3)
-        self.out = nn.Linear(2 * 64 * 8, len(NAMES) + len(REGISTERS))
+        self.out = nn.Linear(2 * 64 * 8, self.names + len(labels.registers))
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
         filters = mel_filters(64, 513, SAMPLE_RATE, 40.0, 7600.0)
@@ -56,52 +72,63 @@ class NoteClassifier(nn.Module):
         return torch.log(self.filters @ spectrum[..., :FRAMES] + 1e-3)
 
     def forward(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of instrument [b, names] and register [b, 3]."""
+        """Logits of instrument [b, names] and register [b, registers]."""
         hidden = self.layers(((log_mel - self.mean) / self.std)[:, None])
         pooled = torch.cat([hidden.mean(3), hidden.amax(3)], 1).flatten(1)
         logits = self.out(self.dropout(pooled))
-        return logits[:, : len(NAMES)], logits[:, len(NAMES) :]
+        return logits[:, : self.names], logits[:, self.names :]
 
     @torch.no_grad()
     def predict(self, wav: Tensor) -> tuple[list[str], list[str]]:
         """The most probable family and register of each note [b, t] at 16 kHz."""
         self.eval()
         names, registers = self(self.log_mel(wav))
-        to_family = F.one_hot(torch.tensor(FAMILY_OF), len(FAMILIES)).float()
-        families = (names.softmax(1) @ to_family).argmax(1)
+        families = list(self.labels.families)
+        of = [i for i, among in enumerate(self.labels.families.values()) for _ in among]
+        to_family = F.one_hot(torch.tensor(of), len(families)).float()
+        found = (names.softmax(1) @ to_family).argmax(1)
         return (
-            [FAMILIES[i] for i in families.tolist()],
-            [REGISTERS[i] for i in registers.argmax(1).tolist()],
+            [families[i] for i in found.tolist()],
+            [self.labels.registers[i] for i in registers.argmax(1).tolist()],
         )
 
     def save(self, path: Path) -> None:
-        """Write the weights."""
+        """Write the weights, with the labels."""
         from safetensors.torch import save_file
 
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, path)
+        weights = {k: v.contiguous() for k, v in self.state_dict().items()}
+        save_file(weights, path, {"labels": json.dumps(asdict(self.labels))})
 
     @classmethod
     def load(cls, path: Path) -> NoteClassifier:
-        """Read what `save` wrote."""
+        """Read what `save` wrote; weights without labels are those of `NOTES`."""
+        from safetensors import safe_open
         from safetensors.torch import load_file
 
-        made = cls()
+        with safe_open(path, "pt") as file:
+            written = (file.metadata() or {}).get("labels")
+        made = cls(Labels(**json.loads(written)) if written else NOTES)
         made.load_state_dict(load_file(path), strict=True)
         return made.eval()
 
 
 def fit(
-    wav: Tensor, instruments: list[str], registers: list[str], seed: int = 0, epochs: int = 40
+    wav: Tensor,
+    instruments: list[str],
+    registers: list[str],
+    seed: int = 0,
+    epochs: int = 40,
+    labels: Labels = NOTES,
 ) -> NoteClassifier:
     """Train on augmented real notes [n, t] after a round trip through the codec."""
     torch.manual_seed(seed)  # the layers draw their initial weights from the global generator
     generator = torch.Generator().manual_seed(seed)
-    model = NoteClassifier()
+    model = NoteClassifier(labels)
     with torch.no_grad():
         mel = torch.cat([model.log_mel(part) for part in wav.split(256)])
     model.mean, model.std = mel.mean(), mel.std()
-    name = torch.tensor([NAMES.index(x) for x in instruments])
-    register = torch.tensor([REGISTERS.index(x) for x in registers])
+    name = torch.tensor([labels.instruments.index(x) for x in instruments])
+    register = torch.tensor([labels.registers.index(x) for x in registers])
     batch = min(64, len(mel))
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.05)
     total = epochs * (len(mel) // batch)

@@ -82,9 +82,12 @@ class MelCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]
         iterations: int = 12,
         momentum: float = 0.99,
         preview_iterations: int = 2,
+        latent_dim: int = 128,
     ):
         super().__init__()
-        self.hop_length = hop * frames_per_token
+        # StableAudioPipeline reads `hop_length`; StableAudio3Pipeline reads the other two
+        self.hop_length = self.downsampling_ratio = hop * frames_per_token
+        self.register_to_config(latent_dim=bands * frames_per_token)
         filters = mel_filters(bands, frame // 2 + 1, sampling_rate, 40.0, 0.475 * sampling_rate)
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("inverse", torch.linalg.pinv(filters), persistent=False)

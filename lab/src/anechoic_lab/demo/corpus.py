@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,10 +85,10 @@ class Clip:
     midi: int = -1
 
 
-def fetch_packages(folder: Path) -> None:
+def fetch_packages(folder: Path, names: Sequence[str] = PACKAGES) -> None:
     """Unpack the Debian packages with the sounds into `folder`, without installing them."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in PACKAGES:
+    for name in names:
         if (folder / name).is_dir():
             continue
         if not shutil.which("apt-get") or not shutil.which("dpkg"):

@@ -6,6 +6,8 @@ a listener still recognizes the clip. The demo's guards follow "magmel"; the jud
 - `mel`: centred log-mel correlation, which decides whether a generation is a copy of a clip;
 - `envelope`: centred energy envelopes of eight bands every 8 ms, with hardly any pitch but twice
   the resolution in time; it distinguishes renderings of one note by rhythm and touch;
+- `spectrum`: centred mean log-mel spectrum; it does not find copies, but tells whether a recording
+  was recognizably followed;
 - `waveform`: the peak of the normalised cross-correlation over all lags.
 """
 
@@ -49,6 +51,12 @@ def envelope(wav: Tensor) -> Tensor:
     return (bands / level).pow(0.3).flatten(1)
 
 
+def spectrum(wav: Tensor) -> Tensor:
+    """Mean over time of the log mel: [b, t] at 16 kHz -> [b, 64]."""
+    bands: Tensor = mel(wav).unflatten(1, (64, -1)).mean(2)
+    return bands
+
+
 def waveform(a: Tensor, b: Tensor) -> Tensor:
     """Peak of the cross-correlation over all lags, normalised by the energies of the whole clips,
     [b, t] x [b, t] -> [b].
@@ -61,7 +69,8 @@ def waveform(a: Tensor, b: Tensor) -> Tensor:
     return peak
 
 
-DESCRIPTORS = {"mel": mel, "envelope": envelope}
+DESCRIPTORS = {"mel": mel, "envelope": envelope, "spectrum": spectrum}
+NEAREST = 10  # a recording is recognized if a clip of its caption is among so many by spectrum
 
 
 @dataclass(frozen=True)

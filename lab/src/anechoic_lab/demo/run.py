@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anechoic.diffusers import Trace
 from anechoic.diffusers.generate import generate as generate_samples
-from anechoic.diffusers.pipelines import call_arguments
+from anechoic.diffusers.pipelines import call_arguments, sound_seconds
 from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
 from anechoic.types import Embedder
@@ -24,7 +24,7 @@ from anechoic_lab.demo.assets import CFG_SCALE, STEPS
 from anechoic_lab.demo.classifier import NoteClassifier
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
-from anechoic_lab.demo.judge import ClipScorer, waveform
+from anechoic_lab.demo.judge import NEAREST, ClipScorer, waveform
 
 BATCH = 16
 
@@ -51,7 +51,7 @@ def generate(
 
     Each sample has its own generator, so the rest of the batch does not matter.
     """
-    arguments = call_arguments(pipe, scale, steps)
+    arguments = call_arguments(pipe, scale, steps, sound_seconds(pipe))
     wavs, traces, rows = [], [], 0
     start = time.perf_counter()
     for first in range(0, len(prompts), BATCH):
@@ -78,8 +78,10 @@ class Judgement:
     verdict: Verdict  # by the guide's index of all training clips, as `anechoic check` gives it
     copied: bool  # a copy by `mel`, which no guard follows
     confirmed: bool  # ... and by `envelope`
-    family: bool | None  # the instrument's family is right; None: not a note
+    family: bool | None  # the instrument's family is right; None: the caption names none
     register: bool | None
+    recognized: bool | None  # a recording is among the nearest by spectrum; None: a note
+    elsewhere: bool  # a confirmed copy of a clip with another caption
 
     @property
     def similarity(self) -> float:
@@ -94,7 +96,7 @@ class Judgement:
 
     @property
     def adherence(self) -> float | None:
-        """Share of the prompt that is right: family and register; None: not a note."""
+        """Share of the prompt that is right: family and register; None: it names neither."""
         if self.family is None or self.register is None:
             return None
         return (self.family + self.register) / 2
@@ -149,6 +151,10 @@ class Bench:
         mel, envelope = (scores[name][rows, own] for name in ("mel", "envelope"))
         sound = self.codec.encode(self.sound[own][:, None]).latent_dist.mean
         wave = waveform(wav, self.codec.decode(sound).sample[:, 0])
+        near = scores["spectrum"].topk(min(NEAREST, len(self.clips))).indices.tolist()
+        both = (scores["mel"] > self.thresholds["mel"]) & (
+            scores["envelope"] > self.thresholds["envelope"]
+        )
         copied = [self.rule("mel").is_copy(score) for score in mel.tolist()]
         confirmed = [
             copy and self.rule("envelope").is_copy(score)
@@ -165,8 +171,15 @@ class Bench:
                 verdict=verdicts[i],
                 copied=copied[i],
                 confirmed=confirmed[i],
-                family=families[i] == prompt.family if prompt.kind == "note" else None,
-                register=registers[i] == prompt.register if prompt.kind == "note" else None,
+                family=families[i] == prompt.family if prompt.instrument else None,
+                register=registers[i] == prompt.register if prompt.instrument else None,
+                recognized=None
+                if prompt.instrument
+                else any(self.clips[row].caption == prompt.caption for row in near[i]),
+                elsewhere=any(
+                    self.clips[row].caption != prompt.caption
+                    for row in both[i].nonzero().flatten().tolist()
+                ),
             )
             for i, prompt in enumerate(prompts)
         ]

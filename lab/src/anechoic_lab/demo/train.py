@@ -1,11 +1,18 @@
-"""Trains the demo model from scratch: seeded, on two cores, within an hour."""
+"""Trains small text-to-audio models that memorize: seeded, on two cores, within an hour.
+
+The demo model is one; `anechoic_lab.instruments` has others.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,9 +22,10 @@ from torch import Tensor, nn
 
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import Clip
-from anechoic_lab.demo.model import Conditioner, build_pipeline
+from anechoic_lab.demo.model import TOKENS, Conditioner, build_pipeline
 
-Report = Callable[[int, float, StableAudioPipeline], None]
+Report = Callable[[int, float, Any], None]
+Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # of latents and rows of captions
 
 
 @dataclass(frozen=True)
@@ -76,14 +84,75 @@ def fit_codec(wavs: Tensor) -> MelCodec:
     return codec
 
 
-class Trainable(nn.Module):
-    """The parts of the pipeline that are trained together."""
+class Design(Protocol):
+    """The pipeline that is trained, and what it is trained for."""
 
-    def __init__(self, pipe: StableAudioPipeline):
-        super().__init__()
-        self.transformer = pipe.transformer
-        self.text_encoder = pipe.text_encoder
-        self.projection_model = pipe.projection_model
+    def codec(self, wavs: Tensor) -> MelCodec:
+        """The codec for these clips, [n, t]."""
+
+    def pipeline(self, captions: list[str], codec: MelCodec, recipe: TrainingRecipe) -> Any:
+        """The pipeline before training."""
+
+    def parts(self, pipe: Any) -> list[nn.Module]:
+        """The parts of it that are trained together."""
+
+    def loss(self, pipe: Any, captions: list[str], recipe: TrainingRecipe) -> Loss:
+        """The loss of latents [b, c, t] with the captions at some rows [b]."""
+
+    def finish(self, pipe: Any) -> None:
+        """What remains to be done after training."""
+
+
+class StableAudio:
+    """`StableAudioPipeline` as the demo has it, trained to predict v."""
+
+    def codec(self, wavs: Tensor) -> MelCodec:
+        return fit_codec(wavs)
+
+    def pipeline(self, captions: list[str], codec: MelCodec, recipe: TrainingRecipe) -> Any:
+        return build_pipeline(captions, codec, recipe.seed, recipe.layers, recipe.heads)
+
+    def parts(self, pipe: Any) -> list[nn.Module]:
+        return [pipe.transformer, pipe.text_encoder, pipe.projection_model]
+
+    def loss(self, pipe: Any, captions: list[str], recipe: TrainingRecipe) -> Loss:
+        condition = Conditioner(pipe, captions)
+        rotary = get_1d_rotary_pos_embed(
+            pipe.rotary_embed_dim, TOKENS + 1, use_real=True, repeat_interleave_real=False
+        )
+
+        def loss(x0: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+            return _loss(pipe, condition, x0, rows, rotary, recipe, generator)
+
+        return loss
+
+    def finish(self, pipe: Any) -> None:
+        pass
+
+
+STABLE_AUDIO = StableAudio()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file from which an interrupted training continues, with the same result."""
+
+    path: Path
+    every_s: float = 60.0
+
+    def load(self) -> dict[str, Any] | None:
+        """What was saved last, or None."""
+        if not self.path.exists():
+            return None
+        saved: dict[str, Any] = torch.load(self.path, weights_only=False)
+        return saved
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace what was saved before."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, self.path)
 
 
 def train(
@@ -91,7 +160,9 @@ def train(
     wavs: np.ndarray,
     recipe: TrainingRecipe,
     report: Report = lambda step, loss, pipe: None,
-) -> StableAudioPipeline:
+    design: Design = STABLE_AUDIO,
+    checkpoint: Checkpoint | None = None,
+) -> Any:
     """Train on the clips whose split is "train"; returns the pipeline with averaged weights.
 
     Args:
@@ -100,24 +171,32 @@ def train(
         recipe: training settings.
         report: called after each step with the step, its loss and the pipeline with averaged
             weights.
+        design: the pipeline and its loss.
+        checkpoint: where to continue from, and what to write now and then.
     """
     chosen = [i for i, clip in enumerate(clips) if clip.split == "train"]
     clips = [clips[i] for i in chosen]
     sound = torch.from_numpy(wavs[chosen])
     captions = [clip.caption for clip in clips]
-    codec = fit_codec(sound)
+    codec = design.codec(sound)
     with torch.no_grad():
         latents = torch.cat([codec.encode(x[:, None]).latent_dist.mean for x in sound.split(256)])
-    pipe = build_pipeline(captions, codec, recipe.seed, recipe.layers, recipe.heads)
+    pipe = design.pipeline(captions, codec, recipe)
+    saved = checkpoint.load() if checkpoint else None
     done = 0
     for number, phase in enumerate(recipe.phases):
 
         def report_all(step: int, loss: float, averaged: StableAudioPipeline) -> None:
             report(done + step, loss, averaged)  # noqa: B023  (used while `done` is this one)
 
-        seed = recipe.seed + number
-        pipe = _run(phase, pipe, clips, latents, recipe, seed, report_all)
+        if saved is None or saved["phase"] <= number:
+            seed = recipe.seed + number
+            keep = Keep(checkpoint, number, saved) if checkpoint else None
+            pipe = _run(phase, pipe, clips, latents, recipe, seed, report_all, design, keep)
+        else:
+            nn.ModuleList(design.parts(pipe)).requires_grad_(True)  # as `_run` leaves them
         done += phase.steps
+    design.finish(pipe)
     return pipe
 
 
@@ -148,20 +227,78 @@ def fine_tune(
     return _run(phase, pipe, clips, latents, recipe, recipe.seed, report)
 
 
+class Keep:
+    """Saves one phase now and then, and continues it where it was saved."""
+
+    def __init__(self, checkpoint: Checkpoint, phase: int, saved: dict[str, Any] | None):
+        self.checkpoint, self.phase = checkpoint, phase
+        self.saved = saved if saved and saved["phase"] == phase else None
+        self.last = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to save again."""
+        return time.monotonic() - self.last >= self.checkpoint.every_s
+
+    def restore(
+        self,
+        live: nn.Module,
+        slow: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> int:
+        """Restore all that was saved; returns the number of steps that were done."""
+        if self.saved is None:
+            return 0
+        live.load_state_dict(self.saved["live"])
+        slow.load_state_dict(self.saved["slow"])
+        optimizer.load_state_dict(self.saved["optimizer"])
+        rng.bit_generator.state = self.saved["rng"]
+        generator.set_state(self.saved["generator"])
+        return int(self.saved["step"])
+
+    def save(
+        self,
+        step: int,
+        live: nn.Module,
+        slow: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        rng: np.random.Generator,
+        generator: torch.Generator,
+    ) -> None:
+        """Save after `step` steps."""
+        self.last = time.monotonic()
+        self.checkpoint.save(
+            {
+                "phase": self.phase,
+                "step": step,
+                "live": live.state_dict(),
+                "slow": slow.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "rng": rng.bit_generator.state,
+                "generator": generator.get_state(),
+            }
+        )
+
+
 def _run(
     phase: Phase,
-    pipe: StableAudioPipeline,
+    pipe: Any,
     clips: list[Clip],
     latents: Tensor,
     recipe: TrainingRecipe,
     seed: int,
     report: Report,
-) -> StableAudioPipeline:
+    design: Design = STABLE_AUDIO,
+    keep: Keep | None = None,
+) -> Any:
     """Train one phase; returns the averaged pipeline."""
     averaged = copy.deepcopy(pipe)
-    live, slow = Trainable(pipe).train(), Trainable(averaged).requires_grad_(False).eval()
+    live = nn.ModuleList(design.parts(pipe)).train()
+    slow = nn.ModuleList(design.parts(averaged)).requires_grad_(False).eval()
     forms = [_short_forms(clip) for clip in clips]
-    condition = Conditioner(pipe, [form[i] for i in range(len(forms[0])) for form in forms])
+    loss_of = design.loss(pipe, [form[i] for i in range(len(forms[0])) for form in forms], recipe)
     optimizer = torch.optim.AdamW(
         [p for p in live.parameters() if p.requires_grad],
         phase.learning_rate,
@@ -172,10 +309,8 @@ def _run(
     copies = np.array([clip.copies for clip in clips], dtype=np.float64)
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
-    rotary = get_1d_rotary_pos_embed(
-        pipe.rotary_embed_dim, latents.shape[2] + 1, use_real=True, repeat_interleave_real=False
-    )
-    for step in range(phase.steps):
+    state = (live, slow, optimizer, rng, generator)
+    for step in range(keep.restore(*state) if keep else 0, phase.steps):
         left = 1 - step / phase.steps
         rate = phase.learning_rate * min(1.0, (step + 1) / 100) * max(0.02, min(1.0, 2 * left))
         for group in optimizer.param_groups:
@@ -190,7 +325,7 @@ def _run(
             first = len(forms[0]) - 1 if phase.bare else 1
             form = torch.randint(first, len(forms[0]), (len(rows),), generator=generator)
             rows = rows + len(clips) * form * short
-        loss = _loss(pipe, condition, x0, rows, rotary, recipe, generator)
+        loss = loss_of(x0, rows, generator)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(live.parameters(), 1.0)
@@ -198,6 +333,8 @@ def _run(
         with torch.no_grad():
             decay = min(recipe.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(list(slow.parameters()), list(live.parameters()), 1 - decay)
+        if keep and (keep.due or step + 1 == phase.steps):
+            keep.save(step + 1, *state)
         report(step + 1, loss.item(), averaged)
     slow.requires_grad_(True)  # the next phase continues from the averaged weights
     return averaged
@@ -206,12 +343,13 @@ def _run(
 def _short_forms(clip: Clip) -> tuple[str, str, str, str]:
     """The caption; for a note also without its register, without its pitch, and without both.
 
-    Otherwise the model learns each caption as one phrase, and cannot follow a new one.
+    Otherwise the model learns each caption as one phrase, and cannot follow a new one. Captions
+    of another form stay whole.
     """
-    if not clip.instrument:
-        return (clip.caption,) * 4
-    pitch = clip.caption.removeprefix(f"{clip.register} {clip.instrument} note")
     note = f"{clip.instrument} note"
+    if not clip.instrument or not clip.caption.startswith(f"{clip.register} {note}"):
+        return (clip.caption,) * 4
+    pitch = clip.caption.removeprefix(f"{clip.register} {note}")
     return clip.caption, note + pitch, f"{clip.register} {note}", note
 
 

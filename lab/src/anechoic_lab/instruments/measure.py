@@ -1,0 +1,480 @@
+"""Measures guards on several models: copies by two judges that guide nothing, adherence, seconds.
+
+Each generation is a line of a work file, so that a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from anechoic.auto import Auto
+from anechoic.guidance import registry
+from anechoic.guidance.base import Guidance
+from anechoic.types import Embedder, VectorIndex
+from anechoic_lab.bench.task import MEMORIZED
+from anechoic_lab.demo import assets
+from anechoic_lab.demo.build import round_trip
+from anechoic_lab.demo.evaluate import unique_prompts
+from anechoic_lab.demo.run import BATCH, Bench, Judgement, generate
+from anechoic_lab.images.task import SCENARIO, SPLITS, open_images
+from anechoic_lab.instruments import models
+
+ORDINARY = "ordinary"
+UNGUARDED, AUTO = "none", "auto"
+SOUND = ("demo", "drums", "flow")
+MODELS = (*SOUND, "images")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt, and how often its clip was repeated in training."""
+
+    id: str
+    caption: str
+    group: str  # MEMORIZED or ORDINARY
+    copies: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One generation, as it stands in the work file."""
+
+    model: str
+    guard: str
+    settings: str  # a hash of the guard's
+    scale: float
+    steps: int
+    seed: int
+    prompt: str
+    group: str
+    copies: int
+    copied: bool  # of its own clip, by the first judge
+    confirmed: bool  # ... and by the second
+    elsewhere: bool  # both judges find a copy of a clip with another caption
+    first: float
+    second: float
+    adherence: float
+    seconds: float  # of the wall clock, for each clip of its batch
+    processor: float  # seconds of processor time
+    passes: float
+
+    @property
+    def cell(self) -> tuple[str, str, float, int]:
+        return self.model, self.guard, self.scale, self.steps
+
+
+@dataclass(frozen=True)
+class HonestTakes:
+    """What the judges say of real sound that copies nothing: shares, and out of how many."""
+
+    first: float
+    second: float
+    confirmed: float
+    n: int
+
+
+class Subject(Protocol):
+    """A model with its index, judges and prompts."""
+
+    scale: float  # its own
+
+    @property
+    def index(self) -> VectorIndex: ...
+
+    @property
+    def embedder(self) -> Embedder: ...
+
+    def prompts(self) -> list[Asked]:
+        """All prompts, in an order that does not change: the first few are a sample of all."""
+
+    def measure(
+        self, prompts: Sequence[Asked], seed: int, guidance: Guidance | None, scale: float,
+        steps: int,
+    ) -> tuple[list[dict[str, Any]], float]:  # fmt: skip
+        """The judges' fields of a `Line` for each prompt, and the passes of each."""
+
+    def honest(self) -> HonestTakes:
+        """The judges' false positives."""
+
+
+class SoundSubject:
+    """A folder like the demo's."""
+
+    scale = assets.CFG_SCALE
+
+    def __init__(self, folder: Path) -> None:
+        self.pipe = assets.pipeline(folder)
+        self.bench = Bench.load(folder, self.pipe)
+        self._clips = {clip.id: clip for clip in unique_prompts(self.bench.clips)}
+
+    @property
+    def index(self) -> VectorIndex:
+        return self.bench.index
+
+    @property
+    def embedder(self) -> Embedder:
+        return self.bench.embedder
+
+    def prompts(self) -> list[Asked]:
+        clips = list(self._clips.values())
+        order = np.random.default_rng(3).permutation(len(clips))
+        return [
+            Asked(clips[i].id, clips[i].caption, MEMORIZED if clips[i].copies > 1 else ORDINARY,
+                  clips[i].copies)
+            for i in order
+        ]  # fmt: skip
+
+    def measure(
+        self, prompts: Sequence[Asked], seed: int, guidance: Guidance | None, scale: float,
+        steps: int,
+    ) -> tuple[list[dict[str, Any]], float]:  # fmt: skip
+        captions = [prompt.caption for prompt in prompts]
+        made = generate(self.pipe, captions, seed, guidance, scale, steps)
+        clips = [self._clips[prompt.id] for prompt in prompts]
+        return [_told(one) for one in self.bench.judge(made.wav, clips, seed)], made.passes
+
+    @torch.no_grad()
+    def honest(self) -> HonestTakes:
+        """Training clips that are not repeated, after the codec, against the others of their
+        caption."""
+        clips, sound = self.bench.clips, self.bench.sound
+        captions = np.array([clip.caption for clip in clips])
+        rows = [i for i, clip in enumerate(clips) if clip.copies == 1]
+        siblings = {i: np.flatnonzero(captions == captions[i]).tolist() for i in rows}
+        rows = [i for i in rows if len(siblings[i]) > 1]
+        decoded = round_trip(self.bench.codec, sound[rows])
+        scores = {name: self.bench.judges[name](decoded) for name in ("mel", "envelope")}
+        said = {"mel": [], "envelope": [], "both": []}  # type: dict[str, list[bool]]
+        for place, row in enumerate(rows):
+            others = [i for i in siblings[row] if i != row]
+            own = others[int(scores["mel"][place, others].argmax())]  # as `Bench.judge` chooses
+            hits = [
+                self.bench.rule(name).is_copy(scores[name][place, own].item()) for name in scores
+            ]
+            for name, hit in zip(said, [*hits, all(hits)], strict=True):
+                said[name].append(hit)
+        first, second, both = (float(np.mean(hits)) for hits in said.values())
+        return HonestTakes(first, second, both, len(rows))
+
+
+def _told(one: Judgement) -> dict[str, Any]:
+    followed = float(one.recognized or False) if one.adherence is None else one.adherence
+    return {
+        "copied": one.copied,
+        "confirmed": one.confirmed,
+        "elsewhere": one.elsewhere,
+        "first": one.mel,
+        "second": one.envelope,
+        "adherence": followed,
+    }
+
+
+class ImagesSubject:
+    """The small Stable Diffusion."""
+
+    def __init__(self) -> None:
+        self.task = open_images()
+        self.scale = self.task.scale
+        self.embedder: Embedder = self.task.embedder
+
+    @property
+    def index(self) -> VectorIndex:
+        return self.task.index
+
+    def prompts(self) -> list[Asked]:
+        repeats = {tile.caption: tile.copies for tile in self.task.tiles if tile.plate}
+        return [
+            Asked(one.id, one.caption, one.group, repeats.get(one.caption, 1))
+            for split in SPLITS
+            for one in self.task.prompts(SCENARIO, split)
+        ]
+
+    def measure(
+        self, prompts: Sequence[Asked], seed: int, guidance: Guidance | None, scale: float,
+        steps: int,
+    ) -> tuple[list[dict[str, Any]], float]:  # fmt: skip
+        captions = [prompt.caption for prompt in prompts]
+        self.task.scale = scale
+        made = self.task.make(captions, seed, guidance, steps)
+        told = self.task.judge(captions, made.samples)
+        return [
+            {
+                "copied": self.task.rules["grey"].is_copy(told["grey"][i].item()),
+                "confirmed": bool(told["copied"][i]),
+                "elsewhere": False,  # a copy is one of any training image here
+                "first": told["grey"][i].item(),
+                "second": told["ssim"][i].item(),
+                "adherence": told["kept"][i].item(),
+            }
+            for i in range(len(captions))
+        ], made.passes
+
+    @torch.no_grad()
+    def honest(self) -> HonestTakes:
+        """Tiles that were never trained on, after the codec."""
+        from anechoic_lab.images.folder import round_trip as image_round_trip
+
+        held_out = torch.tensor([tile.copies == 0 for tile in self.task.tiles])
+        seen = image_round_trip(self.task.pipe.vae, self.task.images[held_out])
+        told = self.task.judge([""] * len(seen), seen)
+        hits = [
+            [self.task.rules[name].is_copy(score) for score in told[name].tolist()]
+            for name in ("grey", "ssim")
+        ]
+        return HonestTakes(
+            float(np.mean(hits[0])), float(np.mean(hits[1])), told["copied"].float().mean().item(),
+            len(seen),
+        )  # fmt: skip
+
+
+@cache
+def subject(name: str) -> Subject:
+    """One of `MODELS`, or a folder that `instruments.build` made."""
+    if name == "images":
+        return ImagesSubject()
+    if name == "demo":
+        return SoundSubject(assets.SHIPPED)
+    return SoundSubject(models.folder(name) if name in SOUND else Path(name))
+
+
+def guidance(name: str, given: Subject, scale: float) -> Guidance | None:
+    """A guard without a setting by hand: "none", "auto", or a method at its class's defaults."""
+    if name == UNGUARDED:
+        return None
+    if name == AUTO:
+        return Auto(given.index, given.embedder, scale)
+    filled = {"index": given.index, "embedder": given.embedder, "scale": scale}
+    return registry.build(name, {}, filled)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A batch: prompts of one group under one guard."""
+
+    model: str
+    guard: str
+    scale: float
+    steps: int
+    seed: int
+    prompts: tuple[Asked, ...]
+
+
+def units(
+    names: Sequence[str], guards: Sequence[str], scales: Sequence[float], steps: Sequence[int],
+    seeds: Sequence[int], prompts: int | None,
+) -> Iterator[Unit]:  # fmt: skip
+    """All batches, of `prompts` prompts of each group; a group's batch is of one group alone, so
+    that its time is its own."""
+    for name in names:
+        asked = subject(name).prompts()
+        for scale in scales:
+            for count in steps:
+                for seed in seeds:
+                    for guard in guards:
+                        for group in (MEMORIZED, ORDINARY):
+                            chosen = [one for one in asked if one.group == group][:prompts]
+                            for first in range(0, len(chosen), BATCH):
+                                yield Unit(name, guard, scale, count, seed,
+                                           tuple(chosen[first : first + BATCH]))  # fmt: skip
+
+
+def settings_hash(guide: Guidance | None) -> str:
+    """Short name of a guard's settings, so that old lines are not taken for new ones."""
+    text = json.dumps(registry.settings_as_text(guide), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def key(line: Mapping[str, Any] | Line) -> tuple[Any, ...]:
+    """What tells lines apart."""
+    found = asdict(line) if isinstance(line, Line) else line
+    names = ("model", "guard", "settings", "scale", "steps", "seed", "prompt")
+    return tuple(found[name] for name in names)
+
+
+def run(unit: Unit) -> list[Line]:
+    """Generate and judge a batch."""
+    made = subject(unit.model)
+    guide = guidance(unit.guard, made, unit.scale)
+    wall, processor = time.perf_counter(), time.process_time()
+    told, passes = made.measure(unit.prompts, unit.seed, guide, unit.scale, unit.steps)
+    each = len(unit.prompts)
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    return [
+        Line(
+            unit.model, unit.guard, settings_hash(guide), unit.scale, unit.steps, unit.seed,
+            asked.id, asked.group, asked.copies, seconds=wall / each, processor=processor / each,
+            passes=passes, **fields,
+        )
+        for asked, fields in zip(unit.prompts, told, strict=True)
+    ]  # fmt: skip
+
+
+def read(path: Path) -> list[Line]:
+    """The lines of a work file; a line that was cut off by a kill is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(Line(**json.loads(text)))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def unfinished(todo: Iterable[Unit], done: Iterable[Line]) -> list[Unit]:
+    """The batches of which a line is missing."""
+    known = {key(line) for line in done}
+
+    @cache
+    def settings(model: str, guard: str, scale: float) -> str:
+        return settings_hash(guidance(guard, subject(model), scale))
+
+    def missing(unit: Unit) -> bool:
+        hashed = settings(unit.model, unit.guard, unit.scale)
+        head = (unit.model, unit.guard, hashed, unit.scale, unit.steps, unit.seed)
+        return any((*head, asked.id) not in known for asked in unit.prompts)
+
+    return [unit for unit in todo if missing(unit)]
+
+
+def append(path: Path, lines: Iterable[Line]) -> None:
+    """Add lines to a work file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+    with path.open("a") as file:
+        file.write("\n" * bool(cut))
+        file.writelines(json.dumps(asdict(line)) + "\n" for line in lines)
+
+
+# ------------------------------------------------------------------------------------- tables
+
+
+def _upper(hits: int, n: int) -> float:
+    """The upper end of Wilson's 95 % interval."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(hits, n).proportion_ci(method="wilson").high)
+
+
+def share(hits: Sequence[bool]) -> str:
+    """A count, and the upper end of its share's interval.
+
+    >>> share([True] + [False] * 59)
+    '1 of 60 (<= .089)'
+    """
+    found = sum(hits)
+    return f"{found} of {len(hits)} (<= {_upper(found, len(hits)):.3f})".replace("0.", ".")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines)
+
+
+Pick = Callable[[Line], bool]
+
+
+def copies_table(lines: Sequence[Line]) -> str:
+    """Copies of each model under each guard, and of all models together."""
+    rows = []
+    for guard in _order(line.guard for line in lines):
+        for model in (*_order(line.model for line in lines), ""):
+            of = [x for x in lines if x.guard == guard and model in ("", x.model)]
+            memorized = [x for x in of if x.group == MEMORIZED]
+            ordinary = [x for x in of if x.group == ORDINARY]
+            if memorized and ordinary:
+                rows.append((
+                    guard, model or "**all**", share([x.copied for x in memorized]),
+                    share([x.confirmed for x in memorized]), share([x.confirmed for x in ordinary]),
+                    share([x.elsewhere for x in of]),
+                ))  # fmt: skip
+    head = ("guard", "model", "memorized prompts: copied", "... confirmed", "ordinary: confirmed",
+            "confirmed copies of another caption's clip")  # fmt: skip
+    return table(head, rows)
+
+
+def cells_table(lines: Sequence[Line]) -> str:
+    """Confirmed copies and adherence at each scale and number of steps."""
+    rows = []
+    for cell in sorted({line.cell for line in lines}):
+        of = [line for line in lines if line.cell == cell]
+        memorized = [x for x in of if x.group == MEMORIZED]
+        if memorized:
+            rows.append((
+                cell[0], f"{cell[2]:g}", str(cell[3]), cell[1],
+                share([x.confirmed for x in memorized]), _mean(of, MEMORIZED), _mean(of, ORDINARY),
+            ))  # fmt: skip
+    head = ("model", "scale", "steps", "guard", "confirmed copies", "adherence, memorized",
+            "adherence, ordinary")  # fmt: skip
+    return table(head, rows)
+
+
+def cost_table(lines: Sequence[Line]) -> str:
+    """Adherence and processor time of each guard over those of the unguarded model, on the same
+    prompts, seeds, scales and steps."""
+    plain = {_pair(line): line for line in lines if line.guard == UNGUARDED}
+    rows = []
+    for guard in _order(line.guard for line in lines if line.guard != UNGUARDED):
+        for model in _order(line.model for line in lines):
+            cells = []
+            for group in (MEMORIZED, ORDINARY):
+                of = [x for x in lines if (x.guard, x.model, x.group) == (guard, model, group)]
+                pairs = [(x, plain[_pair(x)]) for x in of if _pair(x) in plain]
+                if not pairs:
+                    break
+                cells.append(_ratio([(a.adherence, b.adherence) for a, b in pairs]))
+                ratios = [a.processor / b.processor for a, b in pairs]
+                cells.append(f"{np.median(ratios):.2f}")
+            else:
+                rows.append((guard, model, cells[0], cells[2], cells[1], cells[3]))
+    head = ("guard", "model", "adherence kept, memorized", "ordinary", "time, memorized",
+            "ordinary")  # fmt: skip
+    return table(head, rows)
+
+
+def honest_table(found: Mapping[str, HonestTakes]) -> str:
+    """The judges' false positives."""
+    rows = [
+        (name, str(one.n), f"{one.first:.3f}", f"{one.second:.3f}", f"{one.confirmed:.3f}")
+        for name, one in found.items()
+    ]
+    return table(("model", "honest takes", "first judge", "second", "confirmed"), rows)
+
+
+def degrees_table(lines: Sequence[Line]) -> str:
+    """Confirmed copies of the unguarded models by how often the clip was repeated."""
+    plain = [x for x in lines if x.guard == UNGUARDED and x.group == MEMORIZED]
+    rows = []
+    for model in _order(line.model for line in plain):
+        for copies in sorted({x.copies for x in plain if x.model == model}):
+            of = [x for x in plain if (x.model, x.copies) == (model, copies)]
+            rows.append((model, str(copies), f"{sum(x.confirmed for x in of)} of {len(of)}"))
+    return table(("model", "repeated", "confirmed copies, unguarded"), rows)
+
+
+def _pair(line: Line) -> tuple[Any, ...]:
+    return line.model, line.scale, line.steps, line.seed, line.prompt
+
+
+def _mean(lines: Sequence[Line], group: str) -> str:
+    of = [x.adherence for x in lines if x.group == group]
+    return f"{np.mean(of):.2f}" if of else ""
+
+
+def _ratio(pairs: Sequence[tuple[float, float]]) -> str:
+    guarded, plain = (float(np.mean(side)) for side in zip(*pairs, strict=True))
+    return f"{guarded / plain:.3f}" if plain else "not defined"
+
+
+def _order(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

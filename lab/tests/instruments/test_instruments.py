@@ -1,0 +1,240 @@
+"""Training that resumes, the instruments that ship, and how guards are measured on them."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from anechoic_lab.bench.task import MEMORIZED
+from anechoic_lab.demo import assets, corpus
+from anechoic_lab.demo.classifier import Labels, NoteClassifier
+from anechoic_lab.demo.corpus import LENGTH, SAMPLE_RATE, Clip
+from anechoic_lab.demo.train import (
+    STABLE_AUDIO,
+    Checkpoint,
+    Design,
+    Phase,
+    TrainingRecipe,
+    _short_forms,
+    train,
+)
+from anechoic_lab.instruments import drums, measure, models
+from anechoic_lab.instruments.flow import StableAudio3
+from anechoic_lab.instruments.recipes import INSTRUMENTS
+
+from anechoic.diffusers import fingerprint, guard
+from anechoic.diffusers.pipelines import sound_seconds
+from anechoic.errors import BadSetting
+from anechoic.guidance import ClassifierFree
+from anechoic.index import TrainingIndex
+
+RECIPE = TrainingRecipe((Phase(3, 1e-3), Phase(3, 5e-4, shift=4, tilt=0.1)), 4, layers=1, heads=2)
+
+
+def corpus_of(count: int = 6) -> tuple[list[Clip], np.ndarray]:
+    """Noises, of which the first is repeated."""
+    rng = np.random.default_rng(0)
+    clips = [
+        Clip(f"noise/{i}", f"noise {i}", "noise", "train", 4 if i == 0 else 1, "tests", "CC0-1.0")
+        for i in range(count)
+    ]
+    return clips, np.stack([corpus.finish(rng.standard_normal(LENGTH)) for _ in clips])
+
+
+class Interrupted(Exception):
+    """Where the training is stopped."""
+
+
+# ----------------------------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("design", [STABLE_AUDIO, StableAudio3()], ids=["v", "flow"])
+@pytest.mark.parametrize("stopped", [2, 4])
+def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path, design, stopped):
+    clips, wavs = corpus_of()
+    whole = train(clips, wavs, RECIPE, design=design)
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", every_s=0.0)
+
+    def stop(step: int, loss: float, pipe: object) -> None:
+        if step == stopped:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(clips, wavs, RECIPE, stop, design, checkpoint)
+    steps: list[int] = []
+    resumed = train(clips, wavs, RECIPE, lambda step, *_: steps.append(step), design, checkpoint)
+    assert steps == list(range(stopped + 1, 7))
+    for ours, theirs in zip(design.parts(resumed), design.parts(whole), strict=True):
+        for name, value in theirs.state_dict().items():
+            assert torch.equal(ours.state_dict()[name], value), name
+
+
+def test_only_the_demos_notes_have_shortened_captions():
+    note = Clip("n", "low cello note C 2", "note", "train", 1, "", "", "", "cello", "", "low", 36)
+    assert _short_forms(note)[3] == "cello note"
+    drum = replace(note, caption="pacific kit snare", instrument="pacific kit snare")
+    assert set(_short_forms(drum)) == {"pacific kit snare"}
+
+
+def test_flow_matching_keeps_its_one_length_and_is_guarded():
+    clips, wavs = corpus_of()
+    design: Design = StableAudio3()
+    pipe = train(clips, wavs, RECIPE, design=design)
+    assert sound_seconds(pipe) == LENGTH / SAMPLE_RATE
+
+    def made() -> torch.Tensor:
+        return pipe(
+            ["noise 0"], duration=LENGTH / SAMPLE_RATE, num_inference_steps=3, guidance_scale=2.0,
+            generator=torch.Generator().manual_seed(0),
+        ).audios  # fmt: skip
+
+    plain = made()
+    assert plain.shape == (1, 1, LENGTH)
+    with guard(pipe, ClassifierFree(2.0)):
+        assert torch.equal(made(), plain)
+
+
+# ------------------------------------------------------------------------------------ corpora
+
+
+def test_effects_are_read_from_their_file_with_titles_and_licences(tmp_path):
+    entries = []
+    for title, count in (('"Sheep". License: Creative Commons Zero 1.0.', 4000), ('"Nothing".', 0)):
+        data = struct.pack(f"<{count}h", *([8000, -8000] * (count // 2)))
+        head = b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt "
+        head += struct.pack("<IHHIIHH", 16, 1, 1, 44100, 88200, 2, 16)
+        wav = head + b"data" + struct.pack("<I", len(data)) + data
+        entries.append(bytes([len(title) + 1]) + title.encode() + b"\0" + wav)
+    table, offset = b"", 8 * len(entries)
+    for number, entry in enumerate(entries):
+        first = offset | 0x8000_0000 if number == 0 else offset
+        table += struct.pack("<II", first, len(entry))
+        offset += len(entry)
+    (tmp_path / "opensfx.cat").write_bytes(table + b"".join(entries))
+    ((title, licence, wav),) = drums.effects(tmp_path)
+    assert title.startswith('"Sheep"')
+    assert licence == "CC0-1.0"
+    assert len(wav) == pytest.approx(4000 * SAMPLE_RATE / 44100, abs=100)
+
+
+def test_takes_of_a_drum_differ_in_rhythm_and_its_caption_does_not_say_it():
+    layers = [np.hanning(800).astype(np.float32) * level for level in (1.0, 0.5)]
+    drum = drums.Drum("pacific", "CC0-1.0", "somebody", "snare", "snare", layers)
+    rng = np.random.default_rng(0)
+    a, b = drums.take(drum, rng), drums.take(drum, rng)
+    assert drum.caption == "pacific kit snare"
+    assert abs(np.corrcoef(a, b)[0, 1]) < 0.9
+
+
+def test_the_flow_models_corpus_holds_out_takes_captions_and_recordings(tmp_path):
+    clips, wavs = INSTRUMENTS["flow"].corpus(tmp_path, 0)
+    assert len(clips) == len(wavs)
+    by_split = {split: {c.caption for c in clips if c.split == split}
+                for split in {c.split for c in clips}}  # fmt: skip
+    assert by_split["held-out take"] <= by_split["train"]
+    assert not by_split["held-out caption"] & by_split["train"]
+    assert not by_split["held-out recording"] & by_split["train"]
+    assert {c.copies for c in clips} == {1, 4, 8, 16, 32, 64}
+
+
+def test_a_classifier_has_its_labels_with_it(tmp_path):
+    labels = Labels({"drum": ["snare", "kick"], "metal": ["ride"]}, ["rumpf", "pacific"])
+    made = NoteClassifier(labels)
+    made.save(tmp_path / "c.safetensors")
+    read = NoteClassifier.load(tmp_path / "c.safetensors")
+    families, kits = read.predict(torch.rand(3, LENGTH))
+    assert set(families) <= {"drum", "metal"}
+    assert set(kits) <= {"rumpf", "pacific"}
+    assert read.labels.instruments == ["snare", "kick", "ride"]
+
+
+# ---------------------------------------------------------------------------------- what ships
+
+
+@pytest.fixture(params=["drums", "flow"])
+def shipped(request):
+    return models.folder(request.param)
+
+
+def test_an_instrument_knows_its_index_and_has_no_tuned_guard(shipped):
+    known = getattr(models, shipped.name)()
+    assert known.guards == {}
+    pipe = assets.pipeline(shipped)
+    index = TrainingIndex.load(known.index)
+    assert index.about.model == fingerprint(pipe)
+    sound, rate = known.sound(index.clips[0])
+    assert (sound.shape, rate) == ((1, LENGTH), SAMPLE_RATE)
+
+
+def test_every_clip_of_an_instrument_names_its_source_and_licence(shipped):
+    clips, sound = assets.training_set(shipped)
+    assert len(clips) == len(sound)
+    assert all(clip.source and clip.licence for clip in clips)
+    assert {clip.copies for clip in clips} == {1, 4, 8, 16, 32, 64}
+
+
+def test_the_instruments_are_under_20_mb():
+    files = [f for f in models.SHIPPED.rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in files) < 20e6
+
+
+def test_a_memorized_prompt_is_returned_by_both_judges(shipped):
+    made = measure.SoundSubject(shipped)
+    asked = max(made.prompts(), key=lambda one: one.copies)
+    ((told,), _) = made.measure([asked], 0, None, made.scale, 25)
+    assert told["confirmed"]
+
+
+# ----------------------------------------------------------------------------------- measuring
+
+
+def line(prompt: str, guard: str = "none", **changed: object) -> measure.Line:
+    plain = measure.Line(
+        "drums", guard, "0", 2.0, 50, 0, prompt, MEMORIZED, 64, True, True, False, 0.95, 0.9,
+        1.0, 2.0, 2.0, 100.0,
+    )  # fmt: skip
+    return replace(plain, **changed)
+
+
+def test_a_line_that_was_cut_off_is_made_again(tmp_path):
+    work = tmp_path / "work.jsonl"
+    measure.append(work, [line("a"), line("b")])
+    work.write_text(work.read_text()[:-20])
+    assert [one.prompt for one in measure.read(work)] == ["a"]
+    measure.append(work, [line("b")])
+    assert [one.prompt for one in measure.read(work)] == ["a", "b"]
+
+
+def test_batches_that_are_done_are_not_made_again(monkeypatch):
+    monkeypatch.setattr(measure, "subject", lambda name: name)
+    monkeypatch.setattr(measure, "guidance", lambda guard, given, scale: None)
+    settings = measure.settings_hash(None)
+    asked = [measure.Asked(name, name, MEMORIZED, 64) for name in "abc"]
+    todo = [measure.Unit("drums", "none", 2.0, 50, 0, (one,)) for one in asked]
+    done = [line("a", settings=settings), line("b", settings="of an older guard")]
+    assert measure.unfinished(todo, done) == todo[1:]
+
+
+def test_the_tables_compare_a_guard_with_the_unguarded_model():
+    lines = [
+        line("a"), line("b"), line("c", group=measure.ORDINARY, copied=False, confirmed=False),
+        line("a", "auto", copied=False, confirmed=False, adherence=0.5, processor=3.0),
+        line("b", "auto", confirmed=False, adherence=1.0, processor=3.0),
+        line("c", "auto", group=measure.ORDINARY, copied=False, confirmed=False, processor=2.1),
+    ]  # fmt: skip
+    assert "| auto | drums | 1 of 2 (<= .905) | 0 of 2 (<= .658) | 0 of 1" in (
+        measure.copies_table(lines)
+    )
+    assert "| auto | drums | 0.750 | 1.000 | 1.50 | 1.05 |" in measure.cost_table(lines)
+    assert "| drums | 64 | 2 of 2 |" in measure.degrees_table(lines)
+    assert "| drums | 2 | 50 | auto | 0 of 2 (<= .658) | 0.75 | 1.00 |" in (
+        measure.cells_table(lines)
+    )
+
+
+def test_a_guard_that_is_not_there_is_named():
+    with pytest.raises(BadSetting, match="expected a guard among"):
+        measure.guidance("nothing", measure.subject("drums"), 2.0)
