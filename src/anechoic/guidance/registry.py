@@ -2,7 +2,7 @@
 
 A package adds a method through the entry point group "anechoic.guidance": a name, and a dataclass
 that inherits `anechoic.guidance.Guidance`. Its fields are its settings, except `index`,
-`embedder` and `latents`, which the caller passes.
+`embedder`, `latents` and `network`, which the caller passes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ from anechoic.guidance.base import Guidance
 from anechoic.guidance.presets import PRESETS, resolve
 
 GROUP = "anechoic.guidance"
-GIVEN = ("index", "embedder", "latents")
-WANTED = {"index": "an index of the training set", "latents": "the training set's latents"}
+GIVEN = ("index", "embedder", "latents", "network")
+WANTED = {
+    "index": "an index of the training set",
+    "latents": "the training set's latents",
+    "network": "the pipeline's network, in Python",
+}
 NOTHING: Mapping[str, Any] = {}
 
 

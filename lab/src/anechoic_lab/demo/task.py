@@ -134,6 +134,8 @@ class DemoTask:
             "index": bench.index,
             "embedder": bench.embedder,
             "scale": assets.CFG_SCALE,
+            "statistics": str(self.folder / assets.STEP_STATISTICS),
+            "network": self._stage(scenario).pipe.transformer,
             "latents": LatentBank(partial(training_latents, bench.codec, self.folder)),
         }
         return registry.build(method.guard, method.settings, given)

@@ -1,6 +1,8 @@
 """Methods that other papers propose, to compare with."""
 
+from anechoic_lab.guidance.attenuation import AttentionAttenuation
 from anechoic_lab.guidance.cads import CADS
+from anechoic_lab.guidance.clamp import StepClamp, StepStatistics, measure_steps
 from anechoic_lab.guidance.initial_noise import InitialNoise
 from anechoic_lab.guidance.kernel_gradient import KernelGradient
 from anechoic_lab.guidance.latents import LatentBank
@@ -10,6 +12,7 @@ from anechoic_lab.guidance.safe_denoiser import SafeDenoiser
 
 __all__ = [
     "CADS",
+    "AttentionAttenuation",
     "EmbeddingNoise",
     "InitialNoise",
     "KernelGradient",
@@ -17,4 +20,7 @@ __all__ = [
     "PromptOptimization",
     "PromptPerturbation",
     "SafeDenoiser",
+    "StepClamp",
+    "StepStatistics",
+    "measure_steps",
 ]
