@@ -251,6 +251,35 @@ def differs(good: Any, now: Any, changes: Sequence[Change]) -> bool:
     return bool(good != now)
 
 
+@cache
+def certified() -> list[dict[str, bytes]]:
+    """A sound, and its certificate beside it."""
+    from anechoic import Verifier, audio
+    from anechoic.certificate import certify
+
+    with TemporaryDirectory() as folder:
+        file, index = Path(folder) / "a.wav", Path(folder) / "i"
+        for name, content in built().items():
+            (index / name).parent.mkdir(parents=True, exist_ok=True)
+            (index / name).write_bytes(content)
+        file.write_bytes(encoded(99))
+        verifier = Verifier.load(index)
+        beside = certify(file, verifier(*audio.read(file)), verifier.index)
+        return [{path.name: path.read_bytes() for path in (file, beside)}]
+
+
+def read_certificate(folder: Path, name: str) -> Any:
+    from anechoic.certificate import verify
+
+    found = verify(folder / "a.wav")
+    return found.verified, found.certificate
+
+
+def is_edited(good: Any, now: Any, changes: Sequence[Change]) -> bool:
+    """A certificate that says something else is verified."""
+    return bool(now[0] and now != good)
+
+
 def planned() -> list[dict[str, bytes]]:
     text = (
         'seeds = 2\n\n[[methods]]\nname = "plain"\n\n[[methods]]\nname = "late"\n'
@@ -392,6 +421,7 @@ BOUNDARIES: dict[str, Boundary] = {
     "captions": Boundary(captioned, read_captions),
     "prompts": Boundary(prompted, read_prompts),
     "indexes": Boundary(lambda: [built()], verdicts, TEXT, differs),
+    "certificates": Boundary(certified, read_certificate, TEXT, is_edited),
     "tars": Boundary(archived, read_source),
     "vectors": Boundary(vectors, read_source),
     "plans": Boundary(planned, read_plan),

@@ -121,6 +121,19 @@ def test_one_changed_byte_breaks_the_signature(
     assert (holds, sentence in told) == (False, True), told
 
 
+def test_filler_that_no_signature_covers_holds_no_certificate(
+    signers: Signers, verifier: Verifier, tmp_path: Path
+) -> None:
+    file = sign(signers, write_new(tmp_path / "out.wav"), verifier)
+    intact, damaged = verify(file), bytearray(file.read_bytes())
+    damaged[damaged.rindex(bytes(200)) + 100] = 1  # behind the signature
+    file.write_bytes(damaged)
+    found = verify(file)
+    assert [one.subject for one in found.findings if one.holds is False] == ["file"]
+    sidecar(file).unlink()
+    assert verify(file).certificate == intact.certificate
+
+
 def test_new_tags_break_the_signature_and_not_the_sound(
     signers: Signers, verifier: Verifier, tmp_path: Path
 ) -> None:
@@ -128,7 +141,7 @@ def test_new_tags_break_the_signature_and_not_the_sound(
     tag = b"TAG" + b"a title".ljust(125, b"\0")
     file.write_bytes(file.read_bytes() + tag)
     found = verify(file)
-    assert [one.subject for one in found.findings if one.holds is False] == ["signature"]
+    assert [one.subject for one in found.findings if one.holds is False] == ["signature", "file"]
     assert "sound" in [one.subject for one in found.findings if one.holds]
 
 

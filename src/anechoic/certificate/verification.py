@@ -118,7 +118,8 @@ def verify(
     assert chosen is not None
     found += _itself(chosen)
     found += [_signature(signed if chosen is inside else broken, anchors is not None)]
-    found += _sound(path, content, chosen)
+    whole = chosen.file.sha256 or (beside.file.sha256 if beside is not None else None)
+    found += _sound(path, content, chosen, whole)
     found += _index(chosen, index, path if recheck else None)
     return Verification(str(path), source, chosen, tuple(found))
 
@@ -190,7 +191,9 @@ def _signature(signed: Signed | None, trust: bool) -> Finding:
     )
 
 
-def _sound(path: Path, content: bytes, certificate: Certificate) -> Iterator[Finding]:
+def _sound(
+    path: Path, content: bytes, certificate: Certificate, whole: str | None
+) -> Iterator[Finding]:
     now, told = CertifiedFile.of(path, content), certificate.file
     if same := now.same_sound(told):
         yield Finding("sound", True, "the sound is the one that was certified")
@@ -200,9 +203,9 @@ def _sound(path: Path, content: bytes, certificate: Certificate) -> Iterator[Fin
         if path.suffix.lower() not in EXACT and then != here:
             decoder = f", or libsndfile {here} decodes it otherwise than {then} did"
         yield Finding("sound", False, f"the sound is not the one that was certified{decoder}")
-    if told.sha256 is None:
-        return  # the signature covers it
-    if told.sha256 == now.sha256:
+    if whole is None:
+        return  # the signature covers the file
+    if whole == now.sha256:
         yield Finding("file", True, "the file is the one that was certified")
     else:
         why = ", but not its sound, as by new tags" if same else ""
