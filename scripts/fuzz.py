@@ -115,13 +115,13 @@ class Boundary:
         read: reads the folder and the changed file, and returns what it made of it.
         changes: that are drawn from.
         silent: whether what was accepted should not have been, from what was read of the good
-            input, what was read now, and the changes.
+            input, what was read now, and the changes; None: whatever is accepted may be.
     """
 
     files: Callable[[], Sequence[Mapping[str, bytes]]]
     read: Callable[[Path, str], Any]
     changes: Sequence[Change] = TEXT
-    silent: Callable[[Any, Any, Sequence[Change]], bool] = lambda good, now, changes: False
+    silent: Callable[[Any, Any, Sequence[Change]], bool] | None = None
     fixed: Sequence[str] = field(default=())  # files that are not changed
 
 
@@ -499,7 +499,7 @@ def outcome(name: str, number: int, seed: int, folder: Path) -> tuple[str, str]:
         return "traceback", f"{type(error).__name__}: {str(error)[:200]}"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    if boundary.silent(good_result(name, which), now, changes):
+    if boundary.silent and boundary.silent(good_result(name, which), now, changes):
         how = " and ".join(change.__name__ for change in changes)
         return "silent", f"{target} after {how}: {str(now)[:200]}"
     return "accepted", ""

@@ -45,6 +45,41 @@ def test_the_help_of_each_command_loads_nothing_heavy():
     assert loaded("from anechoic.cli import main", "main(['--help'])") == set()
 
 
+def test_a_path_that_is_not_there_is_refused_before_anything_heavy_is_loaded(tmp_path):
+    sound = tmp_path / "a.wav"
+    sound.touch()
+    there = str(sound)
+    commands = [
+        ["generate", "x", "--model", "none", "-o", "out.wav"],
+        ["generate", "x", "--model", "a/b", "--index", "none", "-o", "out.wav"],
+        ["generate", "x", "--model", "a/b", "-o", "out.xyz"],
+        ["check", there, "--index", "none"],
+        ["check", "none.wav", "--index", "demo"],
+        ["audit", "--model", "none", "--captions", "--index", str(tmp_path), "-o", "r"],
+        ["audit", "--audio", str(tmp_path), "--index", "none", "-o", "r"],
+        ["calibrate", "none", "--index", "demo"],
+        ["calibrate", str(tmp_path), "--index", "none"],
+        ["screen", "none.txt", "--model", "demo"],
+        ["screen", there, "--model", "none"],
+        ["index", "build", "none", "-o", "i"],
+        ["index", "search", "none", there],
+        *(["index", name, "none"] for name in ("info", "optimise", "duplicates")),
+        ["index", "add", "none", "clips"],
+        ["index", "remove", "none", "--id", "a"],
+        ["index", "fetch", "none", "-o", "copy"],
+    ]
+    run = (
+        "from anechoic.cli import main",
+        f"for command in {commands!r}:",
+        "    try:",
+        "        main(command)",
+        "    except SystemExit as end:",
+        "        if end.code != 2:",
+        "            raise SystemExit(70)",
+    )
+    assert loaded(*run) == set()
+
+
 def test_a_check_with_the_demo_index_loads_what_it_needs_and_no_more(tmp_path):
     file = tmp_path / "tone.wav"
     soundfile.write(file, np.sin(np.arange(22_050) / 10), 22_050)  # to be resampled, too

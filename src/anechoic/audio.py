@@ -30,12 +30,6 @@ SUFFIXES = frozenset({
     ".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff",
     ".aifc", ".au", ".snd", ".caf",
 })  # fmt: skip
-WRITABLE = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-}
 
 
 def read(
@@ -249,9 +243,9 @@ def write(path: str | Path, wav: Tensor, sample_rate: int, *, overwrite: bool = 
         OSError: the disk is full, or the folder is read-only.
     """
     path = Path(path)
-    require_writable(path)
+    containers.writable(path)
     if path.exists() and not overwrite:
-        raise OutputExists(f"'{path}' exists already; name another output or overwrite it")
+        raise OutputExists.at(path)
     content = encode(path, wav, sample_rate)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content, sync=False)
@@ -267,13 +261,12 @@ def encode(path: str | Path, wav: Tensor, sample_rate: int) -> bytes:
     import soundfile
 
     path = Path(path)
-    require_writable(path)
+    file_format, subtype = containers.writable(path)
     wav = wav.detach().float().cpu()
     require_sound(wav, f"the sound for '{path}'", allow_silence=True)
     samples = (wav / wav.abs().max().clamp_min(1.0)).T.numpy()
     sound = io.BytesIO()
     try:
-        file_format, subtype = WRITABLE[path.suffix.lower()]
         soundfile.write(sound, samples, sample_rate, subtype, format=file_format)
     except (soundfile.LibsndfileError, ValueError) as error:
         raise BadSetting(
@@ -281,18 +274,6 @@ def encode(path: str | Path, wav: Tensor, sample_rate: int) -> bytes:
             "choose another format or rate"
         ) from error
     return sound.getvalue()
-
-
-def require_writable(path: Path) -> None:
-    """Refuse a name that does not end in a sound format that can be written.
-
-    Raises:
-        BadSetting: it does not.
-    """
-    if path.suffix.lower() not in WRITABLE:
-        raise BadSetting(
-            f"'{path}' has no known sound format; end the name in one of {', '.join(WRITABLE)}"
-        )
 
 
 class Window(NamedTuple):

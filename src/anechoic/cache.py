@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from anechoic.errors import AnechoicError, BadSetting
+from anechoic.parsing import parse_object
 from anechoic.storage import locked, write_whole
 
 
@@ -79,18 +80,16 @@ class ResultCache:
         """
         try:
             head, _, result = self.path(name).read_text("utf-8").partition("\n")
-            about, result = json.loads(head), result.removesuffix("\n")
-            digest = hashlib.sha256(result.encode()).hexdigest()
-            whole, own = about["sha256"] == digest, about["identity"] == name
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise Untrusted(f"it is damaged ({' '.join(str(error).split())[:80]})") from error
-        if not own:
+        about, result = parse_object(head, "its head", Untrusted), result.removesuffix("\n")
+        if about.get("identity") != name:
             raise Untrusted(f"it holds another result: {about.get('about')}")
-        if not whole:
+        if about.get("sha256") != hashlib.sha256(result.encode()).hexdigest():
             raise Untrusted("it is damaged (its checksum differs)")
-        return json.loads(result)
+        return json.loads(result)  # as `put` wrote it
 
 
 def _plain(value: Any) -> Any:

@@ -11,14 +11,38 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal, NamedTuple
 
-from anechoic.errors import BadAudio
+from anechoic.errors import BadAudio, BadSetting
 
 AGAIN = "fetch or export it again"
 STREAMED = (2**31, 2**32)  # sizes that writers into a pipe state, less a header or a rounding
 NEAR = 2**16  # bytes by which such a size may be off
 SOX_AIFF = 0x7F000000  # the size that SoX states in an AIFF that it pipes
+
+
+WRITABLE = {  # by the end of a file's name: libsndfile's names of the container and the encoding
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
+
+
+def writable(path: Path) -> tuple[str, str]:
+    """Container and encoding of a sound file to write, as libsndfile names them.
+
+    Raises:
+        BadSetting: it is a folder, or its name ends in no format that is written.
+    """
+    if path.is_dir():
+        raise BadSetting(f"'{path}' is a folder; name a sound file to write")
+    if (found := WRITABLE.get(path.suffix.lower())) is None:
+        raise BadSetting(
+            f"'{path}' has no known sound format; end the name in one of {', '.join(WRITABLE)}"
+        )
+    return found
 
 
 class SoundStream(NamedTuple):

@@ -79,6 +79,14 @@ class NotReleased(AnechoicError):
 class OutputExists(AnechoicError):
     """An output that is there already."""
 
+    @classmethod
+    def at(cls, path: object) -> OutputExists:
+        """What is said of an output that may be replaced."""
+        return cls(
+            f"'{path}' exists already; replace it with '--overwrite' (overwrite=True in Python), "
+            "or name another output"
+        )
+
 
 class CannotWrite(AnechoicError):
     """A place that cannot be written to: full, read-only, or in use by another process."""

@@ -7,13 +7,14 @@ the hub id of a pipeline, or the folder of an index.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anechoic.errors import BadSetting
+from anechoic.errors import BadSetting, UnsupportedPipeline
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from anechoic.index import Clip
 
 GROUP = "anechoic.models"
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 SCALE = 7.0  # scale of classifier-free guidance, for a model that names none
 LABORATORY = ("demo", "drums", "flow")  # models that anechoic-lab registers
 
@@ -79,6 +81,23 @@ def find(name: str) -> KnownModel:
             f"{type(found).__name__}; fix the package that registers it"
         )
     return found
+
+
+def pipeline_folder(name: str) -> Path | None:
+    """The folder of a pipeline on this machine; None where the name can be a hub id.
+
+    Raises:
+        UnsupportedPipeline: it is neither a folder nor a hub id.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if not folder.exists() and HUB_ID.fullmatch(name):
+        return None
+    raise UnsupportedPipeline(
+        f"'{name}' is not a folder; give the folder of a saved diffusers pipeline, or a hub id "
+        "such as 'stabilityai/stable-audio-open-1.0'"
+    )
 
 
 def index_folder(name: str) -> str:

@@ -103,6 +103,8 @@ def file_system(name: str) -> tuple[Any, str]:
             f"'{name}' cannot be reached ({error}); check its protocol, and that the package of "
             "fsspec for it is installed"
         ) from error
+    if name.find("://") == 1:  # fsspec takes one letter for a drive of Windows
+        raise BadSetting(f"'{name}' cannot be reached (protocol '{name[0]}' is unknown); check it")
     return system, str(path)
 
 

@@ -50,8 +50,8 @@ def test_search_finds_the_clip_first(built: Path, run: Run) -> None:
     code, out, _ = run("index", "search", "i", "clips/3.wav", "-k", "2")
     assert code == 0
     header, first, second = lines(out)
-    assert header == "rank score caption clip file at s in clip s"
-    assert first == "1 1.000 take number 3 [b] 3.wav 3.wav 0.00 0.00"
+    assert header == "rank score at s in clip s clip file caption"
+    assert first == "1 1.000 0.00 0.00 3.wav 3.wav take number 3 [b]"
     assert second.startswith("2 0.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from support.commands import Run, exit_code, work_in_copy
 from support.sounds import RATE, save_clips, tones
 
 from anechoic import TrainingIndex, audio
+from anechoic.engine.model import require_own_index
+from anechoic.errors import IndexMismatch
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,23 @@ def run(command: Run) -> Run:
 
 def ids(folder: str = "i") -> list[str]:
     return [clip.id for clip in TrainingIndex.load(folder).clips]
+
+
+def test_an_index_may_cover_more_models_than_its_own(here: Path, run: Run) -> None:
+    sentence = "error: index 'i' names no model, so it covers every one already\n"
+    assert run("cover", "i", "tuned") == (2, "", sentence)
+    index = TrainingIndex.load("i")
+    index.about = replace(index.about, model="own")
+    index.save("i", overwrite=True)
+    assert run("cover", "i", "tuned") == (0, "i: the training clips of 'own', 'tuned'\n", "")
+    assert run("cover", "i", "tuned")[0] == 0
+    found = TrainingIndex.load("i")
+    assert (found.model, found.covers) == ("own", ("tuned",))
+    for model in ("own", "tuned"):
+        require_own_index(found, lambda model=model: model)
+    with pytest.raises(IndexMismatch, match="say so with 'anechoic index cover INDEX other'"):
+        require_own_index(found, lambda: "other")
+    assert exit_code("index", "info", "i", "--check") == 0
 
 
 def test_a_right_holders_clips_are_withdrawn(here: Path, run: Run) -> None:

@@ -164,3 +164,15 @@ def test_the_engine_room_loads_no_engine():
     code = "import sys, anechoic.engine.run; print('diffusers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_trace_says_in_a_few_words_what_the_guard_did():
+    _, trace, _ = guarded_run(METHODS["amg-half-open"]())
+    opened, near = trace.column("gate").any(1).sum(), trace.column("similarity").max()
+    assert trace.summary() == (
+        f"{len(ONE)} evaluations, gate open at {opened}, highest similarity to a training clip "
+        f"{near:.3f}"
+    )
+    assert guarded_run(METHODS["static"]())[1].summary() == (
+        f"{len(ONE)} evaluations, transition at number 4"
+    )

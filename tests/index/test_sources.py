@@ -298,7 +298,9 @@ def test_braces_of_too_many_names_are_refused_at_once() -> None:
             open_source(pattern)
 
 
-@pytest.mark.parametrize("where", ["http://localhost:9/a.tar", "nosuch://a.tar", "s3://a/b.tar"])
+@pytest.mark.parametrize(
+    "where", ["http://localhost:9/a.tar", "nosuch://a.tar", "s3://a/b.tar", "3://a/b.tar"]
+)
 def test_places_that_cannot_be_reached_are_told_in_a_sentence(where: str) -> None:
     with pytest.raises(BadSetting, match=r"cannot be reached|there is no \.tar file"):
         open_source(where)

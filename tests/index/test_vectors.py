@@ -200,6 +200,7 @@ EMB = embeddings(3)
         ("[1, 2]", IndexMismatch, "starts with b'\\['"),
         ("{}", IndexMismatch, "has no embeddings"),
         ("", IndexMismatch, "cut off or no JSON at its start"),
+        ('{"a": ' + "[" * 100_000, IndexMismatch, "100001 levels deep, over the limit of 64"),
         ("PK", IndexMismatch, "starts with b'P'"),
         ('{"a": 1} {"b": 2}', IndexMismatch, "trailing garbage"),
     ],

@@ -71,6 +71,7 @@ def test_a_setting_of_a_method_inside_another_can_be_varied(tmp_path: Path) -> N
         ("seeds = [1, 1]\n" + ONE, "has the seed '1' twice"),
         ("seeds = [-1]\n" + ONE, "expected seeds from 0 to"),
         ("seeds = true\n" + ONE, "expected a whole number or a list for 'seeds', got True"),
+        ("seeds = 18446744073709551616\n" + ONE, "expected up to 100000 seeds"),
         ("seeds = [0.5]\n" + ONE, "expected whole numbers as seeds"),
         ("batch = 0\n" + ONE, "expected 'batch' to be 1 or more, got 0"),
         ("steps = 1.5\n" + ONE, "expected a whole number for 'steps', got 1.5"),

@@ -391,7 +391,7 @@ def require_free(output: str | Path, overwrite: bool = False) -> None:
                 )
     there = [path for path in known.values() if path.exists()]
     if there and not overwrite:
-        raise OutputExists(f"'{there[0]}' exists already; name another output or overwrite it")
+        raise OutputExists.at(there[0])
 
 
 def write_report(
@@ -456,7 +456,7 @@ def write_page(report: Report, path: str | Path, *, overwrite: bool = False) -> 
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise OutputExists(f"'{path}' exists already; name another output or overwrite it")
+        raise OutputExists.at(path)
     content = document(report)
     page = render_audit(content, lambda key: (report.media / key).read_bytes(), budget=sys.maxsize)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -231,7 +231,7 @@ def certify(
     found = [verdicts] if isinstance(verdicts, Verdict) else list(verdicts)
     detectors = _require_no_copy(path, found)
     if target.exists() and not overwrite:
-        raise OutputExists(f"'{target}' exists already; name another output or overwrite it")
+        raise OutputExists.at(target)
     content = read_file(path, "sound file", BadAudio)
     made = Certificate(
         datetime.now(UTC).isoformat(timespec="seconds"),

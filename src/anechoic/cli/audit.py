@@ -19,12 +19,13 @@ from anechoic.cli.options import (
     Json,
     SeveralSteps,
     Work,
+    require_index,
     require_there,
 )
 from anechoic.cli.output import print_table, say
 from anechoic.cli.training import at_rate, open_training, progress_of_audit
 from anechoic.errors import BadSetting
-from anechoic.models import SCALE, KnownModel, find, index_folder
+from anechoic.models import SCALE, KnownModel, find, index_folder, pipeline_folder
 
 if TYPE_CHECKING:
     from anechoic.audit import Report, TrainingSet
@@ -154,6 +155,9 @@ def audit(
     _require_source(sounds, model, prompts, captions, limit, guards)
     require_there(sounds, held_out, what="folder")
     require_there(None if str(prompts) == "-" else prompts)
+    require_index(index)
+    if model is not None:
+        pipeline_folder(find(model).pipeline)
     from anechoic import engines
     from anechoic.audit import HeldOut, audit, write_report
     from anechoic.audit.report import require_free
@@ -265,7 +269,7 @@ def _generators(
     guided = {text: _guidance(text, known, training, embed, scale) for text in guards}
     if len(guided) < len(guards):
         raise BadSetting(f"the guards {', '.join(guards)} are not distinct; give each once")
-    pipe = load_pipeline(known.pipeline, device, dtype)
+    pipe = load_pipeline(known.pipeline, device, dtype, seconds)
     pipe.set_progress_bar_config(disable=True)
     pipeline = Pipeline(pipe, model, scale, steps, seconds)
     pipeline.require_own(training.index)

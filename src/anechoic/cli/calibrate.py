@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anechoic.cli.options import EmbedderName, Json, Work
+from anechoic.cli.options import EmbedderName, Json, Work, require_index, require_there
 from anechoic.cli.output import print_table, say
 from anechoic.cli.training import open_training, progress_of_audit
 from anechoic.models import index_folder
@@ -56,6 +56,8 @@ def calibrate(
 
     Example: `anechoic calibrate others --index clips.index`
     """
+    require_there(held_out, what="folder")
+    require_index(index)
     from anechoic.audit import HeldOut
     from anechoic.audit import calibrate as run
     from anechoic.audit.training import fitted
@@ -105,4 +107,4 @@ def _print(made: Sequence[Calibration]) -> None:
             )
         )
     columns = ("detector", "sounds", "threshold", "its 95 % interval", "its true rate")
-    print_table(columns, rows)
+    print_table(columns, rows, ("detector",))

@@ -15,6 +15,7 @@ from anechoic.cli.options import (
     OverwriteFiles,
     SigningChain,
     SigningKeyFile,
+    require_index,
     require_there,
     signing_key,
 )
@@ -83,6 +84,7 @@ def check(
     Example: `anechoic check take1.wav take2.wav --index clips.index --threshold 0.9`
     """
     require_there(*files)
+    require_index(index)
     if not certify and (share, signing_chain, signing_key_file) != (None, None, None):
         raise BadSetting("'--share' and what signs are for a certificate: give '--certify', too")
     if certify:
@@ -216,14 +218,15 @@ def print_verdicts(
         match, clip = verdict.match, verdict.clip
         words = verdict.status if verdict.status == "no copy" else verdict.status.upper()
         if clip is None:
-            rows.append((*name, words, *[""] * (5 + calibrated)))
+            rows.append((*name, words, *[""] * (4 + calibrated)))
             continue
         p_value = [] if not calibrated else [f"{verdict.p_value:.3g}"]
         where = (f"{match.start_s:.2f}", f"{match.match_start_s:.2f}")
-        rows.append((*name, words, f"{match.score:.3f}", *p_value, clip.caption, clip.id, *where))
+        near = clip.id if clip.caption in clip.id else f"{clip.caption} ({clip.id})"
+        rows.append((*name, words, f"{match.score:.3f}", *p_value, *where, near))
     p_column = ["p"] if calibrated else []
-    headers = ("verdict", "score", *p_column, "nearest", "clip", "at s", "in clip s")
-    print_table((*columns, *headers), rows)
+    headers = ("verdict", "score", *p_column, "at s", "in clip s", "nearest")
+    print_table((*columns, *headers), rows, ("prompt", "nearest"))
     if rule is not None:
         copies = sum(verdict.status == "copy" for verdict in verdicts)
         say(f"{copies} of {len(verdicts)} over the threshold of {rule.threshold:g}")

@@ -26,13 +26,15 @@ from anechoic.cli.options import (
     SigningChain,
     SigningKeyFile,
     Steps,
+    require_index,
     signing_key,
 )
 from anechoic.cli.output import progress_bar, say
 from anechoic.cli.protection import ProtectionOptions, generate_protected, print_protection
 from anechoic.cli.training import open_verifier
+from anechoic.containers import writable
 from anechoic.errors import BadSetting, OutputExists
-from anechoic.models import KnownModel, find
+from anechoic.models import KnownModel, find, pipeline_folder
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -89,6 +91,7 @@ def generate(
         str,
         typer.Option(
             "--guard",
+            metavar="NAME",
             help="auto (its settings are read off the index), amg, static, dynamic, cfg (no "
             "protection), one that a package adds, or a paper's settings by name, as amg-audio "
             "(docs/reference/methods.md); the demo model has settings of its own for all but auto "
@@ -107,7 +110,10 @@ def generate(
     steps: Steps = None,
     seconds: Seconds = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Of the noise; the same for each prompt.")
+        int,
+        typer.Option(
+            min=0, max=2**32 - 1, metavar="N", help="Seed of the noise, the same for each prompt."
+        ),
     ] = 0,
     embedder_name: EmbedderName = None,
     device: Device = None,
@@ -167,13 +173,15 @@ def generate(
     """
     if empty := [number for number, prompt in enumerate(prompts, 1) if not prompt.strip()]:
         raise BadSetting(f"prompt number {empty[0]} is empty; say what is to sound")
+    files = _outputs(output, len(prompts), overwrite)
+    require_index(index)
+    pipeline_folder((known := find(model)).pipeline)
     from anechoic import audio
     from anechoic.auto import Auto
     from anechoic.diffusers.loading import load_pipeline
     from anechoic.diffusers.pipelines import call_arguments
     from anechoic.guidance import registry
 
-    files = _outputs(output, len(prompts), overwrite)
     signing = signing_key(signing_chain, signing_key_file)
     options = ProtectionOptions(
         on_copy, retries, signing or certify, log, hits, log_prompts, allow_unjudged
@@ -181,10 +189,9 @@ def generate(
     judge = _judge(index, embedder_name, options) if options else None
     verifier = _verifier(index, embedder_name) if judge is None else judge.verifier
     store, embed = (verifier.index, verifier.embedder) if verifier else (None, None)
-    known = find(model)
     texts = [*(settings or []), *([] if scale is None else [f"scale={scale}"])]
     method = chosen_guard(guard, known, texts, store, embed)
-    pipe = load_pipeline(known.pipeline, device, dtype)
+    pipe = load_pipeline(known.pipeline, device, dtype, seconds)
     sample_rate = _check(pipe, seconds, store)
     arguments = call_arguments(pipe, ANY_SCALE, steps or known.steps, seconds)
     because = {"because": method.because} if isinstance(method, Auto) else {}
@@ -232,19 +239,14 @@ def _outputs(output: Path, count: int, overwrite: bool) -> list[Path]:
         OutputExists: one is there and may not be replaced.
         BadSetting: a name without a known sound format, or a folder that is not writable.
     """
-    from anechoic import audio
-
-    if output.suffix.lower() not in audio.WRITABLE:
-        raise BadSetting(
-            f"'{output}' has no known sound format; end the name in one of "
-            f"{', '.join(audio.WRITABLE)}"
-        )
+    writable(output)
     width = len(str(count))
     numbers = [f"-{i:0{width}}" for i in range(1, count + 1)] if count > 1 else [""]
     files = [output.with_name(f"{output.stem}{number}{output.suffix}") for number in numbers]
     for file in files:
-        if file.is_dir() or (file.exists() and not overwrite):
-            raise OutputExists(f"'{file}' exists already; name another output or overwrite it")
+        writable(file)
+        if file.exists() and not overwrite:
+            raise OutputExists.at(file)
     folder = next(parent for parent in output.parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise BadSetting(f"'{folder}' is not a folder that can be written to; name another output")
@@ -349,34 +351,16 @@ def _draw_steps(pipe: Any, bar: Progress, runs: int) -> None:
 # -------------------------------------------------------------------------------------- report
 
 
-def _flags(records: Sequence[Record]) -> dict[str, list[int]]:
-    """What the guard recorded as true or false, as an open gate or a transition: at which
-    evaluations, from 0, it was true."""
-    import torch
-
-    names = [name for name, note in records[0].notes.items() if note.dtype == torch.bool]
-    return {name: [i for i, r in enumerate(records) if r.notes[name].item()] for name in names}
-
-
-def _describe(records: Sequence[Record]) -> str:
-    """What the guard did, in a few words."""
-    parts = [f"{len(records)} evaluations"]
-    for name, on in _flags(records).items():
-        if name == "switched":
-            parts.append(f"transition at number {on[0] + 1}" if on else "no transition")
-        else:
-            parts.append(f"{'gate open' if name == 'gate' else name} at {len(on)}")
-    return ", ".join(parts)
-
-
 def _to_dict(one: Generation, verifier: Verifier | None) -> dict[str, Any]:
+    from anechoic.engine.run import flags
+
     notes = {
         name: {
             "count": len(on),
             "first": on[0] if on else None,
             "log_snr": one.records[on[0]].noise.log_snr if on else None,
         }
-        for name, on in _flags(one.records).items()
+        for name, on in flags(one.records).items()
     }
     did = {"evaluations": len(one.records), **notes}
     content = {"file": str(one.file), "prompt": one.prompt, "did": did, "copy": None}
@@ -384,8 +368,10 @@ def _to_dict(one: Generation, verifier: Verifier | None) -> dict[str, Any]:
 
 
 def _print(generations: Sequence[Generation], verifier: Verifier | None) -> None:
+    from anechoic.engine.run import summary
+
     for one in generations:
-        say(f"{one.file}: {_describe(one.records)}")
+        say(f"{one.file}: {summary(one.records)}")
     if verifier is None:
         say("not compared with any training set; to have it compared, give '--index'")
         return

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic import engines
-from anechoic.cli.options import EmbedderName, Json
+from anechoic.cli.options import (
+    EmbedderName,
+    Json,
+    require_index,
+    require_source,
+    require_there,
+)
 from anechoic.cli.output import count, print_table, progress_bar, progress_of, say
 from anechoic.cli.training import open_index
 from anechoic.errors import BadSetting
@@ -50,7 +56,7 @@ Clips = Annotated[
 Captions = Annotated[
     Path | None,
     typer.Option(
-        help="Of a folder: CSV, JSONL or Parquet with the columns file_name and caption. "
+        help="For a folder: CSV, JSONL or Parquet with the columns file_name and caption. "
         "By default the metadata file in CLIPS.",
     ),
 ]
@@ -77,7 +83,7 @@ def register(app: typer.Typer) -> None:
     commands = typer.Typer(
         no_args_is_help=True, help="Build and search an index of training clips."
     )
-    for command in (build, optimise, add, remove, duplicates, info, fetch, search):
+    for command in (build, optimise, add, remove, cover, duplicates, info, fetch, search):
         commands.command()(command)
     app.add_typer(commands, name="index")
 
@@ -130,6 +136,7 @@ def build(
 
     Example: `anechoic index build clips --captions captions.csv -o clips.index`
     """
+    require_source(clips)
     from anechoic.index.build import build as build_index
     from anechoic.index.embedding import Windows
     from anechoic.index.ending import built_by, require_free
@@ -171,6 +178,7 @@ def optimise(
 
     Example: `anechoic index optimise clips.index --search ivfpq --memory 0.5`
     """
+    require_index(index)
     from anechoic.index import edit
 
     built = edit.settle(index)
@@ -189,6 +197,8 @@ def add(
 
     Example: `anechoic index add clips.index more-clips --captions more.csv`
     """
+    require_index(index)
+    require_source(clips)
     from anechoic.errors import IndexMismatch
     from anechoic.index import edit, manifest
     from anechoic.index.embedding import Windows
@@ -225,9 +235,7 @@ def add(
 
 def remove(
     index: IndexFolder,
-    ids: Annotated[
-        list[str] | None, typer.Option("--id", help="Of a clip; may be given again.")
-    ] = None,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Id of a clip; repeatable.")] = None,
     ids_file: Annotated[
         Path | None, typer.Option("--ids", help="File with an id on each line.")
     ] = None,
@@ -243,6 +251,8 @@ def remove(
 
     Example: `anechoic index remove clips.index --id clip17.wav --where artist="A. Name"`
     """
+    require_index(index)
+    require_there(ids_file)
     from anechoic.index import edit
     from anechoic.index.clips import Clip
 
@@ -272,6 +282,29 @@ def remove(
     say(f"{index}: {count(len(gone), 'clip')} withdrawn, {count(built.rows, 'row')} left")
 
 
+def cover(
+    index: IndexFolder,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Its fingerprint, as the refusal of a guard names it."
+        ),
+    ],
+) -> None:
+    """State that an index covers another model, such as the same one with a LoRA.
+
+    A guard refuses a model that the index does not name. Only say this of a model that was trained
+    on these clips, or made of one that was: a guard keeps away from no others.
+
+    Example: `anechoic index cover clips.index 2f6c01d3a9b4e875`
+    """
+    require_index(index)
+    from anechoic.index import edit
+
+    about = edit.cover(index, model).about
+    say(f"{index}: the training clips of {', '.join(map(repr, (about.model, *about.covers)))}")
+
+
 def duplicates(
     index: IndexName,
     above: Annotated[
@@ -285,6 +318,7 @@ def duplicates(
 
     Example: `anechoic index duplicates clips.index --above 0.98`
     """
+    require_index(index)
     from anechoic.index import TrainingIndex
     from anechoic.index.duplicates import duplicates as find
 
@@ -310,7 +344,7 @@ def duplicates(
         kind = "exact" if cluster.exact else f"{cluster.farthest:.3f} to {cluster.nearest:.3f}"
         rows.append((f"{len(cluster.clips)}", kind, captions, names))
     if rows:
-        print_table(("clips", "cosine", "captions", "which"), rows)
+        print_table(("clips", "cosine", "captions", "which"), rows, ("captions", "which"))
     if len(found) > len(shown):
         say(f"and {len(found) - len(shown)} more clusters ('--limit 0' shows all)")
 
@@ -326,6 +360,7 @@ def info(
 
     Example: `anechoic index info clips.index --check`
     """
+    require_index(index)
     with uncollected():
         from anechoic.detectors import calibration
         from anechoic.index import manifest, search, shards
@@ -359,13 +394,14 @@ def info(
 
 
 def fetch(
-    index: Annotated[str, typer.Argument(metavar="URL", help="Of an index, as s3://bucket/i.")],
+    index: Annotated[str, typer.Argument(metavar="URL", help="URL of an index, as s3://bucket/i.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
 ) -> None:
     """Copy an index to this machine, and make its search; a stopped copy goes on.
 
     Example: `anechoic index fetch s3://bucket/clips.index -o clips.index`
     """
+    require_index(index)
     from anechoic.index import edit
 
     with progress_of("fetching") as progress:
@@ -384,6 +420,8 @@ def search(
 
     Example: `anechoic index search clips.index take.wav -k 3`
     """
+    require_there(file)
+    require_index(index)
     from anechoic import audio
     from anechoic.detectors import locate
 
@@ -398,9 +436,9 @@ def search(
         clip = match.clip_in(store.clips)
         where = (f"{match.start_s:.2f}", f"{clip.start_s:.2f}")
         rows.append(
-            (f"{rank}", f"{match.score:.3f}", clip.caption, clip.id, clip.path or "", *where)
+            (f"{rank}", f"{match.score:.3f}", *where, clip.id, clip.path or "", clip.caption)
         )
-    print_table(("rank", "score", "caption", "clip", "file", "at s", "in clip s"), rows)
+    print_table(("rank", "score", "at s", "in clip s", "clip", "file", "caption"), rows)
 
 
 def describe(index: TrainingIndex, match: Match) -> dict[str, Any]:

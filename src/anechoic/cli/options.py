@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anechoic.errors import BadSetting
+from anechoic.errors import BadSetting, IndexMismatch
+from anechoic.models import index_folder
+
+PARTS = ("", ".new", ".old")  # what the folder's name ends in while it is replaced
 
 if TYPE_CHECKING:
     from anechoic.certificate import SigningKey
@@ -24,11 +27,36 @@ def require_there(*paths: Path | None, what: str = "file") -> None:
             raise BadSetting(f"there is no {what} '{path}'; check the path")
 
 
+def require_index(name: str | None) -> None:
+    """Refuse an index that does not exist, before anything heavy is imported.
+
+    Raises:
+        IndexMismatch: it does not exist, nor what a stopped replacement of it left.
+    """
+    folder = "" if name is None else index_folder(name)
+    if name is None or "://" in folder or any(Path(folder + end).exists() for end in PARTS):
+        return
+    raise IndexMismatch(
+        f"index '{name}' does not exist (no manifest.json); build one with 'anechoic index build'"
+    )
+
+
+def require_source(clips: str) -> None:
+    """Refuse a source of clips that does not exist, before anything heavy is imported.
+
+    Raises:
+        BadSetting: it is neither there, nor a pattern, nor a URL, nor on the hub.
+    """
+    if not clips.startswith("hf:") and not any(mark in clips for mark in ("://", *"*?[{")):
+        require_there(Path(clips), what="folder or file")
+
+
 Model = Annotated[
     str, typer.Option("--model", help="Folder or hub id of a diffusers pipeline, or demo.")
 ]
 Steps = Annotated[
-    int | None, typer.Option(min=1, help="Of the sampler. By default the model's own.")
+    int | None,
+    typer.Option(min=1, metavar="N", help="Steps of the sampler. By default the model's own."),
 ]
 Seconds = Annotated[
     float | None, typer.Option(help="Length of the sound. By default the model's longest.")
@@ -42,7 +70,8 @@ EmbedderName = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 OverwriteFiles = Annotated[bool, typer.Option("--overwrite", help="Replace files.")]
 SeveralSteps = Annotated[
-    int | None, typer.Option(min=2, help="Of the sampler. By default the model's own.")
+    int | None,
+    typer.Option(min=2, metavar="N", help="Steps of the sampler. By default the model's own."),
 ]
 Work = Annotated[Path, typer.Option(help="Folder of what is finished, to go on from after a stop.")]
 

@@ -12,6 +12,8 @@ from anechoic.errors import printable
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+TEXT = 10  # characters that a column of free text is given at least
+
 
 def progress_bar() -> Progress:
     """A bar on stderr with the number of clips, the rate and the time left."""
@@ -55,19 +57,31 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).splitlines())
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; long cells are folded, never cut, and no cell is read as markup."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[str] | None = None
+) -> None:
+    """A table on stdout; no cell is cut, or read as markup.
+
+    The columns named in `text`, by default the last, hold free text, which is folded. Names and
+    numbers are not broken: where they take more than the terminal is wide, so does the table.
+    """
     from rich.box import SIMPLE
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(one_line(cell)) for cell in row))
-    Console().print(table)
+    text = columns[-1:] if text is None else text
+    lines = [[one_line(cell) for cell in row] for row in rows]
+    table, needed = Table(box=SIMPLE), 1
+    for column, *cells in zip(columns, *lines, strict=True):
+        table.add_column(column, overflow="fold", no_wrap=column not in text)
+        needed += 3 + (TEXT if column in text else max(map(cell_len, (column, *cells))))
+    for line in lines:
+        table.add_row(*map(Text, line))
+    console = Console()
+    console.width = max(console.width, needed)
+    console.print(table)
 
 
 def count(number: int, noun: str) -> str:

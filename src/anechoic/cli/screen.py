@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.options import Device, Dtype, Json, Model, SeveralSteps
+from anechoic.cli.options import Device, Dtype, Json, Model, SeveralSteps, require_there
 from anechoic.cli.output import print_table, progress_bar, say
 from anechoic.errors import BadSetting
-from anechoic.models import SCALE, find
+from anechoic.models import SCALE, find, pipeline_folder
 
 if TYPE_CHECKING:
     from anechoic.audit.screen import Look, ScreenedPrompt
@@ -70,6 +69,8 @@ def screen(
 
     Example: `anechoic screen prompts.txt --model demo --ordinary ordinary.txt`
     """
+    require_there(None if prompts == "-" else Path(prompts), ordinary)
+    pipeline_folder((own := find(model)).pipeline)
     from anechoic.audit.prompts import read_prompts
     from anechoic.audit.screen import LOOKS, screen
     from anechoic.diffusers.loading import load_pipeline
@@ -79,11 +80,9 @@ def screen(
     looks = {name: LOOKS[name] for name in (CHEAP if by == CHEAP[0] else (by,))}
     asked = list(dict.fromkeys(read_prompts(prompts)))
     known = list(dict.fromkeys(read_prompts(ordinary))) if ordinary else []
-    own = find(model)
     pipe = load_pipeline(own.pipeline, device, dtype)
     pipe.set_progress_bar_config(disable=True)
-    with warnings.catch_warnings(), progress_bar() as bar:
-        warnings.filterwarnings("ignore", module="torchsde")  # of its own rounding, at each start
+    with progress_bar() as bar:
         task = bar.add_task("looking", total=None)
         rows = screen(
             pipe,

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from anechoic.errors import IndexMismatch, OutputExists
+from anechoic.parsing import parse_object
 from anechoic.storage import whole_file
 
+ANEW = "fit it again"
 T = TypeVar("T")
 
 
@@ -33,7 +35,7 @@ def write(
 
     path = Path(path)
     if path.exists() and not overwrite:
-        raise OutputExists(f"'{path}' exists already; name another output or overwrite it")
+        raise OutputExists.at(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"detector": kind, "settings": json.dumps(dict(settings))}
     with whole_file(path) as part:
@@ -55,14 +57,15 @@ def read(path: str | Path, kind: str, make: Callable[..., T]) -> T:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if (found := about.get("detector", "something else")) != kind:
             raise IndexMismatch(
-                f"'{path}' was expected to hold a fitted '{kind}', got '{found}'; fit it again"
+                f"'{path}' was expected to hold a fitted '{kind}', got '{found}'; {ANEW}"
             )
         if about.pop("sha256", "") != _digest(about, tensors):
             raise ValueError("its hash is not that of what was written")
-        return make(**tensors, **json.loads(about["settings"]))
+        settings = parse_object(about["settings"], f"'{path}': its settings", IndexMismatch, ANEW)
+        return make(**tensors, **settings)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise IndexMismatch(
-            f"'{path}' is not a fitted detector, or is damaged ({error}); fit it again"
+            f"'{path}' is not a fitted detector, or is damaged ({error}); {ANEW}"
         ) from error
 
 

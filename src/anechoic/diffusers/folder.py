@@ -5,21 +5,22 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from anechoic.diffusers.original import original_checkpoint
-from anechoic.diffusers.pipelines import ADAPTERS, REFUSED, unsupported
+from anechoic.diffusers.pipelines import ADAPTERS, REFUSED, unsupported, usable_seconds
 from anechoic.errors import UnsupportedPipeline
-from anechoic.models import packages
+from anechoic.models import packages, pipeline_folder
 from anechoic.parsing import parse_object, read_file
 
 MODEL_INDEX = "model_index.json"
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def local_folder(name: str) -> Path | None:
@@ -31,15 +32,8 @@ def local_folder(name: str) -> Path | None:
     Raises:
         UnsupportedPipeline: it is neither a folder nor a hub id, or no pipeline is in it.
     """
-    folder = Path(name)
-    if not folder.is_dir():
-        if not folder.exists() and HUB_ID.fullmatch(name):
-            return None
-        raise UnsupportedPipeline(
-            f"'{name}' is not a folder; give the folder of a saved diffusers pipeline, or a hub id "
-            "such as 'stabilityai/stable-audio-open-1.0'"
-        )
-    if not (folder / MODEL_INDEX).is_file():
+    folder = pipeline_folder(name)
+    if folder is not None and not (folder / MODEL_INDEX).is_file():
         if sentence := original_checkpoint(folder):
             raise UnsupportedPipeline(sentence)
         raise UnsupportedPipeline(
@@ -117,6 +111,27 @@ def require_whole(folder: Path, parts: Iterable[str]) -> None:
                 raise UnsupportedPipeline(
                     f"'{weights}' is damaged or cut off ({reason(error)}); fetch or save it again"
                 ) from error
+
+
+def require_length(folder: Path, seconds: float | None) -> None:
+    """Refuse longer sound than a saved pipeline makes, where its configurations tell.
+
+    Raises:
+        BadSetting: it is longer, or less than a sample.
+        UnsupportedPipeline: a configuration is damaged.
+    """
+    parts = {}
+    for file in folder.glob("*/config.json"):
+        values = parse_object(read_file(file, file.name, UnsupportedPipeline), f"'{file}'",
+                              UnsupportedPipeline)  # fmt: skip
+        part = parts[file.parent.name] = SimpleNamespace(config=SimpleNamespace(**values))
+        if isinstance(ratios := values.get("downsampling_ratios"), list):
+            part.hop_length = math.prod(ratios)
+    name = parse_object((folder / MODEL_INDEX).read_bytes(), MODEL_INDEX, UnsupportedPipeline)
+    sound, saved = ADAPTERS[name["_class_name"]].sound, SimpleNamespace(**parts)
+    if sound is not None:
+        with suppress(AttributeError, TypeError):  # only the loaded model tells
+            usable_seconds(seconds, sound.longest_s(saved), sound.sample_rate(saved))
 
 
 def class_of(library: str, name: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,9 +81,6 @@ def generate(
 
 
 def _timed(pipe: Any, call: Mapping[str, Any]) -> tuple[Tensor, float]:
-    with warnings.catch_warnings():
-        # of its own rounding, at both ends of the schedule
-        warnings.filterwarnings("ignore", module="torchsde")
-        start = time.perf_counter()
-        made = waveforms(pipe(**call)).float().cpu()  # waits for the device
+    start = time.perf_counter()
+    made = waveforms(pipe(**call)).float().cpu()  # waits for the device
     return made, time.perf_counter() - start

@@ -7,6 +7,7 @@ turns that line into g + w*(g - g) = g, for any w.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,9 @@ from anechoic.index import TrainingIndex
 SCALE = 7.0  # of a pipeline that has no default: Stable Audio Open's own
 
 __all__ = ["Trace", "guard"]
+
+# the ends of a schedule, off by torchsde's own rounding; it warns at each start of a sampler
+warnings.filterwarnings("ignore", "Should have t[ab]", UserWarning, "torchsde")
 
 
 @contextmanager

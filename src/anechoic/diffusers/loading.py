@@ -19,6 +19,7 @@ from anechoic.diffusers.folder import (
     local_folder,
     quietly,
     reason,
+    require_length,
     require_whole,
 )
 from anechoic.errors import BadSetting, UnsupportedPipeline
@@ -27,7 +28,12 @@ from anechoic.models import find, packages
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_pipeline(name: str | Path, device: str | None = None, dtype: str = "float32") -> Any:
+def load_pipeline(
+    name: str | Path,
+    device: str | None = None,
+    dtype: str = "float32",
+    seconds: float | None = None,
+) -> Any:
     """Load a stock diffusers pipeline that `guard` knows, ready to generate.
 
     Args:
@@ -35,6 +41,7 @@ def load_pipeline(name: str | Path, device: str | None = None, dtype: str = "flo
             installed package registers (`anechoic.models`).
         device: where it runs; by default a GPU if there is one, or the CPU.
         dtype: "float32", "bfloat16" or "float16", whatever the weights were saved in.
+        seconds: the length of sound that will be asked for; None: the model's longest.
 
     Returns:
         The pipeline, with its weights frozen.
@@ -43,12 +50,14 @@ def load_pipeline(name: str | Path, device: str | None = None, dtype: str = "flo
         UnsupportedPipeline: no such folder, or no pipeline in it; a hub id that is not known,
             gated or out of reach; a pipeline that cannot be guarded; weights that are missing,
             damaged or pickled.
-        BadSetting: a device that is not here, or an unknown dtype.
+        BadSetting: a device that is not here, an unknown dtype, or longer sound than the files of
+            the pipeline say that it makes.
     """
     number, target = usable_dtype(dtype), usable_device(device)
     source = find(str(name)).pipeline
     folder = local_folder(source) or _download(source)
     require_whole(folder, listed_parts(folder / MODEL_INDEX, source))
+    require_length(folder, seconds)
     pipe = _read(folder, number).to(target)
     for module in pipe.components.values():
         if isinstance(module, nn.Module):

@@ -6,9 +6,11 @@ converts them, outside of the package; docs/how-to/stable-audio-open.md shows ho
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from anechoic.errors import UnsupportedPipeline
+from anechoic.parsing import parse_object
 
 CONFIG = "model_config.json"
 CONDITIONERS = {"prompt": "t5", "seconds_start": "number", "seconds_total": "number"}
@@ -24,10 +26,10 @@ def original_checkpoint(folder: Path) -> str | None:
         path.name for kind in ("*.ckpt", "*.safetensors") for path in folder.glob(kind)
     )
     try:
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        config = parse_object((folder / CONFIG).read_bytes(), CONFIG, UnsupportedPipeline)
+    except (OSError, UnsupportedPipeline):
         return None
-    if not isinstance(config, dict) or "model_type" not in config:
+    if "model_type" not in config:
         return None
     held = f"'{folder}' holds a checkpoint of stable-audio-tools ({', '.join([CONFIG, *weights])})"
     if not weights:

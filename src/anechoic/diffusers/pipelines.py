@@ -82,8 +82,16 @@ def sound_seconds(pipe: Any, seconds: float | None = None) -> float:
             f"a model that makes sound was expected, and {type(pipe).__name__} makes images; guard "
             "it in Python: 'with guard(pipe, ...)'"
         )
-    longest = sound.longest_s(pipe)
-    if seconds is not None and not 1 / connection.sample_rate <= seconds <= longest:
+    return usable_seconds(seconds, sound.longest_s(pipe), connection.sample_rate)
+
+
+def usable_seconds(seconds: float | None, longest: float, sample_rate: int) -> float:
+    """The length of a model's sound; None: its `longest`.
+
+    Raises:
+        BadSetting: longer sound than it makes, or less than a sample.
+    """
+    if seconds is not None and not 1 / sample_rate <= seconds <= longest:
         raise BadSetting(
             f"this model makes up to {longest:g} s of sound, and {seconds:g} were asked for; "
             "change '--seconds'"

@@ -70,10 +70,11 @@ def require_own_index(index: Any, fingerprint: Callable[[], str]) -> None:
         IndexMismatch: the index is another model's.
     """
     model = getattr(index, "model", None)
-    if model and model != (own := fingerprint()):
+    if model and (own := fingerprint()) not in (model, *getattr(index, "covers", ())):
         name = getattr(index, "name", "")
         raise IndexMismatch(
             f"index {f'{name!r} ' if name else ''}holds the training clips of model '{model}', but "
             f"this model is '{own}': nothing can be guarded or judged by the wrong clips; use this "
-            "model's own index"
+            "model's own index. If it was made of that model and knows the same clips, as with a "
+            f"LoRA, say so with 'anechoic index cover INDEX {own}'"
         )

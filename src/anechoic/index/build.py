@@ -33,10 +33,12 @@ from anechoic.index.manifest import NOTES, About, Manifest
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Source, Unit, VectorUnit
 from anechoic.index.vectors import NO_DIRECTION
+from anechoic.parsing import parse_object, parse_record
 from anechoic.storage import Storage
 from anechoic.types import Embedder
 
 PLAN = "plan.json"
+ANEW = "remove the folder, and build it again"
 CLIPS = 1024  # clips of a shard; at most as many are embedded again after a stop
 VECTORS = 65_536  # rows of a shard, for embeddings that were made elsewhere
 
@@ -240,13 +242,19 @@ def _notes(place: Storage, unit: Unit | VectorUnit) -> Iterator[_Note]:
     """The finished shards of a unit, if it has not changed since."""
     for number in count():
         try:
-            told = json.loads(place.read(f"{NOTES}/{unit.key}-{number:05d}.json"))
+            told, name = _read_note(place, f"{unit.key}-{number:05d}.json")
         except FileNotFoundError:
             return
-        if told["unit"] != unit.identity:
+        note = parse_record(_Note, told, name, IndexMismatch, ANEW)
+        if note.unit != unit.identity:
             return  # a file was mended: the unit is done again
-        shard = Shard(**told["shard"]) if told["shard"] else None
-        yield _Note(**{**told, "shard": shard})
+        yield note
+
+
+def _read_note(place: Storage, file: str) -> tuple[dict[str, Any], str]:
+    """The content of a note, and its name in errors."""
+    name = f"'{place.path(f'{NOTES}/{file}')}'"
+    return parse_object(place.read(f"{NOTES}/{file}"), name, IndexMismatch, ANEW), name
 
 
 def identity_of_build(source: Source, work: Work, about: About) -> str:
@@ -270,8 +278,8 @@ def _begin(place: Storage, plan: dict[str, Any]) -> None:
     if not set(place.names(NOTES)) - {PLAN}:  # nothing is finished
         place.write(f"{NOTES}/{PLAN}", json.dumps(plan, indent=1).encode())
         return
-    begun = json.loads(place.read(f"{NOTES}/{PLAN}"))
-    other = [f"{name} {begun[name]}" for name, value in plan.items() if begun[name] != value]
+    begun, _ = _read_note(place, PLAN)
+    other = [f"{name} {begun.get(name)}" for name in plan if begun.get(name) != plan[name]]
     if other:
         raise BadSetting(
             f"'{place.name}' holds a build that was begun with {', '.join(other)}; finish it with "

@@ -21,6 +21,7 @@ from anechoic.index.ending import SearchBy, begin_search, built_by, forget, tidi
 from anechoic.index.manifest import NOTES, Manifest
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Source
+from anechoic.parsing import parse_object
 from anechoic.storage import Storage
 
 ADDED = "added"
@@ -162,6 +163,31 @@ def add(
         return _write(place, manifest, [*manifest.shards, *moved], {"added": key})
 
 
+def cover(folder: str | Path, model: str) -> Manifest:
+    """State that an index covers one more model: one that was made of the model of the index and
+    knows the same clips, as with a LoRA.
+
+    Args:
+        folder: the folder of the index.
+        model: the fingerprint of that model (`anechoic.diffusers.fingerprint`).
+
+    Raises:
+        BadSetting: the index names no model, so it may be used with any.
+        IndexMismatch: no index, or a damaged one.
+        CannotWrite: the storage is full, read-only, or in use.
+    """
+    place = Storage(folder)
+    with place.alone():
+        manifest = manifests.read(place)
+        about = manifest.about
+        if about.model is None:
+            raise BadSetting(f"index '{folder}' names no model, so it covers every one already")
+        if model not in (about.model, *about.covers):
+            manifest = replace(manifest, about=replace(about, covers=(*about.covers, model)))
+            manifest.write(place)
+        return manifest
+
+
 # ------------------------------------------------------------------------- what a stop leaves
 
 
@@ -199,10 +225,9 @@ def _settle(place: Storage, manifest: Manifest) -> dict[str, Any]:
 
 def _read_note(place: Storage) -> dict[str, Any]:
     try:
-        note = json.loads(place.read(EDITING))
-    except (FileNotFoundError, ValueError, RecursionError):
+        return parse_object(place.read(EDITING), EDITING, IndexMismatch)
+    except (FileNotFoundError, IndexMismatch):
         return {}
-    return note if isinstance(note, dict) else {}
 
 
 def _write_note(place: Storage, note: dict[str, Any]) -> None:

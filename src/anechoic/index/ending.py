@@ -23,9 +23,7 @@ def require_free(place: Storage, overwrite: bool = False) -> None:
         return
     if place.exists(manifest.NAME):
         if not overwrite:
-            raise OutputExists(
-                f"'{place.name}' exists already; name another output or overwrite it"
-            )
+            raise OutputExists.at(place.name)
         if place.local is None:
             raise OutputExists(
                 f"'{place.name}' exists already and is not on this machine, so it cannot be "

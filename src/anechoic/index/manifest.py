@@ -36,6 +36,7 @@ class About:
     model: str | None = None  # the fingerprint of the model that was trained on the clips
     thresholds: dict[str, float] = field(default_factory=dict)  # "copy": a copy scores above it
     clips_folder: str | None = None  # where the clips' paths start
+    covers: tuple[str, ...] = ()  # fingerprints of more models that know the clips, as with a LoRA
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from anechoic.index.shards import Shard
 from anechoic.index.stored import StoredClips
 from anechoic.index.structure import Plan
 from anechoic.index.vectors import Mapped, project
-from anechoic.parsing import parse_object, parse_record
+from anechoic.parsing import parse_json, parse_object, parse_record
 from anechoic.storage import Storage, whole_file
 
 FOLDER = "search"
@@ -299,8 +299,8 @@ def _laid_out(made: Path, manifest: Manifest) -> dict[str, FileHash] | None:
 def _note(file: Path) -> Any:
     """The content of a note on finished work; None if it is missing or damaged."""
     try:
-        return json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return parse_json(file.read_bytes(), file.name, IndexMismatch)
+    except (OSError, IndexMismatch):
         return None
 
 

@@ -108,6 +108,11 @@ class TrainingIndex:
         return self.about.model
 
     @property
+    def covers(self) -> tuple[str, ...]:
+        """The fingerprints of more models that know the clips, such as that one with a LoRA."""
+        return self.about.covers
+
+    @property
     def thresholds(self) -> dict[str, float]:
         """Thresholds of scores; `anechoic check` uses "copy"."""
         return self.about.thresholds

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from anechoic import audio
+from anechoic import audio, containers
 from anechoic.certificate import (
     KeptPrompt,
     Provenance,
@@ -163,10 +163,10 @@ def _require_free(file: Path | None, overwrite: bool, certificates: bool) -> Non
         if certificates:
             raise BadSetting("a certificate stands beside its file; give files, too")
         return
-    audio.require_writable(file)
+    containers.writable(file)
     for path in (file, sidecar(file)) if certificates else (file,):
         if path.is_dir() or (path.exists() and not overwrite):
-            raise OutputExists(f"'{path}' exists already; name another output or overwrite it")
+            raise OutputExists.at(path)
 
 
 def _generator(

@@ -29,6 +29,7 @@ from anechoic.errors import BadSetting
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT = "methods"
 BATCH = 8  # clips generated at once
+MOST_SEEDS = 100_000
 PLAN_KEYS = {
     "about": str, "split": str, "seeds": (int, list), "scenarios": list, "steps": int,
     "batch": int, "quality": str, "methods": list,
@@ -167,6 +168,8 @@ def _plan(name: str, content: Mapping[str, Any]) -> Plan:
 
 def _seeds(name: str, seeds: Any) -> tuple[int, ...]:
     if isinstance(seeds, int):
+        if seeds > MOST_SEEDS:
+            raise BadSetting(f"plan '{name}': expected up to {MOST_SEEDS} seeds, got {seeds}")
         return tuple(range(seeds))
     if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
         raise BadSetting(f"plan '{name}': expected whole numbers as seeds, got {seeds}")

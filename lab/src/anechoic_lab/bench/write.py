@@ -46,7 +46,7 @@ def require_writable(paths: Iterable[Path], suffixes: Iterable[str], overwrite: 
                 f"'{path}' does not end in a known format; expected one of {', '.join(known)}"
             )
         if path.is_dir() or (path.exists() and not overwrite):
-            raise OutputExists(f"'{path}' exists already; name another output or use --overwrite")
+            raise OutputExists.at(path)
         if not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
             raise BadSetting(f"'{path.parent}' is not a writable folder; create it first")
 

@@ -62,7 +62,7 @@ def demo(
     from anechoic_lab.demo.show import run, supplement, tell
 
     if output.exists() and not overwrite:
-        raise OutputExists(f"'{output}' exists already; name another output or use --overwrite")
+        raise OutputExists.at(output)
     with _progress("loading the model") as report:
         show = run(
             data or assets.SHIPPED,

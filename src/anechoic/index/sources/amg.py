@@ -8,12 +8,13 @@ Source: Messina et al., 2025 (arXiv:2509.14934), `embeddings_new.json` of the pu
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,11 +22,27 @@ from anechoic.errors import BadCaptions, BadSetting, IndexMismatch
 from anechoic.index.clips import Clip
 from anechoic.index.sources.protocol import some
 from anechoic.index.sources.vectors import unit_rows
-from anechoic.parsing import number_of, text_of
+from anechoic.parsing import number_of, require_limit, text_of
 
+NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 BATCH = 256  # entries that are in memory at once
 BUFFER = 1 << 20  # bytes read at once
 MEND = "fetch or write it again"
+
+
+class _Shallow:
+    """A file of JSON that is read as far as it is not nested too deep: ijson's time grows with the
+    square of the depth."""
+
+    def __init__(self, file: BinaryIO, name: str):
+        self.file, self.name, self.open = file, name, b""
+
+    def read(self, size: int = -1) -> bytes:
+        content = self.file.read(size)
+        runs = re.split(rb"[]}]", self.open + content.translate(None, NO_BRACKETS))
+        depth, self.open = max(map(len, runs)), runs[-1]  # brackets opened with none closed between
+        require_limit("DEPTH", depth, f"'{self.name}' is nested {depth} levels deep", IndexMismatch)
+        return content
 
 
 @dataclass(frozen=True)
@@ -65,7 +82,8 @@ class AmgUnit:
                 if (start := file.read(64).lstrip()[:1]) not in (b"{", b""):
                     raise self._bad(f"starts with {start!r}")
                 file.seek(0)
-                for id, entry in ijson.kvitems(file, "", use_float=True, buf_size=BUFFER):
+                shallow = _Shallow(file, self.file)
+                for id, entry in ijson.kvitems(shallow, "", use_float=True, buf_size=BUFFER):
                     yield id, entry
         except ijson.JSONError as error:
             after = "at its start" if id is None else f"after '{id}'"

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from anechoic.audio import SUFFIXES
 from anechoic.errors import BadSetting
 from anechoic.index.captions import AUDIOFOLDER
 from anechoic.index.sources.amg import AmgSource
@@ -70,6 +71,10 @@ def _open(where: str, captions: str | Path | None, columns: Columns | None) -> S
         return _open_table(where, suffix, columns)
     if suffix == ".json":
         return AmgSource(where)
+    if suffix in SUFFIXES and folder.is_file():
+        raise BadSetting(
+            f"'{where}' is one sound file; name the folder that holds it and its captions"
+        )
     if suffix or "://" in where:
         raise BadSetting(f"'{where}' is no source of clips; {KINDS}")
     return FolderSource(where, captions)  # refuses a folder that does not exist
