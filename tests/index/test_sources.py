@@ -193,16 +193,16 @@ def test_the_kind_of_source_is_told_by_what_is_there(tmp_path: Path) -> None:
     [
         ("nowhere", BadAudio, "expected a folder of clips"),
         ("empty", BadAudio, "no sound files"),
-        ("clips.zip", BadSetting, "no source of clips; expected a folder"),
-        ("s3://bucket/clips", BadSetting, "no source of clips; expected a folder"),
-        ("tars/none-*.tar", BadSetting, "no .tar file"),
+        ("clips.zip", BadSetting, "not a source of clips; expected a folder"),
+        ("s3://bucket/clips", BadSetting, "not a source of clips; expected a folder"),
+        ("tars/none-*.tar", BadSetting, ".tar file 'tars/none-.*.tar' does not exist"),
         ("tars/{clips-0,clips-0}.tar", BadSetting, "names a file twice"),
-        ("none.parquet", BadSetting, "no .parquet file"),
-        ("none.json", BadSetting, "no file"),
-        ("tars/clips-?.*", BadSetting, "no source of clips"),
+        ("none.parquet", BadSetting, ".parquet file 'none.parquet' does not exist"),
+        ("none.json", BadSetting, "file 'none.json' does not exist"),
+        ("tars/clips-?.*", BadSetting, "not a source of clips"),
         ("c" + "[" * 5000 + ".tar", BadSetting, "name of a source has 5005 characters"),
-        ("hf:", BadSetting, "expected 'hf:NAME:SPLIT'"),
-        ("hf:a/b:c:d:e", BadSetting, "expected 'hf:NAME:SPLIT'"),
+        ("hf:", BadSetting, "expected a dataset as 'hf:NAME:SPLIT'"),
+        ("hf:a/b:c:d:e", BadSetting, "expected a dataset as 'hf:NAME:SPLIT'"),
         ("mixed", BadSetting, r"holds sounds and \.tar files"),
     ],
 )
@@ -302,5 +302,5 @@ def test_braces_of_too_many_names_are_refused_at_once() -> None:
     "where", ["http://localhost:9/a.tar", "nosuch://a.tar", "s3://a/b.tar", "3://a/b.tar"]
 )
 def test_places_that_cannot_be_reached_are_told_in_a_sentence(where: str) -> None:
-    with pytest.raises(BadSetting, match=r"cannot be reached|there is no \.tar file"):
+    with pytest.raises(BadSetting, match=r"cannot be reached|\.tar file .* does not exist"):
         open_source(where)

@@ -327,11 +327,11 @@ def duplicates(
         found = find(store, above, progress)
     shown = found[: limit or None]
     if as_json:
-        told = [
+        clusters = [
             {**asdict(cluster), "exact": cluster.exact, "captions": cluster.captions}
             for cluster in shown
         ]
-        print(json.dumps({"clusters": len(found), "shown": told}, indent=2))
+        print(json.dumps({"clusters": len(found), "shown": clusters}, indent=2))
         return
     involved = sum(len(cluster.clips) for cluster in found)
     clusters, them = count(len(found), "cluster"), "it" if len(found) == 1 else "them"
@@ -376,7 +376,7 @@ def info(
             search.open_search(place.local, built, whole=True)
         calibration.read(place.name, needed=False)
     plan = search.plan_of(place.local) if place.local else None
-    told = {
+    facts = {
         **asdict(built.about),
         "rows": built.rows,
         "clips": built.clips,
@@ -388,9 +388,9 @@ def info(
         "search": search.format_plan(plan),
     }
     if as_json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(facts, indent=2))
         return
-    print_table(("", index), [(name, str(value)) for name, value in told.items()])
+    print_table(("", index), [(name, str(value)) for name, value in facts.items()])
 
 
 def fetch(
@@ -564,14 +564,14 @@ def derive(
     with progress_bar() as bar:
         tasks: dict[str, Any] = {}
 
-        def told(what: str, done: int, total: int) -> None:
+        def show(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done)
 
         many = engines.find(engine)
         if many is None:
-            derive_search(local, built, plan, progress=told)
+            derive_search(local, built, plan, progress=show)
         else:
-            derive_search(local, built, plan, encode=many.encode, progress=told)
+            derive_search(local, built, plan, encode=many.encode, progress=show)
     return format_plan(plan)

@@ -33,7 +33,7 @@ class Captioned:
 def read(path: str | Path) -> list[Captioned]:
     """Read a caption file.
 
-    CSV (with a header), JSON lines, or Parquet, told apart by the suffix; UTF-8. The columns
+    CSV (with a header), JSON lines, or Parquet, by the suffix; UTF-8. The columns
     are `file_name` (or file, path, audio) and `caption` (or text); others are kept as `info`.
 
     Raises:

@@ -70,15 +70,15 @@ class Manifest:
         Raises:
             CannotWrite: the storage is full or read-only.
         """
-        told = {
+        record = {
             "format": FORMAT,
             "anechoic": __version__,
             "rows": self.rows,
             "clips": self.clips,
             **asdict(self),
         }
-        told["sha256"] = hash_of(told)
-        place.write(NAME, (json.dumps(told, indent=1) + "\n").encode())
+        record["sha256"] = hash_of(record)
+        place.write(NAME, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def read(place: Storage) -> Manifest:
@@ -98,8 +98,8 @@ def read(place: Storage) -> Manifest:
             else f"index '{place.name}' does not exist (no {NAME}); build one with 'anechoic index "
             "build'"
         ) from None
-    told = parse_object(content, f"{NAME} of index '{place.name}'", IndexMismatch, RESTORE)
-    version = told.get("format")
+    record = parse_object(content, f"{NAME} of index '{place.name}'", IndexMismatch, RESTORE)
+    version = record.get("format")
     if not isinstance(version, int) or version < 1:
         raise damaged(place, f"{NAME} has no format")
     if version != FORMAT:
@@ -108,9 +108,9 @@ def read(place: Storage) -> Manifest:
             f"index '{place.name}' has format {version}, and anechoic {__version__} reads format "
             f"{FORMAT}; {fix}"
         )
-    if told.pop("sha256", None) != hash_of(told):
+    if record.pop("sha256", None) != hash_of(record):
         raise damaged(place, f"{NAME} is not what was written")
-    fields = {name: value for name, value in told.items() if name not in BESIDE}
+    fields = {name: value for name, value in record.items() if name not in BESIDE}
     manifest = parse_record(Manifest, fields, place.path(NAME), IndexMismatch, RESTORE)
     sizes = [manifest.dim, *(shard.rows for shard in manifest.shards)]
     if min(sizes) < 0 or (manifest.mean and len(manifest.mean) != manifest.dim):

@@ -125,14 +125,16 @@ class AmgUnit:
         return values
 
     def _clip(self, id: str, entry: Any) -> Clip:
-        told = entry.get("conditioning")
-        told = dict(told) if isinstance(told, dict) else {}
-        caption = text_of(told.pop("prompt", None))
+        conditioning = entry.get("conditioning")
+        conditioning = dict(conditioning) if isinstance(conditioning, dict) else {}
+        caption = text_of(conditioning.pop("prompt", None))
         start_s, total_s = (
-            number_of(told.pop(name, None), f"'{self.file}': '{name}' of '{id}'", IndexMismatch)
+            number_of(
+                conditioning.pop(name, None), f"'{self.file}': '{name}' of '{id}'", IndexMismatch
+            )
             for name in ("seconds_start", "seconds_total")
         )
-        info = {name: text for name, value in told.items() if (text := text_of(value))}
+        info = {name: text for name, value in conditioning.items() if (text := text_of(value))}
         return Clip(id, caption, None, start_s, max(0.0, total_s - start_s), info)
 
     def _bad(self, what: str) -> IndexMismatch:
@@ -154,7 +156,7 @@ class AmgSource:
     def __init__(self, file: str | Path):
         self.path = Path(file)
         if not self.path.is_file():
-            raise BadSetting(f"there is no file '{file}'; check the path")
+            raise BadSetting(f"file '{file}' does not exist; check the path")
         self.name = str(file)
 
     @cached_property

@@ -76,7 +76,7 @@ def _open(where: str, captions: str | Path | None, columns: Columns | None) -> S
             f"'{where}' is one sound file; name the folder that holds it and its captions"
         )
     if suffix or "://" in where:
-        raise BadSetting(f"'{where}' is no source of clips; {KINDS}")
+        raise BadSetting(f"'{where}' is not a source of clips; {KINDS}")
     return FolderSource(where, captions)  # refuses a folder that does not exist
 
 
@@ -136,7 +136,7 @@ def parse_hub(where: str) -> Stream:
     path, _, revision = name.partition("@")
     if not path or len(rest) > 2 or not all(rest):
         raise BadSetting(
-            f"'{where}' is no dataset; expected 'hf:NAME:SPLIT' or 'hf:NAME:CONFIG:SPLIT'"
+            f"expected a dataset as 'hf:NAME:SPLIT' or 'hf:NAME:CONFIG:SPLIT', got '{where}'"
         )
     split = rest[-1] if rest else None
     return Stream(path, rest[0] if len(rest) == 2 else None, split, revision or None)

@@ -117,7 +117,7 @@ def _files(name: str, suffix: str) -> list[str]:
     except (OSError, ValueError, NotImplementedError) as error:  # http cannot list
         raise BadSetting(f"'{name}' cannot be reached ({error}); check the path") from error
     if not names:
-        raise BadSetting(f"there is no {suffix} file '{name}'; check the path")
+        raise BadSetting(f"{suffix} file '{name}' does not exist; check the path")
     if "://" not in name:
         return names
     return [system.unstrip_protocol(found) for found in names]

@@ -67,8 +67,8 @@ def item(name: str, row: str, cells: Mapping[str, Any], columns: Chosen) -> Item
     if not caption or not id:
         what = columns.id if caption else columns.caption
         raise BadCaptions(f"dataset '{name}': row {row} has no '{what}'; give each clip its own")
-    told = ((key, text_of(value)) for key, value in cells.items() if _is_told(value))
-    info = {key: text for key, text in told if text}
+    texts = ((key, text_of(value)) for key, value in cells.items() if _is_info(value))
+    info = {key: text for key, text in texts if text}
     is_packed = isinstance(sound, dict)
     content = sound.get("bytes") if is_packed else None
     file = sound.get("path") if is_packed else sound
@@ -91,7 +91,7 @@ def explained(name: str) -> Iterator[None]:
     """Say in one sentence what goes wrong in `datasets`.
 
     Raises:
-        BadSetting: always, with the mend.
+        BadSetting: always, with what to do.
     """
     try:
         yield
@@ -104,16 +104,16 @@ def explained(name: str) -> Iterator[None]:
         ) from error
     except ConnectionError as error:
         raise BadSetting(
-            f"dataset '{name}' cannot be reached ({_first_line(error)}); mend the network, or "
+            f"dataset '{name}' cannot be reached ({_first_line(error)}); check the network, or "
             "unset HF_HUB_OFFLINE, or fetch the dataset and name its folder"
         ) from error
     except Exception as error:  # from datasets, pyarrow, fsspec, httpx, huggingface_hub
         if "gated" in str(error):
-            mend = "accept its terms on the Hub, and log in with 'hf auth login'"
+            fix = "accept its terms on the Hub, and log in with 'hf auth login'"
         else:
-            mend = "check its name, configuration and split, or fetch it again"
+            fix = "check its name, configuration and split, or fetch it again"
         raise BadSetting(
-            f"dataset '{name}' cannot be read ({_first_line(error)}); {mend}"
+            f"dataset '{name}' cannot be read ({_first_line(error)}); {fix}"
         ) from error
 
 
@@ -125,7 +125,7 @@ def _read_remote(name: str, file: str) -> tuple[Tensor, int]:
     return audio.read_bytes(content, file)
 
 
-def _is_told(value: Any) -> bool:
+def _is_info(value: Any) -> bool:
     """Whether a cell becomes part of `info`: numbers, text, and lists of them."""
     if isinstance(value, list):
         return all(isinstance(one, (str, int, float)) for one in value)

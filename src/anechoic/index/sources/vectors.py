@@ -69,7 +69,7 @@ class ParquetUnit:
         groups = list(self.groups)
         try:
             with open_parquet(self.file) as file:
-                columns = _told(file.schema_arrow, self.columns)
+                columns = _kept_columns(file.schema_arrow, self.columns)
                 while groups and start >= (size := file.metadata.row_group(groups[0]).num_rows):
                     start, row, groups = start - size, row + size, groups[1:]
                 for batch in file.iter_batches(BATCH, groups, columns) if groups else ():
@@ -160,13 +160,13 @@ class VectorSource:
         self.dim = self._first_dim()
         if self.dim == 0:
             raise IndexMismatch(f"the first embedding of '{where}' is empty; embed it again")
-        told = {text_of((about.metadata or {}).get(b"embedder")) for about, _ in self._footers}
-        if len(told) > 1:
+        named = {text_of((about.metadata or {}).get(b"embedder")) for about, _ in self._footers}
+        if len(named) > 1:
             raise IndexMismatch(
-                f"the files of '{where}' name different embedders ({some(sorted(told))}); index "
+                f"the files of '{where}' name different embedders ({some(sorted(named))}); index "
                 "the embeddings of one at a time"
             )
-        self.embedder_name = told.pop() or None
+        self.embedder_name = named.pop() or None
 
     def _first_dim(self) -> int:
         """The length of the first embedding."""
@@ -273,7 +273,7 @@ def _columns(file: str, schema: Any, named: Columns) -> VectorColumns:
     return VectorColumns(embedding, text, id, path, dim)
 
 
-def _told(schema: Any, names: VectorColumns) -> list[str]:
+def _kept_columns(schema: Any, names: VectorColumns) -> list[str]:
     """The columns that become part of a clip: none of bytes or structs but those it needs."""
     from pyarrow import types
 

@@ -152,8 +152,8 @@ class TarUnit:
                     f"tar '{self.tar}' goes on behind its end, as joined tars do; split it"
                 )
 
-    def _bad(self, key: str, what: str, mend: str) -> BadAudio:
-        return BadAudio(f"tar '{self.tar}': sample '{key}' {what}; {mend}")
+    def _bad(self, key: str, what: str, fix: str) -> BadAudio:
+        return BadAudio(f"tar '{self.tar}': sample '{key}' {what}; {fix}")
 
 
 class TarSource:
