@@ -106,30 +106,24 @@ def generate_protected(
 
 def print_protection(made: Protection, files: Sequence[Path]) -> None:
     """What became of each prompt, all attempts, and the promise."""
-    rows = []
+    rows, names = [], list(made.limits)
     for sound, file in zip(made, files, strict=True):
         verdict = sound.verdict if sound.released else f"NOTHING WRITTEN, {sound.verdict}"
         say(f"{file}: {verdict}{f': {sound.reason}' if sound.reason else ''}")
         for number, attempt in enumerate(sound.attempts, 1):
-            cells = (str(file), f"{number} {attempt.kind}", str(attempt.seed), attempt.guard)
-            rows += [(*cells, *row) for row in _rows(attempt)]
+            status = attempt.status if attempt.status == "no copy" else attempt.status.upper()
+            scores, clip = _found(attempt, names)
+            rows.append(
+                (str(file), f"{number} {attempt.kind}", attempt.guard, status, *scores, clip)
+            )
     if rows:
-        headers = ("verdict", "detector", "score", "limit", "p", "nearest clip")
-        print_table(("file", "attempt", "seed", "guard", *headers), rows)
+        short = [name.partition(" (")[0] for name in names]
+        print_table(("file", "attempt", "guard", "verdict", *short, "nearest clip"), rows)
     say(*made.notes, made.promise)
 
 
-def _rows(attempt: Attempt) -> Sequence[tuple[str, ...]]:
-    """A row for each detector."""
-    rows = [
-        (
-            verdict.status if verdict.status == "no copy" else verdict.status.upper(),
-            name,
-            f"{verdict.score:.3f}" if verdict.clip else "",
-            f"{verdict.rule.threshold:.3f}" if verdict.rule else "",
-            "" if verdict.p_value is None else f"{verdict.p_value:.3g}",
-            verdict.clip.id if verdict.clip else "",
-        )
-        for name, verdict in attempt.judgement.verdicts.items()
-    ]
-    return rows or [("NOT JUDGED", "", "", "", "", "")]
+def _found(attempt: Attempt, names: Sequence[str]) -> tuple[list[str], str]:
+    """The score of each detector, and the clip that the first one found."""
+    found = [attempt.judgement.verdicts.get(name) for name in names]
+    scores = ["" if one is None or one.clip is None else f"{one.score:.3f}" for one in found]
+    return scores, next((one.clip.id for one in found if one is not None and one.clip), "")

@@ -93,6 +93,7 @@ class Protection(Sequence[ProtectedSound]):
     sounds: Sequence[ProtectedSound]
     promise: str  # one sentence, and what it does not say
     policy: Sequence[str]
+    limits: Mapping[str, float | None]  # of each detector; None: it has none
     notes: Sequence[str] = field(default_factory=tuple)  # what could not be done, and why
 
     def __len__(self) -> int:
@@ -118,19 +119,25 @@ class Protection(Sequence[ProtectedSound]):
         return {
             "promise": self.promise,
             "policy": list(self.policy),
+            "limits": dict(self.limits),
             "notes": list(self.notes),
             "sounds": [sound.to_dict() for sound in self.sounds],
         }
 
 
+def limits(judge: Judge) -> dict[str, float | None]:
+    """The limit of each detector, by its name."""
+    return {n: None if rule is None else rule.threshold for n, rule in judge.rules.items()}
+
+
 def promise(judge: Judge, end: End, allow_unjudged: bool) -> str:
     """What is promised about the sound that leaves, and what is not."""
-    index, rules = judge.index, judge.rules
-    limits = ", ".join(
-        f"{name} (limit {'none' if rule is None else f'{rule.threshold:.4g}'})"
-        for name, rule in rules.items()
+    index = judge.index
+    found = ", ".join(
+        f"{name} (limit {'none' if limit is None else f'{limit:.4g}'})"
+        for name, limit in limits(judge).items()
     )
-    over = f"under these detectors against this index: {limits}; index '{index.name}', "
+    over = f"under these detectors against this index: {found}; index '{index.name}', "
     over += f"{len(index)} rows, {index.content[:12]}."
     if end == "report":
         return f"Nothing is promised: copies are reported and leave all the same, {over}"

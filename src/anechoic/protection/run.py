@@ -28,7 +28,7 @@ from anechoic.protection.generators import FunctionGenerator, Generator, Take
 from anechoic.protection.judge import Judge, Judgement, clause
 from anechoic.protection.log import AttemptLog
 from anechoic.protection.policy import Kind, Policy, seed_of_attempt
-from anechoic.protection.result import Attempt, Outcome, ProtectedSound, Protection, promise
+from anechoic.protection.result import Attempt, Outcome, ProtectedSound, Protection, limits, promise
 from anechoic.storage import whole_file
 from anechoic.verdict import Verifier
 
@@ -155,7 +155,8 @@ def protect(
     run.all(jobs, batch_size)
     steps = (*policy.attempts, policy.end)
     done = [job.result for job in jobs if job.result is not None]
-    return Protection(done, promise(judge, policy.end, allow_unjudged), steps, notes)
+    promised = promise(judge, policy.end, allow_unjudged)
+    return Protection(done, promised, steps, limits(judge), notes)
 
 
 def _require_free(file: Path | None, overwrite: bool, certificates: bool) -> None:
