@@ -192,7 +192,10 @@ def test_a_bad_clip_stops_the_build_and_nothing_half_written_is_left(
     [
         ((*BUILD, "i"), "exists already"),
         (("index", "build", "clips", "-o", "new"), "no metadata.csv"),
-        (("index", "build", "none", "--captions", "captions.csv", "-o", "new"), "there is no folder or file"),
+        (
+            ("index", "build", "none", "--captions", "captions.csv", "-o", "new"),
+            "there is no folder or file",
+        ),
         (("index", "build", "clips", "--captions", "x.csv", "-o", "new"), "does not exist; check"),
         ((*BUILD, "new", "--embedder", "x"), "expected an embedder"),
         ((*BUILD, "new", "--hop", "1"), "needs a window"),
