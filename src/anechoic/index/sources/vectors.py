@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -191,16 +192,20 @@ class VectorSource:
         names = names_of(self.files, ".parquet")
         for number, (file, name) in enumerate(zip(self.files, names, strict=True)):
             metadata, content = self._footers[number][1], content_of(file)
+            footer = _written(metadata)
             for groups, first_row in _grouped(metadata):
                 key = f"{unit_key(number, name)}-{groups[0]:06d}"
-                try:
-                    footer = [str(metadata.row_group(group).to_dict()) for group in groups]
-                except UNREADABLE as error:
-                    raise _damaged(file, error) from error
-                identity = digest(["vectors", name, first_row, self.columns, *footer, *content])
+                identity = digest(["vectors", name, first_row, self.columns, footer, *content])
                 about = (groups, first_row, self.columns, self.dim)
                 out.append(ParquetUnit(key, identity, file, name, *about))
         return out
+
+
+def _written(metadata: Any) -> str:
+    """The bytes of a footer, in hexadecimals; as values, a damaged one would abort the process."""
+    sink = BytesIO()
+    metadata.write_metadata_file(sink)
+    return sink.getvalue().hex()
 
 
 def unit_rows(vectors: np.ndarray, ids: Sequence[str], where: str) -> np.ndarray:
