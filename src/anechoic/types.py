@@ -163,3 +163,36 @@ class VectorIndex(Protocol):
         """The similarity of training clips to the nearest other one, [n]: how near sound that is
         not a copy comes to the training set. A large index gives those of a sample of its rows."""
         ...
+
+
+@dataclass(frozen=True)
+class NearLatents:
+    """The nearest training latents of some latents, nearest first."""
+
+    distances: Tensor  # [b, k]
+    rows: Tensor  # rows of the store, [b, k]
+    points: Tensor  # the latents themselves as they are compared, [b, m]
+    centres: Tensor  # the training latents likewise, [b, k, m]
+
+
+class LatentStore(Protocol):
+    """Latents of training clips to keep away from: what an index with latents has as `latents`."""
+
+    @property
+    def radius(self) -> float:
+        """The distance within which a latent counts as that of a training clip."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def reduced(self, latents: Tensor) -> Tensor:
+        """Latents [b, *latent] as they are compared, [b, m]."""
+        ...
+
+    def spread(self, steps: Tensor, latents: Tensor) -> Tensor:
+        """The smallest steps of such latents [b, *latent] that make these steps [b, m]."""
+        ...
+
+    def nearest(self, latents: Tensor, k: int) -> NearLatents:
+        """The k nearest training latents of some latents [b, *latent]."""
+        ...

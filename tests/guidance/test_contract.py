@@ -40,7 +40,8 @@ WIDE = StepStatistics(
 OFF = {  # the settings that leave plain classifier-free guidance; strengths of 0 are refused
     "cfg": {}, "amg": {"c1": 0.0, "c2": 0.0, "c3": 1e-12}, "static": {"before": 7.0 - 1e-12},
     "dynamic": {"before": 7.0 - 1e-12}, "interval": {"start": 0.0, "stop": 1.0},
-    "volume": {"strength": 1e-12}, "optimize": {"target": 1e9}, "noise": {"std": 1e-30},
+    "repellency": {"radius": 1e-12}, "volume": {"strength": 1e-12}, "optimize": {"target": 1e9},
+    "noise": {"std": 1e-30},
     "during": {"start": 0.0, "stop": 1.0},
     "sequence": {"then": ClassifierFree()}, "prompted": {"prompt": EmbeddingNoise(std=1e-30)},
     "screened": {"over": 1e9}, "safe-denoiser": {"beta": 0.0},
@@ -58,7 +59,8 @@ def made(point, toy, **changes):
     if "index" in known:
         wide = {"lambda_min": -1.0, "lambda_max": -1.0, "threshold": -1.0}
         wide |= {"opens": -0.99, "limit": -0.995}
-        given = {"index": toy, "embedder": toy} | {k: wide[k] for k in wide if k in known}
+        given = {"index": toy, "embedder": toy} | wide
+        given = {name: value for name, value in given.items() if name in known}
     if "statistics" in known:
         given = given | {"statistics": replace(WIDE, std=(0.01,) * 5)}
     if "latents" in known:

@@ -12,6 +12,7 @@ from anechoic.guidance.noise import NoiseLevel
 from anechoic.guidance.step import Guided, Record, Step
 from anechoic.types import Neighbours
 from support import TESTS
+from support.latents import ZeroLatent
 
 REFERENCE = json.loads((TESTS / "data" / "amg_reference.json").read_text())
 
@@ -22,6 +23,7 @@ class Toy:
     name = "toy"
     dim, sample_rate, captions = 6, 16, REFERENCE["toy"]["captions"]
     seconds = revision = None
+    latents = ZeroLatent()
 
     def __init__(self):
         toy = REFERENCE["toy"]

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from anechoic.errors import IndexMismatch
 from anechoic.types import Neighbours
+from support.latents import ZeroLatent
 
 CAPTIONS = ("rain on a roof", "high flute note")
 
@@ -20,6 +21,7 @@ class Pool:
     model: str | None = None
     seconds: float | None = None
     revision: str | None = None
+    latents = ZeroLatent()
 
     def __init__(self, images: bool = False):
         self.name = "picture pool" if images else "sound pool"

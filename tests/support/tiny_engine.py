@@ -35,6 +35,9 @@ class TinyModel:
     def fingerprint(self) -> str:
         return "tiny"
 
+    def codec_fingerprint(self) -> str:
+        return ""
+
     def frozen(self):
         return nullcontext()
 

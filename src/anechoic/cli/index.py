@@ -16,6 +16,7 @@ from anechoic import engines
 from anechoic.cli.options import (
     EmbedderName,
     Json,
+    Model,
     require_index,
     require_source,
     require_there,
@@ -83,7 +84,9 @@ def register(app: typer.Typer) -> None:
     commands = typer.Typer(
         no_args_is_help=True, help="Build and search an index of training clips."
     )
-    for command in (build, optimise, add, remove, cover, duplicates, info, fetch, search):
+    for command in (
+        build, optimise, latents, add, remove, cover, duplicates, info, fetch, search
+    ):  # fmt: skip
         commands.command()(command)
     app.add_typer(commands, name="index")
 
@@ -185,6 +188,62 @@ def optimise(
     say(f"{index}: {derive(index, built, search, memory, engine)}")
 
 
+def latents(
+    index: IndexFolder,
+    clips: Clips,
+    model: Model,
+    captions: Captions = None,
+    device: Device = "cpu",
+) -> None:
+    """Store the clips of an index as latents of a model, which repellency keeps away from.
+
+    Give the clips that the index was built from. Stop it when you like and run it again. Clips that
+    are removed from the index are removed here too; if some are added, run it again.
+
+    Example: `anechoic index latents clips.index clips --model stabilityai/stable-audio-open-1.0`
+    """
+    from anechoic.diffusers.latents import LatentEncoder
+    from anechoic.diffusers.loading import load_pipeline
+    from anechoic.index import manifest
+    from anechoic.index.build import Work
+    from anechoic.index.build import build as build_index
+    from anechoic.index.embedding import Windows
+    from anechoic.index.latents import LatentEmbedder, require_same_clips
+    from anechoic.index.manifest import About
+    from anechoic.index.sources.opening import open_source
+    from anechoic.storage import Storage
+
+    place, source = Storage(index), open_source(clips, captions)
+    indexed, folder = manifest.read(place), f"{index}/{manifest.LATENTS}"
+    pipe = load_pipeline(model, device)
+    encode = LatentEncoder(pipe)
+    name, rate, seconds, codec = (
+        f"latents:{model}",
+        encode.sample_rate,
+        encode.seconds,
+        encode.codec,
+    )
+    windows = Windows(seconds, seconds / 2)
+    about = About(name, rate, False, seconds, seconds / 2, codec, None, {}, source.clips_folder)
+
+    def embedder() -> LatentEmbedder:
+        return LatentEmbedder(name, encode, rate, seconds, codec)
+
+    with place.alone():
+        with progress_of("encoding", source.total) as progress:
+            built = build_index(
+                source,
+                Work(folder, embedder, windows, "float16"),
+                about,
+                overwrite=True,
+                progress=progress,
+                search_by=partial(plan_of, Kind.auto, None),
+            )
+        require_same_clips(place, indexed, Storage(folder), built)
+        derive(folder, built, Kind.auto, None)
+    say(f"{folder}: {count(built.rows, 'latent')} of {built.dim - 2} numbers by codec '{codec}'")
+
+
 def add(
     index: IndexFolder,
     clips: Clips,
@@ -206,6 +265,7 @@ def add(
     from anechoic.storage import Storage
 
     old = manifest.read(Storage(index))
+    had_latents = Storage(index).exists(manifest.LATENTS)
     source = open_source(clips, captions)
     windows = Windows(old.about.window_s, old.about.hop_s)
     name = embedder_name or old.about.embedder_name
@@ -231,6 +291,8 @@ def add(
             progress=progress,
         )
     say(f"{index}: {count(built.rows - old.rows, 'row')} added, {built.rows} in all")
+    if had_latents:
+        say(f"its latents are removed; store them again with 'anechoic index latents {index}'")
 
 
 def remove(

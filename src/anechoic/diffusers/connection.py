@@ -80,12 +80,13 @@ class Connection:
     def fingerprint(self) -> str:
         """A short name of the network's weights, the same in every number format: it is made of
         their signs, which casting keeps."""
-        network = getattr(self.network, "_orig_mod", self.network)  # of torch.compile
-        digest = hashlib.sha256()
-        for name, value in sorted(network.state_dict().items()):
-            signs = torch.signbit(value.flatten()[:1024]).cpu().numpy()
-            digest.update(f"{name}{tuple(value.shape)}".encode() + signs.tobytes())
-        return digest.hexdigest()[:16]
+        return _fingerprint(self.network)
+
+    def codec_fingerprint(self) -> str:
+        """A short name of the codec's weights and settings; "": it has none."""
+        codec = getattr(self.pipe, "vae", None)
+        settings = {k: v for k, v in getattr(codec, "config", {}).items() if k[0] != "_"}
+        return "" if codec is None else _fingerprint(codec, repr(sorted(settings.items())))
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -466,3 +467,13 @@ def _with(output: Any, prediction: Tensor) -> Any:
         return (prediction, *output[1:])
     first = dataclasses.fields(output)[0].name
     return dataclasses.replace(output, **{first: prediction})
+
+
+def _fingerprint(module: nn.Module, settings: str = "") -> str:
+    """Of the weights' names, shapes and signs."""
+    module = getattr(module, "_orig_mod", module)  # of torch.compile
+    digest = hashlib.sha256(settings.encode())
+    for name, value in sorted(module.state_dict().items()):
+        signs = torch.signbit(value.flatten()[:1024]).cpu().numpy()
+        digest.update(f"{name}{tuple(value.shape)}".encode() + signs.tobytes())
+    return digest.hexdigest()[:16]

@@ -37,6 +37,9 @@ class Model(Protocol):
     def fingerprint(self) -> str:
         """A short name of its weights, which an index of its training set carries."""
 
+    def codec_fingerprint(self) -> str:
+        """A short name of its codec, which stored latents carry; "": it has none."""
+
     def frozen(self) -> AbstractContextManager[None]:
         """A block in which no weight wants a gradient."""
 
@@ -45,11 +48,18 @@ def require_guardable(model: Model, guidance: Guidance) -> None:
     """Refuse a guidance that cannot act on a model, whatever is generated.
 
     Raises:
-        IndexMismatch: one of its indexes holds another model's training clips.
+        IndexMismatch: one of its indexes holds another model's training clips, or latents of
+            another codec.
         UnsupportedPipeline: it compares sound, and the model makes images, or the other way round.
     """
     for index in guidance.indexes():
         require_own_index(index, model.fingerprint)
+        codec = getattr(index, "codec", None)  # of latents
+        if codec and codec != (own := model.codec_fingerprint()):
+            raise IndexMismatch(
+                f"expected latents made by this model's codec '{own}', got those of '{codec}', "
+                "whose distances mean nothing here; make them again with 'anechoic index latents'"
+            )
     for embedder in guidance.embedders():
         compares: Makes = "images" if embedder.sample_rate == 0 else "sound"
         if compares != model.makes:

@@ -18,7 +18,7 @@ from anechoic.index import search, shards, structure
 from anechoic.index.build import Progress, Run, Work, build, identity_of_build, require_unique
 from anechoic.index.clips import Clip
 from anechoic.index.ending import SearchBy, begin_search, built_by, forget, tidied, tidy
-from anechoic.index.manifest import NOTES, Manifest
+from anechoic.index.manifest import LATENTS, NOTES, Manifest
 from anechoic.index.shards import Shard
 from anechoic.index.sources.protocol import Source
 from anechoic.parsing import parse_object
@@ -91,6 +91,7 @@ def remove(
                     f"expected clips to remain in index '{place.name}', got a request to withdraw "
                     "all of them; remove its folder instead"
                 )
+            _remove_latents(place, unwanted)
             note = {"removed": sorted(before | set(map(_sha256, gone)))}
             manifest = _write(place, manifest, [shard for shard in kept if shard], note)
         elif before:
@@ -110,7 +111,8 @@ def add(
     """Add clips, embedded like those in the index.
 
     If a call is killed, the index is as before, or has all of the clips, and the same call
-    continues. A refused call leaves nothing behind. A derived search is derived again.
+    continues. A refused call leaves nothing behind. A derived search is derived again. Latents of
+    the clips are removed: those of the new ones would be missing.
 
     Args:
         folder: the folder of the index.
@@ -160,6 +162,8 @@ def add(
             _discard_added(place)
             forget(place, manifest)
             raise
+        place.remove(f"{LATENTS}/{manifests.NAME}")
+        place.remove(LATENTS)
         return _write(place, manifest, [*manifest.shards, *moved], {"added": key})
 
 
@@ -269,6 +273,15 @@ def _sha256(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
+def _remove_latents(place: Storage, unwanted: Callable[[Clip], bool]) -> None:
+    """Withdraw clips from the latents of an index; unfinished ones are removed."""
+    place.remove(f"{LATENTS}.new")
+    if place.exists(f"{LATENTS}/{manifests.NAME}"):
+        remove(f"{place.name}/{LATENTS}", unwanted)
+    else:
+        place.remove(LATENTS)
+
+
 def _matching(
     place: Storage,
     manifest: Manifest,
@@ -343,6 +356,8 @@ def fetch(
             if not shards.is_whole(copy, shard):
                 copy.write(f"{shards.FOLDER}/{shard.name}.parquet", shards.read_bytes(place, shard))
             progress(number + 1, len(manifest.shards))
+        if place.exists(f"{LATENTS}/{manifests.NAME}"):
+            fetch(f"{place.name}/{LATENTS}", f"{copy.name}/{LATENTS}", search_by=search_by)
         begin_search(copy, manifest, search_by)
         manifest.write(copy)
         tidy(copy, manifest)

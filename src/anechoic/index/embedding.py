@@ -184,8 +184,9 @@ def _pieces(item: Item, embedder: Embedder, windows: Windows) -> list[_Piece]:
     wav, sample_rate = item.read()
     name = f"'{item.path or item.id}'"
     audio.require_sound(wav, name)
-    wav = audio.mono(wav[None], sample_rate, name)
-    audio.require_sound(wav, f"{name} without its constant offset")
+    mixed = audio.mono(wav[None], sample_rate, name)
+    wav = wav if getattr(embedder, "stereo", False) else mixed
+    audio.require_sound(mixed, f"{name} without its constant offset")
     seconds = wav.shape[-1] / sample_rate
     fix = "index windows of it ('--window {longest:g} --hop {half:g}')"
     if embedder.name.startswith("magmel"):

@@ -21,6 +21,7 @@ NAME = "manifest.json"
 BESIDE = ("format", "anechoic", "rows", "clips")  # what it tells of itself, and sums
 RESTORE = "restore it, or rebuild the index with 'anechoic index build'"
 NOTES = "building"  # the folder for the notes of an unfinished build
+LATENTS = "latents"  # the folder for the latents of the clips, an index itself
 
 
 @dataclass(frozen=True)

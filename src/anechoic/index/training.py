@@ -10,7 +10,7 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import chain, count, groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from anechoic.types import Embedder, Neighbours, require_embedder
 SAMPLE = 2048  # rows from which `nearest_others` is read
 NEIGHBOURS = 16  # nearest rows among which it looks for one of another clip
 EXACT = 1 - 1e-4  # a cosine above this is that of the same sound: half precision changes it by less
+
+if TYPE_CHECKING:
+    from anechoic.index.latents import LatentIndex
 
 
 @dataclass(eq=False, repr=False)
@@ -236,7 +239,7 @@ class TrainingIndex:
         if self._manifest is None or not isinstance(self.rows, Mapped):
             return super().__reduce_ex__(protocol)
         place, _ = self._manifest
-        return TrainingIndex.load, (place.root if place.local else place.name,)
+        return type(self).load, (place.root if place.local else place.name,)
 
     def __repr__(self) -> str:
         size = f"{len(self)} rows of {self.dim} by '{self.embedder_name}'"
@@ -245,6 +248,28 @@ class TrainingIndex:
     @property
     def dim(self) -> int:
         return self.rows.dim
+
+    @cached_property
+    def latents(self) -> LatentIndex | None:
+        """The latents of its clips, which 'anechoic index latents' stores; None: there are none.
+
+        Raises:
+            IndexMismatch: they are damaged, or of more or fewer clips.
+        """
+        from anechoic.index.latents import LatentIndex
+
+        if self._manifest is None:
+            return None
+        place, manifest = self._manifest
+        beside = Storage(f"{place.root if place.local else place.name}/{manifests.LATENTS}")
+        if not beside.exists(manifests.NAME):
+            return None
+        if manifest.clips != manifests.read(beside).clips:
+            raise IndexMismatch(
+                f"the latents of index '{self.name}' are not of its clips; end the 'anechoic index "
+                "remove' that was stopped, or make them again with 'anechoic index latents'"
+            )
+        return cast(LatentIndex, LatentIndex.load(beside.name))
 
     @property
     def embeddings(self) -> Tensor:

@@ -63,6 +63,9 @@ class SoundSpec:
     sample_rate: Callable[[Any], int]  # in Hz
     seconds: str  # the pipeline's argument for its length
     longest_s: Callable[[Any], float]
+    # sound [b, c, t] of the longest length to latents as the network makes them; None: their length
+    # is that of the sound that is asked for
+    encode: Callable[[Any, Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,14 @@ def decode(recorder: CallRecorder, x0: Tensor) -> Tensor:
     return wav[:, :, start - first * vae.hop_length : end - first * vae.hop_length].float()
 
 
+def encode_sound(pipe: Any, wav: Tensor) -> Tensor:
+    channels = pipe.vae.config.audio_channels
+    if wav.shape[1] != channels:
+        wav = wav.mean(1, keepdim=True).expand(-1, channels, -1)
+    latents: Tensor = pipe.vae.encode(wav.to(pipe.vae.dtype)).latent_dist.mode()
+    return latents.float()
+
+
 def span(vae: Any, start: int, end: int, length: int) -> tuple[int, int]:
     """The latents that samples `start` to `end` are made of: all, where that is not known."""
     ratios = getattr(vae.config, "downsampling_ratios", [])
@@ -73,5 +81,5 @@ ADAPTER = Adapter(
     shared=("timestep", "rotary_embedding"),
     encode=encode,
     decode=decode,
-    sound=SoundSpec(sample_rate, "audio_end_in_s", longest_s),
+    sound=SoundSpec(sample_rate, "audio_end_in_s", longest_s, encode_sound),
 )
