@@ -32,6 +32,13 @@ class DemoGuard:
 
 METHODS: dict[str, DemoGuard] = {
     "none": DemoGuard("unguarded", "The plain pipeline.", "", {}),
+    "auto": DemoGuard(
+        "auto",
+        "No settings: a sample that turns into a training clip is led away from it, to limits that "
+        "are read off the index.",
+        "auto",
+        {},
+    ),
     "amg": DemoGuard(
         "full AMG",
         "Steps away from the nearest training clip while the estimate is close to it: weaker "

@@ -32,7 +32,6 @@ from anechoic_lab.demo.run import Bench, Judgement, generate, generate_and_judge
 
 DRAWN = 64  # ordinary prompts that both splits are taken from
 ORDINARY = 6  # ordinary notes in the table
-STOPPED = 0.1  # share of copies below which a guard counts as effective
 CITATIONS = (
     "Chen, Liu, Xu: Towards Memorization-Free Diffusion Models. CVPR 2024, arXiv:2404.00922",
     "Messina, Ronchini, Comanducci, Bestagini, Antonacci: Mitigating data replication in "
@@ -215,21 +214,22 @@ def figures(outcome: Outcome) -> dict[str, Figure]:
 
 def sentence(table: Mapping[str, Mapping[str, Figure]]) -> str:
     """The result in a sentence, from the figures."""
-    plain = table["none"]["copies"].value
-    guarded = {k: v["copies"].value for k, v in table.items() if k != "none"}
-    # of the effective guards, the one that costs ordinary prompts least; else the most effective
-    stops = [k for k in guarded if guarded[k] < STOPPED]
-    best = (
-        max(stops, key=lambda k: table[k]["ordinary"].value)
-        if stops
-        else min(guarded, key=lambda k: guarded[k])
-    )
+    plain, names = table["none"], [name for name in table if name != "none"]
+
+    def kept(name: str) -> float:
+        """Copies that it stops and prompts that it keeps, as shares of the plain pipeline's."""
+        one = table[name]
+        stopped = 1 - one["copies"].value / max(plain["copies"].value, 1e-9)
+        followed = [one[group].value / max(plain[group].value, 1e-9)
+                    for group in ("kept", "ordinary")]  # fmt: skip
+        return min(stopped, *followed)
+
+    best = max(names, key=kept)
     return (
         f"Asked for what it was trained on too often, this model returns a training clip in "
-        f"{plain:.0%} of generations. With {METHODS[best].label} it does so in "
-        f"{guarded[best]:.0%}, and adherence to ordinary prompts is "
-        f"{table[best]['ordinary'].value:.0%} (unguarded "
-        f"{table['none']['ordinary'].value:.0%})."
+        f"{plain['copies'].value:.0%} of generations. With the guard '{METHODS[best].label}' it "
+        f"does so in {table[best]['copies'].value:.0%}, and adherence to ordinary prompts is "
+        f"{table[best]['ordinary'].value:.0%} (unguarded {plain['ordinary'].value:.0%})."
     )
 
 
