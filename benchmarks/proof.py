@@ -48,10 +48,11 @@ def stage() -> Any:
     import torch
 
     torch.set_num_threads(1)
-    from anechoic.protection import Judge
     from anechoic_lab.demo import assets
     from anechoic_lab.demo.evaluate import unique_prompts
     from anechoic_lab.demo.run import Bench
+
+    from anechoic.protection import Judge
 
     pipe = assets.pipeline()
     bench = Bench.load(assets.SHIPPED, pipe)
@@ -75,8 +76,9 @@ def asked(batch: int) -> tuple[list[Any], list[int], list[bool]]:
 
 def protect_batch(batch: int, steps: int, judge: Any = None, model: Any = None) -> list[Any]:
     """The results of `protect` for one batch."""
-    from anechoic import protect
     from anechoic_lab.demo.assets import CFG_SCALE
+
+    from anechoic import protect
 
     pipe, _, _, _, own = stage()
     clips, seeds, _ = asked(batch)
@@ -121,9 +123,10 @@ def measure(batch: int, steps: int) -> list[dict[str, Any]]:
             row |= judged(bench, sound.wav[:, :16384], clip, seed)
         rows.append(row)
     if batch % COMPARED == 0:
+        from anechoic_lab.demo.assets import CFG_SCALE
+
         from anechoic.diffusers.generate import generate
         from anechoic.diffusers.pipelines import call_arguments
-        from anechoic_lab.demo.assets import CFG_SCALE
 
         pipe = stage()[0]
         arguments = call_arguments(pipe, CFG_SCALE, steps)
@@ -175,9 +178,9 @@ def strike(batch: int, steps: int, work: Path) -> dict[str, Any]:
 def broken(fault: str, work: Path) -> Iterator[tuple[Any, Any]]:
     """A judge, or a model, with a fault."""
     import torch
+    from anechoic_lab.demo import assets
 
     from anechoic.protection import Judge
-    from anechoic_lab.demo import assets
 
     pipe, _, _, _, own = stage()
     if fault == "damaged index":

@@ -396,8 +396,8 @@ def duplicates(
         print(json.dumps({"clusters": len(found), "shown": clusters}, indent=2))
         return
     involved = sum(len(cluster.clips) for cluster in found)
-    clusters, them = count(len(found), "cluster"), "it" if len(found) == 1 else "them"
-    say(f"{index}: {clusters} of duplicates, {involved} clips in {them}")
+    counted, them = count(len(found), "cluster"), "it" if len(found) == 1 else "them"
+    say(f"{index}: {counted} of duplicates, {involved} clips in {them}")
     rows = []
     for cluster in shown:
         captions = "; ".join(cluster.captions[:3]) + ("; ..." if len(cluster.captions) > 3 else "")

@@ -161,13 +161,13 @@ class VectorSource:
         self.dim = self._first_dim()
         if self.dim == 0:
             raise IndexMismatch(f"the first embedding of '{where}' is empty; embed it again")
-        named = {text_of((about.metadata or {}).get(b"embedder")) for about, _ in self._footers}
-        if len(named) > 1:
+        names = {text_of((about.metadata or {}).get(b"embedder")) for about, _ in self._footers}
+        if len(names) > 1:
             raise IndexMismatch(
-                f"the files of '{where}' name different embedders ({some(sorted(named))}); index "
+                f"the files of '{where}' name different embedders ({some(sorted(names))}); index "
                 "the embeddings of one at a time"
             )
-        self.embedder_name = named.pop() or None
+        self.embedder_name = names.pop() or None
 
     def _first_dim(self) -> int:
         """The length of the first embedding."""
