@@ -15,7 +15,14 @@ import typer
 
 from anechoic.cli.options import Json
 from anechoic_lab.cli import demo_images
-from anechoic_lab.cli.options import FewerSteps, NewFolder, Seeds, TrainingSeed
+from anechoic_lab.cli.options import (
+    FewerSteps,
+    FigureOutput,
+    NewFolder,
+    OverwriteFile,
+    Seeds,
+    TrainingSeed,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -98,6 +105,29 @@ def clips(
 
     count = assets.write_training_set(output, data or assets.SHIPPED)
     print(f"{output}: {count} clips, with captions and licences in metadata.csv")
+
+
+@commands.command()
+def picture(
+    prompt: Annotated[str, typer.Argument(help="The caption of one of the training clips.")],
+    output: FigureOutput,
+    guard: Annotated[str, typer.Option(help="A guard, at the demo's settings.")] = "projection",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of both generations.")] = 0,
+    overwrite: OverwriteFile = False,
+) -> None:
+    """Draw a training clip beside what its caption generates without a guard and with one.
+
+    Needs `pip install "anechoic-lab[plot]"`.
+
+    Example: `anechoic demo picture "recording of a crow" -o crow.png`
+    """
+    from anechoic_lab.demo.picture import draw
+
+    with _progress("loading the model") as report:
+        panels = draw(
+            output, prompt, guard, seed, overwrite=overwrite, progress=partial(report, "generating")
+        )
+    print(f"{output}: " + "; ".join(f"{panel.title}: {panel.below}" for panel in panels[1:]))
 
 
 @commands.command()
