@@ -18,7 +18,19 @@ import pytest
 import typer
 
 import anechoic
-from anechoic import audit, cli, detectors, diffusers, embedders, errors, guidance, index, verdict
+from anechoic import (
+    audit,
+    certificate,
+    cli,
+    detectors,
+    diffusers,
+    embedders,
+    errors,
+    guidance,
+    index,
+    protection,
+    verdict,
+)
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -125,10 +137,12 @@ def documented() -> list[object]:
     return [*found, *(member for members in inside for member in members)]
 
 
-@pytest.mark.parametrize(
-    "module", [anechoic, audit, detectors, diffusers, embedders, guidance, index],
-    ids=lambda module: module.__name__,
+PUBLIC = (
+    anechoic, audit, certificate, detectors, diffusers, embedders, guidance, index, protection,
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
 def test_the_reference_has_every_public_name(module: Any) -> None:
     shown = {id(found) for found in documented()}
     public = [name for name in module.__all__ if not isinstance(getattr(module, name), str)]

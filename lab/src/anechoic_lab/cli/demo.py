@@ -111,7 +111,7 @@ def clips(
 def picture(
     prompt: Annotated[str, typer.Argument(help="The caption of one of the training clips.")],
     output: FigureOutput,
-    guard: Annotated[str, typer.Option(help="A guard, at the demo's settings.")] = "projection",
+    guard: Annotated[str, typer.Option(help="A guard, at the demo's settings.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of both generations.")] = 0,
     overwrite: OverwriteFile = False,
 ) -> None:

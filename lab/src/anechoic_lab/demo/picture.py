@@ -34,7 +34,7 @@ class Panel:
 def draw(
     path: Path,
     prompt: str,
-    guard: str = "projection",
+    guard: str = "auto",
     seed: int = 0,
     *,
     overwrite: bool = False,
