@@ -305,6 +305,7 @@ def run(unit: Unit) -> list[Line]:
     """Generate and judge a batch."""
     made = subject(unit.model)
     guide = guidance(unit.guard, made, unit.scale)
+    _warm(unit.model)
     wall, processor = time.perf_counter(), time.process_time()
     told, passes = made.measure(unit.prompts, unit.seed, guide, unit.scale, unit.steps)
     each = len(unit.prompts)
@@ -317,6 +318,13 @@ def run(unit: Unit) -> list[Line]:
         )
         for asked, fields in zip(unit.prompts, told, strict=True)
     ]  # fmt: skip
+
+
+@cache
+def _warm(model: str) -> None:
+    """The first generation of a process is slower, and is no guard's."""
+    made = subject(model)
+    made.measure(made.prompts()[:1], 0, None, made.scale, 3)
 
 
 def read(path: Path) -> list[Line]:
