@@ -202,6 +202,8 @@ def latents(
 
     Example: `anechoic index latents clips.index clips --model stabilityai/stable-audio-open-1.0`
     """
+    require_index(index)
+    require_source(clips)
     from anechoic.diffusers.latents import LatentEncoder
     from anechoic.diffusers.loading import load_pipeline
     from anechoic.index import manifest
