@@ -10,7 +10,7 @@ from anechoic.detectors import calibration
 from anechoic.detectors.calibration import Calibration
 from anechoic.detectors.nearest import NearestStretch
 from anechoic.errors import IndexMismatch
-from anechoic.guidance import Projection
+from anechoic.guidance import CaptionSubstitution
 
 SECONDS = 1.024
 NULL = tuple(np.linspace(0.2, 0.98, 99).tolist())
@@ -31,26 +31,23 @@ def calibrated(folder):
     (folder / calibration.FILE).unlink()
 
 
-def test_its_limits_are_quantiles_of_what_held_out_sound_scores(calibrated):
+def test_its_limit_is_a_quantile_of_what_held_out_sound_scores(calibrated):
     chosen = Auto.of(calibrated, scale=4.0)
     assert chosen.scale == 4.0
-    assert chosen.limit == NULL[24]  # the 25th of 99
-    assert chosen.opens == NULL[89]
+    assert chosen.opens == NULL[94]  # the 95th of 99
     assert "99 held-out sounds" in chosen.because
-    assert f"{NULL[89]:.3f}" in chosen.because
+    assert f"{NULL[94]:.3f}" in chosen.because
 
 
-def test_without_a_calibration_the_index_gives_them_and_it_says_so(folder):
+def test_without_a_calibration_the_index_gives_it_and_it_says_so(folder):
     chosen = Auto.of(folder)
-    plain = Projection(chosen.index, chosen.embedder)
-    assert (chosen.opens, chosen.limit) == (plain.opens, plain.limit)
+    assert chosen.opens == CaptionSubstitution(chosen.index, chosen.embedder).opens
     assert "it is not calibrated" in chosen.because
 
 
-def test_given_limits_replace_what_would_be_read(calibrated):
+def test_a_given_limit_replaces_what_would_be_read(calibrated):
     index = TrainingIndex.load(calibrated)
-    chosen = Auto(index, embedder(index.embedder_name), opens=0.7, limit=0.5)
-    assert (chosen.opens, chosen.limit) == (0.7, 0.5)
+    assert Auto(index, embedder(index.embedder_name), opens=0.7).opens == 0.7
 
 
 def test_a_calibration_of_an_index_that_changed_is_refused(calibrated):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from anechoic.detectors import calibration
 from anechoic.detectors.nearest import NearestStretch
 from anechoic.embedders import embedder as make_embedder
-from anechoic.guidance.projection import LIMIT, OPENS, Projection
+from anechoic.guidance.substitution import OPENS, CaptionSubstitution
 from anechoic.index import TrainingIndex
 
 if TYPE_CHECKING:
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Auto(Projection):
-    """A `Projection` whose limits come from the calibration of its index.
+class Auto(CaptionSubstitution):
+    """`CaptionSubstitution`, with its one number read off the calibration of the index.
 
-    A sample is led away once it comes nearer to a training clip than nine tenths of the held-out
-    sounds, and to where three quarters of them come nearer. An index that is not calibrated still
-    gives limits, by how near its own clips come to each other; but then nobody can judge what was
-    generated, since no false-positive rate is known. `because` says which of the two it was.
+    A caption is replaced once its estimate comes nearer to a training clip than nineteen in twenty
+    of the held-out sounds. An index that is not calibrated still gives a limit, by how near its own
+    clips come to each other; but then nobody can judge what was generated, since no false-positive
+    rate is known. `because` says which of the two it was.
 
-    Its arguments are those of `Projection`; `opens` and `limit`, where they are given, replace
-    what would be read.
+    Its arguments are those of `CaptionSubstitution`; `opens`, if it is given, replaces what would
+    be read.
 
     Raises:
         IndexMismatch: another embedder built the index; or its calibration is damaged, or older
@@ -36,10 +36,8 @@ class Auto(Projection):
     """
 
     def __post_init__(self) -> None:
-        if (known := self._calibration()) is not None:
-            for name, share in (("opens", OPENS), ("limit", LIMIT)):
-                if getattr(self, name) is None:
-                    object.__setattr__(self, name, min(known.quantile(share)[0], 1 - 1e-3))
+        if self.opens is None and (known := self._calibration()) is not None:
+            object.__setattr__(self, "opens", min(known.quantile(OPENS)[0], 1 - 1e-3))
         super().__post_init__()
 
     @classmethod
@@ -60,15 +58,14 @@ class Auto(Projection):
     @property
     def because(self) -> str:
         """What was chosen, and why, in a sentence."""
-        opens, limit = self.constraints[0].levels
         known = self._calibration()
         origin = "how near the clips of the index come to each other, since it is not calibrated"
         if known is not None:
-            origin = f"{len(known.null)} held-out sounds"
+            _, low, high = known.quantile(OPENS)
+            origin = f"{len(known.null)} held-out sounds (95 % interval {low:.3f} to {high:.3f})"
         return (
-            f"auto leads a sample away once its similarity to a training clip is over {opens:.3f}, "
-            f"to under {limit:.3f}: the {100 * OPENS:.0f} % and {100 * LIMIT:.0f} % points of "
-            f"{origin}"
+            "auto replaces a caption once what it leads to has a similarity to a training clip "
+            f"over {self.threshold:.3f}: the {100 * OPENS:.0f} % point of {origin}"
         )
 
     def _calibration(self) -> Calibration | None:

@@ -47,7 +47,7 @@ OFF = {  # the settings that leave plain classifier-free guidance; strengths of 
     "screened": {"over": 1e9}, "safe-denoiser": {"beta": 0.0},
     "step-clamp": {"statistics": WIDE}, "initial-noise": {"limit": 1e9, "start": 0.0},
     "kernel-gradient": {"strength": 1e-12}, "projection": {"opens": 0.999},
-    "auto": {"opens": 0.999},
+    "auto": {"opens": 0.9999}, "substitution": {"opens": 0.9999},
 }  # fmt: skip
 
 

@@ -52,6 +52,7 @@ class Connection:
         self.sample_rate: int = adapter.sound.sample_rate(pipe) if adapter.sound else 0
         self.recorder = CallRecorder(pipe, {})
         self._encoded: dict[tuple[str, int], list[Tensor]] = {}
+        self._batches: dict[tuple[tuple[str, ...], tuple[int, ...]], Tensor] = {}
         self._handles: list[Any] = []
         self._wrapped: list[Method] = []
         self._block = Block()
@@ -210,6 +211,7 @@ class Connection:
                 self._frame = frame
                 self.recorder = CallRecorder(self.pipe, self._originals)
                 self._encoded.clear()
+                self._batches.clear()
         calls = self.recorder.calls
         if name not in calls and self.generating():
             calls[name] = by_name(method, args, kwargs)
@@ -245,10 +247,13 @@ class Connection:
 
     def encode_prompts(self, texts: Sequence[str], places: Sequence[int]) -> Tensor:
         """Texts in the place of these prompts, as one tensor [b, s, d]: encoded as the pipeline
-        does a batch of them."""
-        with torch.no_grad():
-            encoded = self.adapter.encode(self.recorder, list(texts), places)
-        return pack(encoded_pieces(self.adapter, encoded))
+        does a batch of them, once a generation."""
+        key = (tuple(texts), tuple(places))
+        if key not in self._batches:
+            with torch.no_grad():
+                encoded = self.adapter.encode(self.recorder, list(texts), places)
+            self._batches[key] = pack(encoded_pieces(self.adapter, encoded))
+        return self._batches[key]
 
     def words(self) -> list[str]:
         """Whole words that the pipeline's tokenizer has a token for."""

@@ -183,9 +183,8 @@ class Run:
     sample_rate: int  # of its sound, in Hz; 0 of images
     _seeds: tuple[int, ...] = ()
     _first: Tensor | None = None  # the encoded prompt of the first evaluation
-    _memory: Mapping[str, Tensor] = field(
-        default_factory=dict
-    )  # of the guidance, for its next step
+    # what the guidance remembers for its next step
+    _memory: Mapping[str, Tensor] = field(default_factory=dict)
     _extra: int = 0  # samples that went through the network besides the two halves
 
     def __call__(self, call: OwnCall) -> Tensor:
@@ -231,7 +230,9 @@ class Run:
 
     def _changed(self, call: Call, rows: Tensor | None) -> Tensor:
         given, first, seeds = call.prompt(), self._first, self._seeds
+        memory = self._memory
         if rows is not None:
+            memory = {name: value[rows] for name, value in memory.items()}
             first, seeds = first if first is None else first[rows], tuple(seeds[i] for i in rows)
         prompt = Prompt(
             encoded=given.encoded.float(),
@@ -245,6 +246,7 @@ class Run:
             encode=lambda texts: given.encode(texts, range(len(texts))),
             words=given.words,
             denoise=partial(self._denoise, call),
+            memory=memory,
         )
         changed = self.guidance.condition(prompt)
         if not given.fits(changed) or not torch.isfinite(changed).all():

@@ -7,6 +7,7 @@ from anechoic.guidance.compose import During, Prompted, Sequence
 from anechoic.guidance.interval import Interval
 from anechoic.guidance.projection import Projection
 from anechoic.guidance.screen import Screened
+from anechoic.guidance.substitution import CaptionSubstitution
 from anechoic.guidance.transition import DynamicTransition, TransitionPoint
 from anechoic.guidance.triggers import BasinEdge, LogSNR, Progress, Timestep
 from anechoic.guidance.volume import GramVolume
@@ -14,6 +15,7 @@ from anechoic.guidance.volume import GramVolume
 __all__ = [
     "AntiMemorization",
     "BasinEdge",
+    "CaptionSubstitution",
     "ClassifierFree",
     "During",
     "DynamicTransition",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +15,7 @@ from anechoic.guidance.quadratic import smallest_step
 from anechoic.guidance.similarity import (
     SimilarityGradient,
     check_comparison,
+    compared_at,
     gate_was_open,
     require_finite,
     why_idle,
@@ -191,14 +191,8 @@ class Projection(ComparingGuidance):
 
     def _due(self, step: Step, opened: Tensor) -> Tensor:
         """Which samples are compared at this evaluation, [b] of bool, on the CPU."""
-        last = torch.full((step.batch,), -math.inf)
-        for record in reversed(step.history):
-            compared = ~record.notes.get("similarity", last.new_full(last.shape, torch.nan)).isnan()
-            last[compared & last.isinf()] = record.noise.log_snr
-            if not last.isinf().any():
-                break
         distance = torch.where(opened, self.spacing, self.watch)
-        return step.noise.log_snr - last >= distance
+        return step.noise.log_snr - compared_at(step) >= distance
 
     def _watch(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
         """Compare the conditional estimates of samples.

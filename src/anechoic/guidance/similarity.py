@@ -302,6 +302,17 @@ def rows_to_compare(step: Step, start: Start, every: int) -> Tensor:
     return (~compared | gate_was_open(step)).nonzero()[:, 0].to(device)
 
 
+def compared_at(step: Step) -> Tensor:
+    """The log-SNR at which each sample was last compared, [b]; minus infinity: never."""
+    last = torch.full((step.batch,), -torch.inf)
+    for record in reversed(step.history):
+        compared = ~record.notes.get("similarity", last.new_full(last.shape, torch.nan)).isnan()
+        last[compared & last.isinf()] = record.noise.log_snr
+        if not last.isinf().any():
+            break
+    return last
+
+
 def gate_was_open(step: Step) -> Tensor:
     """Which samples had an open gate at the previous evaluation, [b] of bool, on the CPU."""
     shut = torch.zeros(step.batch, dtype=torch.bool)

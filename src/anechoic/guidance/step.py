@@ -109,6 +109,7 @@ class Prompt:
     encode: Callable[[Sequence[str]], Tensor]  # texts to encoded prompts, [b, s, d]
     words: Callable[[], Sequence[str]]  # the words that are tokens of the pipeline's tokenizer
     denoise: Denoise
+    memory: Mapping[str, Tensor] = field(default_factory=dict)  # see `Step`
 
     def generators(self, salt: int = 0) -> list[torch.Generator]:
         """A generator for each sample, on the CPU; another `salt` gives another stream."""

@@ -34,8 +34,8 @@ METHODS: dict[str, DemoGuard] = {
     "none": DemoGuard("unguarded", "The plain pipeline.", "", {}),
     "auto": DemoGuard(
         "auto",
-        "No settings: a sample that turns into a training clip is led away from it, to limits that "
-        "are read off the index.",
+        "No settings: a caption that leads to a training clip gives way to that of a similar clip. "
+        "Its limit is read off the index.",
         "auto",
         {},
     ),

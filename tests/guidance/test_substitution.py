@@ -1,0 +1,147 @@
+"""Caption substitution: a caption that leads to a training clip gives way to another."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from support.amg_toy import Identity, gaussian_mixture_step
+
+from anechoic.errors import BadSetting, GuardError
+from anechoic.guidance import CaptionSubstitution, ClassifierFree
+from anechoic.guidance.noise import NoiseLevel
+from anechoic.guidance.step import Prompt, Record
+from anechoic.guidance.substitution import SUBSTITUTE
+
+POINTS = torch.tensor(
+    [[2.0, 1.0], [1.2, 1.8], [1.0, 2.2], [-2.0, 0.4], [0.5, -2.0]], dtype=torch.float64
+)
+CAPTIONS = ["low cello note", "low viola note", "a dog barks", "rain", "low cello"]
+BLUR = torch.tensor([1.0, -0.1], dtype=torch.float64)  # near no training point
+
+
+class Store(Identity):
+    """Training points with captions."""
+
+    def __init__(self):
+        super().__init__(POINTS)
+        self.captions = CAPTIONS
+
+    def nearest_others(self):
+        return torch.tensor([0.5, 0.9])
+
+
+def step_of(cond, estimates, uncond=None):
+    """A step whose conditional estimates are given, and those under other captions, too."""
+    step = gaussian_mixture_step(POINTS, torch.zeros(len(cond), 2).double(), sigma=20.0)
+    uncond = torch.zeros_like(cond) if uncond is None else uncond
+    asked = []
+
+    def denoise(x, captions, rows=None):
+        asked.extend(captions)
+        return torch.stack([estimates.get(caption, BLUR) for caption in captions])
+
+    return replace(step, cond=cond, uncond=uncond, denoise=denoise), asked
+
+
+def method(**settings):
+    store = Store()
+    return CaptionSubstitution(store, store, 3.0, **{"opens": 0.97, **settings})
+
+
+def test_a_caption_that_leads_to_no_clip_is_classifier_free_guidance_bit_for_bit():
+    step, asked = step_of(BLUR[None].clone(), {})
+    answer = method()(step)
+    assert (answer.delta, asked) == (None, [])
+    assert torch.equal(answer.x0(step), ClassifierFree(3.0)(step).x0(step))
+    assert not answer.notes["gate"].any()
+
+
+def test_a_memorized_caption_gives_way_to_the_one_with_most_words_in_common():
+    step, asked = step_of(POINTS[:1].clone(), {})
+    answer = method()(step)
+    assert asked == ["low cello"]  # of a clip farther away than that of the dog
+    assert answer.notes[SUBSTITUTE].tolist() == [4]
+    torch.testing.assert_close(answer.x0(step), 3.0 * BLUR[None])  # guided by its estimate
+
+
+def test_a_caption_that_leads_to_a_clip_itself_is_passed_over():
+    step, asked = step_of(POINTS[:1].clone(), {"low cello": POINTS[4]})
+    answer = method()(step)
+    assert asked == ["low cello", "low viola note"]
+    assert answer.notes[SUBSTITUTE].tolist() == [1]
+
+
+def test_near_duplicates_of_the_clip_are_no_candidates():
+    step, asked = step_of(POINTS[1:2].clone(), {})  # the dog's clip has a cosine of .995 to it
+    method()(step)
+    assert "a dog barks" not in asked
+
+
+def test_without_a_caption_that_serves_guidance_is_reversed():
+    step, _ = step_of(POINTS[:1].clone(), dict(zip(CAPTIONS, POINTS, strict=True)))
+    answer = method()(step)
+    assert answer.notes["lost"].tolist() == [True]
+    assert answer.scales(1).tolist() == [-1.0]
+
+
+def test_without_an_unconditional_half_it_says_that_it_cannot_act():
+    cond = POINTS[:1].clone()
+    step, _ = step_of(cond, dict(zip(CAPTIONS, POINTS, strict=True)), cond * torch.nan)
+    with pytest.raises(GuardError, match="no unconditional half"):
+        method()(step)
+
+
+def test_each_sample_stands_for_itself():
+    cond = torch.stack([POINTS[0], BLUR])
+    both = method()(step_of(cond, {})[0])
+    for row in range(2):
+        alone = method()(step_of(cond[row : row + 1], {})[0])
+        assert alone.notes[SUBSTITUTE] == both.notes[SUBSTITUTE][row]
+    assert torch.equal(both.delta[1], torch.zeros(2).double())
+
+
+def test_comparisons_are_spaced_by_noise_level():
+    step, _ = step_of(POINTS[:1].clone(), {})
+    first = method()(step)
+    record = Record(0.0, step.noise, step.distance, torch.ones(1), notes=first.notes)
+    soon = replace(step, history=(record,), memory=first.memory, noise=NoiseLevel.from_ratio(18.0))
+    assert method()(soon).notes["similarity"].isnan().all()
+    assert method()(soon).memory[SUBSTITUTE].tolist() == [4]  # and the caption stays
+    later = replace(soon, noise=NoiseLevel.from_ratio(2.0), cond=BLUR[None])
+    answer = method()(later)
+    assert not answer.notes["similarity"].isnan().any()
+    assert answer.memory[SUBSTITUTE].tolist() == [4]
+
+
+def test_the_substitute_is_encoded_in_place_of_the_prompt():
+    encoded = torch.zeros(2, 3, 4)
+    seen = []
+
+    def encode(texts):
+        seen.extend(texts)
+        return torch.ones(2, 3, 4)
+
+    parts = dict.fromkeys(("mask", "x", "noise", "progress", "first", "denoise"))
+    prompt = Prompt(
+        encoded=encoded, texts=["a", "b"], seeds=(), encode=encode, words=list,
+        memory={SUBSTITUTE: torch.tensor([-1, 4])}, **parts,
+    )  # fmt: skip
+    changed = method().condition(prompt)
+    assert torch.equal(changed, torch.stack([encoded[0], torch.ones(3, 4)]))
+    assert seen == ["a", "low cello"]
+    assert method().condition(replace(prompt, memory={})) is encoded
+
+
+def test_its_threshold_is_read_off_the_index():
+    store = Store()
+    expected = torch.quantile(store.nearest_others(), 0.95).item()
+    assert CaptionSubstitution(store, store).opens == pytest.approx(expected)
+    assert method().with_threshold(0.6).opens == 0.6
+
+
+@pytest.mark.parametrize(
+    "settings", [{"opens": 1.0}, {"watch": -1.0}, {"candidates": 0}, {"pool": 0}, {"before": 2.0}]
+)
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(BadSetting, match=next(iter(settings))):
+        method(**settings)
