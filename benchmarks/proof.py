@@ -4,9 +4,9 @@
 
 Memorized and ordinary prompts take turns, each generation under a fresh seed. Every sound goes
 through `anechoic.protect` with the automatic guard on from the first attempt on, then a new seed,
-then a stronger guard, then refusal. What leaves is judged again by two judges that nothing here
-follows, the demo's mel and envelope. Of every eighth generation the unguarded pipeline makes its
-own, to compare.
+then a stronger guard, then refusal. What leaves is judged again by three judges that nothing here
+follows: the demo's mel and envelope, and ranks, which a loud spot does not deceive. Of every eighth
+batch the unguarded pipeline makes its own, to compare.
 
 Faults strike on the way: a worker is killed, an index is damaged, a detector raises, the model
 returns NaN. While a fault lasts, nothing may leave; afterwards the same generations are made again.
@@ -142,9 +142,11 @@ def measure(batch: int, steps: int) -> list[dict[str, Any]]:
 
 def judged(bench: Any, wav: Any, clip: Any, seed: int) -> dict[str, Any]:
     """The independent judges of one sound [c, t]."""
+    from anechoic_lab.demo.judge import RANK
+
     (one,) = bench.judge(wav.mean(0, keepdim=True), [clip], seed)
-    return {"mel": one.mel, "mel copy": one.copied, "copy": one.confirmed,
-            "adherence": one.adherence}  # fmt: skip
+    return {"mel": one.mel, "mel copy": one.copied, "copy": one.confirmed, "rank": one.rank,
+            "rank copy": one.rank > RANK, "adherence": one.adherence}  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------- faults
@@ -279,8 +281,8 @@ def page(work: Path, steps: int) -> str:
     rows = rows_of(work)
     faults = [json.loads(file.read_text()) for file in sorted(work.glob("*.fault.json"))]
     lines = ["| prompts | generated | left | regenerated | refused | left above the limit | "
-             "called copies by the mel judge | ... and the envelope | adherence | s a sound |",
-             "|" + "---|" * 10]  # fmt: skip
+             "called copies by the mel judge | ... and the envelope | by ranks | adherence | "
+             "s a sound |", "|" + "---|" * 11]  # fmt: skip
     for name, some in split(rows):
         out = [row for row in some if row["released"]]
         above = sum(bool(row["above"]) for row in out)
@@ -288,15 +290,17 @@ def page(work: Path, steps: int) -> str:
             f"| {name} | {len(some):,} | {len(out):,} | "
             f"{sum(row['verdict'] == 'regenerated' for row in some):,} | "
             f"{sum(not row['released'] for row in some):,} | {above} | "
-            f"{share(out, 'mel copy')} | {share(out, 'copy')} | {mean(out, 'adherence')} | "
+            f"{share(out, 'mel copy')} | {share(out, 'copy')} | {share(out, 'rank copy')} | "
+            f"{mean(out, 'adherence')} | "
             f"{mean(some, 'seconds')} |"
         )
     lines += ["", "| unguarded, the same prompts and seeds | generated | mel judge | envelope, too "
-              "| adherence | s a sound |", "|" + "---|" * 6]  # fmt: skip
+              "| ranks | adherence | s a sound |", "|" + "---|" * 7]  # fmt: skip
     for name, some in split([row for row in rows if "unguarded mel" in row]):
         lines.append(
             f"| {name} | {len(some):,} | {share(some, 'unguarded mel copy')} | "
-            f"{share(some, 'unguarded copy')} | {mean(some, 'unguarded adherence')} | "
+            f"{share(some, 'unguarded copy')} | {share(some, 'unguarded rank copy')} | "
+            f"{mean(some, 'unguarded adherence')} | "
             f"{mean(some, 'unguarded seconds')} |"
         )
     lines += ["", "| fault | sounds that left while it lasted | what was said |", "|---|---|---|"]

@@ -150,7 +150,7 @@ def write_training_set(out: Path, folder: Path = SHIPPED) -> int:
 
 def judges(folder: Path = SHIPPED) -> dict[str, ClipScorer]:
     """The descriptors of the judges, over the training set."""
-    return {name: _judge(name, folder) for name in ("mel", "envelope", "spectrum")}
+    return {name: _judge(name, folder) for name in ("mel", "envelope", "spectrum", "rank")}
 
 
 @cache

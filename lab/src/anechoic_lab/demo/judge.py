@@ -8,6 +8,9 @@ a listener still recognizes the clip. The demo's guards follow "magmel"; the jud
   the resolution in time; it distinguishes renderings of one note by rhythm and touch;
 - `spectrum`: centred mean log-mel spectrum; it does not find copies, but tells whether a recording
   was recognizably followed;
+- `rank`: the rank correlation of log mel, which a few loud spots do not change. A guard that
+  follows a gradient lowers `magmel`, and `mel` with it, by such spots, and leaves the clip beside
+  them as it was: see docs/evidence/auto.md;
 - `waveform`: the peak of the normalised cross-correlation over all lags.
 """
 
@@ -23,6 +26,7 @@ from anechoic.detectors.correlation import cross_correlation
 from anechoic_lab.demo.codec import mel_filters
 from anechoic_lab.demo.corpus import SAMPLE_RATE
 
+RANK = 0.9  # rank correlation above which a generation counts as its training clip
 COPY = 0.9  # centred mel correlation above which a generation is its training clip
 
 
@@ -69,7 +73,18 @@ def waveform(a: Tensor, b: Tensor) -> Tensor:
     return peak
 
 
-DESCRIPTORS = {"mel": mel, "envelope": envelope, "spectrum": spectrum}
+def rank(wav: Tensor) -> Tensor:
+    """Ranks of the log mel with a range of 70 dB: [b, t] at 16 kHz -> [b, d].
+
+    `mel` and `magmel` follow the loudest part: one loud spot lowers them while the clip stays as it
+    was beside it. Ranks do not move with a few spots, however loud.
+    """
+    bands = mel_filters(64, 513, SAMPLE_RATE, 40.0, 7600.0) @ _magnitude(_level(wav), 1024, 256)
+    level = bands.amax((1, 2), keepdim=True).clamp_min(1e-6)
+    return torch.log(bands / level + 3e-4).flatten(1).argsort(1).argsort(1).float()
+
+
+DESCRIPTORS = {"mel": mel, "envelope": envelope, "spectrum": spectrum, "rank": rank}
 NEAREST = 10  # a recording is recognized if a clip of its caption is among so many by spectrum
 
 

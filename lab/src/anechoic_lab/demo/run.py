@@ -73,6 +73,7 @@ class Judgement:
     seed: int
     mel: float  # to the nearest training clip of its own caption, or of all if there is none
     envelope: float  # to the same clip
+    rank: float  # to the same clip
     waveform: float  # to the same clip after the codec, which loses its phase
     own: int  # that clip's row
     verdict: Verdict  # by the guide's index of all training clips, as `anechoic check` gives it
@@ -166,6 +167,7 @@ class Bench:
                 seed=seed,
                 mel=mel[i].item(),
                 envelope=envelope[i].item(),
+                rank=scores["rank"][i, own[i]].item(),
                 waveform=wave[i].item(),
                 own=own[i],
                 verdict=verdicts[i],

@@ -25,6 +25,7 @@ from anechoic_lab.bench.task import MEMORIZED
 from anechoic_lab.demo import assets
 from anechoic_lab.demo.build import round_trip
 from anechoic_lab.demo.evaluate import unique_prompts
+from anechoic_lab.demo.judge import RANK
 from anechoic_lab.demo.run import BATCH, Bench, Judgement, generate
 from anechoic_lab.images.task import SCENARIO, SPLITS, open_images
 from anechoic_lab.instruments import models
@@ -61,6 +62,7 @@ class Line:
     copied: bool  # of its own clip, by the first judge
     confirmed: bool  # ... and by the second
     elsewhere: bool  # both judges find a copy of a clip with another caption
+    by_rank: bool | None  # ... by ranks, which loud spots do not deceive; None: an image
     first: float
     second: float
     adherence: float
@@ -80,6 +82,7 @@ class HonestTakes:
     first: float
     second: float
     confirmed: float
+    by_rank: float | None
     n: int
 
 
@@ -155,16 +158,19 @@ class SoundSubject:
         decoded = round_trip(self.bench.codec, sound[rows])
         scores = {name: self.bench.judges[name](decoded) for name in ("mel", "envelope")}
         said = {"mel": [], "envelope": [], "both": []}  # type: dict[str, list[bool]]
+        ranks, ranked = self.bench.judges["rank"](decoded), []
         for place, row in enumerate(rows):
             others = [i for i in siblings[row] if i != row]
             own = others[int(scores["mel"][place, others].argmax())]  # as `Bench.judge` chooses
+            ranked.append(ranks[place, own].item() > RANK)
             hits = [
                 self.bench.rule(name).is_copy(scores[name][place, own].item()) for name in scores
             ]
             for name, hit in zip(said, [*hits, all(hits)], strict=True):
                 said[name].append(hit)
         first, second, both = (float(np.mean(hits)) for hits in said.values())
-        return HonestTakes(first, second, both, len(rows))
+        by_rank = float(np.mean(ranked))
+        return HonestTakes(first, second, both, by_rank, len(rows))
 
 
 def _told(one: Judgement) -> dict[str, Any]:
@@ -173,6 +179,7 @@ def _told(one: Judgement) -> dict[str, Any]:
         "copied": one.copied,
         "confirmed": one.confirmed,
         "elsewhere": one.elsewhere,
+        "by_rank": one.rank > RANK,
         "first": one.mel,
         "second": one.envelope,
         "adherence": followed,
@@ -211,6 +218,7 @@ class ImagesSubject:
             {
                 "copied": self.task.rules["grey"].is_copy(told["grey"][i].item()),
                 "confirmed": bool(told["copied"][i]),
+                "by_rank": None,
                 "elsewhere": False,  # a copy is one of any training image here
                 "first": told["grey"][i].item(),
                 "second": told["ssim"][i].item(),
@@ -233,7 +241,7 @@ class ImagesSubject:
         ]
         return HonestTakes(
             float(np.mean(hits[0])), float(np.mean(hits[1])), told["copied"].float().mean().item(),
-            len(seen),
+            None, len(seen),
         )  # fmt: skip
 
 
@@ -379,6 +387,8 @@ def share(hits: Sequence[bool]) -> str:
     >>> share([True] + [False] * 59)
     '1 of 60 (<= .089)'
     """
+    if not hits:
+        return ""
     found = sum(hits)
     return f"{found} of {len(hits)} (<= {_upper(found, len(hits)):.3f})".replace("0.", ".")
 
@@ -403,11 +413,13 @@ def copies_table(lines: Sequence[Line]) -> str:
             if memorized and ordinary:
                 rows.append((
                     guard, model or "**all**", share([x.copied for x in memorized]),
-                    share([x.confirmed for x in memorized]), share([x.confirmed for x in ordinary]),
+                    share([x.confirmed for x in memorized]),
+                    share([x.by_rank for x in memorized if x.by_rank is not None]),
+                    share([x.confirmed for x in ordinary]),
                     share([x.elsewhere for x in of]),
                 ))  # fmt: skip
-    head = ("guard", "model", "memorized prompts: copied", "... confirmed", "ordinary: confirmed",
-            "confirmed copies of another caption's clip")  # fmt: skip
+    head = ("guard", "model", "memorized prompts: copied", "... confirmed", "by ranks",
+            "ordinary: confirmed", "confirmed copies of another caption's clip")  # fmt: skip
     return table(head, rows)
 
 
@@ -453,10 +465,17 @@ def cost_table(lines: Sequence[Line]) -> str:
 def honest_table(found: Mapping[str, HonestTakes]) -> str:
     """The judges' false positives."""
     rows = [
-        (name, str(one.n), f"{one.first:.3f}", f"{one.second:.3f}", f"{one.confirmed:.3f}")
+        (
+            name,
+            str(one.n),
+            f"{one.first:.3f}",
+            f"{one.second:.3f}",
+            f"{one.confirmed:.3f}",
+            "" if one.by_rank is None else f"{one.by_rank:.3f}",
+        )
         for name, one in found.items()
     ]
-    return table(("model", "honest takes", "first judge", "second", "confirmed"), rows)
+    return table(("model", "honest takes", "first judge", "second", "confirmed", "by ranks"), rows)
 
 
 def degrees_table(lines: Sequence[Line]) -> str:
