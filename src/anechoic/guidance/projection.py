@@ -41,7 +41,7 @@ class Constraint:
             of unrelated sound come nearer than that.
 
     Where they are None, they are read off the index: each of its clips is unrelated sound for the
-    rest of it (`VectorIndex.nearest_others`). `anechoic.auto` reads them off a calibration.
+    rest of it (`VectorIndex.nearest_others`).
     """
 
     index: VectorIndex
@@ -112,8 +112,11 @@ class Projection(ComparingGuidance):
         GuardError: while generating, sound longer than the window of a fixed-length embedder; an
             estimate or gradient that is not finite.
 
+    It meets its limit, and often leaves the clip: the shortest way to a low similarity is a loud
+    spot, beside which the clip stays as it was (docs/evidence/auto.md). Verify what it gives by
+    another descriptor, or use `anechoic.auto.Auto`.
+
     Source: our own; the step is that of Polyak, 1969, the growing step that of Uzawa, 1958.
-    docs/projection.md has the measurements behind the defaults.
     """
 
     index: VectorIndex
