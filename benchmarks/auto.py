@@ -45,7 +45,8 @@ def main() -> None:
         line for line in measure.read(chosen.work) if (*line.cell, line.seed, line.prompt) in asked
     ]
     honest = {name: measure.subject(name).honest() for name in chosen.models}
-    where = ", ".join(machine(f"{chosen.jobs} of one thread").values())
+    described = machine(f"{chosen.jobs} of one thread")
+    where = ", ".join(f"{what} {value}" for what, value in described.items())
     text = "\n\n".join((
         f"Written by `python benchmarks/auto.py`; {where}; {len(lines)} generations.",
         measure.copies_table(lines), measure.honest_table(honest), measure.cost_table(lines),

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 HOMES = {
     "fluidsynth": {"demo"},
-    "matplotlib": {"basin", "bench"},
+    "matplotlib": {"basin", "bench", "demo"},
     "psutil": {"doctor"},
     "python_stretch": {"demo"},
     "rich": {"cli"},

@@ -43,7 +43,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that exists
         {
             "anechoic.auto": ("Auto",),
             "anechoic.detectors": ("locate",),
-            "anechoic.diffusers": ("Trace", "guard"),
+            "anechoic.diffusers.guard": ("Trace", "guard"),
             "anechoic.embedders": ("embedder",),
             "anechoic.errors": ("AnechoicError",),
             "anechoic.guidance": (

@@ -29,7 +29,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    """Let `check` fail."""
+    """Let `check` fail, after it has found its files."""
+    Path("i").mkdir()
+    Path("i/manifest.json").touch()
 
     def fail(*_: object) -> None:
         raise error

@@ -50,7 +50,7 @@ def test_the_command_judges_nothing_without_ordinary_prompts(run) -> None:
     [
         (["--ordinary", "ordinary.txt"], "needs 19 held-out scores or more, got 3"),
         (["--by", "nosuch"], "'--by' is one of magnitude, first-step, angle, run, got 'nosuch'"),
-        (["--ordinary", "missing.txt"], "the file of prompts 'missing.txt' does not exist"),
+        (["--ordinary", "missing.txt"], "there is no file 'missing.txt'; check the path"),
         (["--ordinary", "empty.txt"], "'empty.txt' holds no prompts"),
         (["--ordinary", "latin.txt"], "is not UTF-8 text"),
         (["--ordinary", "prompts.txt"], "2 prompts are both to be screened and among"),

@@ -43,6 +43,10 @@ METHODS = {
     if point.name not in OF_ONE_MODEL
 }
 SETTINGS: dict[str, dict[str, Any]] = {  # with which a method acts on two steps of tiny models
+    "auto": {"opens": -0.99},
+    "substitution": {"opens": -0.99},
+    "repellency": {"radius": 1e4},
+    "projection": {"opens": -0.99, "limit": -0.995, "start": None},
     "amg": {"c1": 1.0, "c2": 1.0, "c3": 5.0, "lambda_min": -1.0, "lambda_max": -1.0},
     "cads": {"noise_scale": 1.0},
     "during": {"guidance": ClassifierFree(), "start": 0.5, "stop": 1.0},
@@ -144,7 +148,7 @@ def test_a_method_works_on_a_pipeline_with_both_halves(pipeline: str, name: str)
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("pipeline", [name for name in COLUMNS if name not in CASES])
 def test_a_method_on_a_distilled_model_works_or_says_why_not(pipeline: str, name: str) -> None:
-    works = (DISSIMILARITY, "repellency", "volume", "noise", "cads", "perturb")
+    works = (DISSIMILARITY, "projection", "repellency", "volume", "noise", "cads", "perturb")
     if name in works:
         assert outcome(pipeline, name) == "works"
     else:

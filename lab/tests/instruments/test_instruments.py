@@ -193,8 +193,8 @@ def test_a_memorized_prompt_is_returned_by_both_judges(shipped):
 
 def line(prompt: str, guard: str = "none", **changed: object) -> measure.Line:
     plain = measure.Line(
-        "drums", guard, "0", 2.0, 50, 0, prompt, MEMORIZED, 64, True, True, False, 0.95, 0.9,
-        1.0, 2.0, 2.0, 100.0,
+        "drums", guard, "0", 2.0, 50, 0, prompt, MEMORIZED, 64, True, True, False, True, 0.95,
+        0.9, 1.0, 2.0, 2.0, 100.0,
     )  # fmt: skip
     return replace(plain, **changed)
 
@@ -225,7 +225,7 @@ def test_the_tables_compare_a_guard_with_the_unguarded_model():
         line("b", "auto", confirmed=False, adherence=1.0, processor=3.0),
         line("c", "auto", group=measure.ORDINARY, copied=False, confirmed=False, processor=2.1),
     ]  # fmt: skip
-    assert "| auto | drums | 1 of 2 (<= .905) | 0 of 2 (<= .658) | 0 of 1" in (
+    assert "| auto | drums | 1 of 2 (<= .905) | 0 of 2 (<= .658) | 2 of 2 (<= 1.000) | 0 of 1" in (
         measure.copies_table(lines)
     )
     assert "| auto | drums | 0.750 | 1.000 | 1.50 | 1.05 |" in measure.cost_table(lines)

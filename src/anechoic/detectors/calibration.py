@@ -92,7 +92,7 @@ class Calibration:
         held-out scores do not bound is infinite.
 
         >>> Calibration("d", tuple(range(1, 100))).quantile(0.25)
-        (25.0, 16.0, 35.0)
+        (25.0, 17.0, 34.0)
         """
         from scipy.stats import binom
 
