@@ -146,7 +146,8 @@ def spoil_rows(path: Path, other: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
-    [(spoil_truncated, "is damaged"), (spoil_emptied, "its head is not"), (spoil_flipped, "is damaged"),
+    [(spoil_truncated, "is damaged"), (spoil_emptied, "its head is not"),
+     (spoil_flipped, "is damaged"),
      (spoil_foreign, "holds another result: method 'none', scenario 'large', seed 0"),
      (spoil_strange, "it holds another"), (spoil_rows, "do not belong to its prompts")],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -363,8 +363,17 @@ def _to_dict(one: Generation, verifier: Verifier | None) -> dict[str, Any]:
         for name, on in flags(one.records).items()
     }
     did = {"evaluations": len(one.records), **notes}
+    if verifier is not None and (caption := _substitute(one.records, verifier)):
+        did["caption"] = caption
     content = {"file": str(one.file), "prompt": one.prompt, "did": did, "copy": None}
     return content | (to_dict(verifier, one.verdict) if verifier and one.verdict else {})
+
+
+def _substitute(records: Sequence[Record], verifier: Verifier) -> str:
+    """The caption that a generation was guided by in the end, in place of its prompt; empty: by
+    the prompt."""
+    row = records[-1].notes.get("substitute") if records else None
+    return "" if row is None or int(row) < 0 else verifier.index.captions[int(row)]
 
 
 def _print(generations: Sequence[Generation], verifier: Verifier | None) -> None:
@@ -372,6 +381,8 @@ def _print(generations: Sequence[Generation], verifier: Verifier | None) -> None
 
     for one in generations:
         say(f"{one.file}: {summary(one.records)}")
+        if verifier is not None and (caption := _substitute(one.records, verifier)):
+            say(f"{one.file}: guided by the caption {caption!r} in place of the prompt")
     if verifier is None:
         say("not compared with any training set; to have it compared, give '--index'")
         return

@@ -24,7 +24,7 @@ from anechoic_lab.demo.assets import CFG_SCALE, STEPS
 from anechoic_lab.demo.classifier import NoteClassifier
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
-from anechoic_lab.demo.judge import NEAREST, ClipScorer, waveform
+from anechoic_lab.demo.judge import NEAREST, RANK, ClipScorer, waveform
 
 BATCH = 16
 
@@ -83,6 +83,11 @@ class Judgement:
     register: bool | None
     recognized: bool | None  # a recording is among the nearest by spectrum; None: a note
     elsewhere: bool  # a confirmed copy of a clip with another caption
+
+    @property
+    def by_rank(self) -> bool:
+        """Whether it is a copy by `rank`, which loud spots do not change."""
+        return self.rank > RANK
 
     @property
     def similarity(self) -> float:

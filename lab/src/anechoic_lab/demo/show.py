@@ -162,6 +162,10 @@ COLUMNS = (
         "confirmed", "confirmed", "Copies that the energy envelope, which no guard follows, also "
         "distinguishes from other renderings of the same caption.", ".2f", "lower"),
     Column(
+        "by_rank", "copies by ranks", "Share whose log mel has a rank correlation above 0.9 with "
+        "the own clip. Loud spots, by which a gradient lowers the other judges, do not change "
+        "it.", ".2f", "lower"),
+    Column(
         "mel", "judge: mel", "Mean correlation with the own training clip.", ".2f", "lower"),
     Column(
         "similarity", "guide: magmel", "Mean similarity to the nearest training clip by the "
@@ -200,7 +204,8 @@ def figures(outcome: Outcome) -> dict[str, Figure]:
     duplicated = {
         key: of(outcome.duplicated, name)
         for key, name in (
-            ("copies", "copied"), ("confirmed", "confirmed"), ("mel", "mel"),
+            ("copies", "copied"), ("confirmed", "confirmed"), ("by_rank", "by_rank"),
+            ("mel", "mel"),
             ("similarity", "similarity"), ("waveform", "waveform"),
         )
     }  # fmt: skip
@@ -216,10 +221,14 @@ def sentence(table: Mapping[str, Mapping[str, Figure]]) -> str:
     """The result in a sentence, from the figures."""
     plain, names = table["none"], [name for name in table if name != "none"]
 
+    def left(name: str) -> float:
+        """The share of copies, by the judge that finds more of them."""
+        return max(table[name]["copies"].value, table[name]["by_rank"].value)
+
     def kept(name: str) -> float:
         """Copies that it stops and prompts that it keeps, as shares of the plain pipeline's."""
         one = table[name]
-        stopped = 1 - one["copies"].value / max(plain["copies"].value, 1e-9)
+        stopped = 1 - left(name) / max(left("none"), 1e-9)
         followed = [one[group].value / max(plain[group].value, 1e-9)
                     for group in ("kept", "ordinary")]  # fmt: skip
         return min(stopped, *followed)
@@ -227,8 +236,8 @@ def sentence(table: Mapping[str, Mapping[str, Figure]]) -> str:
     best = max(names, key=kept)
     return (
         f"Asked for what it was trained on too often, this model returns a training clip in "
-        f"{plain['copies'].value:.0%} of generations. With the guard '{METHODS[best].label}' it "
-        f"does so in {table[best]['copies'].value:.0%}, and adherence to ordinary prompts is "
+        f"{left('none'):.0%} of generations. With the guard '{METHODS[best].label}' it "
+        f"does so in {left(best):.0%}, and adherence to ordinary prompts is "
         f"{table[best]['ordinary'].value:.0%} (unguarded {plain['ordinary'].value:.0%})."
     )
 

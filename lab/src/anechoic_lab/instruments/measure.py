@@ -179,7 +179,7 @@ def _told(one: Judgement) -> dict[str, Any]:
         "copied": one.copied,
         "confirmed": one.confirmed,
         "elsewhere": one.elsewhere,
-        "by_rank": one.rank > RANK,
+        "by_rank": one.by_rank,
         "first": one.mel,
         "second": one.envelope,
         "adherence": followed,
