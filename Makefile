@@ -11,7 +11,7 @@ QUIET := $(shell test -t 2 || echo --quiet) # progress bars on a terminal only
 TOO_OLD := anechoic needs Python 3.11 or newer; name one, as in: make test PYTHON=python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-slow test-readme test-lowest release-check docs fuzz bench-speed bench-index bench-auto instruments lint format check clean
+.PHONY: help demo test coverage test-slow test-readme test-lowest release-check docs fuzz proof bench-speed bench-index bench-auto instruments lint format check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ instruments: $(READY) ## Make the other models to measure guards on; stops and g
 	for name in drums flow; do \
 	  $(BIN)/python -m anechoic_lab.instruments.build $$name -o instruments/$$name || exit 1; \
 	done
+
+proof: $(READY) ## Protect 10,000 generations, and count what left above the limit (hours; goes on).
+	$(BIN)/python benchmarks/proof.py --count 10000 --page docs/evidence/proof.md
 
 bench-auto: $(READY) ## Measure the guards without settings on all models; stops and goes on.
 	$(BIN)/python benchmarks/auto.py --jobs 2
