@@ -504,10 +504,7 @@ def _joined_memory(
         return memory.get(name, zeros)
 
     return {
-        name: torch.cat([of(name, rows, memory) for rows, memory in parts])[
-            torch.cat([rows for rows, _ in parts]).argsort()
-        ]
-        for name in like
+        name: _in_order([(rows, of(name, rows, memory)) for rows, memory in parts]) for name in like
     }
 
 

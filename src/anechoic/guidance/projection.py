@@ -17,6 +17,7 @@ from anechoic.guidance.similarity import (
     check_comparison,
     compared_at,
     gate_was_open,
+    read_off,
     require_finite,
     why_idle,
 )
@@ -25,7 +26,7 @@ from anechoic.guidance.triggers import LogSNR, Progress, Timestep, as_trigger
 from anechoic.types import Embedder, VectorIndex
 
 HELD = "held step"
-LIMIT, OPENS = 0.25, 0.9  # shares of unrelated sound that come less near to the training set
+SHARES = {"opens": 0.9, "limit": 0.25}  # of unrelated sound, that come less near to the index
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,11 @@ class Constraint:
 
     def __post_init__(self) -> None:
         self.similarity()  # refuses an embedder and an index that do not match
-        for name, share in (("opens", OPENS), ("limit", LIMIT)):
-            if getattr(self, name) is None:
-                read = torch.quantile(self.index.nearest_others(), share).item()
-                object.__setattr__(self, name, min(read, 1 - 1e-3))
+        missing = [name for name in SHARES if getattr(self, name) is None]
+        if missing:
+            read = read_off(self.index, *(SHARES[name] for name in missing))
+            for name, value in zip(missing, read, strict=True):
+                object.__setattr__(self, name, value)
         if not -1 < self.levels[1] <= self.levels[0] < 1:
             raise BadSetting(
                 "expected cosines -1 < limit <= opens < 1, got a limit of "

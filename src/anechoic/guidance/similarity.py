@@ -302,6 +302,13 @@ def rows_to_compare(step: Step, start: Start, every: int) -> Tensor:
     return (~compared | gate_was_open(step)).nonzero()[:, 0].to(device)
 
 
+def read_off(index: VectorIndex, *shares: float) -> list[float]:
+    """The similarities that these shares of unrelated sound stay under, by how near the clips of an
+    index come to each other; each below 1, so that an exact copy is above it."""
+    others = index.nearest_others()
+    return [min(torch.quantile(others, share).item(), 1 - 1e-3) for share in shares]
+
+
 def compared_at(step: Step) -> Tensor:
     """The log-SNR at which each sample was last compared, [b]; minus infinity: never."""
     last = torch.full((step.batch,), -torch.inf)

@@ -17,6 +17,7 @@ from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.similarity import (
     SimilarityGradient,
     compared_at,
+    read_off,
     require_finite,
     why_idle,
 )
@@ -84,8 +85,8 @@ class CaptionSubstitution(ComparingGuidance):
         check_scale(self.scale)
         self._similarity()  # refuses an embedder and an index that do not match
         if self.opens is None:
-            read = torch.quantile(self.index.nearest_others(), OPENS).item()
-            object.__setattr__(self, "opens", min(read, 1 - 1e-3))
+            (read,) = read_off(self.index, OPENS)
+            object.__setattr__(self, "opens", read)
         if not -1 <= self.threshold < 1:
             raise BadSetting(f"expected opens, a cosine, of -1 to below 1, got {self.opens}")
         if not 0 <= self.watch < 100:

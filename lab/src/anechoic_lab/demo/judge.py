@@ -41,8 +41,13 @@ def _level(wav: Tensor) -> Tensor:
 
 def mel(wav: Tensor) -> Tensor:
     """Log mel with a range of 30 dB: [b, t] at 16 kHz -> [b, d]."""
+    return _log_mel(wav, 0.03)
+
+
+def _log_mel(wav: Tensor, floor: float) -> Tensor:
+    """Log mel relative to its loudest part: [b, t] at 16 kHz -> [b, d]."""
     bands = mel_filters(64, 513, SAMPLE_RATE, 40.0, 7600.0) @ _magnitude(_level(wav), 1024, 256)
-    return torch.log(bands / bands.amax((1, 2), keepdim=True).clamp_min(1e-6) + 0.03).flatten(1)
+    return torch.log(bands / bands.amax((1, 2), keepdim=True).clamp_min(1e-6) + floor).flatten(1)
 
 
 def envelope(wav: Tensor) -> Tensor:
@@ -79,9 +84,7 @@ def rank(wav: Tensor) -> Tensor:
     `mel` and `magmel` follow the loudest part: one loud spot lowers them while the clip stays as it
     was beside it. Ranks do not move with a few spots, however loud.
     """
-    bands = mel_filters(64, 513, SAMPLE_RATE, 40.0, 7600.0) @ _magnitude(_level(wav), 1024, 256)
-    level = bands.amax((1, 2), keepdim=True).clamp_min(1e-6)
-    return torch.log(bands / level + 3e-4).flatten(1).argsort(1).argsort(1).float()
+    return _log_mel(wav, 3e-4).argsort(1).argsort(1).float()
 
 
 DESCRIPTORS = {"mel": mel, "envelope": envelope, "spectrum": spectrum, "rank": rank}

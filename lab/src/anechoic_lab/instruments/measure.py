@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from anechoic.auto import Auto
 from anechoic.guidance import registry
 from anechoic.guidance.base import Guidance
 from anechoic.types import Embedder, VectorIndex
@@ -31,7 +30,7 @@ from anechoic_lab.images.task import SCENARIO, SPLITS, open_images
 from anechoic_lab.instruments import models
 
 ORDINARY = "ordinary"
-UNGUARDED, AUTO = "none", "auto"
+UNGUARDED = "none"
 SOUND = ("demo", "drums", "flow")
 MODELS = (*SOUND, "images")
 
@@ -259,8 +258,6 @@ def guidance(name: str, given: Subject, scale: float) -> Guidance | None:
     """A guard without a setting by hand: "none", "auto", or a method at its class's defaults."""
     if name == UNGUARDED:
         return None
-    if name == AUTO:
-        return Auto(given.index, given.embedder, scale)
     filled = {"index": given.index, "embedder": given.embedder, "scale": scale}
     return registry.build(name, {}, filled)
 
