@@ -37,7 +37,7 @@ from anechoic.guidance.triggers import LogSNR
 
 ABOUT = Provenance(
     KeptPrompt.of("low cello note"), "abc", 3, "amg", {"at": LogSNR(-1.0), "c": float("inf")}, 2,
-    0.5,
+    0.5, KeptPrompt.of("a flute", "hashed"),
 )  # fmt: skip
 
 
@@ -103,6 +103,7 @@ def test_a_certificate_holds_all_that_was_checked(
         "settings": {"at": "LogSNR(value=-1.0)", "c": "inf"},
         "attempts": 2,
         "share": 0.5,
+        "substitute": {"kept": "hashed", "value": hashlib.sha256(b"a flute").hexdigest()},
     }
     assert told["versions"]["torch"] == torch.__version__
     assert "index" in told["promise"]
@@ -110,7 +111,9 @@ def test_a_certificate_holds_all_that_was_checked(
 
 
 def test_what_was_written_is_read_and_an_edit_is_noticed(verifier: Verifier, file: Path) -> None:
-    path = certify(file, [verifier(*audio.read(file))], verifier.index)
+    path = certify(file, [verifier(*audio.read(file))], verifier.index, ABOUT)
+    assert read(path).provenance.substitute == ABOUT.substitute
+    path = certify(file, [verifier(*audio.read(file))], verifier.index, overwrite=True)
     found = read(path)
     assert found.intact
     assert found.provenance == Provenance()

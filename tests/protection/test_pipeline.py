@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from anechoic.diffusers import fingerprint
 from anechoic.diffusers.generate import generate
 from anechoic.errors import BadSetting, IndexMismatch, UnsupportedPipeline
 from anechoic.guidance.step import Guided, Step
+from anechoic.guidance.substitution import SUBSTITUTE
 from anechoic.index.clips import Sound
 from anechoic.protection import Judge
 from anechoic.protection.policy import seed_of_attempt
@@ -117,6 +120,36 @@ def test_a_batch_that_fails_is_made_one_by_one(pipe: Any, judge: Judge) -> None:
     made = run(pipe, judge, CAPTIONS[1:3], guidance=RaisesAt(2), **more)
     assert [one.verdict for one in made] == ["released", "released"]
     assert torch.equal(made[0].wav, plainly(pipe, CAPTIONS[1], 0))
+
+
+class Substitutes(Guidance):
+    """Guides plainly, and says that the second sample was guided by the caption of a clip."""
+
+    def __init__(self, index: TrainingIndex):
+        self.index = index
+
+    def indexes(self) -> Any:
+        return (self.index,)
+
+    def __call__(self, step: Step) -> Guided:
+        rows = torch.tensor([-1, 2])[: step.batch]
+        return Guided(7.0, notes={SUBSTITUTE: rows})
+
+
+def test_the_records_name_the_caption_that_took_the_place_of_the_prompt(
+    pipe: Any, judge: Judge, tmp_path: Path
+) -> None:
+    more: dict[str, Any] = {"guidance": Substitutes(judge.index), "guard_first": True,
+                            "batch_size": 2, "on_copy": "refuse"}  # fmt: skip
+    for kept in ("clear", "hashed"):
+        log = tmp_path / f"{kept}.jsonl"
+        made = run(pipe, judge, CAPTIONS[1:3], log=log, log_prompts=kept, **more)
+        found = [one.attempts[0].to_dict().get("substitute") for one in made]
+        assert found == [None, CAPTIONS[0]]
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [line.get("substitute") for line in lines] == (
+            [None, CAPTIONS[0]] if kept == "clear" else [None, None]
+        )
 
 
 def test_what_a_model_cannot_do_is_refused_before_it_runs(judge: Judge) -> None:

@@ -78,6 +78,7 @@ class Provenance:
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the guard
     attempts: int | None = None  # generations until this one, included
     share: float | None = None  # of the training set that the index covers, from 0 to 1
+    substitute: KeptPrompt | None = None  # the caption that guided it in place of the prompt
 
     def __post_init__(self) -> None:
         if self.share is not None and not 0 < self.share <= 1:

@@ -30,7 +30,12 @@ from anechoic.cli.options import (
     signing_key,
 )
 from anechoic.cli.output import progress_bar, say
-from anechoic.cli.protection import ProtectionOptions, generate_protected, print_protection
+from anechoic.cli.protection import (
+    ProtectionOptions,
+    by_caption,
+    generate_protected,
+    print_protection,
+)
 from anechoic.cli.training import open_verifier
 from anechoic.containers import writable
 from anechoic.errors import BadSetting, OutputExists
@@ -57,6 +62,7 @@ class Generation:
     file: Path
     prompt: str
     records: Sequence[Record]
+    substitute: str  # the caption that guided it in place of the prompt; empty: the prompt did
     verdict: Verdict | None  # None: there is no index
 
 
@@ -181,6 +187,7 @@ def generate(
     from anechoic.diffusers.loading import load_pipeline
     from anechoic.diffusers.pipelines import call_arguments
     from anechoic.guidance import registry
+    from anechoic.guidance.substitution import substitutes
 
     signing = signing_key(signing_chain, signing_key_file)
     options = ProtectionOptions(
@@ -219,7 +226,8 @@ def generate(
         verdict = None  # the file is judged, not the samples before they were rounded
         if verifier is not None:
             verdict = verifier(*audio.read(file, allow_silence=True))
-        generations.append(Generation(file, prompt, records, verdict))
+        (caption,) = substitutes(records, method)
+        generations.append(Generation(file, prompt, records, caption, verdict))
     if as_json:
         outputs = {"outputs": [_to_dict(one, verifier) for one in generations]}
         about |= rule_to_dict(verifier) | outputs
@@ -363,17 +371,10 @@ def _to_dict(one: Generation, verifier: Verifier | None) -> dict[str, Any]:
         for name, on in flags(one.records).items()
     }
     did = {"evaluations": len(one.records), **notes}
-    if verifier is not None and (caption := _substitute(one.records, verifier)):
-        did["caption"] = caption
+    if one.substitute:
+        did["substitute"] = one.substitute
     content = {"file": str(one.file), "prompt": one.prompt, "did": did, "copy": None}
     return content | (to_dict(verifier, one.verdict) if verifier and one.verdict else {})
-
-
-def _substitute(records: Sequence[Record], verifier: Verifier) -> str:
-    """The caption that a generation was guided by in the end, in place of its prompt; empty: by
-    the prompt."""
-    row = records[-1].notes.get("substitute") if records else None
-    return "" if row is None or int(row) < 0 else verifier.index.captions[int(row)]
 
 
 def _print(generations: Sequence[Generation], verifier: Verifier | None) -> None:
@@ -381,8 +382,8 @@ def _print(generations: Sequence[Generation], verifier: Verifier | None) -> None
 
     for one in generations:
         say(f"{one.file}: {summary(one.records)}")
-        if verifier is not None and (caption := _substitute(one.records, verifier)):
-            say(f"{one.file}: guided by the caption {caption!r} in place of the prompt")
+        if one.substitute:
+            say(f"{one.file}: {by_caption(one.substitute)}")
     if verifier is None:
         say("not compared with any training set; to have it compared, give '--index'")
         return

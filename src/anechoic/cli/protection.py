@@ -110,6 +110,8 @@ def print_protection(made: Protection, files: Sequence[Path]) -> None:
     for sound, file in zip(made, files, strict=True):
         verdict = sound.verdict if sound.released else f"NOTHING WRITTEN, {sound.verdict}"
         say(f"{file}: {verdict}{f': {sound.reason}' if sound.reason else ''}")
+        if sound.released and (caption := sound.attempts[-1].substitute):
+            say(f"{file}: {by_caption(caption)}")
         for number, attempt in enumerate(sound.attempts, 1):
             status = attempt.status if attempt.status == "no copy" else attempt.status.upper()
             scores, clip = _found(attempt, names)
@@ -120,6 +122,11 @@ def print_protection(made: Protection, files: Sequence[Path]) -> None:
         short = [name.partition(" (")[0] for name in names]
         print_table(("file", "attempt", "guard", "verdict", *short, "nearest clip"), rows)
     say(*made.notes, made.promise)
+
+
+def by_caption(substitute: str) -> str:
+    """What is said of a sound that another caption guided."""
+    return f"guided by the caption {substitute!r} in place of the prompt"
 
 
 def _found(attempt: Attempt, names: Sequence[str]) -> tuple[list[str], str]:

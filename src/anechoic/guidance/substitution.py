@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from anechoic.errors import BadSetting, GuardError
-from anechoic.guidance.base import ComparingGuidance
+from anechoic.guidance.base import ComparingGuidance, Guidance
 from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.similarity import (
     SimilarityGradient,
@@ -227,6 +227,21 @@ class CaptionSubstitution(ComparingGuidance):
 
         nearest = reversed(rows)  # a stable sort leaves the nearer one first
         return [rows[caption] for caption in sorted(nearest, key=overlap, reverse=True)]
+
+
+def substitutes(records: Sequence[Record], guidance: Guidance) -> list[str]:
+    """The caption that each sample of a generation was guided by in the end, in place of its
+    prompt; "": by the prompt.
+
+    Args:
+        records: what the guidance recorded of the generation.
+        guidance: the guidance, alone or in a sequence.
+    """
+    rows = records[-1].notes.get(SUBSTITUTE) if records else None
+    if rows is None:
+        return [""] * (len(records[-1].scale) if records else 0)
+    captions = guidance.indexes()[0].captions
+    return ["" if row < 0 else captions[int(row)] for row in rows.tolist()]
 
 
 def words(caption: str) -> list[str]:

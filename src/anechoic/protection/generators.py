@@ -26,6 +26,7 @@ class Take:
     sample_rate: int  # in Hz
     seconds: float
     reason: str = ""
+    substitute: str = ""  # the caption that guided it in place of the prompt
 
 
 class Generator(Protocol):

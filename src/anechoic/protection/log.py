@@ -64,7 +64,7 @@ class AttemptLog:
 def _without(content: Any, prompt: str) -> Any:
     """JSON without captions and paths of clips, and without the prompt in any text."""
     if isinstance(content, dict):
-        hidden = ("caption", "info", "path")
+        hidden = ("caption", "info", "path", "substitute")
         return {k: _without(v, prompt) for k, v in content.items() if k not in hidden}
     if isinstance(content, list):
         return [_without(one, prompt) for one in content]

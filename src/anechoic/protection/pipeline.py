@@ -16,8 +16,10 @@ from anechoic.diffusers.generate import generate
 from anechoic.diffusers.pipelines import adapter_for, default_scale, sound_seconds
 from anechoic.engine.model import require_guardable, require_own_index
 from anechoic.guidance.base import Guidance, as_guidance
+from anechoic.guidance.substitution import substitutes
 from anechoic.index import TrainingIndex
 from anechoic.protection.generators import Take, timed
+from anechoic.protection.judge import clause
 from anechoic.types import Embedder
 
 
@@ -42,22 +44,21 @@ class PipelineGenerator:
     def __call__(
         self, prompts: Sequence[str], seeds: Sequence[int], guidance: Guidance | None
     ) -> list[Take]:
-        if len(prompts) == 1:
-            return [timed(lambda: (self._make(prompts, seeds, guidance)[0], self._sample_rate))]
+        call = {**self.arguments, "output_type": "pt"}
         start = time.perf_counter()
         try:
-            made = self._make(prompts, seeds, guidance)
-        except Exception:  # one of them may be the cause, so each is made alone
-            pairs = zip(prompts, seeds, strict=True)
+            made = generate(self.pipe, prompts, seeds, call, guidance)
+        except Exception as error:
+            if len(prompts) == 1:
+                return [Take(None, 0, time.perf_counter() - start, clause(error))]
+            pairs = zip(prompts, seeds, strict=True)  # one may be the cause: each is made alone
             return [self([prompt], [seed], guidance)[0] for prompt, seed in pairs]
         each = (time.perf_counter() - start) / len(prompts)
-        return [replace(timed(partial(self._with_rate, wav)), seconds=each) for wav in made]
-
-    def _make(
-        self, prompts: Sequence[str], seeds: Sequence[int], guidance: Guidance | None
-    ) -> Tensor:
-        call = {**self.arguments, "output_type": "pt"}
-        return generate(self.pipe, prompts, seeds, call, guidance).samples
+        captions = [""] * len(prompts) if guidance is None else substitutes(made.records, guidance)
+        return [
+            replace(timed(partial(self._with_rate, wav)), seconds=each, substitute=caption)
+            for wav, caption in zip(made.samples, captions, strict=True)
+        ]
 
     def _with_rate(self, wav: Tensor) -> tuple[Tensor, int]:
         return wav, self._sample_rate

@@ -28,6 +28,7 @@ class Attempt:
     judgement: Judgement
     seconds: float  # of the generation
     judged_s: float  # seconds of the verification
+    substitute: str = ""  # the caption that guided it in place of the prompt
 
     @property
     def status(self) -> Status:
@@ -42,6 +43,7 @@ class Attempt:
             "seed": self.seed,
             "guard": self.guard or None,
             "settings": dict(self.settings),
+            **({"substitute": self.substitute} if self.substitute else {}),
             "verdict": self.status,
             **({"reason": why} if why else {}),
             "seconds": round(self.seconds, 4),

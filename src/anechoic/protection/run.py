@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,7 @@ class _Run:
                 judgement,
                 take.seconds,
                 time.perf_counter() - start,
+                take.substitute,
             )
             job.attempts.append(attempt)
             outcome = self._outcome(job, heard is not None)
@@ -334,13 +336,16 @@ class _Run:
     def _certify(self, job: _Job, file: Path, wav: Tensor) -> None:
         """Write the certificate of a file; without one, the file does not stay."""
         last = job.attempts[-1]
+        kept = partial(KeptPrompt.of, kept=self.log.prompts)
+        caption = kept(last.substitute) if last.substitute else None
         about = Provenance(
-            KeptPrompt.of(job.prompt, self.log.prompts),
+            kept(job.prompt),
             self.generator.model,
             last.seed,
             last.guard or None,
             last.settings,
             len(job.attempts),
+            substitute=caption,
         )
         verdicts, judged = list(last.judgement.verdicts.values()), samples_sha256(wav)
         try:
