@@ -23,7 +23,7 @@ from diffusers import AutoencoderOobleck
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from anechoic.diffusers.memory_efficient import Part, memory_efficient, saving_memory
+from anechoic.engine.memory_efficient import Part, memory_efficient, saving_memory
 from anechoic.environment import machine
 
 CHANNELS, LATENTS = 12, 85

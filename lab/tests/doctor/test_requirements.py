@@ -19,9 +19,9 @@ from support.pipelines import make_pipe
 from anechoic import TrainingIndex, embedder
 from anechoic.diffusers import fingerprint
 from anechoic.diffusers.loading import load_pipeline
-from anechoic.diffusers.memory_efficient import memory_efficient, saving_memory
 from anechoic.diffusers.original import original_checkpoint
 from anechoic.diffusers.pipelines import adapter_for
+from anechoic.engine.memory_efficient import memory_efficient, saving_memory
 from anechoic.errors import UnsupportedPipeline
 from anechoic.guidance import (
     AntiMemorization,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from types import FrameType
@@ -24,19 +23,21 @@ from anechoic.diffusers.denoiser_call import (
     encoded_pieces,
     pack,
 )
-from anechoic.diffusers.memory_efficient import Part, memory_efficient, saving_memory
 from anechoic.diffusers.schedules import Schedule, check_scheduler, moved_sample
-from anechoic.diffusers.wrapping import (
+from anechoic.engine.call import whole_words
+from anechoic.engine.memory_efficient import Part, memory_efficient, saving_memory
+from anechoic.engine.model import Makes, weights_fingerprint
+from anechoic.engine.run import GuardedModel
+from anechoic.engine.wrapping import (
     Block,
     Hook,
     Method,
     call_of,
+    frozen,
     is_running,
     on_stack,
     refuse_rest,
 )
-from anechoic.engine.model import Makes
-from anechoic.engine.run import GuardedModel
 from anechoic.errors import GuardError
 
 Begin = Callable[[list[str] | None, bool], None]
@@ -81,34 +82,19 @@ class Connection:
     def fingerprint(self) -> str:
         """A short name of the network's weights, the same in every number format: it is made of
         their signs, which casting keeps."""
-        return _fingerprint(self.network)
+        return weights_fingerprint(self.network)
 
     def codec_fingerprint(self) -> str:
         """A short name of the codec's weights and settings; "": it has none."""
         codec = getattr(self.pipe, "vae", None)
         settings = {k: v for k, v in getattr(codec, "config", {}).items() if k[0] != "_"}
-        return "" if codec is None else _fingerprint(codec, repr(sorted(settings.items())))
+        known = repr(sorted(settings.items()))
+        return "" if codec is None else weights_fingerprint(codec, known)
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """No weight wants a gradient: a gradient through the decoder keeps two thirds more of its
-        inner values where its weights might want one, too.
-
-        A compiled part is left as it is, for it would be compiled anew.
-        """
-        found = [
-            (module, name)
-            for module in changeable(self.pipe)
-            for name, weight in module.named_parameters(recurse=False)
-            if weight.requires_grad
-        ]
-        for module, name in found:
-            getattr(module, name).requires_grad_(False)
-        try:
-            yield
-        finally:
-            for module, name in found:  # by name: offloading puts other tensors in their place
-                getattr(module, name).requires_grad_(True)
+    def frozen(self) -> AbstractContextManager[None]:
+        """No weight wants a gradient. A compiled part is left as it is, for it would be compiled
+        anew."""
+        return frozen(changeable(self.pipe))
 
     # ------------------------------------------------------------------------------ listening
 
@@ -257,13 +243,7 @@ class Connection:
 
     def words(self) -> list[str]:
         """Whole words that the pipeline's tokenizer has a token for."""
-        whole = set()
-        for piece in getattr(self.pipe, self.adapter.tokenizer).get_vocab():
-            if piece.startswith(("\u2581", "\u0120")):  # marks of a word's start
-                whole.add(piece[1:])
-            elif piece.endswith("</w>"):
-                whole.add(piece[:-4])
-        return sorted(word for word in whole if word.isalpha())
+        return whole_words(getattr(self.pipe, self.adapter.tokenizer).get_vocab())
 
     def decode(self, x0: Tensor, rows: Tensor | None = None) -> Tensor:
         """Latents to sound [b, c, t], cut to the requested seconds, or images [b, 3, h, w]. All
@@ -472,13 +452,3 @@ def _with(output: Any, prediction: Tensor) -> Any:
         return (prediction, *output[1:])
     first = dataclasses.fields(output)[0].name
     return dataclasses.replace(output, **{first: prediction})
-
-
-def _fingerprint(module: nn.Module, settings: str = "") -> str:
-    """Of the weights' names, shapes and signs."""
-    module = getattr(module, "_orig_mod", module)  # of torch.compile
-    digest = hashlib.sha256(settings.encode())
-    for name, value in sorted(module.state_dict().items()):
-        signs = torch.signbit(value.flatten()[:1024]).cpu().numpy()
-        digest.update(f"{name}{tuple(value.shape)}".encode() + signs.tobytes())
-    return digest.hexdigest()[:16]

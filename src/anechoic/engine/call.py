@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -31,6 +31,21 @@ class EncodedPrompt:
         before, after = self.encoded.shape, changed.shape
         same = (before[0], before[2]) == (after[0], after[2])
         return same and (self.any_length or before[1] == after[1])
+
+
+def whole_words(vocabulary: Iterable[str]) -> list[str]:
+    """The words that are tokens of a tokenizer, in order.
+
+    >>> whole_words(["\u2581rain", "ing", "dog</w>", "\u2581,"])
+    ['dog', 'rain']
+    """
+    whole = set()
+    for piece in vocabulary:
+        if piece.startswith(("\u2581", "\u0120")):  # marks of a word's start
+            whole.add(piece[1:])
+        elif piece.endswith("</w>"):
+            whole.add(piece[:-4])
+    return sorted(word for word in whole if word.isalpha())
 
 
 class Call(Protocol):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
 
 from anechoic.errors import IndexMismatch, UnsupportedPipeline
 from anechoic.guidance.base import Guidance
@@ -88,3 +92,13 @@ def require_own_index(index: Any, fingerprint: Callable[[], str]) -> None:
             "model's own index. If it was made of that model and knows the same clips, as with a "
             f"LoRA, say so with 'anechoic index cover INDEX {own}'"
         )
+
+
+def weights_fingerprint(module: nn.Module, settings: str = "") -> str:
+    """A short name of a module's weights, made of their names, shapes and signs."""
+    module = getattr(module, "_orig_mod", module)  # of torch.compile
+    digest = hashlib.sha256(settings.encode())
+    for name, value in sorted(module.state_dict().items()):
+        signs = torch.signbit(value.flatten()[:1024]).cpu().numpy()
+        digest.update(f"{name}{tuple(value.shape)}".encode() + signs.tobytes())
+    return digest.hexdigest()[:16]

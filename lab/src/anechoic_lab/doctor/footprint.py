@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from anechoic.diffusers.adapters.adapter import CallRecorder
 from anechoic.diffusers.adapters.stable_audio import ADAPTER
-from anechoic.diffusers.memory_efficient import memory_efficient, saving_memory
+from anechoic.engine.memory_efficient import memory_efficient, saving_memory
 from anechoic.guidance.base import Reach
 
 FRAMES = 130  # tokens of the encoded prompt: T5's 128, and the start and end times

@@ -19,10 +19,11 @@ from torch.nn.grad import conv1d_input, conv2d_input
 
 Part = tuple[nn.Module, Callable[[Tensor], Tensor]]  # a module, and its forward that keeps less
 
-# diffusers' modules whose Snake1d is that of stable-audio-tools, with a beta of its own
+# modules that compute x + sin(alpha*x)^2 / beta: the codec's of each library
 SNAKES = {
-    "diffusers.models.autoencoders.autoencoder_longcat_audio_dit",
-    "diffusers.models.autoencoders.autoencoder_oobleck",
+    ("diffusers.models.autoencoders.autoencoder_longcat_audio_dit", "Snake1d"),
+    ("diffusers.models.autoencoders.autoencoder_oobleck", "Snake1d"),
+    ("stable_audio_tools.models.blocks", "SnakeBeta"),
 }
 CONVOLUTIONS: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv1d: conv1d_input,
@@ -99,7 +100,7 @@ def _call(function: type[torch.autograd.Function], module: nn.Module, x: Tensor)
 
 def _function(module: nn.Module) -> type[torch.autograd.Function] | None:
     kind = type(module)  # itself: a subclass may do something else
-    if kind.__name__ == "Snake1d" and kind.__module__ in SNAKES:
+    if (kind.__module__, kind.__name__) in SNAKES:
         return _Snake
     if kind in CONVOLUTIONS and getattr(module, "padding_mode", "") == "zeros":
         return None if isinstance(module.padding, str) else _Convolution

@@ -6,7 +6,7 @@ from support.pipelines import make_longcat, make_pipe, make_stable_diffusion
 from torch import nn
 
 from anechoic import guard
-from anechoic.diffusers.memory_efficient import memory_efficient, saving_memory
+from anechoic.engine.memory_efficient import memory_efficient, saving_memory
 
 CODECS = {  # who makes it, what it decodes [b, *latent], and the most that it may keep
     "Oobleck": (make_pipe, (2, 3, 24), 0.45),

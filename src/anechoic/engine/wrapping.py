@@ -1,10 +1,11 @@
-"""What a guard puts around a pipeline's methods and network, and how it comes off again."""
+"""What a guard puts around a model's methods and network, and how it comes off again."""
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from types import FrameType
@@ -70,6 +71,25 @@ class Hook:
                 )
 
         return Hook(block, refuse)
+
+
+@contextmanager
+def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """A block in which none of these modules' own weights wants a gradient: a gradient through a
+    decoder keeps two thirds more of its inner values where its weights might want one, too."""
+    found = [
+        (module, name)
+        for module in modules
+        for name, weight in module.named_parameters(recurse=False)
+        if weight.requires_grad
+    ]
+    for module, name in found:
+        getattr(module, name).requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, name in found:  # by name: offloading puts other tensors in their place
+            getattr(module, name).requires_grad_(True)
 
 
 def on_stack(wanted: FrameType) -> bool:
