@@ -56,6 +56,12 @@ def require_embedder(embedder: Embedder) -> None:
         )
 
 
+LONGER_WINDOW = (  # what to do about generated sound that an index's embedder would cut off
+    "generate {longest:g} s ('--seconds {longest:g}'), or build the index with a longer window or "
+    "with clap"
+)
+
+
 def require_whole(
     embedder: Embedder,
     seconds: float,

@@ -11,7 +11,15 @@ from support.commands import exit_code
 from support.pipelines import CASES, alive, make, make_stable_audio_3
 
 from anechoic import audio
-from anechoic.diffusers.pipelines import adapter_for, call_arguments, waveforms
+from anechoic.diffusers.pipelines import (
+    adapter_for,
+    call_arguments,
+    default_scale,
+    default_steps,
+    length_argument,
+    sound_seconds,
+    waveforms,
+)
 
 SOUND = [name for name, case in CASES.items() if not case.images]
 
@@ -32,6 +40,27 @@ def test_a_pipeline_is_called_under_its_own_names(name):
 def test_a_distilled_model_is_called_without_a_scale():
     assert "guidance_scale" not in call_arguments(make_stable_audio_3(stochastic=True), 7.0)
     assert call_arguments(make_stable_audio_3(), 7.0)["guidance_scale"] == 7.0
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_the_number_of_steps_that_a_call_does_not_name_is_the_pipelines_own(stochastic):
+    pipe = make_stable_audio_3(stochastic)
+    pipe("a dog barks", duration=0.5, generator=torch.Generator().manual_seed(0))
+    assert default_steps(pipe) == len(pipe.scheduler.timesteps)
+
+
+def test_sound_of_no_named_length_is_the_calls_default_and_never_over_the_longest():
+    pipe = make_stable_audio_3()
+    assert (sound_seconds(pipe), length_argument(pipe)) == (10.0, {"duration": 10.0})
+    pipe.duration_embedder.register_to_config(max_val=2.0)
+    assert (sound_seconds(pipe), length_argument(pipe)) == (2.0, {"duration": 2.0})
+    stable_audio = make("StableAudioPipeline")  # its call's default is None: its longest
+    assert length_argument(stable_audio) == {}
+
+
+def test_a_scale_at_which_a_pipeline_is_not_guided_is_none_to_start_from():
+    assert default_scale(make_stable_audio_3()) is None  # 1.0
+    assert default_scale(make("StableAudioPipeline")) == 7.0
 
 
 run = partial(exit_code, "generate", "a dog barks", "--model", "model", "-o", "out.wav")

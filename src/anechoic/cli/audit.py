@@ -113,7 +113,7 @@ def audit(
     ] = None,
     steps: SeveralSteps = None,
     seconds: Annotated[
-        float | None, typer.Option(help="Length of a generation. By default the model's longest.")
+        float | None, typer.Option(help="Length of a generation. By default the model's own.")
     ] = None,
     longest: Annotated[
         float, typer.Option(help="Longer files are listed as not examined; in seconds.")

@@ -199,7 +199,7 @@ def generate(
     texts = [*(settings or []), *([] if scale is None else [f"scale={scale}"])]
     method = chosen_guard(guard, known, texts, store, embed)
     pipe = load_pipeline(known.pipeline, device, dtype, seconds)
-    sample_rate = _check(pipe, seconds, store)
+    sample_rate = _check(pipe, seconds, store, method)
     arguments = call_arguments(pipe, ANY_SCALE, steps or known.steps, seconds)
     because = {"because": method.because} if isinstance(method, Auto) else {}
     about = {"model": model, "index": index, "guard": guard,
@@ -307,25 +307,27 @@ def chosen_guard(
     return registry.build(chosen.guard, settings, given)
 
 
-def _check(pipe: Any, seconds: float | None, store: TrainingIndex | None) -> int:
-    """Refuse what the loaded model cannot do.
+def _check(pipe: Any, seconds: float | None, store: TrainingIndex | None, method: Guidance) -> int:
+    """Refuse what the loaded model cannot do, or the guard cannot guard.
 
     Returns:
         The sample rate of its sound, in Hz.
 
     Raises:
-        BadSetting: longer sound than it makes, or none.
+        BadSetting: longer sound than it makes, or than the guard hears; or none.
         UnsupportedPipeline: it makes images.
         IndexMismatch: the index is of another model's training set.
     """
     from anechoic.diffusers import fingerprint
     from anechoic.diffusers.pipelines import adapter_for, sound_seconds
-    from anechoic.engine.model import require_own_index
+    from anechoic.engine.model import require_guardable, require_own_index
 
-    sound_seconds(pipe, seconds)
-    # the guard looks after its own index; here it is for the verdict, under whatever guard
+    made = sound_seconds(pipe, seconds)
+    connection = adapter_for(pipe)
+    # the guard has its own index; here it is for the verdict, under whatever guard
     require_own_index(store, partial(fingerprint, pipe))
-    return adapter_for(pipe).sample_rate
+    require_guardable(connection, method, made)
+    return connection.sample_rate
 
 
 # -------------------------------------------------------------------------- generate and judge

@@ -59,7 +59,7 @@ Steps = Annotated[
     typer.Option(min=1, metavar="N", help="Steps of the sampler. By default the model's own."),
 ]
 Seconds = Annotated[
-    float | None, typer.Option(help="Length of the sound. By default the model's longest.")
+    float | None, typer.Option(help="Length of the sound. By default the model's own.")
 ]
 Device = Annotated[str | None, typer.Option(help="By default cuda if there is a GPU, or cpu.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]

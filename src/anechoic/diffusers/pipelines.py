@@ -52,7 +52,7 @@ def call_arguments(
         pipe: the pipeline.
         scale: of classifier-free guidance; a distilled model is called with none.
         steps: of its sampler; None: its own number.
-        seconds: of sound; None: its own length.
+        seconds: of sound; None: its own length, as `sound_seconds` has it.
     """
     adapter = adapter_for(pipe).adapter
     arguments: dict[str, Any] = {"output_type": "pt"}
@@ -60,9 +60,20 @@ def call_arguments(
         arguments["guidance_scale"] = scale
     if steps is not None:
         arguments["num_inference_steps"] = steps
-    if seconds is not None and adapter.sound is not None:
-        arguments[adapter.sound.seconds] = seconds
-    return arguments
+    return arguments | length_argument(pipe, seconds)
+
+
+def length_argument(pipe: Any, seconds: float | None = None) -> dict[str, float]:
+    """The argument that has a pipeline make so many seconds of sound; none where it does so anyway.
+
+    Args:
+        pipe: the pipeline.
+        seconds: None: its own length, as `sound_seconds` has it.
+    """
+    sound = adapter_for(pipe).adapter.sound
+    if sound is None or (seconds is None and _default(pipe, sound.seconds) is None):
+        return {}
+    return {sound.seconds: sound_seconds(pipe, seconds)}
 
 
 def sound_seconds(pipe: Any, seconds: float | None = None) -> float:
@@ -70,7 +81,8 @@ def sound_seconds(pipe: Any, seconds: float | None = None) -> float:
 
     Args:
         pipe: a pipeline of sound.
-        seconds: None: its longest.
+        seconds: None: what it makes when its caller names no length, or its longest if that is
+            shorter, as it is for a small model of a class with a long default.
 
     Raises:
         UnsupportedPipeline: it makes images.
@@ -82,7 +94,10 @@ def sound_seconds(pipe: Any, seconds: float | None = None) -> float:
             f"a model that makes sound was expected, and {type(pipe).__name__} makes images; guard "
             "it in Python: 'with guard(pipe, ...)'"
         )
-    return usable_seconds(seconds, sound.longest_s(pipe), connection.sample_rate)
+    longest, own = sound.longest_s(pipe), _default(pipe, sound.seconds)
+    if seconds is None and own is not None:
+        return min(own, longest)
+    return usable_seconds(seconds, longest, connection.sample_rate)
 
 
 def usable_seconds(seconds: float | None, longest: float, sample_rate: int) -> float:
@@ -136,7 +151,19 @@ def weights_sha256(pipe: Any) -> str:
 
 
 def default_scale(pipe: Any) -> float | None:
-    """The guidance scale that a pipeline has when its caller names none; None: it has none."""
-    default = signature(type(pipe).__call__).parameters.get("guidance_scale")
-    known = default is not None and isinstance(default.default, int | float)
-    return float(default.default) if default is not None and known else None
+    """The guidance scale that a pipeline has when its caller names none; None: it is not guided."""
+    scale = _default(pipe, "guidance_scale")
+    return scale if scale is not None and scale > 1 else None
+
+
+def default_steps(pipe: Any) -> int:
+    """The number of sampler steps that a pipeline makes when its caller names none."""
+    adapter = adapter_for(pipe).adapter
+    named = _default(pipe, "num_inference_steps")
+    return adapter.steps(pipe) if named is None else int(named)
+
+
+def _default(pipe: Any, argument: str) -> float | None:
+    """The number that an argument of a pipeline's call has by default; None: none."""
+    default = signature(type(pipe).__call__).parameters[argument].default
+    return float(default) if isinstance(default, int | float) else None

@@ -12,6 +12,7 @@ from torch import nn
 
 from anechoic.errors import IndexMismatch, UnsupportedPipeline
 from anechoic.guidance.base import Guidance
+from anechoic.types import LONGER_WINDOW, require_whole
 
 Makes = Literal["sound", "images"]
 
@@ -48,10 +49,16 @@ class Model(Protocol):
         """A block in which no weight wants a gradient."""
 
 
-def require_guardable(model: Model, guidance: Guidance) -> None:
-    """Refuse a guidance that cannot act on a model, whatever is generated.
+def require_guardable(model: Model, guidance: Guidance, seconds: float | None = None) -> None:
+    """Refuse a guidance that cannot act on a model.
+
+    Args:
+        model: the model.
+        guidance: the guidance.
+        seconds: the length of the sound that will be generated; None: it is not known yet.
 
     Raises:
+        BadSetting: an embedder would cut off sound of this length.
         IndexMismatch: one of its indexes holds another model's training clips, or latents of
             another codec.
         UnsupportedPipeline: it compares sound, and the model makes images, or the other way round.
@@ -70,6 +77,10 @@ def require_guardable(model: Model, guidance: Guidance) -> None:
             raise UnsupportedPipeline(
                 f"{model.name} makes {model.makes}, and embedder '{embedder.name}' is one of "
                 f"{compares}; use an index and an embedder of {model.makes}"
+            )
+        if seconds is not None:
+            require_whole(
+                embedder, seconds, "the sound to be generated", "protected", LONGER_WINDOW
             )
 
 

@@ -19,7 +19,14 @@ from anechoic.guidance.base import ComparingGuidance, Reach
 from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.step import Guided, Record, Step
 from anechoic.guidance.triggers import Point, Progress, as_trigger
-from anechoic.types import Embedder, Neighbours, VectorIndex, require_embedder, require_whole
+from anechoic.types import (
+    LONGER_WINDOW,
+    Embedder,
+    Neighbours,
+    VectorIndex,
+    require_embedder,
+    require_whole,
+)
 
 Estimate = Literal["cond", "guided"]
 Gradient = Literal["denoiser", "x0"]
@@ -180,8 +187,7 @@ class SimilarityGradient:
         wav = step.decode(x0)
         if step.sample_rate:  # an image has none
             seconds, sound = wav.shape[-1] / step.sample_rate, "the generated sound"
-            fix = "generate less, or use an embedder and index with a longer window"
-            require_whole(self.embedder, seconds, sound, "protected", fix, GuardError)
+            require_whole(self.embedder, seconds, sound, "protected", LONGER_WINDOW, GuardError)
         emb = self.embedder(wav, step.sample_rate) if torch.isfinite(wav).all() else wav
         level = f"log-SNR {step.noise.log_snr:.2f}"
         if not torch.isfinite(emb).all():

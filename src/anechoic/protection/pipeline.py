@@ -13,7 +13,12 @@ from torch import Tensor
 from anechoic.auto import Auto
 from anechoic.diffusers import fingerprint
 from anechoic.diffusers.generate import generate
-from anechoic.diffusers.pipelines import adapter_for, default_scale, sound_seconds
+from anechoic.diffusers.pipelines import (
+    adapter_for,
+    default_scale,
+    length_argument,
+    sound_seconds,
+)
 from anechoic.engine.model import require_guardable, require_own_index
 from anechoic.guidance.base import Guidance, as_guidance
 from anechoic.guidance.substitution import substitutes
@@ -39,12 +44,12 @@ class PipelineGenerator:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        sound_seconds(self.pipe)
+        sound_seconds(self.pipe)  # refuses one of images
 
     def __call__(
         self, prompts: Sequence[str], seeds: Sequence[int], guidance: Guidance | None
     ) -> list[Take]:
-        call = {**self.arguments, "output_type": "pt"}
+        call = {**length_argument(self.pipe), **self.arguments, "output_type": "pt"}
         start = time.perf_counter()
         try:
             made = generate(self.pipe, prompts, seeds, call, guidance)
@@ -78,14 +83,21 @@ class PipelineGenerator:
         require_own_index(index, lambda: self.model)
         found = automatic(index, embedder, self._scale) if given is None else as_guidance(given)
         if isinstance(found, Guidance):
-            require_guardable(adapter_for(self.pipe), found)
+            require_guardable(adapter_for(self.pipe), found, self._seconds)
         return found
+
+    @property
+    def _seconds(self) -> float:
+        """The length of the sound that the pipeline is asked for."""
+        sound = adapter_for(self.pipe).adapter.sound
+        assert sound is not None  # `__post_init__` saw to it
+        return sound_seconds(self.pipe, self.arguments.get(sound.seconds))
 
     @property
     def _scale(self) -> float | None:
         """The scale of classifier-free guidance that the pipeline is called with."""
         scale: float | None = self.arguments.get("guidance_scale", default_scale(self.pipe))
-        return scale
+        return scale if scale is not None and scale > 1 else None
 
 
 def automatic(index: TrainingIndex, embedder: Embedder, scale: float | None) -> Guidance:

@@ -62,7 +62,7 @@ def open_pipeline(
         reference: folder of real sound for FAD and KAD; by default the training set.
         threshold: similarity above which a clip is a copy; by default the index's own.
         scale: guidance scale of the plain pipeline and of methods that set none.
-        seconds: length of the sound; by default the model's longest.
+        seconds: length of the sound; by default the model's own.
         device, dtype: as `load_pipeline`.
 
     Raises:
@@ -116,7 +116,7 @@ class PipelineSubject:
 
     def about(self) -> Mapping[str, str]:
         text = self.adherence and f"cosine of prompt and sound by {_called(self.adherence)}"
-        length = "the model's longest" if self.seconds is None else f"{self.seconds:g} s"
+        length = "the model's own length" if self.seconds is None else f"{self.seconds:g} s"
         return {
             "model": f"{self.name} ({fingerprint(self.pipe)}), {self._dtype} on "
             f"{self.pipe.device.type}, scale {self.scale:g}, {length}",

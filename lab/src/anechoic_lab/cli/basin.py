@@ -58,7 +58,7 @@ def basin(
         int, typer.Option(min=2, help="Steps sampled, from the first to the last.")
     ] = 12,
     seconds: Annotated[
-        float | None, typer.Option(help="Sound length of a pipeline. By default its longest.")
+        float | None, typer.Option(help="Sound length of a pipeline. By default its own.")
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Clips at once. By default 8 on the demo, else 1.")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from anechoic.diffusers.loading import load_pipeline, usable_device, usable_dtype
-from anechoic.diffusers.pipelines import adapter_for, sound_seconds
+from anechoic.diffusers.pipelines import adapter_for, default_steps, sound_seconds
 from anechoic.diffusers.schedules import check_scheduler
 from anechoic.embedders import embedder as make_embedder
 from anechoic.engine.model import require_own_index
@@ -18,14 +18,14 @@ from anechoic.guidance import ClassifierFree
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.registry import settings_of
 from anechoic.index import TrainingIndex
-from anechoic.types import Embedder, require_whole
+from anechoic.types import LONGER_WINDOW, Embedder, require_whole
 from anechoic_lab.doctor.blueprint import (
     Blueprint,
     download_bytes,
     fingerprint_of_files,
     read_blueprint,
 )
-from anechoic_lab.doctor.latency import default_steps, gates, measure_latency
+from anechoic_lab.doctor.latency import gates, measure_latency
 from anechoic_lab.doctor.memory import binary, estimate, require_enough
 from anechoic_lab.doctor.record import Examination, Wanted
 
@@ -112,17 +112,18 @@ def _scheduler(blueprint: Blueprint) -> str:
 
 def _makes(blueprint: Blueprint, seconds: float | None) -> str:
     connection = adapter_for(blueprint.pipe)
-    if connection.adapter.sound is None:
+    if (sound := connection.adapter.sound) is None:
         return "images"
     sound_seconds(blueprint.pipe, seconds)
-    longest = sound_seconds(blueprint.pipe)
+    longest = sound.longest_s(blueprint.pipe)
     return f"sound at {connection.sample_rate} Hz, up to {longest:.4g} s"
 
 
 def _made_s(blueprint: Blueprint, wanted: Wanted) -> float | None:
     """Seconds of sound that would be made; None: images."""
-    sound = adapter_for(blueprint.pipe).adapter.sound
-    return None if sound is None else wanted.seconds or sound.longest_s(blueprint.pipe)
+    if adapter_for(blueprint.pipe).adapter.sound is None:
+        return None
+    return wanted.seconds or sound_seconds(blueprint.pipe)
 
 
 # ---------------------------------------------------------------------- the training set and guard
@@ -175,10 +176,7 @@ def _embedder(embed: Embedder, blueprint: Blueprint | None, wanted: Wanted) -> s
                 f"{'images' if made is None else 'sound'}; use an index of that"
             )
         if made is not None:
-            fix = (
-                "give '--seconds {longest:g}', or build an index with a longer window or with clap"
-            )
-            require_whole(embed, made, "the generated sound", "protected", fix)
+            require_whole(embed, made, "the generated sound", "protected", LONGER_WINDOW)
     return f"'{embed.name}', its weights are here: {kind} to {embed.dim} numbers"
 
 

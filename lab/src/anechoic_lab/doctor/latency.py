@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Mapping
 from copy import deepcopy
@@ -81,12 +80,6 @@ def gates(guidance: Guidance) -> Mapping[str, Guidance]:
     if shut is None or opened is None:
         return {"": guidance}
     return {"gate shut": shut, "gate open": opened}
-
-
-def default_steps(pipe: Any) -> int:
-    """A pipeline's default number of denoising steps."""
-    parameters = inspect.signature(type(pipe).__call__).parameters
-    return int(parameters["num_inference_steps"].default)
 
 
 def _evaluations(pipe: Any, steps: int) -> int:

@@ -86,6 +86,7 @@ class Adapter:
     guided: Callable[[CallRecorder], bool] = lambda recorder: guided_by_prompt(recorder)
     sound: SoundSpec | None = None  # None: it makes images
     distilled: Callable[[Any], bool] = lambda pipe: False  # made to be run without both halves
+    steps: Callable[[Any], int] = lambda pipe: 50  # of the sampler, where its call names no default
     refusal: Callable[[CallRecorder], str | None] = lambda recorder: None  # why not
     combine: Callable[[], Combine] = lambda: classifier_free
     # of two calls: what the second will be given, from what the first is

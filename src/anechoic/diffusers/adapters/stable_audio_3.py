@@ -50,5 +50,6 @@ ADAPTER = Adapter(
     encode=encode,
     decode=decode,
     distilled=lambda pipe: pipe.scheduler.config.stochastic_sampling,
+    steps=lambda pipe: 8 if pipe.scheduler.config.stochastic_sampling else 100,
     sound=SoundSpec(sample_rate, "duration", longest_s),
 )
