@@ -1,4 +1,4 @@
-"""Estimates how long a generation takes, from a measurement of a few steps."""
+"""Estimates how long a generation takes, from two of few steps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from anechoic.diffusers.generate import generate
-from anechoic.diffusers.pipelines import adapter_for, call_arguments
+from anechoic.diffusers.pipelines import call_arguments
 from anechoic.guidance.base import Guidance
 
 ANY_SCALE = 2.0  # inside a guard the guidance owns the scale
-STEPS = 5  # from noise to sound; the extra time of the first one is counted once
+FEW, MORE = 4, 12  # steps of the two generations that are compared
+QUICK_S = 10.0  # a generation that takes less is made whole instead
 SHUT, OPEN = 0.9999, -1.0  # thresholds over which only a copy comes, and every sound
 
 
@@ -40,10 +41,12 @@ def measure_latency(
     steps: int,
     seconds: float | None = None,
 ) -> Latency:
-    """Generate with very few steps under a guard, and extrapolate to a whole generation.
+    """Generate with few steps under a guard, and with more, and extrapolate to all.
 
-    The few steps go through all noise levels. So a guard that changes on the way is measured on
-    both sides of the change, in about the same shares as in a whole generation.
+    Their difference is the time of an evaluation, and what is left the time around them. So a guard
+    that compares at fixed noise levels, and not at each evaluation, is not taken for slower than it
+    is in many steps. Both go through all noise levels: a guard that changes on the way is measured
+    on both sides of the change.
 
     Args:
         pipe: a pipeline with its weights.
@@ -52,26 +55,22 @@ def measure_latency(
         steps: denoising steps of the whole generation.
         seconds: length of its sound; None: the pipeline's own length.
     """
-    network = adapter_for(pipe).network
-    called: list[float] = []
-    handle = network.register_forward_pre_hook(lambda *_: called.append(_now(pipe)))
     on_gpu = pipe.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(pipe.device)
-    arguments = call_arguments(pipe, ANY_SCALE, STEPS, seconds)
-    start = _now(pipe)
-    try:
-        generate(pipe, prompt, 0, arguments, guidance)
-        end = _now(pipe)
-    finally:
-        handle.remove()
-    # pipelines may call their network twice an evaluation, schedulers may evaluate twice a step
-    at = called[:: len(called) // _evaluations(pipe, STEPS)]
-    one = (at[-1] - at[1]) / (len(at) - 2)
-    around = max(end - start - len(at) * one, 0.0)
+
+    def took(count: int) -> float:
+        start = _now(pipe)
+        generate(pipe, prompt, 0, call_arguments(pipe, ANY_SCALE, count, seconds), guidance)
+        return _now(pipe) - start
+
+    took(FEW)  # the first generation takes longer than any other
+    short, evaluations = took(FEW), _evaluations(pipe, steps)
+    least = _evaluations(pipe, FEW)
+    more = steps if steps > FEW and short / least * evaluations < QUICK_S else MORE
+    one = max(took(more) - short, 0.0) / (_evaluations(pipe, more) - least)
     memory = torch.cuda.max_memory_allocated(pipe.device) if on_gpu else None
-    evaluations = _evaluations(pipe, steps)
-    return Latency(one, around, evaluations, memory)
+    return Latency(one, max(short - least * one, 0.0), evaluations, memory)
 
 
 def gates(guidance: Guidance) -> Mapping[str, Guidance]:
