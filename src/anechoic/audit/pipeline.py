@@ -10,6 +10,7 @@ from torch import Tensor
 
 from anechoic.diffusers import fingerprint
 from anechoic.diffusers.generate import generate
+from anechoic.diffusers.lora import described
 from anechoic.diffusers.pipelines import (
     adapter_for,
     call_arguments,
@@ -81,6 +82,7 @@ class Pipeline:
         pipe = self.pipe
         return {
             "model": f"{self.name} ({type(pipe).__name__})",
+            **({"LoRA": loras} if (loras := described(pipe)) else {}),
             "weights": f"sha256 {self.weights}, {self._dtype} on {pipe.device.type}",
             "scheduler": f"{type(pipe.scheduler).__name__}, {self.steps or 'its own number of'} "
             "steps",

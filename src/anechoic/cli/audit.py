@@ -17,6 +17,7 @@ from anechoic.cli.options import (
     Dtype,
     EmbedderName,
     Json,
+    Loras,
     SeveralSteps,
     Work,
     require_index,
@@ -126,6 +127,7 @@ def audit(
             help="Sounds at once. By default 1; with ray, as many as there are GPUs or cores."
         ),
     ] = None,
+    loras: Loras = None,
     embedder_name: EmbedderName = None,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -152,7 +154,7 @@ def audit(
 
     `anechoic audit --model demo --index demo --captions --limit 50 --guard none --guard amg -o r`
     """
-    _require_source(sounds, model, prompts, captions, limit, guards)
+    _require_source(sounds, model, prompts, captions, limit, guards, loras)
     require_there(sounds, held_out, what="folder")
     require_there(None if str(prompts) == "-" else prompts)
     require_index(index)
@@ -179,7 +181,16 @@ def audit(
     if model is not None:
         asked = _prompts(prompts, training, limit)
         source, facts = _generators(
-            model, guards or ["none"], training, embed, scale, steps, seconds, device, dtype
+            model,
+            guards or ["none"],
+            training,
+            embed,
+            scale,
+            steps,
+            seconds,
+            device,
+            dtype,
+            loras or (),
         )
         about |= facts
     many = engines.find(engine)
@@ -223,6 +234,7 @@ def _require_source(
     captions: bool,
     limit: int | None,
     guards: Sequence[str] | None,
+    loras: Sequence[str] | None,
 ) -> None:
     """Refuse options that do not fit together.
 
@@ -231,10 +243,10 @@ def _require_source(
     """
     if (sounds is None) == (model is None):
         raise BadSetting("give either '--audio FOLDER' or '--model MODEL', one of them")
-    if sounds is not None and (captions or guards or limit):
+    if sounds is not None and (captions or guards or limit or loras):
         raise BadSetting(
-            "'--captions', '--limit' and '--guard' are for generating; with '--audio' nothing is "
-            "generated, leave them out"
+            "'--captions', '--limit', '--guard' and '--lora' are for generating; with '--audio' "
+            "nothing is generated, leave them out"
         )
     if model is not None and (prompts is None) == (not captions):
         raise BadSetting("a model is asked by '--prompts FILE' or by '--captions', one of them")
@@ -259,9 +271,11 @@ def _generators(
     seconds: float | None,
     device: str | None,
     dtype: str,
+    loras: Sequence[str],
 ) -> tuple[dict[str, Guarded], dict[str, str]]:
     """A generator for each guard, and what the report tells of the model."""
     from anechoic.audit.pipeline import Guarded, Pipeline
+    from anechoic.diffusers import lora
     from anechoic.diffusers.loading import load_pipeline
 
     known = find(model)
@@ -269,10 +283,11 @@ def _generators(
     guided = {text: _guidance(text, known, training, embed, scale) for text in guards}
     if len(guided) < len(guards):
         raise BadSetting(f"the guards {', '.join(guards)} are not distinct; give each once")
-    pipe = load_pipeline(known.pipeline, device, dtype, seconds)
+    pipe = load_pipeline(known.pipeline, device, dtype, seconds, loras)
     pipe.set_progress_bar_config(disable=True)
     pipeline = Pipeline(pipe, model, scale, steps, seconds)
     pipeline.require_own(training.index)
+    say(*lora.unknown_clips(lora.applied(pipe), [training.index]))
     return {text: Guarded(pipeline, guide) for text, guide in guided.items()}, pipeline.about
 
 

@@ -20,6 +20,7 @@ from anechoic.cli.options import (
     Dtype,
     EmbedderName,
     Json,
+    Loras,
     Model,
     OverwriteFiles,
     Seconds,
@@ -121,6 +122,7 @@ def generate(
             min=0, max=2**32 - 1, metavar="N", help="Seed of the noise, the same for each prompt."
         ),
     ] = 0,
+    loras: Loras = None,
     embedder_name: EmbedderName = None,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -184,6 +186,7 @@ def generate(
     pipeline_folder((known := find(model)).pipeline)
     from anechoic import audio
     from anechoic.auto import Auto
+    from anechoic.diffusers import lora
     from anechoic.diffusers.loading import load_pipeline
     from anechoic.diffusers.pipelines import call_arguments
     from anechoic.guidance import registry
@@ -198,14 +201,15 @@ def generate(
     store, embed = (verifier.index, verifier.embedder) if verifier else (None, None)
     texts = [*(settings or []), *([] if scale is None else [f"scale={scale}"])]
     method = chosen_guard(guard, known, texts, store, embed)
-    pipe = load_pipeline(known.pipeline, device, dtype, seconds)
+    pipe = load_pipeline(known.pipeline, device, dtype, seconds, loras or ())
     sample_rate = _check(pipe, seconds, store, method)
     arguments = call_arguments(pipe, ANY_SCALE, steps or known.steps, seconds)
     because = {"because": method.because} if isinstance(method, Auto) else {}
-    about = {"model": model, "index": index, "guard": guard,
+    adapters = {"loras": loras} if loras else {}
+    about = {"model": model, **adapters, "index": index, "guard": guard,
              "settings": registry.settings_of(method), **because, "seed": seed}  # fmt: skip
     if not as_json:
-        say(*because.values())
+        say(*because.values(), *lora.unknown_clips(lora.applied(pipe), [store] if store else []))
     if judge is not None:
         made = generate_protected(
             pipe, judge, prompts, files, method, arguments, seed, options, overwrite

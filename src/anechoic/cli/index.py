@@ -118,6 +118,9 @@ def build(
     model: Annotated[
         str | None, typer.Option(help="Name of the model whose training set this is.")
     ] = None,
+    lora: Annotated[
+        Path | None, typer.Option(help="The LoRA that was trained on the clips, a file or folder.")
+    ] = None,
     half: Annotated[
         bool, typer.Option("--half", help="Store 16-bit embeddings: half the disk, 1e-3 off.")
     ] = False,
@@ -146,13 +149,14 @@ def build(
     from anechoic.index.sources.opening import open_source
     from anechoic.storage import Storage
 
+    trained = _trained_on(model, lora)
     windows = Windows(window, hop)
     if built_by(place := Storage(output)) is None:
         require_free(place, overwrite)
     source = open_source(clips, captions)
     made = Made.of(source, embedder_name, windows)
     windows = made.windows
-    about = made.about(source, windows, centre, model)
+    about = made.about(source, windows, centre, trained)
     dtype = "float16" if half else "float32"
     with progress_of("embedding", source.total) as progress:
         built = build_index(
@@ -520,6 +524,17 @@ def describe(index: TrainingIndex, match: Match) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------ what the commands share
+
+
+def _trained_on(model: str | None, lora: Path | None) -> str | None:
+    """The name of the model, or the fingerprint of the adapter, whose clips are indexed."""
+    if lora is None:
+        return model
+    if model is not None:
+        raise BadSetting("'--model' and '--lora' both say whose clips these are; give one")
+    from anechoic.diffusers.lora_files import read_adapter
+
+    return read_adapter(lora).fingerprint
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,15 @@ def require_source(clips: str) -> None:
 Model = Annotated[
     str, typer.Option("--model", help="Folder or hub id of a diffusers pipeline, or demo.")
 ]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="FILE[:WEIGHT]",
+        help="A LoRA of peft, diffusers or stable-audio-tools to apply, by default at weight 1; "
+        "repeatable.",
+    ),
+]
 Steps = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Steps of the sampler. By default the model's own."),

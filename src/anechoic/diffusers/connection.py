@@ -23,6 +23,7 @@ from anechoic.diffusers.denoiser_call import (
     encoded_pieces,
     pack,
 )
+from anechoic.diffusers.fingerprints import network_fingerprint
 from anechoic.diffusers.schedules import Schedule, check_scheduler, moved_sample
 from anechoic.engine.call import whole_words
 from anechoic.engine.memory_efficient import Part, memory_efficient, saving_memory
@@ -80,9 +81,9 @@ class Connection:
     )
 
     def fingerprint(self) -> str:
-        """A short name of the network's weights, the same in every number format: it is made of
-        their signs, which casting keeps."""
-        return weights_fingerprint(self.network)
+        """A short name of the network's weights and of the adapters in them, the same in every
+        number format: it is made of the weights' signs, which casting keeps."""
+        return network_fingerprint(self.network)
 
     def codec_fingerprint(self) -> str:
         """A short name of the codec's weights and settings; "": it has none."""

@@ -6,12 +6,14 @@ All that can be known from small files is checked before gigabytes are read or d
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from anechoic.diffusers import lora
 from anechoic.diffusers.folder import (
     MODEL_INDEX,
     hub_sentence,
@@ -33,6 +35,7 @@ def load_pipeline(
     device: str | None = None,
     dtype: str = "float32",
     seconds: float | None = None,
+    loras: Sequence[str] = (),
 ) -> Any:
     """Load a stock diffusers pipeline that `guard` knows, ready to generate.
 
@@ -42,6 +45,7 @@ def load_pipeline(
         device: where it runs; by default a GPU if there is one, or the CPU.
         dtype: "float32", "bfloat16" or "float16", whatever the weights were saved in.
         seconds: the length of sound that will be asked for; None: the model's longest.
+        loras: adapters, FILE or FILE:WEIGHT, which are fused (`anechoic.diffusers.lora`).
 
     Returns:
         The pipeline, with its weights frozen.
@@ -51,8 +55,9 @@ def load_pipeline(
             gated or out of reach; a pipeline that cannot be guarded; weights that are missing,
             damaged or pickled.
         BadSetting: a device that is not here, an unknown dtype, or longer sound than the files of
-            the pipeline say that it makes.
+            the pipeline say that it makes; an adapter that cannot be applied.
     """
+    lora.read_all(loras)  # before gigabytes
     number, target = usable_dtype(dtype), usable_device(device)
     source = find(str(name)).pipeline
     folder = local_folder(source) or _download(source)
@@ -63,6 +68,7 @@ def load_pipeline(
         if isinstance(module, nn.Module):
             # a guard's gradient is of the latents; one of the weights would only hold memory
             module.requires_grad_(False)
+    lora.apply_all(pipe, loras)
     return pipe
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from anechoic.errors import IndexMismatch, UnsupportedPipeline
 from anechoic.guidance.base import Guidance
 from anechoic.types import LONGER_WINDOW, require_whole
 
 Makes = Literal["sound", "images"]
+SEPARATOR = "+"  # in a fingerprint, between the model and each of its adapters
 
 
 class Model(Protocol):
@@ -87,6 +88,9 @@ def require_guardable(model: Model, guidance: Guidance, seconds: float | None = 
 def require_own_index(index: Any, fingerprint: Callable[[], str]) -> None:
     """Refuse an index that holds another model's training clips.
 
+    A model with adapters is called "base+adapter+adapter". The index of its base is its own, and
+    so is one of an adapter, and one of both together.
+
     Args:
         index: any training set; one that does not name its model is taken to be the model's own.
         fingerprint: computes the model's; it is called where the index names a model.
@@ -94,22 +98,44 @@ def require_own_index(index: Any, fingerprint: Callable[[], str]) -> None:
     Raises:
         IndexMismatch: the index is another model's.
     """
-    model = getattr(index, "model", None)
-    if model and (own := fingerprint()) not in (model, *getattr(index, "covers", ())):
+    if not (names := _names(index)):
+        return
+    own = fingerprint()
+    if not any(_within(name, own) for name in names):
+        model = names[0]
         name = getattr(index, "name", "")
         raise IndexMismatch(
             f"index {f'{name!r} ' if name else ''}holds the training clips of model '{model}', but "
             f"this model is '{own}': nothing can be guarded or judged by the wrong clips; use this "
-            "model's own index. If it was made of that model and knows the same clips, as with a "
-            f"LoRA, say so with 'anechoic index cover INDEX {own}'"
+            "model's own index. If it was made of that model and knows the same clips, say so with "
+            f"'anechoic index cover INDEX {own}'; with a LoRA that was given as one ('--lora'), "
+            "the index of its base model fits as it is"
         )
 
 
-def weights_fingerprint(module: nn.Module, settings: str = "") -> str:
-    """A short name of a module's weights, made of their names, shapes and signs."""
-    module = getattr(module, "_orig_mod", module)  # of torch.compile
+def weights_fingerprint(weights: nn.Module | Mapping[str, Tensor], settings: str = "") -> str:
+    """A short name of weights, or of a module's, made of their names, shapes and signs."""
+    if isinstance(weights, nn.Module):
+        weights = getattr(weights, "_orig_mod", weights).state_dict()  # of torch.compile
     digest = hashlib.sha256(settings.encode())
-    for name, value in sorted(module.state_dict().items()):
+    for name, value in sorted(weights.items()):
         signs = torch.signbit(value.flatten()[:1024]).cpu().numpy()
         digest.update(f"{name}{tuple(value.shape)}".encode() + signs.tobytes())
     return digest.hexdigest()[:16]
+
+
+def names_any(name: str, indexes: Iterable[Any]) -> bool:
+    """Whether one of some indexes says that it holds the clips of a model, or of an adapter."""
+    said = (told for index in indexes for told in _names(index))
+    return any(name in told.split(SEPARATOR) for told in said)
+
+
+def _names(index: Any) -> tuple[str, ...]:
+    """The models whose clips an index holds; () if it does not say."""
+    model = getattr(index, "model", None)
+    return (model, *getattr(index, "covers", ())) if model else ()
+
+
+def _within(named: str, own: str) -> bool:
+    """Whether all that an index names, a model and adapters or one of them, is in this model."""
+    return set(named.split(SEPARATOR)) <= set(own.split(SEPARATOR))

@@ -48,6 +48,7 @@ def open_pipeline(
     seconds: float | None = None,
     device: str | None = None,
     dtype: str = "float32",
+    loras: tuple[str, ...] = (),
 ) -> PipelineSubject:
     """Open a pipeline with its index, prompts and judges.
 
@@ -63,7 +64,7 @@ def open_pipeline(
         threshold: similarity above which a clip is a copy; by default the index's own.
         scale: guidance scale of the plain pipeline and of methods that set none.
         seconds: length of the sound; by default the model's own.
-        device, dtype: as `load_pipeline`.
+        device, dtype, loras: as `load_pipeline`.
 
     Raises:
         AnechoicError: the model, an index, the prompts or an embedder cannot be used.
@@ -77,7 +78,7 @@ def open_pipeline(
             f"adherence needs an embedder of sound and text, but '{adherence}' embeds only sound; "
             "use 'clap'"
         )
-    pipe = load_pipeline(model, device, dtype)
+    pipe = load_pipeline(model, device, dtype, loras=loras)
     pipe.set_progress_bar_config(disable=True)
     _require_own(judged, pipe)
     return PipelineSubject(

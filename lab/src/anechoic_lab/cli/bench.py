@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.options import Json, OverwriteFiles
+from anechoic.cli.options import Json, Loras, OverwriteFiles
 from anechoic.cli.output import print_table, progress_bar, say
 from anechoic.errors import BadSetting
 from anechoic_lab.cli.options import BenchWork, Jobs, Methods, SeedCount
@@ -72,6 +72,7 @@ def bench(
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     device: Annotated[str | None, typer.Option(help="cuda or cpu.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    loras: Loras = None,
     options: Annotated[
         list[str] | None,
         typer.Option(
@@ -125,7 +126,7 @@ def bench(
         "index": index, "prompts": prompts, "judges": tuple(judge) if judge else None,
         "adherence": adherence, "quality": asked.quality, "reference": reference,
         "threshold": threshold, "scale": scale, "seconds": seconds, "device": device,
-        "dtype": dtype, **_pairs(options or []),
+        "dtype": dtype, "loras": tuple(loras) if loras else None, **_pairs(options or []),
     }  # fmt: skip
     results = _run(asked, _source(model, options_of_task), work, jobs, engine)
     table = tabulate(results, shlex.join(["anechoic", *sys.argv[1:]]))

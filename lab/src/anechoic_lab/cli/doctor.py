@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic.cli.generate import chosen_guard
-from anechoic.cli.options import Device, Dtype, EmbedderName, Json, Model, Seconds, Steps
+from anechoic.cli.options import Device, Dtype, EmbedderName, Json, Loras, Model, Seconds, Steps
 from anechoic.cli.output import print_table, say
 from anechoic.models import find, index_folder
 
@@ -31,6 +31,7 @@ def doctor(
         str | None,
         typer.Option("--index", help="Folder of an index of the model's training set, or demo."),
     ] = None,
+    loras: Loras = None,
     embedder_name: EmbedderName = None,
     guard: Annotated[
         str | None,
@@ -78,6 +79,7 @@ def doctor(
         seconds,
         device,
         dtype,
+        tuple(loras or ()),
     )
     found = examine(wanted, measure)
     if as_json:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from anechoic.diffusers import lora
 from anechoic.diffusers.loading import load_pipeline, usable_device, usable_dtype
+from anechoic.diffusers.lora_files import AdapterFile
 from anechoic.diffusers.pipelines import adapter_for, default_steps, sound_seconds
 from anechoic.diffusers.schedules import check_scheduler
 from anechoic.embedders import embedder as make_embedder
-from anechoic.engine.model import require_own_index
+from anechoic.engine.model import SEPARATOR, require_own_index
 from anechoic.errors import BadSetting, IndexMismatch, UnsupportedPipeline
 from anechoic.guidance import ClassifierFree
 from anechoic.guidance.base import Guidance
@@ -134,11 +137,21 @@ def _training_set(
 ) -> tuple[TrainingIndex | None, Embedder | None]:
     opened: list[TrainingIndex] = []
     made: list[Embedder] = []
+    adapters: list[AdapterFile] = []
+
+    def loras() -> str:
+        read = lora.read_all(wanted.loras)
+        adapters.extend(adapter for adapter, weight in read if weight)
+        return ", ".join(
+            f"{adapter.path} ({adapter.fingerprint}) of {adapter.written_by}, weight {weight:g}, "
+            f"{len(adapter.parts)} matrices"
+            for adapter, weight in read
+        )
 
     def index() -> str:
         assert wanted.index is not None
         opened.append(TrainingIndex.load(wanted.index))
-        return _index(opened[0], blueprint)
+        return _index(opened[0], blueprint, adapters)
 
     def embedder() -> str:
         name = wanted.embedder or opened[0].embedder_name
@@ -147,22 +160,28 @@ def _training_set(
             opened[0].check_embedder(made[0])
         return _embedder(made[0], blueprint, wanted)
 
+    if wanted.loras:
+        found.look("LoRA", loras)
     usable = wanted.index is not None and found.look("index", index)
     embeds = (wanted.embedder or opened) and found.look("embedder", embedder)
     return (opened[0] if usable else None, made[0] if embeds else None)
 
 
-def _index(index: TrainingIndex, blueprint: Blueprint | None) -> str:
+def _index(
+    index: TrainingIndex, blueprint: Blueprint | None, adapters: Sequence[AdapterFile]
+) -> str:
+    notes = "".join(f"; {note}" for note in lora.unknown_clips(adapters, [index]))
     rows = f"{len(index)} rows by '{index.embedder_name}'"
     if len(index) == 0:
         raise IndexMismatch(f"index '{index.name}' is empty; build it with 'anechoic index build'")
     if index.model is None:
-        return f"{rows}; it does not name its model, so it may belong to another one"
+        return f"{rows}; it does not name its model, so it may belong to another one{notes}"
     own = None if blueprint is None else fingerprint_of_files(blueprint)
     if own is None:
         return f"{rows}, of model '{index.model}', which cannot be compared without the weights"
-    require_own_index(index, lambda: own)
-    return f"{rows}, this model's own"
+    whole = SEPARATOR.join((own, *(adapter.fingerprint for adapter in adapters)))
+    require_own_index(index, lambda: whole)
+    return f"{rows}, this model's own{notes}"
 
 
 def _embedder(embed: Embedder, blueprint: Blueprint | None, wanted: Wanted) -> str:
@@ -230,7 +249,7 @@ def _time(
     guidance: Guidance,
     prompt: str,
 ) -> str:
-    pipe = load_pipeline(wanted.model, str(device), wanted.dtype)
+    pipe = load_pipeline(wanted.model, str(device), wanted.dtype, loras=wanted.loras)
     pipe.set_progress_bar_config(disable=True)
     steps = found.run["steps"]
     states = {"without a guard": ClassifierFree(), **gates(guidance)}

@@ -29,6 +29,7 @@ class Wanted:
         seconds: length of the sound; None: the pipeline's longest.
         device: by default a GPU if there is one, else the CPU.
         dtype: "float32", "bfloat16" or "float16".
+        loras: adapters, FILE or FILE:WEIGHT.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Wanted:
     seconds: float | None = None
     device: str | None = None
     dtype: str = "float32"
+    loras: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
