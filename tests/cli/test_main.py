@@ -186,3 +186,42 @@ def test_memory_and_thresholds_that_cannot_be_are_refused() -> None:
     for threshold in (1e30, -1e30, float("nan")):
         with pytest.raises(BadSetting, match="expected a score as the threshold"):
             find_rule("nearest", TrainingIndex.from_embeddings(torch.eye(3)), {}, threshold, None)
+
+
+NARROW = (
+    ("file", "verdict", "score", "p", "at s", "in clip s", "nearest"),
+    [("plain-1.wav", "COPY", "0.970", "0.00709", "0.00", "0.00",
+      "indian tabla tun 1 (recording_of_a_tabla_tun_that_has_a_long_name.flac)"),
+     ("plain-2.wav", "no copy", "", "", "", "", "")],
+)  # fmt: skip
+
+
+def test_free_text_stands_below_its_row_where_a_terminal_is_too_narrow_for_it(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(*NARROW)
+    out = capfd.readouterr().out.splitlines()
+    assert [line.split() for line in out if "verdict" in line] == [
+        ["file", "verdict", "score", "p", "at", "s", "in", "clip", "s"]
+    ]
+    (row,) = [i for i, line in enumerate(out) if "plain-1.wav" in line]
+    whole = " ".join(line.strip() for line in out[row + 1 : row + 3])
+    assert whole.startswith(f"nearest: {NARROW[1][0][-1]}")
+    assert all(len(line.rstrip()) <= 80 for line in out)
+    monkeypatch.setenv("COLUMNS", "200")
+    print_table(*NARROW)
+    wide = capfd.readouterr().out
+    assert "nearest:" not in wide
+    assert NARROW[1][0][-1] in wide
+
+
+def test_a_first_column_of_free_text_stands_above_its_row(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "56")
+    name = "correlation (8000 Hz, window 0.5 s), the matched clip"
+    print_table(("detector", "sounds", "its 95 % interval"), [(name, "140", "0.1 to 0.2")],
+                ("detector",))  # fmt: skip
+    out = [line.strip() for line in capfd.readouterr().out.splitlines() if line.strip()]
+    assert out[-2:] == [name, "140      0.1 to 0.2"]

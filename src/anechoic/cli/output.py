@@ -12,7 +12,7 @@ from anechoic.errors import printable
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-TEXT = 10  # characters that a column of free text is given at least
+TEXT = 24  # characters that a column of free text is given at least, if it has so many
 
 
 def progress_bar() -> Progress:
@@ -62,26 +62,55 @@ def print_table(
 ) -> None:
     """A table on stdout; no cell is cut, or read as markup.
 
-    The columns named in `text`, by default the last, hold free text, which is folded. Names and
-    numbers are not broken: where they take more than the terminal is wide, so does the table.
+    The columns named in `text`, by default the last, hold free text, which is folded. Where the
+    terminal is too narrow for them, they stand on lines of their own, above a row if the first
+    column is text, and below it. Names and numbers are not broken: where they take more than the
+    terminal is wide, so does the table.
     """
     from rich.box import SIMPLE
     from rich.cells import cell_len
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
     text = columns[-1:] if text is None else text
     lines = [[one_line(cell) for cell in row] for row in rows]
-    table, needed = Table(box=SIMPLE), 1
-    for column, *cells in zip(columns, *lines, strict=True):
-        table.add_column(column, overflow="fold", no_wrap=column not in text)
-        needed += 3 + (TEXT if column in text else max(map(cell_len, (column, *cells))))
-    for line in lines:
-        table.add_row(*map(Text, line))
+    cells = dict(zip(columns, zip(*lines, strict=True), strict=True)) if lines else {}
+    width = {name: max(map(cell_len, (name, *cells.get(name, ())))) for name in columns}
+    fixed = [name for name in columns if name not in text]
+    needed = 1 + sum(3 + width[name] for name in fixed)
+    wanted = needed + sum(3 + min(width[name], TEXT) for name in columns if name in text)
     console = Console()
     console.width = max(console.width, needed)
-    console.print(table)
+    below = wanted > console.width and bool(fixed)
+    table = Table(box=SIMPLE, pad_edge=not below)
+    for name in fixed if below else columns:
+        table.add_column(
+            name, overflow="fold", no_wrap=name not in text, min_width=below * width[name]
+        )
+    if not below:
+        for line in lines:
+            table.add_row(*map(Text, line))
+        console.print(table)
+        return
+    for line in lines:
+        named = dict(zip(columns, line, strict=True))
+        table.add_row(*(Text(named[name]) for name in fixed))
+    with console.capture() as captured:
+        console.print(table)
+    _, *head, body = captured.get().split("\n", 3)
+    console.print(Text.from_ansi("\n".join(["", *head])))
+    for line, row in zip(lines, body.splitlines(), strict=False):
+        named = dict(zip(columns, line, strict=True))
+        if columns[0] in text:
+            console.print(Text(" " + named.pop(columns[0])))
+        console.print(Text.from_ansi(row.rstrip()))
+        for name in columns:
+            if name in text and named.get(name):
+                free = Text(f"{name}: {named[name]}")
+                console.print(Padding(free, (0, 0, 0, 4), expand=False))
+    console.print()
 
 
 def count(number: int, noun: str) -> str:
