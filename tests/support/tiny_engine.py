@@ -30,6 +30,7 @@ class TinyModel:
         with torch.no_grad():
             self.network.weight.copy_(drawn(1, LENGTH, LENGTH + WIDTH) / 8)
             self.network.bias.zero_()
+        self.owner = self
         self.evaluated = []  # the rows of each evaluation
 
     def fingerprint(self) -> str:

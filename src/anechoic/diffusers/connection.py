@@ -34,10 +34,13 @@ from anechoic.engine.wrapping import (
     Hook,
     Method,
     call_of,
+    called_elsewhere,
+    compiled_call,
     frozen,
     is_running,
     on_stack,
     refuse_rest,
+    surround,
 )
 from anechoic.errors import GuardError
 
@@ -55,12 +58,12 @@ class Connection:
         self.recorder = CallRecorder(pipe, {})
         self._encoded: dict[tuple[str, int], list[Tensor]] = {}
         self._batches: dict[tuple[tuple[str, ...], tuple[int, ...]], Tensor] = {}
-        self._handles: list[Any] = []
+        self._undo: list[Callable[[], None]] = []
         self._wrapped: list[Method] = []
-        self._block = Block()
+        self.block = Block()  # the guard's
         self._originals: dict[str, Callable[..., Any]] = {}  # the pipeline's own methods, by name
         self._frame: FrameType | None = None  # of the pipeline's call that is being guarded
-        self._compiled: Callable[..., Any] | None = None  # the network's, by its own compile()
+        self._compiled = compiled_call(self.network)
         self.compiled = is_compiled(self.network)
         within = getattr(self.network, "_orig_mod", self.network)  # of torch.compile
         self._parameters = tuple(inspect.signature(type(within).forward).parameters)[1:]
@@ -70,6 +73,10 @@ class Connection:
     @property
     def name(self) -> str:
         return type(self.pipe).__name__
+
+    @property
+    def owner(self) -> Any:
+        return self.pipe
 
     @property
     def makes(self) -> Makes:
@@ -99,21 +106,21 @@ class Connection:
 
     # ------------------------------------------------------------------------------ listening
 
-    def attach(self, begin: Begin) -> None:
-        """Listen to the pipeline. When it starts a generation, call `begin` with its prompts, or
-        None where it is given encoded ones, and whether it has an unconditional half.
+    def attach(self, block: Block, begin: Begin) -> None:
+        """Listen to the pipeline, where the block reaches. When it starts a generation, call
+        `begin` with its prompts, or None where it is given encoded ones, and whether it has an
+        unconditional half.
 
         Raises:
             GuardError: while generating, one that cannot be guarded, before its first step.
         """
+        self.block = block
         names = ("check_inputs", "encode_prompt", *self.adapter.records)
         self._originals = {name: getattr(self.pipe, name) for name in names}
         for name, method in self._originals.items():
             if isinstance(method, nn.Module):
-                handle = method.register_forward_pre_hook(
-                    Hook(self._block, partial(self._module_called, name)), with_kwargs=True
-                )
-                self._handles.append(handle)
+                hook = Hook(block, partial(self._module_called, name))
+                self._undo.append(surround(method, hook))
             else:
                 self._wrap(self.pipe, name, partial(self._called, name, method, begin))
 
@@ -122,12 +129,18 @@ class Connection:
         return by how much the network's input was moved, which the step then starts from.
 
         Raises:
-            GuardError: in such a step, the scheduler's latents have another shape.
+            GuardError: another guarded pipeline steps with it; or, in such a step, the scheduler's
+                latents have another shape.
         """
         scheduler = self.pipe.scheduler
         if any(method.owner is scheduler for method in self._wrapped):
             return
         original = scheduler.step
+        if isinstance(original, Method):
+            raise GuardError(
+                "the pipeline's scheduler is that of another guarded pipeline, and counts the "
+                "steps of one; give each pipeline its own, as a PipelinePool does"
+            )
 
         def step(*args: Any, **kwargs: Any) -> Any:
             moved = stepped() if self.generating() else None
@@ -149,25 +162,8 @@ class Connection:
         self, pre_forward: Callable[..., Any], post_forward: Callable[..., Any] | None = None
     ) -> None:
         """Call these before and after each evaluation of the network, as forward hooks."""
-        compiled = self.network._compiled_call_impl
-        if compiled is None:
-            add = self.network.register_forward_pre_hook
-            self._handles.append(add(Hook(self._block, pre_forward), with_kwargs=True))
-            if post_forward is not None:
-                hook = Hook(self._block, post_forward)
-                handle = self.network.register_forward_hook(hook, with_kwargs=True)
-                self._handles.append(handle)
-            return
-
-        def call(*args: Any, **kwargs: Any) -> Any:  # hooks would be compiled into the network
-            args, kwargs = pre_forward(self.network, args, kwargs) or (args, kwargs)
-            output = compiled(*args, **kwargs)
-            if post_forward is None:
-                return output
-            return post_forward(self.network, args, kwargs, output)
-
-        self._compiled = compiled
-        self.network._compiled_call_impl = call
+        after = None if post_forward is None else Hook(self.block, post_forward)
+        self._undo.append(surround(self.network, Hook(self.block, pre_forward), after))
 
     def detach(self) -> None:
         """Leave the pipeline as it was.
@@ -175,13 +171,11 @@ class Connection:
         Raises:
             GuardError: it is still generating, such as in a thread: the rest is refused there, too.
         """
-        self._block.ended = True
+        self.block.ended = True
         for method in self._wrapped:
             method.undo()
-        for handle in self._handles:
-            handle.remove()
-        if self._compiled is not None:
-            self.network._compiled_call_impl = self._compiled
+        for undo in self._undo:
+            undo()
         frame, self._frame = self._frame, None
         if frame is not None and is_running(frame):
             raise refuse_rest(self.network, frame)
@@ -195,6 +189,7 @@ class Connection:
         if name == "check_inputs":  # each pipeline's first word
             frame = call_of(self.pipe)
             if frame is not None and frame is not self._frame:  # else: called by hand
+                self._check_alone()
                 self._frame = frame
                 self.recorder = CallRecorder(self.pipe, self._originals)
                 self._encoded.clear()
@@ -209,6 +204,25 @@ class Connection:
                 texts = [prompt] if isinstance(prompt, str) else prompt
                 begin(texts, self.adapter.guided(self.recorder))
         return method(*args, **kwargs)
+
+    def _check_alone(self) -> None:
+        """Refuse a call of the pipeline that the guard does not reach, or that runs beside another.
+
+        Raises:
+            GuardError: it is such a call.
+        """
+        if not self.block.entered():
+            raise GuardError(
+                "this pipeline is guarded by another thread or task than the one that calls it; "
+                "for a guarded call, open the guard in the thread that calls, or run the call with "
+                "asyncio.to_thread or contextvars.copy_context().run; for one beside the guard, "
+                "take another pipeline from a PipelinePool"
+            )
+        if called_elsewhere(self.pipe):
+            raise GuardError(
+                "another thread is in the middle of a call of this pipeline, which serves one at a "
+                "time; give each thread a pipeline of its own with PipelinePool"
+            )
 
     def _module_called(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self.generating():
@@ -404,6 +418,13 @@ class Hooks:
                 "the pipeline's scheduler was replaced in the middle of a generation, so its noise "
                 "levels are not known; replace it before the generation"
             )
+        timesteps = self.connection.pipe.scheduler.timesteps
+        if timesteps is not (self.pipeline.timesteps if self.pipeline.rows else timesteps):
+            raise GuardError(
+                "the scheduler was set to other timesteps in the middle of a generation, such as "
+                "by another pipeline that has the same scheduler; give each pipeline its own"
+            )
+        self.pipeline.timesteps = timesteps
         rows = len(arguments[self.connection.adapter.x])
         if rows != (self.pipeline.rows or rows):
             raise _switched_off()

@@ -46,6 +46,7 @@ class PipelineRun:
     waiting: tuple[DenoiserInputs, Tensor] | None = None  # the first of two calls, until the second
     called: tuple[DenoiserCall, Needs] | None = None  # what the network is being called with
     rows: int | None = None  # of the network's input, at each evaluation
+    timesteps: Tensor | None = None  # the scheduler's, from the first evaluation on
     steps: int = 0  # that the scheduler has made
     moved: Tensor | None = None  # by how much the guidance moved the network's input since then
 

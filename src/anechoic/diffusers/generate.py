@@ -72,11 +72,12 @@ def generate(
     def add_rows(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         rows[0] += len(connection.arguments(args, kwargs)[connection.adapter.x])
 
-    connection.surround(add_rows)
-    try:
-        made, seconds = _timed(pipe, call)
-    finally:
-        connection.detach()
+    with connection.block:  # no rows of other threads
+        connection.surround(add_rows)
+        try:
+            made, seconds = _timed(pipe, call)
+        finally:
+            connection.detach()
     return GeneratedBatch(made, Trace(), seconds / count, rows[0] / count)
 
 

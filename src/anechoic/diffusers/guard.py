@@ -46,6 +46,10 @@ def guard(
     `guidance_scale` above 1. With `ClassifierFree(scale)` the output is bit for bit that of
     the plain pipeline at that scale.
 
+    The guard reaches the thread, or the asyncio task, that opens the block, and what that one runs
+    with `asyncio.to_thread`. A call of `pipe` from any other thread is refused inside the block. To
+    generate in several threads, take a pipeline for each from a `PipelinePool`.
+
     A generation without an unconditional half, for guidance_scale <= 1 or a distilled model, has no
     scale: only methods that do without are guarded there, such as the dissimilarity of
     `AntiMemorization(c1=0, c2=0)`, and their scale does nothing.
@@ -62,8 +66,9 @@ def guard(
         UnsupportedPipeline: the pipeline or its scheduler is not one that can be guarded, or the
             guidance compares sound and the pipeline makes images, or the other way round.
         IndexMismatch: the guidance's index is of another model's training set.
-        GuardError: a guard inside a guard; a generation that this guidance cannot guard; values
-            that are not finite; a block in which nothing was generated.
+        GuardError: a guard inside a guard, or beside another one of `pipe`; a generation that this
+            guidance cannot guard; values that are not finite; a block in which nothing was
+            generated.
     """
     connection = adapter_for(pipe)
     check_scheduler(pipe.scheduler)
@@ -71,7 +76,7 @@ def guard(
         guidance = Auto.of(guidance, default_scale(pipe) or SCALE)
     with guarding(connection, guidance) as guarded:
         hooks = Hooks(connection, guarded)
-        connection.attach(hooks.begin)
+        connection.attach(guarded.block, hooks.begin)
         connection.surround(hooks.pre_forward, hooks.post_forward)
         try:
             yield guarded.trace

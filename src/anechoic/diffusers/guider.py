@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from anechoic.diffusers.adapters.adapter import by_name
 from anechoic.diffusers.schedules import Schedule, check_scheduler
 from anechoic.engine.call import EncodedPrompt, Predictions
 from anechoic.engine.run import Run, Trace
+from anechoic.engine.wrapping import Block, Hook, surround
 from anechoic.errors import BadSetting, GuardError
 from anechoic.guidance.base import Guidance, as_guidance
 from anechoic.guidance.noise import NoiseLevel, Prediction
@@ -60,7 +62,7 @@ class Guider(BaseGuidance):  # type: ignore[misc]  # diffusers has no types
         self.scheduler = scheduler
         self.trace = Trace()
         self._x: Tensor | None = None  # what the network is fed
-        self._handle: Any = None
+        self._hooks = ExitStack()
 
     # ------------------------------------------------------------------ what diffusers calls
 
@@ -73,10 +75,11 @@ class Guider(BaseGuidance):  # type: ignore[misc]  # diffusers has no types
 
     def prepare_models(self, denoiser: nn.Module) -> None:
         super().prepare_models(denoiser)
-        self._handle = denoiser.register_forward_pre_hook(self._called, with_kwargs=True)
+        block = self._hooks.enter_context(Block())  # another thread may call the same denoiser
+        self._hooks.callback(surround(denoiser, Hook(block, self._called)))
 
     def cleanup_models(self, denoiser: nn.Module) -> None:
-        self._handle.remove()
+        self._hooks.close()
 
     def prepare_inputs(self, data: Mapping[str, tuple[Tensor, Tensor]]) -> list[Any]:
         names = enumerate(self._input_predictions)

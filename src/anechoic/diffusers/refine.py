@@ -12,6 +12,7 @@ from torch import nn
 
 from anechoic.diffusers.guard import Trace, guard
 from anechoic.diffusers.pipelines import adapter_for
+from anechoic.engine.wrapping import Block, Hook
 from anechoic.errors import BadSetting, UnsupportedPipeline
 from anechoic.guidance.base import Guidance
 
@@ -149,8 +150,10 @@ def _stopped_at_its_transition(pipe: Any, trace: Trace) -> Iterator[None]:
         if bool(switched):
             raise _Switched(record.noise.ratio)
 
-    handle = adapter_for(pipe).network.register_forward_hook(after)  # after the guard's own
-    try:
-        yield
-    finally:
-        handle.remove()
+    with Block() as block:  # another thread may evaluate the network
+        hook = Hook(block, after)
+        handle = adapter_for(pipe).network.register_forward_hook(hook)  # after the guard's own
+        try:
+            yield
+        finally:
+            handle.remove()

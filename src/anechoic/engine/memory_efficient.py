@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +18,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv1d_input, conv2d_input
 
-Part = tuple[nn.Module, Callable[[Tensor], Tensor]]  # a module, and its forward that keeps less
+from anechoic.engine.wrapping import changed
+
+Part = tuple[nn.Module, Callable[..., Any]]  # a module, and its forward that keeps less
+_saving: ContextVar[bool] = ContextVar("anechoic_saving", default=False)
 
 # modules that compute x + sin(alpha*x)^2 / beta: the codec's of each library
 SNAKES = {
@@ -70,14 +74,28 @@ class _Snake(torch.autograd.Function):
         return slope.mul_(grad).add_(grad), None
 
 
+@dataclass(eq=False)
+class _Forward:
+    """A module's forward, which keeps less in a block of `saving_memory` and only there: another
+    thread may call the module meanwhile."""
+
+    function: type[torch.autograd.Function]
+    module: nn.Module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not _saving.get():
+            return type(self.module).forward(self.module, *args, **kwargs)
+        return self.function.apply(*args, self.module, **kwargs)
+
+
 def memory_efficient(modules: Iterable[nn.Module]) -> list[Part]:
     """Those of the modules that can keep less. Left as they are: one whose weights want a gradient,
     one that something else has changed (such as accelerate, which moves weights layer by layer)."""
     return [
-        (module, partial(_call, function, module))
+        (module, _Forward(function, module))
         for module in modules
         if (function := _function(module)) is not None
-        and "forward" not in vars(module)
+        and ("forward" not in vars(module) or isinstance(module.forward, _Forward))
         and not any(weight.requires_grad for weight in module.parameters(recurse=False))
     ]
 
@@ -85,17 +103,17 @@ def memory_efficient(modules: Iterable[nn.Module]) -> list[Part]:
 @contextmanager
 def saving_memory(parts: Sequence[Part]) -> Iterator[None]:
     """A block in which the modules' forwards are replaced by those that save memory."""
-    for module, forward in parts:
-        vars(module)["forward"] = forward
+    forwards = dict(parts)
+    token = _saving.set(True)
     try:
-        yield
+        with changed(
+            lambda: [(module, "forward") for module in forwards],
+            lambda module, name: setattr(module, name, forwards[module]),
+            delattr,
+        ):
+            yield
     finally:
-        for module, _ in parts:
-            del vars(module)["forward"]
-
-
-def _call(function: type[torch.autograd.Function], module: nn.Module, x: Tensor) -> Tensor:
-    return function.apply(x, module)  # type: ignore[no-any-return]
+        _saving.reset(token)
 
 
 def _function(module: nn.Module) -> type[torch.autograd.Function] | None:

@@ -26,8 +26,12 @@ class Model(Protocol):
         """What messages call it."""
 
     @property
+    def owner(self) -> object:
+        """What serves one guard at a time, such as a pipeline."""
+
+    @property
     def network(self) -> object:
-        """The network itself: two guards around one are refused."""
+        """The network itself, which several owners may share: a guard inside a guard is refused."""
 
     @property
     def makes(self) -> Makes: ...

@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from hashlib import sha256
-from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -22,6 +20,7 @@ from torch.nn.functional import pad
 
 from anechoic.engine.call import Call, CallRows, OwnCall, Predictions
 from anechoic.engine.model import Model, require_guardable
+from anechoic.engine.wrapping import Block
 from anechoic.errors import GuardError
 from anechoic.guidance.base import Guidance, as_guidance
 from anechoic.guidance.similarity import INFERENCE_MODE
@@ -36,7 +35,6 @@ from anechoic.guidance.step import (
     checked,
 )
 
-_guarded: WeakSet[Any] = WeakSet()  # the networks
 _NOT_NOTED = {torch.bool: False, torch.long: -1}  # of other types: NaN
 
 
@@ -95,6 +93,7 @@ class GuardedModel:
 
     model: Model
     guidance: Guidance
+    block: Block
     trace: Trace = field(default_factory=Trace)
 
     def begin(self, guided: bool = True) -> Run:
@@ -153,25 +152,19 @@ def guarding(
 ) -> Iterator[GuardedModel]:
     """A block in which a model is guarded: its engine calls `begin` at each generation.
 
+    The guard reaches what `GuardedModel.block` reaches: this thread, or asyncio task.
+
     Raises:
         BadSetting, IndexMismatch, UnsupportedPipeline: the guidance cannot act on this model.
         GuardError: the model is guarded already; at the end, nothing was generated.
     """
     method = as_guidance(guidance)
     require_guardable(model, method)
-    if model.network in _guarded:
-        raise GuardError(
-            "this model is guarded already, and a guard inside a guard would undo it; leave the "
-            "outer 'with guard(...)' block first, or compose the two methods into one"
-        )
-    guarded = GuardedModel(model, method)
-    _guarded.add(model.network)
-    try:
+    guarded = GuardedModel(model, method, Block(model.owner, model.network))
+    with guarded.block:
         with model.frozen():
             yield guarded
         guarded.check_runs()
-    finally:
-        _guarded.discard(model.network)
 
 
 @dataclass

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import RLock, get_ident
 from types import FrameType
 from typing import Any
 
@@ -15,12 +18,59 @@ from torch import nn
 
 from anechoic.errors import GuardError
 
+_entered: ContextVar[tuple[Block, ...]] = ContextVar("anechoic_entered", default=())
+_open: list[Block] = []  # of all threads
+_changed: Counter[tuple[nn.Module, str]] = Counter()  # how many blocks want each change
+_lock = RLock()  # over both, and over what several guards put around one module
 
-@dataclass
+
+@dataclass(eq=False)
 class Block:
-    """The `with` block of a guard; all copies of a pipeline share it."""
+    """The `with` block of a guard.
 
+    It reaches the thread or asyncio task that enters it, and what runs in a copy of its context,
+    as `asyncio.to_thread` does. Other threads run beside it: where they share the network, the
+    guard leaves their calls as they are. All copies of a pipeline share its block.
+
+    Args:
+        owner: what serves one guard at a time, such as a pipeline.
+        network: what is guarded; several owners may share it.
+    """
+
+    owner: object = field(default_factory=object)
+    network: object = field(default_factory=object)
     ended: bool = False
+
+    def __enter__(self) -> Block:
+        """Raises:
+        GuardError: inside a block around the same network, or beside one of the same owner.
+        """
+        with _lock:
+            if any(block.network is self.network for block in _entered.get()):
+                raise GuardError(
+                    "this model is guarded already, and a guard inside a guard would undo it; "
+                    "leave the outer 'with guard(...)' block first, or compose the two methods "
+                    "into one"
+                )
+            if any(block.owner is self.owner for block in _open):
+                raise GuardError(
+                    "this model is guarded already, in another thread or task, and serves one "
+                    "guard at a time; wait until that block ends, or give each thread a pipeline "
+                    "of its own with PipelinePool"
+                )
+            _open.append(self)
+        _entered.set((*_entered.get(), self))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.ended = True
+        with _lock:
+            _open.remove(self)
+        _entered.set(tuple(block for block in _entered.get() if not block.ended))
+
+    def entered(self) -> bool:
+        """Whether the code that asks is reached by this block."""
+        return self in _entered.get()
 
     def __deepcopy__(self, memo: Any) -> Block:
         return self
@@ -51,74 +101,181 @@ class Method:
 
 
 class Hook:
-    """A forward hook of a guarded module. In a deep copy of the module it guards nothing, so there
-    it refuses until the block ends, and does nothing afterwards."""
+    """A forward hook of a guarded module, for calls that its block reaches. In a deep copy of the
+    module it guards nothing, so there it refuses until the block ends."""
 
     def __init__(self, block: Block, call: Callable[..., Any]):
         self.block, self.call = block, call
 
     def __call__(self, *call: Any) -> Any:
-        return self.call(*call)
+        return self.call(*call) if self.block.entered() else None
 
-    def __deepcopy__(self, memo: Any) -> Hook:
-        block = self.block
+    def __deepcopy__(self, memo: Any) -> CopiedHook:
+        return CopiedHook(self.block)
 
-        def refuse(*call: Any) -> None:
-            if not block.ended:
-                raise GuardError(
-                    "a copy of a guarded pipeline was called inside the guard's block, and the "
-                    "guard does not reach it; call the pipeline itself, or copy it before the block"
-                )
 
-        return Hook(block, refuse)
+@dataclass
+class CopiedHook:
+    """A guard's hook, in a deep copy of its module."""
+
+    block: Block
+
+    def __call__(self, *call: Any) -> None:
+        if not self.block.ended:
+            raise GuardError(
+                "a copy of a guarded pipeline was called inside the guard's block, and the guard "
+                "does not reach it; call the pipeline itself, or copy it before the block"
+            )
+
+
+class CompiledCall:
+    """Stands in for the compiled call of a network, for hooks would be compiled into it."""
+
+    def __init__(self, network: nn.Module, compiled: Callable[..., Any]):
+        self.network, self.compiled = network, compiled
+        self.around: tuple[tuple[Hook, Hook | None], ...] = ()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        around = self.around
+        for before, _ in around:
+            args, kwargs = before(self.network, args, kwargs) or (args, kwargs)
+        output = self.compiled(*args, **kwargs)
+        for _, after in around:
+            changed = None if after is None else after(self.network, args, kwargs, output)
+            output = output if changed is None else changed
+        return output
+
+
+def surround(network: nn.Module, before: Hook, after: Hook | None = None) -> Callable[[], None]:
+    """Call hooks before and after each evaluation of a network, compiled in place or not.
+
+    Args:
+        network: the network.
+        before: called with it, and the positional and named arguments.
+        after: called with these and the output.
+
+    Returns:
+        A function that takes the hooks off again.
+    """
+    compiled = compiled_call(network)
+    if compiled is not None:
+        return _surround_compiled(network, compiled, before, after)
+    handles = [network.register_forward_pre_hook(before, with_kwargs=True)]
+    if after is not None:
+        handles.append(network.register_forward_hook(after, with_kwargs=True))
+
+    def undo() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return undo
+
+
+def _surround_compiled(
+    network: nn.Module, compiled: Callable[..., Any], before: Hook, after: Hook | None
+) -> Callable[[], None]:
+    pair = before, after
+    with _lock:
+        call = network._compiled_call_impl
+        if not isinstance(call, CompiledCall):
+            call = network._compiled_call_impl = CompiledCall(network, compiled)
+        call.around = (*call.around, pair)
+
+    def undo() -> None:
+        with _lock:
+            call.around = tuple(one for one in call.around if one is not pair)
+            if not call.around:
+                network._compiled_call_impl = compiled
+
+    return undo
+
+
+def compiled_call(network: nn.Module) -> Callable[..., Any] | None:
+    """The call of a network that was compiled in place, without what guards put around it."""
+    call = network._compiled_call_impl
+    return call.compiled if isinstance(call, CompiledCall) else call
 
 
 @contextmanager
-def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """A block in which none of these modules' own weights wants a gradient: a gradient through a
-    decoder keeps two thirds more of its inner values where its weights might want one, too."""
-    found = [
-        (module, name)
-        for module in modules
-        for name, weight in module.named_parameters(recurse=False)
-        if weight.requires_grad
-    ]
-    for module, name in found:
-        getattr(module, name).requires_grad_(False)
+def changed(
+    names: Callable[[], Sequence[tuple[nn.Module, str]]],
+    change: Callable[[nn.Module, str], None],
+    undo: Callable[[nn.Module, str], None],
+) -> Iterator[None]:
+    """A block in which attributes of modules are changed. Blocks of several threads may want the
+    same change: the first makes it, and the last undoes it.
+
+    Args:
+        names: which modules, and which attribute of each. No other thread changes any meanwhile.
+        change: makes the change.
+        undo: undoes it.
+    """
+    with _lock:
+        found = names()
+        for key in found:
+            if not _changed[key]:
+                change(*key)
+            _changed[key] += 1
     try:
         yield
     finally:
-        for module, name in found:  # by name: offloading puts other tensors in their place
-            getattr(module, name).requires_grad_(True)
+        with _lock:
+            for key in found:
+                _changed[key] -= 1
+                if not _changed[key]:
+                    del _changed[key]
+                    undo(*key)
+
+
+def frozen(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
+    """A block in which none of these modules' own weights wants a gradient: a gradient through a
+    decoder keeps two thirds more of its inner values where its weights might want one, too."""
+    return changed(
+        lambda: [
+            (module, name)
+            for module in modules
+            for name, weight in module.named_parameters(recurse=False)
+            if weight.requires_grad or (module, name) in _changed
+        ],
+        # by name: offloading puts other tensors in their place
+        lambda module, name: getattr(module, name).requires_grad_(False),
+        lambda module, name: getattr(module, name).requires_grad_(True),
+    )
 
 
 def on_stack(wanted: FrameType) -> bool:
     """Whether the code that asks was called, by way of others, from this frame."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame is not wanted:
-        frame = frame.f_back
-    return frame is not None
+    return any(frame is wanted for frame in callers(sys._getframe(1)))
 
 
 def call_of(pipe: Any) -> FrameType | None:
     """The innermost call of a pipeline that runs in this thread; None: it was not called."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "__call__" and frame.f_locals.get("self") is pipe:
-            return frame
-        frame = frame.f_back
-    return None
+    return next((frame for frame in callers(sys._getframe(1)) if calls(frame, pipe)), None)
+
+
+def called_elsewhere(pipe: Any) -> bool:
+    """Whether a call of a pipeline runs in another thread."""
+    tops = {**sys._current_frames()}
+    del tops[get_ident()]
+    return any(calls(frame, pipe) for top in tops.values() for frame in callers(top))
 
 
 def is_running(wanted: FrameType) -> bool:
     """Whether any thread is inside this frame."""
-    for top in sys._current_frames().values():
-        frame: FrameType | None = top
-        while frame is not None:
-            if frame is wanted:
-                return True
-            frame = frame.f_back
-    return False
+    tops = sys._current_frames().values()
+    return any(frame is wanted for top in tops for frame in callers(top))
+
+
+def calls(frame: FrameType, pipe: Any) -> bool:
+    """Whether this frame is a call of this pipeline."""
+    return frame.f_code.co_name == "__call__" and frame.f_locals.get("self") is pipe
+
+
+def callers(frame: FrameType | None) -> Iterator[FrameType]:
+    """A frame and those that called it, by way of others."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def refuse_rest(network: nn.Module, frame: FrameType) -> GuardError:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anechoic.engine.wrapping import Block, Hook
 from anechoic.errors import BadSetting, GuardError
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.cfg import check_scale
@@ -118,7 +119,7 @@ class AttentionAttenuation(Guidance):
         handles = []
         first, last = NO_WORDS[type(self.network).__name__]
 
-        def watch(layer: Any) -> None:
+        def watch(layer: Any, block: Block) -> None:
             queries: list[Tensor] = []
 
             def asked(module: nn.Module, args: Any, output: Tensor) -> None:
@@ -133,16 +134,17 @@ class AttentionAttenuation(Guidance):
                 quieter: Tensor = (grouped * factors).transpose(1, 2).flatten(2)
                 return quieter
 
-            handles.append(layer.to_q.register_forward_hook(asked))
-            handles.append(layer.to_k.register_forward_hook(answered))
+            handles.append(layer.to_q.register_forward_hook(Hook(block, asked)))
+            handles.append(layer.to_k.register_forward_hook(Hook(block, answered)))
 
-        for layer in self._layers:
-            watch(layer)
-        try:
-            yield counts
-        finally:
-            for handle in handles:
-                handle.remove()
+        with Block() as block:  # another thread may evaluate the network
+            for layer in self._layers:
+                watch(layer, block)
+            try:
+                yield counts
+            finally:
+                for handle in handles:
+                    handle.remove()
 
 
 def outlying(queries: Tensor, keys: Tensor, threshold: float, first: int, last: int) -> Tensor:

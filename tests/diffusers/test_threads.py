@@ -1,0 +1,252 @@
+"""A guard in one thread beside calls in others: it reaches its own, and leaves the rest alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from support.pipelines import CASES, make
+from torch import nn
+
+from anechoic import guard
+from anechoic.diffusers.generate import generate
+from anechoic.engine.memory_efficient import memory_efficient, saving_memory
+from anechoic.engine.wrapping import Block, frozen
+from anechoic.errors import GuardError
+from anechoic.guidance import ClassifierFree, TransitionPoint
+
+SD = CASES["StableDiffusionPipeline"]
+HELD_BACK = TransitionPoint(7.0, before=-3.0, at=0.5)
+ELSEWHERE = "guarded by another thread or task than the one that calls it"
+
+
+def beside(pipe):
+    """Another pipeline on the same parts, with a scheduler of its own."""
+    parts = {
+        **pipe.components,
+        "scheduler": type(pipe.scheduler).from_config(pipe.scheduler.config),
+    }
+    other = type(pipe)(**parts)
+    other.set_progress_bar_config(disable=True)
+    return other
+
+
+def elsewhere(function, *args):
+    """Call a function in a thread that no guard of this one reaches."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(function, *args).result()
+
+
+def halfway(do):
+    """A callback that does something after the second step."""
+
+    def callback(pipe, index, t, inputs):
+        if index == 1:
+            do()
+        return {}
+
+    return {"callback_on_step_end": callback, "steps": 4}
+
+
+def test_a_call_from_a_thread_that_the_guard_does_not_reach_is_refused_and_changes_nothing():
+    pipe = make(SD.name)
+    with guard(pipe, HELD_BACK):
+        expected = SD.generate(pipe, steps=4)
+
+    def call():
+        with pytest.raises(GuardError, match=ELSEWHERE):
+            elsewhere(SD.generate, pipe)
+
+    with guard(pipe, HELD_BACK) as trace:
+        assert torch.equal(SD.generate(pipe, **halfway(call)), expected)
+        call()
+    assert [len(run) for run in trace.runs] == [4]
+
+
+def test_a_plain_call_that_was_there_first_is_whole_and_the_guarded_one_is_refused():
+    pipe = make(SD.name)
+    expected = SD.generate(pipe, steps=4)
+
+    def guarded():
+        with pytest.raises(GuardError, match="in the middle of a call"), guard(pipe, HELD_BACK):
+            SD.generate(pipe)
+
+    made = SD.generate(pipe, **halfway(lambda: elsewhere(guarded)))
+    assert torch.equal(made, expected)
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionPipeline", "StableAudioPipeline"])
+def test_a_plain_call_of_another_pipeline_on_the_network_in_another_thread_is_untouched(name):
+    case, pipe = CASES[name], make(name)
+    other, plain = beside(pipe), case.generate(pipe, "a dog barks", steps=2)
+    with guard(pipe, HELD_BACK):
+        expected = case.generate(pipe, steps=2)
+        made = elsewhere(case.generate, other, "a dog barks", 7.0, 2)
+        assert torch.equal(case.generate(pipe, steps=2), expected)
+    assert torch.equal(made, plain)
+
+
+def test_guards_of_two_pipelines_on_one_network_act_on_their_own_halfway_through_each_other():
+    pipe = make(SD.name)
+    other = beside(pipe)
+    with guard(pipe, HELD_BACK):
+        first = SD.generate(pipe, steps=4)
+    with guard(pipe, ClassifierFree(2.0)):
+        second = SD.generate(pipe)
+    made = []
+
+    def between():
+        with guard(other, ClassifierFree(2.0)):
+            made.append(SD.generate(other))
+
+    with guard(pipe, HELD_BACK):
+        assert torch.equal(SD.generate(pipe, **halfway(lambda: elsewhere(between))), first)
+    assert torch.equal(made[0], second)
+    assert not pipe.unet._forward_pre_hooks
+
+
+def test_a_second_guard_of_the_pipeline_in_another_thread_is_refused():
+    pipe = make(SD.name)
+
+    def second():
+        with pytest.raises(GuardError, match="in another thread or task"), guard(pipe, HELD_BACK):
+            pass
+
+    with guard(pipe, ClassifierFree()):
+        elsewhere(second)
+        SD.generate(pipe)
+
+
+def test_a_scheduler_of_two_pipelines_is_refused_while_one_is_guarded():
+    pipe = make(SD.name)
+    other = beside(pipe)
+    other.scheduler = pipe.scheduler
+
+    def guarded():
+        with pytest.raises(GuardError, match="that of another guarded"), guard(other, HELD_BACK):
+            SD.generate(other)
+
+    with guard(pipe, ClassifierFree()):
+        SD.generate(pipe, **halfway(lambda: elsewhere(guarded)))
+    with (
+        pytest.raises(GuardError, match="other timesteps in the middle"),
+        guard(pipe, ClassifierFree()),
+    ):
+        SD.generate(pipe, **halfway(lambda: elsewhere(SD.generate, other)))
+
+
+def test_rows_of_other_threads_are_not_counted_as_passes():
+    pipe = make(SD.name)
+    other = beside(pipe)
+    call = {**SD.arguments, "num_inference_steps": 2, "output_type": "latent"}
+    plain = generate(pipe, "a dog barks", 1, call)
+    done = threading.Event()
+
+    def meanwhile(pipe, index, t, inputs):
+        if not done.is_set():
+            done.set()
+            elsewhere(SD.generate, other)
+        return {}
+
+    made = generate(pipe, "a dog barks", 1, {**call, "callback_on_step_end": meanwhile})
+    assert made.passes == plain.passes == 4
+
+
+class TestAsyncio:
+    def test_an_executor_does_not_take_the_guard_along_and_is_refused(self):
+        pipe = make(SD.name)
+
+        async def serve():
+            with guard(pipe, ClassifierFree()):
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(None, SD.generate, pipe)
+
+        with pytest.raises(GuardError, match=ELSEWHERE):
+            asyncio.run(serve())
+
+    def test_to_thread_takes_the_guard_along(self):
+        pipe = make(SD.name)
+        with guard(pipe, HELD_BACK):
+            expected = SD.generate(pipe)
+
+        async def serve():
+            with guard(pipe, HELD_BACK) as trace:
+                made = await asyncio.to_thread(SD.generate, pipe)
+            return made, trace
+
+        made, trace = asyncio.run(serve())
+        assert torch.equal(made, expected)
+        assert [len(run) for run in trace.runs] == [3]
+
+    def test_tasks_guard_pipelines_of_one_network_side_by_side(self):
+        pipes = [make(SD.name)]
+        pipes.append(beside(pipes[0]))
+        guides = [HELD_BACK, ClassifierFree(2.0)]
+
+        async def one(pipe, guidance):
+            with guard(pipe, guidance):
+                await asyncio.sleep(0)
+                return await asyncio.to_thread(SD.generate, pipe)
+
+        async def both():
+            return await asyncio.gather(*map(one, pipes, guides))
+
+        made = asyncio.run(both())
+        for pipe, guidance, samples in zip(pipes, guides, made, strict=True):
+            with guard(pipe, guidance):
+                assert torch.equal(SD.generate(pipe), samples)
+
+
+class TestBlock:
+    def test_it_reaches_its_own_context_and_copies_of_it(self):
+        with Block() as block:
+            copied = contextvars.copy_context()
+            assert block.entered()
+            assert not elsewhere(block.entered)
+            assert elsewhere(copied.run, block.entered)
+        assert not block.entered()
+
+    def test_it_may_end_in_another_context_than_it_began(self):
+        block = Block()
+        copied = contextvars.copy_context()
+        copied.run(block.__enter__)
+        block.__exit__()
+        assert block.ended
+        with Block(block.owner, block.network):
+            pass
+
+
+def test_weights_stay_frozen_until_the_last_block_that_wants_it_ends():
+    layer = nn.Linear(2, 2)
+    layer.bias.requires_grad_(False)
+    one, other = frozen([layer]), frozen([layer])
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert not layer.weight.requires_grad
+    other.__exit__(None, None, None)
+    assert (layer.weight.requires_grad, layer.bias.requires_grad) == (True, False)
+
+
+def test_a_decoder_keeps_less_for_the_block_that_asked_alone():
+    layer = nn.Conv1d(2, 2, 3).requires_grad_(False)
+    parts = memory_efficient([layer])
+    x = torch.randn(1, 2, 8, requires_grad=True)
+
+    def made_by():
+        return type(layer(x).grad_fn).__name__
+
+    usual = made_by()
+    with saving_memory(parts):
+        assert made_by() != usual
+        assert elsewhere(made_by) == usual
+        assert len(memory_efficient([layer])) == 1  # another thread's guard finds it, too
+        with saving_memory(parts):
+            pass
+        assert made_by() != usual
+    assert made_by() == usual
+    assert "forward" not in vars(layer)
