@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Auto(CaptionSubstitution):
-    """`CaptionSubstitution`, with its one number read off the calibration of the index.
+    """Caption substitution without settings: its one number is read off the index's calibration.
 
     A caption is replaced once its estimate comes nearer to a training clip than nineteen in twenty
     of the held-out sounds. An index that is not calibrated still gives a limit, by how near its own

@@ -26,7 +26,10 @@ from anechoic.cli.output import say
 from anechoic.errors import AnechoicError
 
 LABORATORY = ("demo", "doctor", "bench", "basin")  # the commands of anechoic-lab
-COMMANDS = ("generate", "index", "check", "verify", "calibrate", "screen", "audit")
+COMMANDS = (
+    "generate", "index", "check", "verify", "calibrate", "screen", "audit", "guards", "embedders",
+    "models",
+)  # fmt: skip
 GROUP = "anechoic.commands"
 UNUSABLE = 2  # exit code: the input cannot be used
 FAULT = 70  # exit code: a fault of ours, EX_SOFTWARE of sysexits.h

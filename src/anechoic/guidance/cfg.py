@@ -37,6 +37,9 @@ def alone(scale: float) -> Needs:
 class ClassifierFree(Guidance):
     """u + scale * (c - u), bit for bit what the pipeline itself computes.
 
+    Args:
+        scale: classifier-free guidance scale, above 1.
+
     Source: Ho and Salimans, 2022 (arXiv:2207.12598).
     """
 
