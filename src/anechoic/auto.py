@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anechoic.detectors import calibration
 from anechoic.detectors.nearest import NearestStretch
 from anechoic.embedders import embedder as make_embedder
+from anechoic.guidance.similarity import read_off
 from anechoic.guidance.substitution import OPENS, CaptionSubstitution
-from anechoic.index import TrainingIndex
+from anechoic.index import JoinedIndex, TrainingIndex
+from anechoic.types import Embedder, VectorIndex, parts_of
 
 if TYPE_CHECKING:
     from anechoic.detectors.calibration import Calibration
+
+Given = TrainingIndex | str | Path
 
 
 @dataclass(frozen=True)
@@ -36,41 +42,73 @@ class Auto(CaptionSubstitution):
     """
 
     def __post_init__(self) -> None:
-        if self.opens is None and (known := self._calibration()) is not None:
-            object.__setattr__(self, "opens", min(known.quantile(OPENS)[0], 1 - 1e-3))
+        if self.opens is None:
+            limits = tuple(found.limit for found in self._origins)
+            if isinstance(self.index, JoinedIndex):
+                object.__setattr__(self, "index", JoinedIndex(self.index.parts, limits))
+            object.__setattr__(self, "opens", limits[0])
         super().__post_init__()
 
     @classmethod
-    def of(cls, index: TrainingIndex | str | Path, scale: float = 7.0) -> Auto:
+    def of(cls, index: Given | Sequence[Given], scale: float = 7.0) -> Auto:
         """The automatic guard for an index, by the embedder that built it.
 
         Args:
-            index: an index, or its folder.
+            index: an index, or its folder; or several by one embedder, such as that of a model
+                and that of what it was fine-tuned on.
             scale: classifier-free guidance scale.
 
         Raises:
-            IndexMismatch: as the class.
+            IndexMismatch: as the class; or several of different embedders.
             UnknownEmbedder: the index's embedder is not installed, or its weights are not here.
         """
-        opened = index if isinstance(index, TrainingIndex) else TrainingIndex.load(index)
-        return cls(opened, make_embedder(opened.embedder_name, trusted=False), scale)
+        given = [index] if isinstance(index, (TrainingIndex, str, Path)) else list(index)
+        opened = [one if isinstance(one, TrainingIndex) else TrainingIndex.load(one)
+                  for one in given]  # fmt: skip
+        searched = opened[0] if len(opened) == 1 else JoinedIndex(tuple(opened))
+        return cls(searched, make_embedder(searched.embedder_name, trusted=False), scale)
 
     @property
     def because(self) -> str:
         """What was chosen, and why, in a sentence."""
-        known = self._calibration()
-        origin = "how near the clips of the index come to each other, since it is not calibrated"
-        if known is not None:
-            _, low, high = known.quantile(OPENS)
-            origin = f"{len(known.null)} held-out sounds (95 % interval {low:.3f} to {high:.3f})"
+        origins = self._origins
+        limits = getattr(self.index, "limits", None) or (self.threshold,) * len(origins)
+        each = (
+            f"over {limit:.3f}{found.of if len(origins) > 1 else ''}: the {100 * OPENS:.0f} % "
+            f"point of {found.origin}"
+            for limit, found in zip(limits, origins, strict=True)
+        )
         return (
             "auto replaces a caption once what it leads to has a similarity to a training clip "
-            f"over {self.threshold:.3f}: the {100 * OPENS:.0f} % point of {origin}"
+            f"{'; '.join(each)}"
         )
 
-    def _calibration(self) -> Calibration | None:
-        index = self.index
-        if not isinstance(index, TrainingIndex) or index.folder is None:
-            return None
-        detector = NearestStretch(index, self.embedder).name
-        return calibration.read(index.folder).get(detector)
+    @cached_property
+    def _origins(self) -> list[_Origin]:
+        return [_origin(part, self.embedder) for part in parts_of(self.index)]
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """A limit that was read off, and off what."""
+
+    limit: float
+    origin: str
+    of: str  # which index, as a clause
+
+
+def _origin(index: VectorIndex, embedder: Embedder) -> _Origin:
+    of = f" of index '{getattr(index, 'name', '')}'"
+    known = _calibration(index, embedder)
+    if known is None:
+        uncalibrated = "how near the clips of the index come to each other, since it is not "
+        return _Origin(read_off(index, OPENS)[0], f"{uncalibrated}calibrated", of)
+    limit, low, high = known.quantile(OPENS)
+    origin = f"{len(known.null)} held-out sounds (95 % interval {low:.3f} to {high:.3f})"
+    return _Origin(min(limit, 1 - 1e-3), origin, of)
+
+
+def _calibration(index: VectorIndex, embedder: Embedder) -> Calibration | None:
+    if not isinstance(index, TrainingIndex) or index.folder is None:
+        return None
+    return calibration.read(index.folder).get(NearestStretch(index, embedder).name)

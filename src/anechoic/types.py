@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -169,6 +169,12 @@ class VectorIndex(Protocol):
         """The similarity of training clips to the nearest other one, [n]: how near sound that is
         not a copy comes to the training set. A large index gives those of a sample of its rows."""
         ...
+
+
+def parts_of(index: Any) -> tuple[Any, ...]:
+    """The training sets that one is joined of; it alone if it is not joined."""
+    parts: tuple[Any, ...] = getattr(index, "parts", (index,))
+    return parts
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.pipelines import CASES, make_pipe
+from support.model_folder import audible_pipe, noise_clips
+from support.pipelines import CAPTIONS, CASES, make_pipe
+from support.sounds import RATE
 from torch import Tensor, nn
 
-from anechoic import ClassifierFree, guard
+from anechoic import ClassifierFree, embedder, guard
 from anechoic.diffusers import fingerprint, lora
 from anechoic.diffusers.fingerprints import network_fingerprint
 from anechoic.diffusers.lora_files import SAT_KINDS, stable_audio_names
 from anechoic.engine.model import require_own_index
 from anechoic.errors import BadSetting, IndexMismatch
-from anechoic.index import TrainingIndex
+from anechoic.index import Sound, TrainingIndex
 
 DATA = Path(__file__).parents[1] / "data/lora"  # made by scripts/lora_reference.py
 TABLE = dict(stable_audio_names(2))
@@ -413,3 +415,37 @@ def test_weights_and_fused_adapters_that_cannot_be_set(pipe: Any, tmp_path: Path
         fused - pipe.transformer.get_parameter(f"{QUERY}.weight"), up @ down, atol=1e-6
     )
     assert fingerprint(pipe).count("+") == 1
+
+
+# -------------------------------------------------------------------------------- several indexes
+
+
+def test_one_guard_sees_a_copy_of_the_base_and_one_of_the_adapters_clips(tmp_path: Path) -> None:
+    """Each index holds what the model makes of a prompt, so it replicates a clip of either."""
+    pipe = audible_pipe()
+    base = fingerprint(pipe)
+    adapter = lora.apply(pipe, write_diffusers(tmp_path / "x.safetensors"))
+    settings = {"num_inference_steps": 6, "guidance_scale": 7.0}
+
+    def make(prompt: str) -> Tensor:
+        made: Tensor = pipe(prompt, generator=torch.manual_seed(0), **settings).audios[0]
+        return made
+
+    folders = []
+    for name, model, prompt in (("base", base, CAPTIONS[0]), ("mine", adapter.fingerprint,
+                                                              CAPTIONS[1])):  # fmt: skip
+        clips = [Sound("copy.wav", prompt, make(prompt), RATE), *noise_clips()]
+        held = TrainingIndex.build(clips, embedder("magmel"), model=model)
+        folders.append(held.save(tmp_path / name))
+    for row, prompt in ((0, CAPTIONS[0]), (5, CAPTIONS[1])):
+        with guard(pipe, folders) as trace:
+            make(prompt)
+        assert row in trace.column("neighbour").flatten().tolist()
+        assert bool(trace.column("gate").any())
+    assert lora.unknown_clips(lora.applied(pipe), [TrainingIndex.load(f) for f in folders]) == []
+    adapter.remove()
+    with (
+        pytest.raises(IndexMismatch, match=f"of model '{adapter.fingerprint}'"),
+        guard(pipe, folders),
+    ):
+        pass

@@ -22,6 +22,7 @@ from anechoic.errors import BadSetting
 from anechoic.guidance.base import Guidance, as_guidance
 from anechoic.guidance.registry import settings_as_text
 from anechoic.index import TrainingIndex
+from anechoic.types import parts_of
 
 ANY_SCALE = 2.0  # passed to the pipeline and not used: inside a guard the guidance sets the scale
 
@@ -129,7 +130,8 @@ class Guarded:
     def identity(self) -> list[Any]:
         """All that its sounds depend on, except prompt and seed."""
         indexes = () if self.guidance is None else self.guidance.indexes()
-        contents = dict.fromkeys(i.content for i in indexes if isinstance(i, TrainingIndex))
+        parts = (part for index in indexes for part in parts_of(index))
+        contents = dict.fromkeys(i.content for i in parts if isinstance(i, TrainingIndex))
         hashed = list(contents) if len(contents) > 1 else next(iter(contents), None)
         return [*self.pipeline.identity, settings_as_text(self.guidance), hashed]
 

@@ -8,7 +8,7 @@ turns that line into g + w*(g - g) = g, for any w.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,17 @@ warnings.filterwarnings("ignore", "Should have t[ab]", UserWarning, "torchsde")
 
 @contextmanager
 def guard(
-    pipe: Any, guidance: TrainingIndex | Path | Guidance | Callable[[Step], Guided | Tensor]
+    pipe: Any,
+    guidance: TrainingIndex
+    | Path
+    | Sequence[TrainingIndex | Path]
+    | Guidance
+    | Callable[[Step], Guided | Tensor],
 ) -> Iterator[Trace]:
     """Guide every generation of `pipe` inside the `with` block.
 
-    Given an index, or the path of one, it is `anechoic.auto.Auto` that guides: its settings are
-    read off the index, and its scale is the pipeline's default.
+    Given an index, or the path of one, or several of them, it is `anechoic.auto.Auto` that guides:
+    its settings are read off the indexes, and its scale is the pipeline's default.
 
     The pipeline stays what it is: nothing is subclassed or replaced, and it is as before when the
     block ends. Inside, the guidance owns the scale; call the pipeline with any
@@ -56,7 +61,8 @@ def guard(
 
     Args:
         pipe: a diffusers pipeline from the table in `anechoic.diffusers.adapters`.
-        guidance: the index of the training set; or a method, or a function of a `Step`.
+        guidance: the index of the training set, or several, such as that of the model and that of
+            its LoRA; or a method, or a function of a `Step`.
 
     Yields:
         A `Trace` that fills while the pipeline runs.
@@ -72,9 +78,7 @@ def guard(
     """
     connection = adapter_for(pipe)
     check_scheduler(pipe.scheduler)
-    if isinstance(guidance, TrainingIndex | Path):
-        guidance = Auto.of(guidance, default_scale(pipe) or SCALE)
-    with guarding(connection, guidance) as guarded:
+    with guarding(connection, _method(pipe, guidance)) as guarded:
         hooks = Hooks(connection, guarded)
         connection.attach(guarded.block, hooks.begin)
         connection.surround(hooks.pre_forward, hooks.post_forward)
@@ -82,3 +86,11 @@ def guard(
             yield guarded.trace
         finally:
             connection.detach()
+
+
+def _method(pipe: Any, given: Any) -> Any:
+    """The method that guides: `Auto` where indexes are given."""
+    several = given if isinstance(given, list | tuple) else [given]
+    if not all(isinstance(one, TrainingIndex | Path) for one in several):
+        return given
+    return Auto.of(given, default_scale(pipe) or SCALE)

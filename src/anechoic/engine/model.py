@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from anechoic.errors import IndexMismatch, UnsupportedPipeline
 from anechoic.guidance.base import Guidance
-from anechoic.types import LONGER_WINDOW, require_whole
+from anechoic.types import LONGER_WINDOW, parts_of, require_whole
 
 Makes = Literal["sound", "images"]
 SEPARATOR = "+"  # in a fingerprint, between the model and each of its adapters
@@ -102,19 +102,17 @@ def require_own_index(index: Any, fingerprint: Callable[[], str]) -> None:
     Raises:
         IndexMismatch: the index is another model's.
     """
-    if not (names := _names(index)):
-        return
-    own = fingerprint()
-    if not any(_within(name, own) for name in names):
-        model = names[0]
-        name = getattr(index, "name", "")
-        raise IndexMismatch(
-            f"index {f'{name!r} ' if name else ''}holds the training clips of model '{model}', but "
-            f"this model is '{own}': nothing can be guarded or judged by the wrong clips; use this "
-            "model's own index. If it was made of that model and knows the same clips, say so with "
-            f"'anechoic index cover INDEX {own}'; with a LoRA that was given as one ('--lora'), "
-            "the index of its base model fits as it is"
-        )
+    for part in parts_of(index):
+        names = _names(part)
+        if names and not any(_within(name, own := fingerprint()) for name in names):
+            name = getattr(part, "name", "")
+            raise IndexMismatch(
+                f"index {f'{name!r} ' if name else ''}holds the training clips of model "
+                f"'{names[0]}', but this model is '{own}': nothing can be guarded or judged by the "
+                "wrong clips; use this model's own index. If it was made of that model and knows "
+                f"the same clips, say so with 'anechoic index cover INDEX {own}'; with a LoRA that "
+                "was given as one ('--lora'), the index of its base model fits as it is"
+            )
 
 
 def weights_fingerprint(weights: nn.Module | Mapping[str, Tensor], settings: str = "") -> str:
@@ -130,7 +128,7 @@ def weights_fingerprint(weights: nn.Module | Mapping[str, Tensor], settings: str
 
 def names_any(name: str, indexes: Iterable[Any]) -> bool:
     """Whether one of some indexes says that it holds the clips of a model, or of an adapter."""
-    said = (told for index in indexes for told in _names(index))
+    said = (told for index in indexes for part in parts_of(index) for told in _names(part))
     return any(name in told.split(SEPARATOR) for told in said)
 
 

@@ -12,7 +12,7 @@ from anechoic.guidance.base import Reach
 from anechoic.guidance.similarity import EmbeddedEstimate, Estimate, GatedGuidance, Gradient
 from anechoic.guidance.step import Guided, Step
 from anechoic.guidance.triggers import LogSNR, Progress, Timestep
-from anechoic.types import Embedder, Neighbours, VectorIndex
+from anechoic.types import Embedder, Neighbours, VectorIndex, parts_of
 
 RIDGE = 1e-4  # added to the Gram matrix, so that an exact copy has a volume and a direction
 
@@ -69,6 +69,10 @@ class GramVolume(GatedGuidance):
         if not -1 <= self.threshold < 1:
             raise BadSetting(
                 f"expected threshold, a cosine, of -1 or more and below 1, got {self.threshold}"
+            )
+        if len(parts_of(self.index)) > 1:
+            raise BadSetting(
+                "the volume is that of one space, and joined indexes have one each; give one index"
             )
         super().__post_init__()
 

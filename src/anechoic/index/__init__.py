@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from anechoic.index.clips import Clip, Sound
+from anechoic.index.joined import JoinedIndex
 from anechoic.index.training import TrainingIndex
 
-__all__ = ["Clip", "Sound", "TrainingIndex"]
+__all__ = ["Clip", "JoinedIndex", "Sound", "TrainingIndex"]
