@@ -72,6 +72,10 @@ class GuardError(AnechoicError):
     """A guard that could not act on the generation it was put around."""
 
 
+class NoPipelineFree(AnechoicError):
+    """A pool that has no pipeline to give: all are taken, or it is closed."""
+
+
 class NotReleased(AnechoicError):
     """A generated sound that may not leave: a copy, or one that could not be judged."""
 

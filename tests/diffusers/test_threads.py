@@ -7,6 +7,7 @@ import contextvars
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import diffusers
 import pytest
 import torch
 from support.pipelines import CASES, make
@@ -70,13 +71,58 @@ def test_a_call_from_a_thread_that_the_guard_does_not_reach_is_refused_and_chang
 def test_a_plain_call_that_was_there_first_is_whole_and_the_guarded_one_is_refused():
     pipe = make(SD.name)
     expected = SD.generate(pipe, steps=4)
+    opened, seen, refused = threading.Event(), threading.Event(), []
 
     def guarded():
-        with pytest.raises(GuardError, match="in the middle of a call"), guard(pipe, HELD_BACK):
+        with guard(pipe, HELD_BACK):
+            opened.set()
+            seen.wait(20)
             SD.generate(pipe)
 
-    made = SD.generate(pipe, **halfway(lambda: elsewhere(guarded)))
+    def beside(pipe, index, t, inputs):
+        if index == 1:
+            refused.append(threads.submit(guarded))
+            opened.wait(20)
+        elif index == 2:  # it has evaluated the network meanwhile
+            seen.set()
+            with pytest.raises(GuardError, match="in the middle of a call"):
+                refused[0].result(20)
+        return {}
+
+    with ThreadPoolExecutor(1) as threads:
+        made = SD.generate(pipe, steps=4, callback_on_step_end=beside)
     assert torch.equal(made, expected)
+
+
+@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "EulerDiscreteScheduler"])
+def test_a_plain_call_that_a_guarded_one_breaks_into_is_refused_and_the_guarded_one_whole(
+    scheduler,
+):
+    pipe = make(SD.name)
+    pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
+    with guard(pipe, HELD_BACK):
+        expected = SD.generate(pipe)
+    made, begun, refused = [], threading.Event(), threading.Event()
+
+    def wait(pipe, index, t, inputs):
+        if index == 0:
+            begun.set()
+            assert refused.wait(20)
+        return {}
+
+    def guarded():
+        with guard(pipe, HELD_BACK):
+            made.append(SD.generate(pipe, callback_on_step_end=wait))
+
+    def break_in():
+        threads.submit(guarded)
+        begun.wait(20)
+
+    with ThreadPoolExecutor(1) as threads:
+        with pytest.raises(GuardError, match="began in the middle of this one"):
+            SD.generate(pipe, **halfway(break_in))
+        refused.set()
+    assert torch.equal(made[0], expected)
 
 
 @pytest.mark.parametrize("name", ["StableDiffusionPipeline", "StableAudioPipeline"])

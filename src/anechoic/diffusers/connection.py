@@ -34,7 +34,6 @@ from anechoic.engine.wrapping import (
     Hook,
     Method,
     call_of,
-    called_elsewhere,
     compiled_call,
     frozen,
     is_running,
@@ -63,6 +62,7 @@ class Connection:
         self.block = Block()  # the guard's
         self._originals: dict[str, Callable[..., Any]] = {}  # the pipeline's own methods, by name
         self._frame: FrameType | None = None  # of the pipeline's call that is being guarded
+        self._other: FrameType | None = None  # of one that was there before the guard
         self._compiled = compiled_call(self.network)
         self.compiled = is_compiled(self.network)
         within = getattr(self.network, "_orig_mod", self.network)  # of torch.compile
@@ -143,12 +143,20 @@ class Connection:
             )
 
         def step(*args: Any, **kwargs: Any) -> Any:
+            self._beside()
             moved = stepped() if self.generating() else None
             if moved is None:
                 return original(*args, **kwargs)
             return original(**moved_sample(scheduler, by_name(original, args, kwargs), moved))
 
         self._wrap(scheduler, "step", step)
+        if (scale := getattr(scheduler, "scale_model_input", None)) is not None:
+
+            def scaled(*args: Any, **kwargs: Any) -> Any:  # some find their place in the schedule
+                self._beside()
+                return scale(*args, **kwargs)
+
+            self._wrap(scheduler, "scale_model_input", scaled)
 
     def generating(self) -> bool:
         """Whether the code that asks runs inside the guarded generation.
@@ -163,7 +171,8 @@ class Connection:
     ) -> None:
         """Call these before and after each evaluation of the network, as forward hooks."""
         after = None if post_forward is None else Hook(self.block, post_forward)
-        self._undo.append(surround(self.network, Hook(self.block, pre_forward), after))
+        before = Hook(self.block, pre_forward, self._beside)
+        self._undo.append(surround(self.network, before, after))
 
     def detach(self) -> None:
         """Leave the pipeline as it was.
@@ -218,11 +227,28 @@ class Connection:
                 "asyncio.to_thread or contextvars.copy_context().run; for one beside the guard, "
                 "take another pipeline from a PipelinePool"
             )
-        if called_elsewhere(self.pipe):
+        if is_running(self._frame) or is_running(self._other):
             raise GuardError(
                 "another thread is in the middle of a call of this pipeline, which serves one at a "
                 "time; give each thread a pipeline of its own with PipelinePool"
             )
+
+    def _beside(self) -> None:
+        """The network is evaluated, or a step is made. Where the guard does not reach, this may be
+        in a call of the pipeline that was there before the guard.
+
+        Raises:
+            GuardError: it is, and a guarded call has begun meanwhile.
+        """
+        if self.block.entered() or (frame := call_of(self.pipe)) is None:
+            return
+        if is_running(self._frame):
+            raise GuardError(
+                "a guarded call of this pipeline began in the middle of this one, in another "
+                "thread, and a pipeline serves one at a time; give each thread a pipeline of its "
+                "own with PipelinePool"
+            )
+        self._other = frame
 
     def _module_called(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self.generating():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from anechoic.errors import UnknownEmbedder
 from anechoic.types import Embedder
 
 DEFAULT = "laion/clap-htsat-unfused"
+_tokenizing = Lock()  # a tokenizer is changed by being used, and threads may share one
 FLOOR = 1e-10  # the stock extractor's smallest mel energy, -100 dB
 
 
@@ -127,9 +129,10 @@ class Clap(Embedder):
         Raises:
             UnknownEmbedder: the tokenizer's files are not with the weights.
         """
-        if self._tokenizer is None:
-            self._tokenizer = _load_tokenizer(find("CLAP", self.name.removeprefix("clap:")))
-        tokens = self._tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
+        with _tokenizing:
+            if self._tokenizer is None:
+                self._tokenizer = _load_tokenizer(find("CLAP", self.name.removeprefix("clap:")))
+            tokens = self._tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
         emb = self._model.get_text_features(**tokens.to(self._model.device)).pooler_output
         return F.normalize(emb.float(), dim=1)
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, field
-from threading import RLock, get_ident
+from threading import RLock
 from types import FrameType
 from typing import Any
 
@@ -101,14 +101,25 @@ class Method:
 
 
 class Hook:
-    """A forward hook of a guarded module, for calls that its block reaches. In a deep copy of the
-    module it guards nothing, so there it refuses until the block ends."""
+    """A forward hook of a guarded module. In a deep copy of the module it guards nothing, so there
+    it refuses until the block ends.
 
-    def __init__(self, block: Block, call: Callable[..., Any]):
-        self.block, self.call = block, call
+    Args:
+        block: where it acts.
+        call: the hook itself.
+        beside: called before any other evaluation of the module.
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        call: Callable[..., Any],
+        beside: Callable[[], None] = lambda: None,
+    ):
+        self.block, self.call, self.beside = block, call, beside
 
     def __call__(self, *call: Any) -> Any:
-        return self.call(*call) if self.block.entered() else None
+        return self.call(*call) if self.block.entered() else self.beside()
 
     def __deepcopy__(self, memo: Any) -> CopiedHook:
         return CopiedHook(self.block)
@@ -250,25 +261,16 @@ def on_stack(wanted: FrameType) -> bool:
 
 def call_of(pipe: Any) -> FrameType | None:
     """The innermost call of a pipeline that runs in this thread; None: it was not called."""
-    return next((frame for frame in callers(sys._getframe(1)) if calls(frame, pipe)), None)
+    for frame in callers(sys._getframe(1)):
+        if frame.f_code.co_name == "__call__" and frame.f_locals.get("self") is pipe:
+            return frame
+    return None
 
 
-def called_elsewhere(pipe: Any) -> bool:
-    """Whether a call of a pipeline runs in another thread."""
-    tops = {**sys._current_frames()}
-    del tops[get_ident()]
-    return any(calls(frame, pipe) for top in tops.values() for frame in callers(top))
-
-
-def is_running(wanted: FrameType) -> bool:
+def is_running(wanted: FrameType | None) -> bool:
     """Whether any thread is inside this frame."""
     tops = sys._current_frames().values()
     return any(frame is wanted for top in tops for frame in callers(top))
-
-
-def calls(frame: FrameType, pipe: Any) -> bool:
-    """Whether this frame is a call of this pipeline."""
-    return frame.f_code.co_name == "__call__" and frame.f_locals.get("self") is pipe
 
 
 def callers(frame: FrameType | None) -> Iterator[FrameType]:

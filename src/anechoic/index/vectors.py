@@ -94,7 +94,8 @@ class Resident:
     def candidates(self, query: Tensor, k: int) -> Tensor:
         if len(query) == 1 and query.device.type == "cpu" and self._vectors.numel() > LARGE:
             self._asked += 1
-            if self._asked == OFTEN and self.dtype == torch.float32:
+            often = self._asked >= OFTEN and self.dtype == torch.float32
+            if often and self._pruned is None:
                 self._pruned = Pruned(self._on(query.device))
             if self._pruned is not None and (rows := self._pruned.candidates(query, k)) is not None:
                 return rows
@@ -103,9 +104,10 @@ class Resident:
 
     def _on(self, device: torch.device) -> Tensor:
         """All vectors, moved once to the device of the query."""
-        if self._vectors.device != device:
-            self._vectors = self._vectors.to(device)
-        return self._vectors
+        vectors = self._vectors  # another thread may move them
+        if vectors.device != device:
+            vectors = self._vectors = vectors.to(device)
+        return vectors
 
 
 class Mapped:
