@@ -32,6 +32,8 @@ MAY_IMPORT = {
     "engine": LEAVES | {"guidance"},
     "auto": LEAVES | {"detectors", "embedders", "guidance", "index"},
     "diffusers": LEAVES | {"auto", "engine", "guidance", "index", "models", "parsing"},
+    "stable_audio_tools": LEAVES | {"auto", "engine", "guidance", "index"},
+    "guards": LEAVES | {"diffusers", "engine", "guidance", "index", "stable_audio_tools"},
     "models": {"errors", "guidance", "index"},
     "verdict": LEAVES | {"audio", "detectors", "embedders", "index", "storage"},
     "certificate": LEAVES
@@ -55,6 +57,7 @@ HOMES: dict[str, set[str]] = {
     "matplotlib": set(),
     "pyarrow": {"audit", "index", "parsing"},
     "ray": set(),
+    "stable_audio_tools": set(),
     "typer": {"cli"},
 }
 

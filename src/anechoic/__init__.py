@@ -12,9 +12,9 @@ from anechoic.lazy import on_first_use
 if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
     from anechoic.auto import Auto
     from anechoic.detectors import locate
-    from anechoic.diffusers.guard import Trace, guard
     from anechoic.embedders import embedder
     from anechoic.errors import AnechoicError
+    from anechoic.guards import Trace, guard
     from anechoic.guidance import (
         AntiMemorization,
         ClassifierFree,
@@ -43,7 +43,6 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that exists
         {
             "anechoic.auto": ("Auto",),
             "anechoic.detectors": ("locate",),
-            "anechoic.diffusers.guard": ("Trace", "guard"),
             "anechoic.embedders": ("embedder",),
             "anechoic.errors": ("AnechoicError",),
             "anechoic.guidance": (
@@ -55,6 +54,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that exists
             "anechoic.guidance.base": ("Guidance",),
             "anechoic.guidance.noise": ("NoiseLevel",),
             "anechoic.guidance.step": ("Guided", "Record", "Step"),
+            "anechoic.guards": ("Trace", "guard"),
             "anechoic.index": ("TrainingIndex",),
             "anechoic.protection": ("protect",),
             "anechoic.types": ("Match",),

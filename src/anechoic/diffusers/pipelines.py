@@ -124,7 +124,10 @@ def unsupported(name: str) -> str:
     """Why a class of pipelines cannot be guarded, in a sentence."""
     if name in REFUSED:
         return f"{name} cannot be guarded: {REFUSED[name]}"
-    return f"one of the pipelines {', '.join(ADAPTERS)} was expected, got {name}"
+    return (
+        f"one of the pipelines {', '.join(ADAPTERS)} was expected, or for 'guard' a "
+        f"ConditionedDiffusionModelWrapper of stable-audio-tools, got {name}"
+    )
 
 
 def fingerprint(pipe: Any) -> str:
