@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "auto": LEAVES | {"detectors", "embedders", "guidance", "index"},
     "diffusers": LEAVES | {"auto", "engine", "guidance", "index", "models", "parsing"},
     "stable_audio_tools": LEAVES | {"auto", "engine", "guidance", "index"},
-    "guards": LEAVES | {"diffusers", "engine", "guidance", "index", "stable_audio_tools"},
+    "guards": {"auto", "diffusers", "engine", "stable_audio_tools"},
     "models": {"errors", "guidance", "index"},
     "verdict": LEAVES | {"audio", "detectors", "embedders", "index", "storage"},
     "certificate": LEAVES

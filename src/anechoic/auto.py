@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from anechoic.detectors import calibration
 from anechoic.detectors.nearest import NearestStretch
 from anechoic.embedders import embedder as make_embedder
+from anechoic.guidance.base import Guidance
 from anechoic.guidance.similarity import read_off
+from anechoic.guidance.step import Guided, Step
 from anechoic.guidance.substitution import OPENS, CaptionSubstitution
 from anechoic.index import JoinedIndex, TrainingIndex
 from anechoic.types import Embedder, VectorIndex, parts_of
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from anechoic.detectors.calibration import Calibration
 
 Given = TrainingIndex | str | Path
+Method = Guidance | Callable[[Step], Guided | Tensor]
+GuidedBy = TrainingIndex | Path | Sequence[TrainingIndex | Path] | Method  # what `guard` takes
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,14 @@ class Auto(CaptionSubstitution):
     @cached_property
     def _origins(self) -> list[_Origin]:
         return [_origin(part, self.embedder) for part in parts_of(self.index)]
+
+
+def method_of(given: GuidedBy, scale: float) -> Method:
+    """The method that guides: `Auto` at this scale where indexes are given."""
+    several = given if isinstance(given, list | tuple) else [given]
+    if not all(isinstance(one, TrainingIndex | Path) for one in several):
+        return given  # type: ignore[return-value]
+    return Auto.of(given, scale)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from anechoic.engine.run import Trace
-from anechoic.guidance.base import Guidance
-from anechoic.guidance.step import Guided, Step
-from anechoic.index import TrainingIndex
+
+if TYPE_CHECKING:
+    from anechoic.auto import GuidedBy
 
 __all__ = ["Trace", "guard"]
 
 
-def guard(
-    model: Any, guidance: TrainingIndex | Path | Guidance | Callable[[Step], Guided | Tensor]
-) -> AbstractContextManager[Trace]:
+def guard(model: Any, guidance: GuidedBy) -> AbstractContextManager[Trace]:
     """Guide every generation of a model inside the `with` block.
 
-    Given an index, or the path of one, it is `anechoic.auto.Auto` that guides: its settings are
-    read off the index, and its scale is the model's default.
+    Given an index, or the path of one, or several of them, it is `anechoic.auto.Auto` that guides:
+    its settings are read off the indexes, and its scale is the model's default.
 
     Args:
         model: a diffusers pipeline (see `anechoic.diffusers.guard.guard`), or a model of
             stable-audio-tools (see `anechoic.stable_audio_tools.guard.guard`).
-        guidance: the index of the training set; or a method, or a function of a `Step`.
+        guidance: the index of the training set, or several; or a method, or a function of a
+            `Step`.
 
     Returns:
         A block that yields a `Trace`, which fills while the model generates.

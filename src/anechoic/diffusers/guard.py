@@ -8,21 +8,15 @@ turns that line into g + w*(g - g) = g, for any w.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from anechoic.auto import Auto
+from anechoic.auto import GuidedBy, method_of
 from anechoic.diffusers.connection import Hooks
 from anechoic.diffusers.pipelines import adapter_for, default_scale
 from anechoic.diffusers.schedules import check_scheduler
 from anechoic.engine.run import Trace, guarding
-from anechoic.guidance.base import Guidance
-from anechoic.guidance.step import Guided, Step
-from anechoic.index import TrainingIndex
 
 SCALE = 7.0  # of a pipeline that has no default: Stable Audio Open's own
 
@@ -33,14 +27,7 @@ warnings.filterwarnings("ignore", "Should have t[ab]", UserWarning, "torchsde")
 
 
 @contextmanager
-def guard(
-    pipe: Any,
-    guidance: TrainingIndex
-    | Path
-    | Sequence[TrainingIndex | Path]
-    | Guidance
-    | Callable[[Step], Guided | Tensor],
-) -> Iterator[Trace]:
+def guard(pipe: Any, guidance: GuidedBy) -> Iterator[Trace]:
     """Guide every generation of `pipe` inside the `with` block.
 
     Given an index, or the path of one, or several of them, it is `anechoic.auto.Auto` that guides:
@@ -78,7 +65,7 @@ def guard(
     """
     connection = adapter_for(pipe)
     check_scheduler(pipe.scheduler)
-    with guarding(connection, _method(pipe, guidance)) as guarded:
+    with guarding(connection, method_of(guidance, default_scale(pipe) or SCALE)) as guarded:
         hooks = Hooks(connection, guarded)
         connection.attach(guarded.block, hooks.begin)
         connection.surround(hooks.pre_forward, hooks.post_forward)
@@ -86,11 +73,3 @@ def guard(
             yield guarded.trace
         finally:
             connection.detach()
-
-
-def _method(pipe: Any, given: Any) -> Any:
-    """The method that guides: `Auto` where indexes are given."""
-    several = given if isinstance(given, list | tuple) else [given]
-    if not all(isinstance(one, TrainingIndex | Path) for one in several):
-        return given
-    return Auto.of(given, default_scale(pipe) or SCALE)

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from anechoic.auto import Auto
+from anechoic.auto import GuidedBy, method_of
 from anechoic.engine.run import Trace, guarding
-from anechoic.guidance.base import Guidance
-from anechoic.guidance.step import Guided, Step
-from anechoic.index import TrainingIndex
 from anechoic.stable_audio_tools.model import NativeModel
 
 SCALE = 6.0  # generate_diffusion_cond's own
 
 
 @contextmanager
-def guard(
-    model: Any, guidance: TrainingIndex | Path | Guidance | Callable[[Step], Guided | Tensor]
-) -> Iterator[Trace]:
+def guard(model: Any, guidance: GuidedBy) -> Iterator[Trace]:
     """Guide every `generate_diffusion_cond(model, ...)` inside the `with` block.
 
     The model's own code combines the halves, at the scale of the guidance: with
@@ -39,15 +31,9 @@ def guard(
         A `Trace` that fills while the model generates.
 
     Raises:
-        UnsupportedPipeline, IndexMismatch, BadSetting, GuardError: as `anechoic.guard`.
+        BadSetting, UnsupportedPipeline, IndexMismatch, GuardError: as `anechoic.guard`; also for a
+            generation that was broken off.
     """
     native = NativeModel(model)
-    if isinstance(guidance, TrainingIndex | Path):
-        guidance = Auto.of(guidance, SCALE)
-    with guarding(native, guidance) as guarded:
-        native.attach(guarded)
-        try:
-            yield guarded.trace
-            native.check_whole()
-        finally:
-            native.detach()
+    with guarding(native, method_of(guidance, SCALE)) as guarded, native.listening(guarded):
+        yield guarded.trace

@@ -15,7 +15,15 @@ from anechoic.engine.call import whole_words
 from anechoic.engine.memory_efficient import memory_efficient, saving_memory
 from anechoic.engine.model import Makes, weights_fingerprint
 from anechoic.engine.run import GuardedModel
-from anechoic.engine.wrapping import Block, Hook, Method, frozen, is_running, refuse_rest
+from anechoic.engine.wrapping import (
+    Hook,
+    Method,
+    callers,
+    frozen,
+    is_running,
+    refuse_rest,
+    surround,
+)
 from anechoic.errors import GuardError, UnsupportedPipeline
 from anechoic.stable_audio_tools.call import ANSWER, Generation, TransformerCall
 
@@ -64,13 +72,13 @@ class NativeModel:
                 "a network that is compiled as a whole cannot be guarded; compile its transformer "
                 "alone: model.model.model.transformer.compile()"
             )
-        self.wrapper, self.network = wrapper, network
+        self.wrapper, self.network, self.owner = wrapper, network, network
         self.sample_rate: int = wrapper.sample_rate
         # bound before anything is put around them
         self.forward, self.predict = network.forward, network._forward
         self.conditioning_inputs = wrapper.get_conditioning_inputs
         self._generations: dict[FrameType, Generation] = {}
-        self._block, self._wrapped = Block(), list[Method]()
+        self._wrapped: list[Method] = []
 
     # ------------------------------------------------- what the engine asks: see `engine.model`
 
@@ -86,59 +94,60 @@ class NativeModel:
 
     # ------------------------------------------------------------------------------ listening
 
-    def attach(self, guarded: GuardedModel) -> None:
-        """Guard the generations of the model.
+    @contextmanager
+    def listening(self, guarded: GuardedModel) -> Iterator[None]:
+        """A block in which the model's generations are guarded.
 
         Raises:
-            GuardError: while generating, one that cannot be guarded.
+            GuardError: at the end, one was not guarded from its start to its end.
         """
-
-        changes_prompt = guarded.guidance.changes_prompt  # asked once a guard
+        block, changes_prompt = guarded.block, guarded.guidance.changes_prompt
 
         def begin(encoded: Mapping[str, Any], negative: bool = False) -> Any:
-            if not negative and (frame := _call_of(self.wrapper)) is not None:
+            frame = next(filter(self._generates, callers(sys._getframe(1))), None)
+            if frame is not None and not negative:
                 self._begin(guarded, frame, encoded)
             return self.conditioning_inputs(encoded, negative=negative)
 
         def forward(x: Tensor, t: Tensor, **keywords: Any) -> Any:
+            if not block.entered():  # a plain model of another thread, on the same network
+                return self.forward(x, t, **keywords)
             generation = self._checked(keywords)
             call = TransformerCall(self, generation, x, t, keywords, range(len(x)))
             return self._guided(generation, changes_prompt, call)
 
-        def answer(*args: Any, **kwargs: Any) -> Any:
-            if (answered := ANSWER.get()) is None:
+        def predict(*args: Any, **kwargs: Any) -> Any:
+            if not block.entered():
+                return self.predict(*args, **kwargs)
+            if (answer := ANSWER.get()) is None:
                 raise GuardError(OUTSIDE)
-            return answered(*args, **kwargs)
+            return answer(*args, **kwargs)
 
-        hook = Hook(self._block, lambda *call: None)  # refuses in a copy of the network
-        self._handle = self.network.register_forward_pre_hook(hook)
+        undo = surround(self.network, Hook(block, lambda *call: None))  # refuses in a copy of it
         self._wrapped = [
             Method(self.wrapper, "get_conditioning_inputs", begin),
             Method(self.network, "forward", forward),
-            Method(self.network, "_forward", answer),
+            Method(self.network, "_forward", predict),
         ]
+        try:
+            yield
+            self._check_whole()
+        finally:
+            block.ended = True
+            for method in self._wrapped:
+                method.undo()
+            undo()
+            running = [frame for frame in self._generations if is_running(frame)]
+            self._generations.clear()
+            for frame in running:
+                raise refuse_rest(self.network, frame)
 
-    def detach(self) -> None:
-        """Leave the model as it was.
+    def _generates(self, frame: FrameType) -> bool:
+        """Whether a frame is a generation by this model."""
+        return frame.f_code.co_name in GENERATES and frame.f_locals.get("model") is self.wrapper
 
-        Raises:
-            GuardError: it is still generating, such as in a thread: the rest is refused there, too.
-        """
-        self._block.ended = True
-        for method in self._wrapped:
-            method.undo()
-        self._handle.remove()
-        running = [frame for frame in self._generations if is_running(frame)]
-        self._generations.clear()
-        for frame in running:
-            raise refuse_rest(self.network, frame)
-
-    def check_whole(self) -> None:
-        """Check that each generation that is over was guarded from its start to its end.
-
-        Raises:
-            GuardError: one has another number of evaluations than its sampler makes.
-        """
+    def _check_whole(self) -> None:
+        """Check that each generation that is over has as many evaluations as its sampler makes."""
         for frame, generation in list(self._generations.items()):
             if is_running(frame):
                 continue
@@ -151,7 +160,14 @@ class NativeModel:
                 )
 
     def _begin(self, guarded: GuardedModel, frame: FrameType, encoded: Mapping[str, Any]) -> None:
-        self.check_whole()
+        """A generation starts; one that cannot be guarded is refused."""
+        self._check_whole()
+        if not guarded.block.entered():
+            raise GuardError(
+                "this model is guarded by another thread or task than the one that calls it; open "
+                "the guard in the thread that calls, or run the call with asyncio.to_thread or "
+                "contextvars.copy_context().run"
+            )
         within = getattr(getattr(self.wrapper, "model", None), "model", None)
         if within is not self.network or any(
             vars(method.owner).get(method.name) is not method for method in self._wrapped
@@ -191,10 +207,8 @@ class NativeModel:
         Raises:
             GuardError: it is such a call.
         """
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None and frame not in self._generations:
-            frame = frame.f_back
-        if frame is None:
+        frames = (frame for frame in callers(sys._getframe(1)) if frame in self._generations)
+        if (frame := next(frames, None)) is None:
             raise GuardError(OUTSIDE)
         for name, (default, why) in REFUSED.items():
             value = keywords.get(name, default)
@@ -274,16 +288,6 @@ class NativeModel:
         with saving_memory(parts), _with_gradient(inner if wants_gradient else None):
             sound: Tensor = codec.decode(x0.to(next(codec.parameters()).dtype))
         return sound.float()
-
-
-def _call_of(wrapper: Any) -> FrameType | None:
-    """The innermost generation by a model that runs in this thread; None: there is none."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name in GENERATES and frame.f_locals.get("model") is wrapper:
-            return frame
-        frame = frame.f_back
-    return None
 
 
 @contextmanager
