@@ -20,6 +20,7 @@ from anechoic.detectors import calibration
 from anechoic.detectors.calibration import Calibration
 from anechoic.detectors.nearest import NearestStretch, locate
 from anechoic.detectors.protocol import NOTHING
+from anechoic.display import facts_html
 from anechoic.embedders import embedder as make_embedder
 from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index import Clip, TrainingIndex
@@ -134,6 +135,16 @@ class Verdict:
     def copy(self) -> bool | None:
         """Whether it is a copy; None: not judged."""
         return None if self.status == "not judged" else self.status == "copy"
+
+    def _repr_html_(self) -> str:
+        clip = {} if self.clip is None else {
+            "nearest training clip": f"{self.clip.caption} ({self.clip.id})",
+            "similarity": f"{self.score:.3f}",
+        }  # fmt: skip
+        limit = {} if self.rule is None else {"limit": f"{self.rule.threshold:.3f}"}
+        p_value = {} if self.p_value is None else {"p-value": f"{self.p_value:.3g}"}
+        reason = {"reason": self.reason} if self.reason else {}
+        return facts_html(self.status, {**clip, **limit, **p_value, **reason})
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict for JSON: times in seconds, and the clip with all its fields."""

@@ -73,7 +73,9 @@ def test_amg_with_its_gate_open_makes_another_sound_than_cfg(run: Run) -> None:
     code, out, err = run(PROMPT, "--index", "i", *OPEN)
     assert code == 0
     guard, header, row, verdict = lines(out)
-    assert guard.startswith("out.wav: 6 evaluations, gate open at 6, highest similarity to a")
+    assert guard.startswith(
+        "out.wav: 6 evaluations, near a training clip at 6, highest similarity to a"
+    )
     assert header == "file prompt verdict score at s in clip s nearest"
     assert row.startswith("out.wav low cello note no copy 0.")
     assert verdict == "0 of 1 over the threshold of 0.9"
@@ -88,7 +90,7 @@ def test_amg_with_its_gate_open_makes_another_sound_than_cfg(run: Run) -> None:
 def test_amg_with_its_gate_shut_says_so_and_changes_nothing(run: Run) -> None:
     code, out, _ = run(PROMPT, *AMG, "--set", "lambda_min=0.9999", "--set", "lambda_max=0.9999")
     assert code == 0
-    assert lines(out)[0].startswith("out.wav: 6 evaluations, gate open at 0")
+    assert lines(out)[0].startswith("out.wav: 6 evaluations, never near a training clip")
     audio.write("plain.wav", plainly(PROMPT), RATE)
     assert Path("out.wav").read_bytes() == Path("plain.wav").read_bytes()
 

@@ -170,8 +170,8 @@ def test_a_trace_says_in_a_few_words_what_the_guard_did():
     _, trace, _ = guarded_run(METHODS["amg-half-open"]())
     opened, near = trace.column("gate").any(1).sum(), trace.column("similarity").max()
     assert trace.summary() == (
-        f"{len(ONE)} evaluations, gate open at {opened}, highest similarity to a training clip "
-        f"{near:.3f}"
+        f"{len(ONE)} evaluations, near a training clip at {opened}, highest similarity to a "
+        f"training clip {near:.3f}"
     )
     assert guarded_run(METHODS["static"]())[1].summary() == (
         f"{len(ONE)} evaluations, transition at number 4"

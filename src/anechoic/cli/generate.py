@@ -366,7 +366,7 @@ def _draw_steps(pipe: Any, bar: Progress, runs: int) -> None:
 
 
 def _to_dict(one: Generation, verifier: Verifier | None) -> dict[str, Any]:
-    from anechoic.engine.run import flags
+    from anechoic.engine.trace import flags
 
     notes = {
         name: {
@@ -384,7 +384,7 @@ def _to_dict(one: Generation, verifier: Verifier | None) -> dict[str, Any]:
 
 
 def _print(generations: Sequence[Generation], verifier: Verifier | None) -> None:
-    from anechoic.engine.run import summary
+    from anechoic.engine.trace import summary
 
     for one in generations:
         say(f"{one.file}: {summary(one.records)}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from anechoic.diffusers.guard import guard
 from anechoic.diffusers.pipelines import adapter_for, waveforms
-from anechoic.engine.run import Trace
+from anechoic.engine.trace import Trace
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.step import Record
 

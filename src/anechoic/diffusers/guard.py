@@ -16,7 +16,8 @@ from anechoic.auto import GuidedBy, method_of
 from anechoic.diffusers.connection import Hooks
 from anechoic.diffusers.pipelines import adapter_for, default_scale
 from anechoic.diffusers.schedules import check_scheduler
-from anechoic.engine.run import Trace, guarding
+from anechoic.engine.run import guarding
+from anechoic.engine.trace import Trace
 
 SCALE = 7.0  # of a pipeline that has no default: Stable Audio Open's own
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from anechoic.diffusers.adapters.adapter import by_name
 from anechoic.diffusers.schedules import Schedule, check_scheduler
 from anechoic.engine.call import EncodedPrompt, Predictions
-from anechoic.engine.run import Run, Trace
+from anechoic.engine.run import Run
+from anechoic.engine.trace import Trace
 from anechoic.engine.wrapping import Block, Hook, surround
 from anechoic.errors import BadSetting, GuardError
 from anechoic.guidance.base import Guidance, as_guidance

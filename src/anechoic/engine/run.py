@@ -20,6 +20,7 @@ from torch.nn.functional import pad
 
 from anechoic.engine.call import Call, CallRows, OwnCall, Predictions
 from anechoic.engine.model import Model, require_guardable
+from anechoic.engine.trace import Trace
 from anechoic.engine.wrapping import Block
 from anechoic.errors import GuardError
 from anechoic.guidance.base import Guidance, as_guidance
@@ -36,55 +37,6 @@ from anechoic.guidance.step import (
 )
 
 _NOT_NOTED = {torch.bool: False, torch.long: -1}  # of other types: NaN
-
-
-@dataclass
-class Trace:
-    """What a guard did: for each generation, one record an evaluation of the network."""
-
-    runs: list[list[Record]] = field(default_factory=list)
-
-    @property
-    def records(self) -> list[Record]:
-        """The records of the latest generation."""
-        return self.runs[-1] if self.runs else []
-
-    def summary(self) -> str:
-        """What the guard did in the latest generation, in a few words."""
-        return summary(self.records)
-
-    def column(self, name: str) -> Tensor:
-        """One quantity of the latest generation over its evaluations, [n, b]; NaN where the method
-        did not need it.
-
-        `name` is "distance", "scale" or a note of the method, such as "similarity" or "gate".
-        """
-        return torch.stack(
-            [getattr(r, name) if name in ("distance", "scale") else r.notes[name]
-             for r in self.records]
-        )  # fmt: skip
-
-
-def flags(records: Sequence[Record]) -> dict[str, list[int]]:
-    """What a guard recorded as true or false, as an open gate or a transition: at which
-    evaluations, from 0, it was true of any sample."""
-    notes = records[0].notes.items() if records else ()
-    names = [name for name, note in notes if note.dtype == torch.bool]
-    return {name: [i for i, r in enumerate(records) if r.notes[name].any()] for name in names}
-
-
-def summary(records: Sequence[Record]) -> str:
-    """What a guard did in a generation, in a few words; of a batch, to any of its samples."""
-    parts = [f"{len(records)} evaluations"]
-    for name, on in flags(records).items():
-        if name == "switched":
-            parts.append(f"transition at number {on[0] + 1}" if on else "no transition")
-        else:
-            parts.append(f"{'gate open' if name == 'gate' else name} at {len(on)}")
-    near = [r.notes["similarity"].max().item() for r in records if "similarity" in r.notes]
-    if known := [value for value in near if math.isfinite(value)]:
-        parts.append(f"highest similarity to a training clip {max(known):.3f}")
-    return ", ".join(parts)
 
 
 @dataclass

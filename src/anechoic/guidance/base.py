@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import Field, fields, is_dataclass
 from typing import Any, Literal
 
 from torch import Tensor
 
+from anechoic.display import facts_html
 from anechoic.errors import BadSetting
 from anechoic.guidance.step import Guided, Needs, Prompt, Record, Step, StepInfo
 from anechoic.types import Embedder, VectorIndex
@@ -90,6 +92,14 @@ class Guidance(ABC):
     def label(self) -> str:
         """Its name in messages."""
         return type(self).__name__
+
+    def _repr_html_(self) -> str:
+        own: list[Field[Any]] = [*fields(self)] if is_dataclass(self) else []
+        shown: dict[str, Any] = {one.name: getattr(self, one.name) for one in own if one.repr}
+        return facts_html(self.label(), {
+            name: value.label() if isinstance(value, Guidance) else getattr(value, "name", value)
+            for name, value in shown.items()
+        })  # fmt: skip
 
 
 class ComparingGuidance(Guidance):

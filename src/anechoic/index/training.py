@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anechoic import display
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch
 from anechoic.index import manifest as manifests
 from anechoic.index import search, shards
@@ -363,6 +364,33 @@ class TrainingIndex:
             )
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
         return Neighbours(scores.gather(1, order), rows.gather(1, order))
+
+    def _repr_html_(self) -> str:
+        facts: dict[str, object] = {
+            "rows": len(self),
+            "embedder": self.embedder_name,
+            "windows": "whole clips" if self.window_s is None else f"{self.window_s:g} s",
+            "model": self.model or "not named",
+        }
+        return display.facts_html(f"Training index '{self.name}'", facts)
+
+    def plot(self) -> Any:
+        """How near the clips come to each other, as a histogram: what is near 1 stands in the
+        training set more than once. Returns a matplotlib `Figure`.
+
+        Raises:
+            BadSetting: matplotlib is not installed.
+            IndexMismatch: fewer than two different clips.
+        """
+        nearest = self.nearest_others().numpy()
+        figure, (axes,) = display.axes(1, f"{len(self)} rows by '{self.embedder_name}'")
+        axes.hist(nearest, bins=50, color=display.GUARDED)
+        axes.set_xlabel("similarity of each row to the nearest of another clip")
+        axes.set_ylabel("rows")
+        if (copy := self.thresholds.get("copy")) is not None:
+            axes.axvline(copy, color=display.OPEN, label=f"copy: over {copy:.3f}")
+            axes.legend()
+        return figure
 
     def nearest_others(self) -> Tensor:
         """The similarity of each row to the nearest row of another clip, [n].
