@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from anechoic.engine.run import Trace
+from anechoic.engine.trace import Trace
 
 if TYPE_CHECKING:
     from anechoic.auto import GuidedBy

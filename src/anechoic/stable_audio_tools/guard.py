@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from anechoic.auto import GuidedBy, method_of
-from anechoic.engine.run import Trace, guarding
+from anechoic.engine.run import guarding
+from anechoic.engine.trace import Trace
 from anechoic.stable_audio_tools.model import NativeModel
 
 SCALE = 6.0  # generate_diffusion_cond's own
