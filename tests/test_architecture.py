@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "detectors": LEAVES | {"audio", "guidance", "index", "parsing", "storage"},
     "engine": LEAVES | {"display", "guidance"},
     "auto": LEAVES | {"detectors", "embedders", "guidance", "index"},
-    "diffusers": LEAVES | {"auto", "engine", "guidance", "index", "models", "parsing"},
+    "diffusers": LEAVES
+    | {"auto", "cache", "engine", "guidance", "index", "models", "parsing", "storage"},
     "stable_audio_tools": LEAVES | {"auto", "engine", "guidance", "index"},
     "guards": {"auto", "diffusers", "engine", "stable_audio_tools"},
     "models": {"errors", "guidance", "index"},

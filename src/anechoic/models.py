@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from anechoic.index import Clip
 
 GROUP = "anechoic.models"
+CHECKPOINTS = (".ckpt", ".safetensors")  # files of stable-audio-tools
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 SCALE = 7.0  # scale of classifier-free guidance, for a model that names none
 LABORATORY = ("demo", "drums", "flow")  # models that anechoic-lab registers
@@ -83,20 +84,21 @@ def find(name: str) -> KnownModel:
     return found
 
 
-def pipeline_folder(name: str) -> Path | None:
-    """The folder of a pipeline on this machine; None where the name can be a hub id.
+def model_place(name: str) -> Path | None:
+    """The folder or checkpoint of a model on this machine; None where the name can be a hub id.
 
     Raises:
-        UnsupportedPipeline: it is neither a folder nor a hub id.
+        UnsupportedPipeline: it is none of these.
     """
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    if not folder.exists() and HUB_ID.fullmatch(name):
+    place = Path(name)
+    if place.is_dir() or (place.suffix in CHECKPOINTS and place.is_file()):
+        return place
+    if not place.exists() and HUB_ID.fullmatch(name) and place.suffix not in CHECKPOINTS:
         return None
     raise UnsupportedPipeline(
-        f"'{name}' is not a folder; give the folder of a saved diffusers pipeline, or a hub id "
-        "such as 'stabilityai/stable-audio-open-1.0'"
+        f"'{name}' is not a folder; give the folder of a saved diffusers pipeline, a checkpoint of "
+        "stable-audio-tools (.safetensors or .ckpt), or a hub id such as "
+        "'stabilityai/stable-audio-open-1.0'"
     )
 
 

@@ -285,8 +285,9 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     },
     "model missing": (
         ("--guard", "cfg", "--model", "nowhere"),
-        "'nowhere' is not a folder; give the folder of a saved diffusers pipeline, or a hub id "
-        "such as 'stabilityai/stable-audio-open-1.0'",
+        "'nowhere' is not a folder; give the folder of a saved diffusers pipeline, a checkpoint of "
+        "stable-audio-tools (.safetensors or .ckpt), or a hub id such as "
+        "'stabilityai/stable-audio-open-1.0'",
     ),
     "dtype": (
         ("--guard", "cfg", "--dtype", "int8"),

@@ -103,13 +103,15 @@ WEIGHTS, TEXT = "diffusion_pytorch_model.safetensors", "text_encoder/model.safet
 BROKEN: dict[str, tuple[Callable[[], object], str]] = {
     "folder missing": (
         lambda: shutil.rmtree("model"),
-        "'model' is not a folder; give the folder of a saved diffusers pipeline, or a hub id "
-        "such as 'stabilityai/stable-audio-open-1.0'",
+        "'model' is not a folder; give the folder of a saved diffusers pipeline, a checkpoint of "
+        "stable-audio-tools (.safetensors or .ckpt), or a hub id such as "
+        "'stabilityai/stable-audio-open-1.0'",
     ),
     "no pipeline": (
         lambda: Path("model/model_index.json").unlink(),
         "'model' has no model_index.json, so it is not a diffusers pipeline; give the folder that "
-        "'save_pretrained' of a whole pipeline wrote",
+        "'save_pretrained' of a whole pipeline wrote, or a checkpoint of stable-audio-tools with "
+        "its model_config.json",
     ),
     "a checkpoint of stable-audio-tools": (
         lambda: (
@@ -117,8 +119,9 @@ BROKEN: dict[str, tuple[Callable[[], object], str]] = {
             Path("model/model_config.json").write_text('{"model_type": "autoencoder"}'),
             Path("model/model.ckpt").write_bytes(b""),
         ),
-        "'model' holds a checkpoint of stable-audio-tools (model_config.json, model.ckpt), and it "
-        "is of type 'autoencoder', not 'diffusion_cond', which diffusers has no pipeline for",
+        "diffusers' StableAudioPipeline cannot express this model: expected 'diffusion_cond' for "
+        "'model_type' in model_config.json, got 'autoencoder'; use a model of Stable Audio Open "
+        "1.0's kind",
     ),
     "damaged index": (
         lambda: Path("model/model_index.json").write_text("{"),

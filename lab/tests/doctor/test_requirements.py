@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from anechoic_lab.demo import assets
 from anechoic_lab.doctor.blueprint import fingerprint_of_files, read_blueprint
 from anechoic_lab.doctor.footprint import PeakMemory, footprint
 from anechoic_lab.doctor.latency import gates, measure_latency
+from support import original_model
 from support.model_folder import save
 from support.pipelines import make as make_tiny
 from support.pipelines import make_pipe
@@ -19,7 +19,6 @@ from support.pipelines import make_pipe
 from anechoic import TrainingIndex, embedder
 from anechoic.diffusers import fingerprint
 from anechoic.diffusers.loading import load_pipeline
-from anechoic.diffusers.original import original_checkpoint
 from anechoic.diffusers.pipelines import adapter_for
 from anechoic.engine.memory_efficient import memory_efficient, saving_memory
 from anechoic.errors import UnsupportedPipeline
@@ -156,51 +155,17 @@ def test_a_gate_is_measured_shut_and_open(shared: Path) -> None:
 # --------------------------------------------------------------------------- the original's format
 
 
-def original(folder: Path, **changes: object) -> Path:
-    """A folder as stable-audio-tools writes one."""
-    number = {"type": "number", "config": {"min_val": 0, "max_val": 512}}
-    conditioners = [
-        {"id": "prompt", "type": "t5", "config": {"t5_model_name": "t5-base"}},
-        {"id": "seconds_start", **number},
-        {"id": "seconds_total", **number},
-    ]
-    codec = {"encoder": {"type": "oobleck", "config": {"strides": [2, 4, 4, 8, 8]}}}
-    model = {
-        "pretransform": {"type": "autoencoder", "config": codec},
-        "conditioning": {"configs": conditioners},
-        "diffusion": {"type": "dit"},
-        **changes,
-    }
-    folder.mkdir()
-    config = {"model_type": changes.pop("model_type", "diffusion_cond"), "model": model}
-    (folder / "model_config.json").write_text(json.dumps(config))
-    (folder / "model.ckpt").write_bytes(b"")
-    return folder
-
-
-def test_a_checkpoint_of_stable_audio_tools_is_told_what_to_do_with(
-    tmp_path: Path, shared: Path
+def test_a_checkpoint_of_stable_audio_tools_is_examined_like_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = original(tmp_path / "o")
-    told = (
-        f"'{folder}' holds a checkpoint of stable-audio-tools (model_config.json, model.ckpt), "
-        "which diffusers does not load; convert it with diffusers' script convert_stable_audio.py, "
-        "as docs/how-to/stable-audio-open.md shows, and give the folder it writes"
-    )
-    assert original_checkpoint(folder) == told
-    with pytest.raises(UnsupportedPipeline) as error:
-        read_blueprint(folder)
-    assert str(error.value) == told
-    (folder / "model.ckpt").unlink()
-    assert "without its weights" in str(original_checkpoint(folder))
-    assert original_checkpoint(shared / "model") is None
+    from huggingface_hub import constants
 
-
-def test_a_checkpoint_that_diffusers_cannot_convert_is_told_why(tmp_path: Path) -> None:
-    seconds = [{"id": "prompt", "type": "t5"}, {"id": "seconds_total", "type": "number"}]
-    small = original(tmp_path / "small", conditioning={"configs": seconds})
-    assert "it is conditioned by prompt (t5), seconds_total (number)" in str(
-        original_checkpoint(small)
-    )
-    codec = original(tmp_path / "codec", model_type="autoencoder")
-    assert "it is of type 'autoencoder'" in str(original_checkpoint(codec))
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    mine = original_model.save_checkpoint(tmp_path / "mine")
+    blueprint = read_blueprint(mine)
+    loaded = load_pipeline(mine / "model.safetensors", "cpu")
+    assert blueprint.missing == []
+    assert fingerprint_of_files(blueprint) == fingerprint(loaded)
+    (mine / "model_config.json").write_text('{"model_type": "autoencoder"}')
+    with pytest.raises(UnsupportedPipeline, match="cannot express this model"):
+        read_blueprint(mine)

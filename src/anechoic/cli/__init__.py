@@ -27,8 +27,8 @@ from anechoic.errors import AnechoicError
 
 LABORATORY = ("demo", "doctor", "bench", "basin")  # the commands of anechoic-lab
 COMMANDS = (
-    "generate", "index", "check", "verify", "calibrate", "screen", "audit", "guards", "embedders",
-    "models",
+    "generate", "index", "check", "verify", "calibrate", "screen", "audit", "convert", "guards",
+    "embedders", "models",
 )  # fmt: skip
 GROUP = "anechoic.commands"
 UNUSABLE = 2  # exit code: the input cannot be used

@@ -26,7 +26,7 @@ from anechoic.cli.options import (
 from anechoic.cli.output import print_table, say
 from anechoic.cli.training import at_rate, open_training, progress_of_audit
 from anechoic.errors import BadSetting
-from anechoic.models import SCALE, KnownModel, find, index_folder, pipeline_folder
+from anechoic.models import SCALE, KnownModel, find, index_folder, model_place
 
 if TYPE_CHECKING:
     from anechoic.audit import Report, TrainingSet
@@ -159,7 +159,7 @@ def audit(
     require_there(None if str(prompts) == "-" else prompts)
     require_index(index)
     if model is not None:
-        pipeline_folder(find(model).pipeline)
+        model_place(find(model).pipeline)
     from anechoic import engines
     from anechoic.audit import HeldOut, audit, write_report
     from anechoic.audit.report import require_free

@@ -40,7 +40,7 @@ from anechoic.cli.protection import (
 from anechoic.cli.training import open_verifier
 from anechoic.containers import writable
 from anechoic.errors import BadSetting, OutputExists
-from anechoic.models import KnownModel, find, pipeline_folder
+from anechoic.models import KnownModel, find, model_place
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -183,7 +183,7 @@ def generate(
         raise BadSetting(f"prompt number {empty[0]} is empty; say what is to sound")
     files = _outputs(output, len(prompts), overwrite)
     require_index(index)
-    pipeline_folder((known := find(model)).pipeline)
+    model_place((known := find(model)).pipeline)
     from anechoic import audio
     from anechoic.auto import Auto
     from anechoic.diffusers import lora

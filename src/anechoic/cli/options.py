@@ -52,7 +52,12 @@ def require_source(clips: str) -> None:
 
 
 Model = Annotated[
-    str, typer.Option("--model", help="Folder or hub id of a diffusers pipeline, or demo.")
+    str,
+    typer.Option(
+        "--model",
+        help="Folder or hub id of a diffusers pipeline, a checkpoint of stable-audio-tools, or "
+        "demo.",
+    ),
 ]
 Loras = Annotated[
     list[str] | None,

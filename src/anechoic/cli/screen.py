@@ -13,7 +13,7 @@ import typer
 from anechoic.cli.options import Device, Dtype, Json, Model, SeveralSteps, require_there
 from anechoic.cli.output import print_table, progress_bar, say
 from anechoic.errors import BadSetting
-from anechoic.models import SCALE, find, pipeline_folder
+from anechoic.models import SCALE, find, model_place
 
 if TYPE_CHECKING:
     from anechoic.audit.screen import Look, ScreenedPrompt
@@ -70,7 +70,7 @@ def screen(
     Example: `anechoic screen prompts.txt --model demo --ordinary ordinary.txt`
     """
     require_there(None if prompts == "-" else Path(prompts), ordinary)
-    pipeline_folder((own := find(model)).pipeline)
+    model_place((own := find(model)).pipeline)
     from anechoic.audit.prompts import read_prompts
     from anechoic.audit.screen import LOOKS, screen
     from anechoic.diffusers.loading import load_pipeline

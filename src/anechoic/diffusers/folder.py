@@ -14,33 +14,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from anechoic.diffusers.original import original_checkpoint
 from anechoic.diffusers.pipelines import ADAPTERS, REFUSED, unsupported, usable_seconds
 from anechoic.errors import UnsupportedPipeline
-from anechoic.models import packages, pipeline_folder
+from anechoic.models import packages
 from anechoic.parsing import parse_object, read_file
 
 MODEL_INDEX = "model_index.json"
-
-
-def local_folder(name: str) -> Path | None:
-    """The folder of a saved pipeline on this machine.
-
-    Returns:
-        None where there is no such path, and the name can be a hub id.
-
-    Raises:
-        UnsupportedPipeline: it is neither a folder nor a hub id, or no pipeline is in it.
-    """
-    folder = pipeline_folder(name)
-    if folder is not None and not (folder / MODEL_INDEX).is_file():
-        if sentence := original_checkpoint(folder):
-            raise UnsupportedPipeline(sentence)
-        raise UnsupportedPipeline(
-            f"'{name}' has no {MODEL_INDEX}, so it is not a diffusers pipeline; give the folder "
-            "that 'save_pretrained' of a whole pipeline wrote"
-        )
-    return folder
 
 
 def listed_parts(model_index: Path, name: str) -> dict[str, tuple[str, str]]:
@@ -183,20 +162,26 @@ FOREIGN_PART = re.compile(r"Expected types for .* got <class '(\w+)\.")  # of a 
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Without a bar for each part, the libraries' own deprecations, and what is no concern here."""
+def quietly(*, report: bool = True) -> Iterator[None]:
+    """Without a bar for each part, the libraries' own deprecations, and what is no concern here.
+
+    Without `report`, also without transformers' list of weights that are missing or left over.
+    """
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     def is_ours(record: logging.LogRecord) -> bool:
         message = record.getMessage()
         foreign = FOREIGN_PART.match(message)
+        if not report and "LOAD REPORT" in message:
+            return False
         return not (NEEDS_TORCHVISION.match(message) or (foreign and foreign[1] in registered))
 
     registered = packages()
     loggers = (
         diffusers_logging.get_logger("diffusers.pipelines.pipeline_utils"),
         transformers_logging.get_logger("transformers.utils.import_utils"),
+        transformers_logging.get_logger("transformers.modeling_utils"),
     )
     bars = [
         log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()

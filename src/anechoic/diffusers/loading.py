@@ -18,14 +18,15 @@ from anechoic.diffusers.folder import (
     MODEL_INDEX,
     hub_sentence,
     listed_parts,
-    local_folder,
     quietly,
     reason,
     require_length,
     require_whole,
 )
+from anechoic.diffusers.original import converted
+from anechoic.diffusers.original.checkpoint import find_checkpoint
 from anechoic.errors import BadSetting, UnsupportedPipeline
-from anechoic.models import find, packages
+from anechoic.models import find, model_place, packages
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -40,7 +41,8 @@ def load_pipeline(
     """Load a stock diffusers pipeline that `guard` knows, ready to generate.
 
     Args:
-        name: the folder of a saved pipeline, its id on the Hugging Face hub, or a model that an
+        name: the folder of a saved pipeline; a checkpoint of stable-audio-tools, which is converted
+            once (`anechoic.diffusers.original`); an id on the Hugging Face hub; or a model that an
             installed package registers (`anechoic.models`).
         device: where it runs; by default a GPU if there is one, or the CPU.
         dtype: "float32", "bfloat16" or "float16", whatever the weights were saved in.
@@ -70,6 +72,28 @@ def load_pipeline(
             module.requires_grad_(False)
     lora.apply_all(pipe, loras)
     return pipe
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of a saved pipeline on this machine; a checkpoint's is in the cache.
+
+    Returns:
+        None where there is no such path, and the name can be a hub id.
+
+    Raises:
+        UnsupportedPipeline: it is neither on this machine nor a hub id; no pipeline is in it; or a
+            checkpoint that cannot be converted.
+    """
+    place = model_place(name)
+    if place is None or (place / MODEL_INDEX).is_file():
+        return place
+    if found := find_checkpoint(place):
+        return converted(found)
+    raise UnsupportedPipeline(
+        f"'{name}' has no {MODEL_INDEX}, so it is not a diffusers pipeline; give the folder that "
+        "'save_pretrained' of a whole pipeline wrote, or a checkpoint of stable-audio-tools with "
+        "its model_config.json"
+    )
 
 
 def usable_dtype(name: str) -> torch.dtype:

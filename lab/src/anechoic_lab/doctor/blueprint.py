@@ -25,11 +25,11 @@ from anechoic.diffusers.folder import (
     class_of,
     hub_sentence,
     listed_parts,
-    local_folder,
     quietly,
     reason,
     require_whole,
 )
+from anechoic.diffusers.loading import local_folder
 from anechoic.diffusers.pipelines import adapter_for
 from anechoic.errors import UnsupportedPipeline
 
@@ -75,7 +75,8 @@ def read_blueprint(name: str | Path) -> Blueprint:
     """Read the blueprint of a saved pipeline; from the hub, only small files are downloaded.
 
     Args:
-        name: the folder of a saved pipeline, or its id on the Hugging Face hub.
+        name: the folder of a saved pipeline, a checkpoint of stable-audio-tools, which is
+            converted, or an id on the Hugging Face hub.
 
     Raises:
         UnsupportedPipeline: the folder does not exist or holds no pipeline; the hub id is unknown,
