@@ -27,6 +27,7 @@ from anechoic_lab.demo.build import round_trip
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 from anechoic_lab.demo.evaluate import unique_prompts
+from anechoic_lab.demo.judge import RANK
 from anechoic_lab.demo.run import Bench, generate
 from anechoic_lab.demo.show import prompts_to_tune
 from anechoic_lab.guidance.latents import LatentBank
@@ -91,7 +92,9 @@ class DemoTask:
             "envelope": "centred correlation of the energy of eight bands every 8 ms with it",
             "waveform": "peak of the normalised cross-correlation with it, as the codec gives it "
             "back, which loses its phase",
-            "copy": f"mel over {self._stage(scenarios.SHIPPED).bench.thresholds['mel']:g}",
+            "rank": "rank correlation of the log mel with it, which loud spots do not change",
+            "copy": f"mel over {self._stage(scenarios.SHIPPED).bench.thresholds['mel']:g}, or rank "
+            f"over {RANK:g}",
             "adherence": "family and register of a note, each right or wrong, by a classifier "
             "trained on real notes; recordings have none",
             "quality": f"{self.quality.name} against {REFERENCE} training clips through the codec",
@@ -109,7 +112,8 @@ class DemoTask:
                 digest.update(name.encode() + value.numpy().tobytes())
         digest.update(stage.bench.index.content.encode())
         digest.update((self.folder / assets.CLASSIFIER).read_bytes())
-        digest.update(json.dumps([stage.bench.thresholds, self.quality.name]).encode())
+        judges = [stage.bench.thresholds, {"rank": RANK}, self.quality.name]
+        digest.update(json.dumps(judges).encode())
         return digest.hexdigest()
 
     def prompts(self, scenario: str, split: str) -> Sequence[BenchPrompt]:
@@ -156,13 +160,14 @@ class DemoTask:
             SampleScore(
                 *key,
                 similarity=judged.similarity,
-                copied=judged.copied,
+                copied=judged.copied or judged.by_rank,
                 seconds=made.seconds,
                 evaluations=made.passes,
                 adherence=judged.adherence,
                 scores={
                     "mel": judged.mel,
                     "envelope": judged.envelope,
+                    "rank": judged.rank,
                     "waveform": judged.waveform,
                 },
                 quality=emb,
