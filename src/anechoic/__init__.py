@@ -12,6 +12,7 @@ from anechoic.lazy import on_first_use
 if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
     from anechoic.auto import Auto
     from anechoic.detectors import locate
+    from anechoic.diffusers.pool import PipelinePool
     from anechoic.embedders import embedder
     from anechoic.errors import AnechoicError
     from anechoic.guards import Trace, guard
@@ -32,7 +33,7 @@ if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
 __version__ = "0.1.0"
 __all__ = [
     "AnechoicError", "AntiMemorization", "Auto", "ClassifierFree", "DynamicTransition", "Guidance",
-    "Guided", "Match", "NoiseLevel", "Record", "Step", "Trace", "TrainingIndex",
+    "Guided", "Match", "NoiseLevel", "PipelinePool", "Record", "Step", "Trace", "TrainingIndex",
     "TransitionPoint", "Verdict", "Verifier", "embedder", "guard", "locate",
     "protect",
 ]  # fmt: skip
@@ -43,6 +44,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that exists
         {
             "anechoic.auto": ("Auto",),
             "anechoic.detectors": ("locate",),
+            "anechoic.diffusers.pool": ("PipelinePool",),
             "anechoic.embedders": ("embedder",),
             "anechoic.errors": ("AnechoicError",),
             "anechoic.guidance": (
