@@ -8,7 +8,7 @@ compared, the answer is "not judged", never "no copy".
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +49,7 @@ class Rule:
     origin: str  # where the threshold comes from, as a clause
     calibration: Calibration | None = None
     false_positive_rate: float | None = None  # None: unknown
+    index: str | None = None  # the folder of the index that it belongs to; None: it was made here
 
     def status(self, score: float) -> Status:
         """The status that a score gives; a score that is not finite gives "not judged"."""
@@ -98,14 +99,16 @@ def find_rule(
     if threshold is not None:
         if not abs(threshold) < HIGHEST:
             raise BadSetting(f"expected a score as the threshold, got {threshold:g}")
-        return Rule(detector, threshold, "it was given", None, false_positive_rate)
+        return Rule(detector, threshold, "it was given", None, false_positive_rate, index.folder)
     if (known := calibrations.get(detector)) is not None:
         rate = known.false_positive_rate
         origin = f"calibrated on {len(known.null)} held-out sounds, at a false-positive rate of"
-        return Rule(detector, known.threshold, f"{origin} {rate:.3g}", known, rate)
+        return Rule(detector, known.threshold, f"{origin} {rate:.3g}", known, rate, index.folder)
     if COPY in index.thresholds:
         origin = f"the threshold for copies of index '{index.name}'"
-        return Rule(detector, index.thresholds[COPY], origin, None, false_positive_rate)
+        return Rule(
+            detector, index.thresholds[COPY], origin, None, false_positive_rate, index.folder
+        )
     return None
 
 
@@ -160,6 +163,15 @@ class Verdict:
         reason = {"reason": self.reason} if self.reason else {}
         return {"verdict": self.status, "copy": self.copy, "p_value": self.p_value,
                 **reason, **found}  # fmt: skip
+
+
+def together(verdicts: Iterable[Verdict]) -> Status:
+    """The status of several verdicts, as by several indexes: a copy if one says so, and no copy
+    only if each of them does."""
+    statuses = {verdict.status for verdict in verdicts}
+    if "copy" in statuses:
+        return "copy"
+    return "no copy" if statuses == {"no copy"} else "not judged"
 
 
 def weigh(

@@ -24,10 +24,11 @@ from anechoic.certificate.c2pa import SigningKey, read_signed, sign
 from anechoic.detectors import calibration
 from anechoic.environment import versions
 from anechoic.errors import BadAudio, BadCertificate, BadSetting, IndexMismatch, OutputExists
-from anechoic.index import TrainingIndex
+from anechoic.index import JoinedIndex, TrainingIndex
 from anechoic.index.manifest import NAME, hash_of
 from anechoic.parsing import parse_object, parse_record, read_file, readable, require_limit
 from anechoic.storage import Storage, write_whole
+from anechoic.types import parts_of
 from anechoic.verdict import Rule, Verdict
 
 FORMAT = 1
@@ -134,6 +135,7 @@ class Judged:
     false_positive_rate: float | None  # None: unknown
     held_out: int | None  # sounds that the limit was calibrated on
     origin: str  # of the limit
+    index: str = ""  # `CertifiedIndex.sha256` of the one compared with, of several
 
     @classmethod
     def of(cls, verdict: Verdict, rule: Rule) -> Judged:
@@ -164,6 +166,7 @@ class Certificate:
     promise: str = PROMISE
     not_promised: str = NOT_PROMISED
     format: int = FORMAT
+    further: tuple[CertifiedIndex, ...] = ()  # more indexes that it was compared with
     sha256: str = ""  # of all the rest
 
     @property
@@ -187,7 +190,7 @@ class Certificate:
 def certify(
     file: str | Path,
     verdicts: Verdict | Sequence[Verdict],
-    index: TrainingIndex,
+    index: TrainingIndex | JoinedIndex | Sequence[TrainingIndex],
     about: Provenance | None = None,
     output: str | Path | None = None,
     *,
@@ -202,7 +205,8 @@ def certify(
     Args:
         file: the sound file.
         verdicts: the verdict of each detector on it; all have to be "no copy".
-        index: the training set that it was compared with, as it was loaded.
+        index: the training set that it was compared with, as it was loaded; or several, each of
+            which has to have a verdict.
         about: how the sound was made.
         output: the file to write; by default `sidecar(file)`.
         judged: `samples_sha256` of the sound that was judged; another is refused.
@@ -234,14 +238,17 @@ def certify(
     if target.exists() and not overwrite:
         raise OutputExists.at(target)
     content = read_file(path, "sound file", BadAudio)
+    rules = [verdict.rule for verdict in found if verdict.rule]
+    (certified, *further), detectors = _compared(index, rules, detectors)
     made = Certificate(
         datetime.now(UTC).isoformat(timespec="seconds"),
         CertifiedFile.of(path, content),
         "no copy",
         detectors,
-        _certified(index, [verdict.rule for verdict in found if verdict.rule]),
+        certified,
         _plain(about or Provenance()),
         _versions(),
+        further=tuple(further),
     )
     if judged is not None and judged != made.file.samples_sha256:
         raise BadAudio(f"'{path}' has changed since it was judged; judge it again")
@@ -288,6 +295,37 @@ def _require_no_copy(file: Path, verdicts: Sequence[Verdict]) -> tuple[Judged, .
             )
         judged.append(Judged.of(verdict, verdict.rule))
     return tuple(judged)
+
+
+def _compared(
+    index: TrainingIndex | JoinedIndex | Sequence[TrainingIndex],
+    rules: Sequence[Rule],
+    detectors: Sequence[Judged],
+) -> tuple[list[CertifiedIndex], tuple[Judged, ...]]:
+    """The indexes, and the detectors, each with its index where there are several.
+
+    Raises:
+        IndexMismatch: as `_certified`; or a rule is of no index, or an index has no verdict.
+    """
+    parts = tuple(index) if isinstance(index, list | tuple) else parts_of(index)
+    if len(parts) == 1:
+        return [_certified(parts[0], rules)], tuple(detectors)
+    of = [[rule for rule in rules if rule.index == part.folder] for part in parts]
+    if lost := [part.name for part, own in zip(parts, of, strict=True) if not own]:
+        raise IndexMismatch(
+            f"expected a verdict by each of the indexes, got none by '{lost[0]}'; judge the sound "
+            "by it, too"
+        )
+    certified = [_certified(part, own) for part, own in zip(parts, of, strict=True)]
+    hashes = {part.folder: one.sha256 for part, one in zip(parts, certified, strict=True)}
+    if lost := [rule.detector for rule in rules if rule.index not in hashes]:
+        raise IndexMismatch(
+            f"a verdict of '{lost[0]}' is by none of these indexes; name its own, too"
+        )
+    named = (
+        replace(one, index=hashes[rule.index]) for one, rule in zip(detectors, rules, strict=True)
+    )
+    return certified, tuple(named)
 
 
 def _certified(index: TrainingIndex, rules: Sequence[Rule]) -> CertifiedIndex:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from anechoic.certificate.c2pa import Signed, read_signed
 from anechoic.certificate.content import (
     Certificate,
     CertifiedFile,
+    CertifiedIndex,
     Judged,
     file_sha256,
     parsed,
@@ -215,17 +216,23 @@ def _sound(
 def _index(
     certificate: Certificate, folder: str | Path | None, recheck: Path | None
 ) -> Iterator[Finding]:
-    told = certificate.index
+    indexes = (certificate.index, *certificate.further)
     if folder is None:
-        yield Finding("index", None, f"index '{told.name}' was not compared; give '--index'")
+        yield from map(_not_compared, indexes)
         return
     place = Storage(folder)
-    manifest = manifests.read(place)
-    if file_sha256(place, manifests.NAME) != told.sha256:
+    manifest, here = manifests.read(place), file_sha256(place, manifests.NAME)
+    told = next((one for one in indexes if one.sha256 == here), None)
+    if told is None:
+        names = " and ".join(f"'{one.name}'" for one in indexes)
         yield Finding(
-            "index", False, f"'{folder}' is another index than '{told.name}', or it has changed"
+            "index", False, f"'{folder}' is another index than {names}, or it has changed"
         )
         return
+    yield from (_not_compared(one) for one in indexes if one is not told)
+    named = {one.sha256 for one in indexes} if certificate.further else {""}
+    if any(one.index not in named for one in certificate.detectors):
+        yield Finding("index", False, "a detector names an index that the certificate does not")
     about = manifest.about
     known = (about.embedder_name, about.revision, about.model, manifest.clips)
     if known != (told.embedder, told.revision, told.model, told.clips):
@@ -234,10 +241,15 @@ def _index(
     if file_sha256(place, calibration.FILE) != told.calibration_sha256:
         yield Finding("limits", False, f"index '{told.name}' has been calibrated again since")
     stored = calibration.read(place.name, needed=False)
-    for one in certificate.detectors:
-        yield _limit(one, stored.get(one.detector), about.thresholds.get(COPY))
+    detectors = [one for one in certificate.detectors if one.index in ("", told.sha256)]
+    for judged in detectors:
+        yield _limit(judged, stored.get(judged.detector), about.thresholds.get(COPY))
     if recheck is not None:
-        yield from _again(certificate, Verifier.load(place.name), recheck)
+        yield from _again(certificate, detectors, Verifier.load(place.name), recheck)
+
+
+def _not_compared(index: CertifiedIndex) -> Finding:
+    return Finding("index", None, f"index '{index.name}' was not compared; give '--index'")
 
 
 def _limit(one: Judged, known: Calibration | None, own: float | None) -> Finding:
@@ -263,10 +275,12 @@ def _limit(one: Judged, known: Calibration | None, own: float | None) -> Finding
     return Finding("limits", True, f"{what} is that of the index")
 
 
-def _again(certificate: Certificate, verifier: Verifier, file: Path) -> Iterator[Finding]:
+def _again(
+    certificate: Certificate, detectors: Sequence[Judged], verifier: Verifier, file: Path
+) -> Iterator[Finding]:
     verdict = verifier(*audio.read(file, allow_silence=True))
     name = None if verdict.rule is None else verdict.rule.detector
-    for one in certificate.detectors:
+    for one in detectors:
         if one.detector != name:
             yield Finding("recheck", None, f"'{one.detector}' was not run again")
             continue

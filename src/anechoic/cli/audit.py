@@ -287,8 +287,11 @@ def _generators(
     pipe.set_progress_bar_config(disable=True)
     pipeline = Pipeline(pipe, model, scale, steps, seconds)
     pipeline.require_own(training.index)
-    say(*lora.unknown_clips(lora.applied(pipe), [training.index]))
-    return {text: Guarded(pipeline, guide) for text, guide in guided.items()}, pipeline.about
+    facts = pipeline.about
+    if unknown := lora.unknown_clips(lora.applied(pipe), [training.index]):
+        typer.echo("\n".join(unknown), err=True)
+        facts["LoRA without clips"] = "; ".join(unknown)
+    return {text: Guarded(pipeline, guide) for text, guide in guided.items()}, facts
 
 
 def _guidance(

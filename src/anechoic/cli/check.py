@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from anechoic.certificate import SigningKey
-    from anechoic.verdict import Status, Verdict, Verifier
+    from anechoic.verdict import Verdict, Verifier
 
 
 def register(app: typer.Typer) -> None:
@@ -39,9 +39,13 @@ def check(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILES...", help="Sound files: WAV, FLAC, OGG, MP3.")
     ],
-    index: Annotated[
-        str,
-        typer.Option("--index", help="Folder of an index, or a model that brings one, as demo."),
+    indexes: Annotated[
+        list[str],
+        typer.Option(
+            "--index",
+            help="Folder of an index, or a model that brings one, as demo. Repeatable: a file is a "
+            "copy if it is one of a clip of any of them.",
+        ),
     ],
     threshold: Annotated[
         float | None,
@@ -84,42 +88,49 @@ def check(
     Example: `anechoic check take1.wav take2.wav --index clips.index --threshold 0.9`
     """
     require_there(*files)
-    require_index(index)
+    for index in indexes:
+        require_index(index)
     if not certify and (share, signing_chain, signing_key_file) != (None, None, None):
         raise BadSetting("'--share' and what signs are for a certificate: give '--certify', too")
     if certify:
         _require_free(files, overwrite)
     signing = signing_key(signing_chain, signing_key_file)
-    verifier = open_verifier(index, embedder_name, threshold)
+    verifiers = [open_verifier(index, embedder_name, threshold) for index in indexes]
     sounds = [_read(file) for file in files]  # all of them, before any is searched for
-    verdicts = [verifier(*sound) for sound in sounds]
+    judged = [[verifier(*sound) for verifier in verifiers] for sound in sounds]
     certificates: list[Path | None] = [None] * len(files)
     if certify:
         certificates = [
-            _certify(file, wav, verdict, verifier, share, signing, overwrite)
-            for file, (wav, _), verdict in zip(files, sounds, verdicts, strict=True)
+            _certify(file, wav, verdicts, verifiers, share, signing, overwrite)
+            for file, (wav, _), verdicts in zip(files, sounds, judged, strict=True)
         ]
     if as_json:
-        about = {
-            "index": index,
-            "embedder": verifier.index.embedder_name,
-            **rule_to_dict(verifier),
-            "files": [
-                {
-                    "file": str(file),
-                    **to_dict(verifier, verdict),
-                    "certificate": None if certificate is None else str(certificate),
-                }
-                for file, verdict, certificate in zip(files, verdicts, certificates, strict=True)
-            ],
-        }
-        print(json.dumps(about, indent=2))
+        each = [
+            {
+                "index": index,
+                "embedder": verifier.index.embedder_name,
+                **rule_to_dict(verifier),
+                "files": [
+                    {
+                        "file": str(file),
+                        **to_dict(verifier, verdicts[number]),
+                        "certificate": None if certificate is None else str(certificate),
+                    }
+                    for file, verdicts, certificate in zip(files, judged, certificates, strict=True)
+                ],
+            }
+            for number, (index, verifier) in enumerate(zip(indexes, verifiers, strict=True))
+        ]
+        print(json.dumps(each[0] if len(each) == 1 else {"indexes": each}, indent=2))
     else:
-        print_verdicts(verifier, ("file",), [(str(file),) for file in files], verdicts)
+        for number, verifier in enumerate(verifiers):
+            found = [verdicts[number] for verdicts in judged]
+            say(*([f"index '{verifier.index.name}':"] if len(verifiers) > 1 else []))
+            print_verdicts(verifier, ("file",), [(str(file),) for file in files], found)
         if certify:
             written = zip(files, certificates, strict=True)
             say(*(f"{file}: {path or 'gets no certificate'}" for file, path in written))
-    raise typer.Exit(exit_code(verdicts))
+    raise typer.Exit(exit_code([verdict for verdicts in judged for verdict in verdicts]))
 
 
 def _require_free(files: Sequence[Path], overwrite: bool) -> None:
@@ -134,21 +145,23 @@ def _require_free(files: Sequence[Path], overwrite: bool) -> None:
 def _certify(
     file: Path,
     wav: Tensor,
-    verdict: Verdict,
-    verifier: Verifier,
+    verdicts: Sequence[Verdict],
+    verifiers: Sequence[Verifier],
     share: float | None,
     signing: SigningKey | None,
     overwrite: bool,
 ) -> Path | None:
     """Write the certificate of a file; None: it gets none."""
     from anechoic.certificate import Provenance, certify, samples_sha256
+    from anechoic.verdict import together
 
-    if verdict.status != "no copy":
+    if together(verdicts) != "no copy":
         return None
     about, judged = Provenance(share=share), samples_sha256(wav)
     return certify(
-        file, verdict, verifier.index, about, judged=judged, signing=signing, overwrite=overwrite
-    )
+        file, verdicts, [verifier.index for verifier in verifiers], about,
+        judged=judged, signing=signing, overwrite=overwrite,
+    )  # fmt: skip
 
 
 def _read(file: Path) -> tuple[Tensor, int]:
@@ -170,11 +183,9 @@ def _read(file: Path) -> tuple[Tensor, int]:
 
 def exit_code(verdicts: Sequence[Verdict]) -> int:
     """1 if anything is a copy; else 3 if anything was not judged; else 0."""
-    from anechoic.verdict import EXIT_CODES
+    from anechoic.verdict import EXIT_CODES, together
 
-    statuses = {verdict.status for verdict in verdicts}
-    order: tuple[Status, ...] = ("copy", "not judged")
-    return next((EXIT_CODES[status] for status in order if status in statuses), 0)
+    return EXIT_CODES[together(verdicts)] if verdicts else 0
 
 
 def rule_to_dict(verifier: Verifier | None) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from anechoic.cli.protection import (
     generate_protected,
     print_protection,
 )
-from anechoic.cli.training import open_verifier
+from anechoic.cli.training import joined, open_verifier
 from anechoic.containers import writable
 from anechoic.errors import BadSetting, OutputExists
 from anechoic.models import KnownModel, find, model_place
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
     from anechoic.guidance.base import Guidance
     from anechoic.guidance.step import Record
-    from anechoic.index import TrainingIndex
-    from anechoic.protection import Judge
+    from anechoic.index import JoinedIndex, TrainingIndex
+    from anechoic.protection import JointJudge, Judge
     from anechoic.types import Embedder
     from anechoic.verdict import Verdict, Verifier
 
@@ -64,7 +64,7 @@ class Generation:
     prompt: str
     records: Sequence[Record]
     substitute: str  # the caption that guided it in place of the prompt; empty: the prompt did
-    verdict: Verdict | None  # None: there is no index
+    verdicts: Sequence[Verdict]  # by each index
 
 
 def register(app: typer.Typer) -> None:
@@ -86,12 +86,13 @@ def generate(
             "stands for out-1.wav, out-2.wav and so on.",
         ),
     ],
-    index: Annotated[
-        str | None,
+    indexes: Annotated[
+        list[str] | None,
         typer.Option(
             "--index",
             help="Folder of an index of the model's training set, or demo. auto and amg need it; "
-            "under any guard, what was generated is compared with it.",
+            "under any guard, what was generated is compared with it. Repeatable, as for the index "
+            "of a LoRA's clips.",
         ),
     ] = None,
     guard: Annotated[
@@ -182,7 +183,8 @@ def generate(
     if empty := [number for number, prompt in enumerate(prompts, 1) if not prompt.strip()]:
         raise BadSetting(f"prompt number {empty[0]} is empty; say what is to sound")
     files = _outputs(output, len(prompts), overwrite)
-    require_index(index)
+    for index in indexes or []:
+        require_index(index)
     model_place((known := find(model)).pipeline)
     from anechoic import audio
     from anechoic.auto import Auto
@@ -196,9 +198,10 @@ def generate(
     options = ProtectionOptions(
         on_copy, retries, signing or certify, log, hits, log_prompts, allow_unjudged
     )
-    judge = _judge(index, embedder_name, options) if options else None
-    verifier = _verifier(index, embedder_name) if judge is None else judge.verifier
-    store, embed = (verifier.index, verifier.embedder) if verifier else (None, None)
+    judge = _judge(indexes, embedder_name, options) if options else None
+    verifiers = _verifiers(indexes or [], embedder_name) if judge is None else [judge.verifier]
+    store = joined([one.index for one in verifiers]) if judge is None else judge.index
+    embed = verifiers[0].embedder if verifiers else None
     texts = [*(settings or []), *([] if scale is None else [f"scale={scale}"])]
     method = chosen_guard(guard, known, texts, store, embed)
     pipe = load_pipeline(known.pipeline, device, dtype, seconds, loras or ())
@@ -206,7 +209,8 @@ def generate(
     arguments = call_arguments(pipe, ANY_SCALE, steps or known.steps, seconds)
     because = {"because": method.because} if isinstance(method, Auto) else {}
     adapters = {"loras": loras} if loras else {}
-    about = {"model": model, **adapters, "index": index, "guard": guard,
+    told = indexes[0] if indexes and len(indexes) == 1 else indexes
+    about = {"model": model, **adapters, "index": told, "guard": guard,
              "settings": registry.settings_of(method), **because, "seed": seed}  # fmt: skip
     if not as_json:
         say(*because.values(), *lora.unknown_clips(lora.applied(pipe), [store] if store else []))
@@ -227,18 +231,18 @@ def generate(
         audio.write(file, wav, sample_rate, overwrite=overwrite)
     generations = []
     for file, prompt, (_, records) in zip(files, prompts, sounds, strict=True):
-        verdict = None  # the file is judged, not the samples before they were rounded
-        if verifier is not None:
-            verdict = verifier(*audio.read(file, allow_silence=True))
+        # the file is judged, not the samples before they were rounded
+        heard = audio.read(file, allow_silence=True) if verifiers else None
+        verdicts = [verifier(*heard) for verifier in verifiers if heard]
         (caption,) = substitutes(records, method)
-        generations.append(Generation(file, prompt, records, caption, verdict))
+        generations.append(Generation(file, prompt, records, caption, verdicts))
     if as_json:
-        outputs = {"outputs": [_to_dict(one, verifier) for one in generations]}
-        about |= rule_to_dict(verifier) | outputs
+        outputs = {"outputs": [_to_dict(one, verifiers) for one in generations]}
+        about |= _rules(verifiers) | outputs
         print(json.dumps(about, indent=2, default=str))  # a setting may be a LogSNR(value=-1.0)
     else:
-        _print(generations, verifier)
-    raise typer.Exit(exit_code([one.verdict for one in generations if one.verdict]))
+        _print(generations, verifiers)
+    raise typer.Exit(exit_code([verdict for one in generations for verdict in one.verdicts]))
 
 
 # ------------------------------------------------------------- refused before anything is generated
@@ -265,31 +269,32 @@ def _outputs(output: Path, count: int, overwrite: bool) -> list[Path]:
     return files
 
 
-def _judge(index: str | None, embedder_name: str | None, options: ProtectionOptions) -> Judge:
-    from anechoic.protection import Judge, Policy
+def _judge(
+    indexes: Sequence[str] | None, embedder_name: str | None, options: ProtectionOptions
+) -> Judge | JointJudge:
+    from anechoic.protection import Policy
+    from anechoic.protection.judge import judge_over
 
     Policy.parse(options.policy() or "refuse")  # refused before anything heavy is read
-    if index is None:
+    if not indexes:
         raise BadSetting(
             "what is written only if it is verified is compared with an index; give it with "
             "'--index', made by 'anechoic index build'"
         )
-    return Judge.load(index, embedder=embedder_name)
+    return judge_over(indexes, embedder=embedder_name)
 
 
-def _verifier(index: str | None, embedder_name: str | None) -> Verifier | None:
-    if index is not None:
-        return open_verifier(index, embedder_name)
-    if embedder_name is not None:
+def _verifiers(indexes: Sequence[str], embedder_name: str | None) -> list[Verifier]:
+    if not indexes and embedder_name is not None:
         raise BadSetting("'--embedder' reads an index: give one with '--index', or leave it out")
-    return None
+    return [open_verifier(index, embedder_name) for index in indexes]
 
 
 def chosen_guard(
     name: str,
     model: KnownModel,
     texts: Sequence[str],
-    store: TrainingIndex | None,
+    store: TrainingIndex | JoinedIndex | None,
     embed: Embedder | None,
 ) -> Guidance:
     """The guidance of a name: at the model's settings for it, then at those given as text."""
@@ -311,7 +316,12 @@ def chosen_guard(
     return registry.build(chosen.guard, settings, given)
 
 
-def _check(pipe: Any, seconds: float | None, store: TrainingIndex | None, method: Guidance) -> int:
+def _check(
+    pipe: Any,
+    seconds: float | None,
+    store: TrainingIndex | JoinedIndex | None,
+    method: Guidance,
+) -> int:
     """Refuse what the loaded model cannot do, or the guard cannot guard.
 
     Returns:
@@ -365,7 +375,13 @@ def _draw_steps(pipe: Any, bar: Progress, runs: int) -> None:
 # -------------------------------------------------------------------------------------- report
 
 
-def _to_dict(one: Generation, verifier: Verifier | None) -> dict[str, Any]:
+def _rules(verifiers: Sequence[Verifier]) -> dict[str, Any]:
+    if len(verifiers) < 2:
+        return rule_to_dict(verifiers[0] if verifiers else None)
+    return {"rules": [{"index": one.index.name, **rule_to_dict(one)} for one in verifiers]}
+
+
+def _to_dict(one: Generation, verifiers: Sequence[Verifier]) -> dict[str, Any]:
     from anechoic.engine.trace import flags
 
     notes = {
@@ -380,19 +396,34 @@ def _to_dict(one: Generation, verifier: Verifier | None) -> dict[str, Any]:
     if one.substitute:
         did["substitute"] = one.substitute
     content = {"file": str(one.file), "prompt": one.prompt, "did": did, "copy": None}
-    return content | (to_dict(verifier, one.verdict) if verifier and one.verdict else {})
+    judged = [
+        {"index": verifier.index.name, **to_dict(verifier, verdict)}
+        for verifier, verdict in zip(verifiers, one.verdicts, strict=True)
+    ]
+    if len(judged) > 1:
+        from anechoic.verdict import together
+
+        status = together(one.verdicts)
+        copy = None if status == "not judged" else status == "copy"
+        return content | {"verdict": status, "copy": copy, "verdicts": judged}
+    return content | {
+        name: value for found in judged for name, value in found.items() if name != "index"
+    }
 
 
-def _print(generations: Sequence[Generation], verifier: Verifier | None) -> None:
+def _print(generations: Sequence[Generation], verifiers: Sequence[Verifier]) -> None:
     from anechoic.engine.trace import summary
 
     for one in generations:
         say(f"{one.file}: {summary(one.records)}")
         if one.substitute:
             say(f"{one.file}: {by_caption(one.substitute)}")
-    if verifier is None:
+    if not verifiers:
         say("not compared with any training set; to have it compared, give '--index'")
         return
     names = [(str(one.file), one.prompt) for one in generations]
-    verdicts = [one.verdict for one in generations if one.verdict]
-    print_verdicts(verifier, ("file", "prompt"), names, verdicts)
+    for number, verifier in enumerate(verifiers):
+        if len(verifiers) > 1:
+            say(f"index '{verifier.index.name}':")
+        verdicts = [one.verdicts[number] for one in generations]
+        print_verdicts(verifier, ("file", "prompt"), names, verdicts)

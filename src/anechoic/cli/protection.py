@@ -13,7 +13,7 @@ from anechoic.errors import BadSetting
 if TYPE_CHECKING:
     from anechoic.certificate import SigningKey
     from anechoic.guidance.base import Guidance
-    from anechoic.protection import Attempt, Judge, Protection
+    from anechoic.protection import Attempt, JointJudge, Judge, Protection
 
 PROMPTS = {"clear": "clear", "hash": "hashed", "omit": "left out"}
 
@@ -56,7 +56,7 @@ class ProtectionOptions:
 
 def generate_protected(
     pipe: Any,
-    judge: Judge,
+    judge: Judge | JointJudge,
     prompts: Sequence[str],
     files: Sequence[Path],
     method: Guidance,

@@ -92,8 +92,9 @@ def _describe(certificate: Certificate) -> None:
         p_value = "" if one.p_value is None else f", p {one.p_value:.3g}"
         limit = f"its limit is {one.limit:.4g} ({one.origin})"
         say(f"{certificate.verdict}: '{one.detector}' scores {one.score:.4g}{p_value}; {limit}")
-    index = certificate.index
+    indexes = (certificate.index, *certificate.further)
     share = certificate.provenance.share
     part = "an unknown share" if share is None else f"{share:.3g}"
-    say(f"index '{index.name}': {count(index.clips, 'clip')}, {part} of the training set")
+    for index in indexes:
+        say(f"index '{index.name}': {count(index.clips, 'clip')}, {part} of the training set")
     say(certificate.promise, certificate.not_promised)

@@ -199,7 +199,8 @@ def read_adapter(path: str | Path) -> AdapterFile:
     config = file.parent / PEFT_CONFIG
     if "lora_config" in header or any(TRAINED_BY_SAT.fullmatch(key) for key in tensors):
         return _of_stable_audio_tools(file, tensors, header)
-    if file.name == PEFT_NAME or (config.is_file() and "base_model.model." in min(tensors)):
+    of_peft = any(key.startswith("base_model.model.") for key in tensors)
+    if file.name == PEFT_NAME or (config.is_file() and of_peft):
         content = read_file(config, "configuration of a LoRA", BadSetting)
         settings = parse_object(content, f"'{config}'", BadSetting)
         return _of_peft(file, tensors, settings)
@@ -295,6 +296,7 @@ def _paired(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Te
         if ending is None:
             raise _unknown(file, key)
         part, module = PEFT_PARTS[ending], key.removesuffix(f".{ending}")
+        _require_form(file, key, part, value)
         flat = value.reshape(-1) if part in ("rows", "alpha") else value.flatten(1)
         parts[module][part] = flat.float()
     for module, held in parts.items():
@@ -320,18 +322,40 @@ def _scales(
     """alpha / r of each matrix; without a configuration alpha is r. Alphas leave the parts."""
     scales = {}
     patterns, root = config.get("alpha_pattern") or {}, bool(config.get("use_rslora"))
+    if not isinstance(patterns, dict):
+        raise BadSetting(
+            f"LoRA '{file}': alpha_pattern is {patterns!r}, not an object; save it again"
+        )
     for module, held in parts.items():
         r, name = len(held["down"]), module.removeprefix(start)
         alpha = held.pop("alpha", None)
         told = config.get("lora_alpha", r) if alpha is None else alpha.item()
-        for pattern, value in patterns.items():
-            if re.fullmatch(rf"(.*\.)?({pattern})", name):
-                told = value
-                break
+        told = next((patterns[one] for one in patterns if _matches(one, name)), told)
         if not isinstance(told, int | float) or not math.isfinite(told):
             raise BadSetting(f"LoRA '{file}': the alpha of '{module}' is {told!r}, not a number")
         scales[module] = told / (math.sqrt(r) if root else r)
     return scales
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Whether a pattern of peft's is of this matrix."""
+    try:
+        return re.fullmatch(rf"(.*\.)?({pattern})", name) is not None
+    except re.error:
+        return False
+
+
+def _require_form(file: Path, key: str, part: str, value: Tensor) -> None:
+    """Refuse a tensor that is no matrix where one is needed, or holds nothing."""
+    if (
+        value.numel() == 0
+        or (part == "alpha" and value.numel() > 1)
+        or (part in ("up", "down", "core") and value.dim() < 2)
+    ):
+        raise BadSetting(
+            f"LoRA '{file}': '{key}' has the shape {list(value.shape)}, which no LoRA has; save it "
+            "again"
+        )
 
 
 def _unknown(file: Path, key: str) -> BadSetting:
@@ -353,7 +377,7 @@ def _of_stable_audio_tools(
         sizes = [value.shape for key, value in tensors.items() if key.endswith(".magnitude")]
         columns = bool(sizes) and len(sizes[0]) == 2 and sizes[0][0] == 1
         kind = "dora-cols" if columns else "dora-rows"
-    if kind not in SAT_KINDS:
+    if not isinstance(kind, str) or kind not in SAT_KINDS:
         raise BadSetting(
             f"LoRA '{file}' is of type {json.dumps(kind)}; expected one of {', '.join(SAT_KINDS)}"
         )
@@ -363,6 +387,7 @@ def _of_stable_audio_tools(
         if found is None:
             raise _unknown(file, key)
         part = SAT_PARTS.get(found["part"], "columns" if "cols" in kind else "rows")
+        _require_form(file, key, part, value)
         flat = value.reshape(-1) if part in ("rows", "columns") else value
         parts[found["module"]][part] = flat.float()
     scales = {}

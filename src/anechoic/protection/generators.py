@@ -13,7 +13,7 @@ from anechoic import audio
 from anechoic.audit.samples import make
 from anechoic.errors import BadSetting
 from anechoic.guidance.base import Guidance
-from anechoic.index import TrainingIndex
+from anechoic.index import JoinedIndex, TrainingIndex
 from anechoic.protection.judge import clause
 from anechoic.types import Embedder
 
@@ -42,7 +42,7 @@ class Generator(Protocol):
     ) -> list[Take]: ...
 
     def guidance(
-        self, given: Guidance | None, index: TrainingIndex, embedder: Embedder
+        self, given: Guidance | None, index: TrainingIndex | JoinedIndex, embedder: Embedder
     ) -> Guidance | str:
         """The guard of its generations; a string says why there is none, as a clause.
 
@@ -97,6 +97,6 @@ class FunctionGenerator:
         return made, self.sample_rate
 
     def guidance(
-        self, given: Guidance | None, index: TrainingIndex, embedder: Embedder
+        self, given: Guidance | None, index: TrainingIndex | JoinedIndex, embedder: Embedder
     ) -> Guidance | str:
         return "a plain function has no steps that a guard could guide"

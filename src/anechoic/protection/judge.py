@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from torch import Tensor
@@ -16,10 +16,19 @@ from anechoic.detectors.calibration import Calibration
 from anechoic.detectors.nearest import NearestStretch
 from anechoic.detectors.protocol import NOTHING, Detector
 from anechoic.errors import AnechoicError, BadSetting
-from anechoic.index import TrainingIndex
+from anechoic.index import JoinedIndex, TrainingIndex
 from anechoic.models import find, index_folder
 from anechoic.types import Embedder, Match
-from anechoic.verdict import Rule, Status, Verdict, Verifier, find_rule, weigh, without_rule
+from anechoic.verdict import (
+    Rule,
+    Status,
+    Verdict,
+    Verifier,
+    find_rule,
+    together,
+    weigh,
+    without_rule,
+)
 
 NO_SOUND = "the matched clip's sound is not available, or too short for this detector"
 
@@ -34,10 +43,8 @@ class Judgement:
     @property
     def status(self) -> Status:
         """A copy if one detector says so; no copy only if each of them says so."""
-        statuses = {verdict.status for verdict in self.verdicts.values()}
-        if "copy" in statuses:
-            return "copy"
-        return "no copy" if statuses == {"no copy"} and not self.reason else "not judged"
+        status = together(self.verdicts.values())
+        return "not judged" if self.reason and status == "no copy" else status
 
     def why(self) -> str:
         """Why it was not judged, as a clause; empty if it was."""
@@ -197,6 +204,82 @@ class Judge:
 
     def _rule(self, name: str) -> Rule | None:
         return find_rule(name, self.index, self.calibrations)
+
+
+@dataclass(frozen=True, eq=False)
+class JointJudge:
+    """Verifies by several judges, each over an index of its own and by its own limits.
+
+    A sound is a copy if one of them says so, and no copy only if each of them does.
+
+    Args:
+        judges: that of the model's index first.
+
+    Raises:
+        BadSetting, IndexMismatch: as `JoinedIndex`.
+    """
+
+    judges: tuple[Judge, ...]
+
+    def __post_init__(self) -> None:
+        self.index  # noqa: B018  refuses what cannot be joined
+
+    @cached_property
+    def index(self) -> JoinedIndex:
+        """All training sets."""
+        return JoinedIndex(tuple(judge.index for judge in self.judges))
+
+    @property
+    def verifier(self) -> Verifier:
+        """The nearest stretch in the first index, and its rule."""
+        return self.judges[0].verifier
+
+    @property
+    def rules(self) -> dict[str, Rule | None]:
+        """How each detector judges over each index."""
+        return {
+            self._named(name, judge): rule
+            for judge in self.judges
+            for name, rule in judge.rules.items()
+        }
+
+    def unable(self) -> str:
+        """Why one of them can judge nothing, as a clause; empty: all can."""
+        return next(filter(None, (judge.unable() for judge in self.judges)), "")
+
+    def __call__(self, wav: Tensor, sample_rate: int) -> Judgement:
+        """Judge one sound [c, t]."""
+        verdicts, reasons = {}, []
+        for judge in self.judges:
+            judged = judge(wav, sample_rate)
+            reasons += [judged.reason] if judged.reason else []
+            for name, verdict in judged.verdicts.items():
+                verdicts[self._named(name, judge)] = verdict
+        return Judgement(verdicts, "; ".join(reasons))
+
+    def _named(self, name: str, judge: Judge) -> str:
+        number = self.judges.index(judge) + 1
+        return f"{name} over index {number} '{judge.index.name}'"
+
+
+def judge_over(
+    index: str | Path | Judge | JointJudge | Sequence[str | Path | Judge],
+    *,
+    embedder: str | None = None,
+) -> Judge | JointJudge:
+    """A judge over the index of a folder, or over several.
+
+    Raises:
+        AnechoicError: as `Judge.load`, `JoinedIndex`.
+    """
+    if isinstance(index, (Judge, JointJudge)):
+        return index
+    if isinstance(index, (str, Path)):
+        return Judge.load(index, embedder=embedder)
+    judges = [
+        one if isinstance(one, Judge) else Judge.load(one, embedder=embedder) for one in index
+    ]
+    return judges[0] if len(judges) == 1 else JointJudge(tuple(judges))
 
 
 def _safely(judge: Callable[[], Verdict], rule: Rule | None) -> Verdict:

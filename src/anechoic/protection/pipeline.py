@@ -22,7 +22,7 @@ from anechoic.diffusers.pipelines import (
 from anechoic.engine.model import require_guardable, require_own_index
 from anechoic.guidance.base import Guidance, as_guidance
 from anechoic.guidance.substitution import substitutes
-from anechoic.index import TrainingIndex
+from anechoic.index import JoinedIndex, TrainingIndex
 from anechoic.protection.generators import Take, timed
 from anechoic.protection.judge import clause
 from anechoic.types import Embedder
@@ -78,7 +78,7 @@ class PipelineGenerator:
         return adapter_for(self.pipe).sample_rate
 
     def guidance(
-        self, given: Guidance | None, index: TrainingIndex, embedder: Embedder
+        self, given: Guidance | None, index: TrainingIndex | JoinedIndex, embedder: Embedder
     ) -> Guidance | str:
         require_own_index(index, lambda: self.model)
         found = automatic(index, embedder, self._scale) if given is None else as_guidance(given)
@@ -100,6 +100,8 @@ class PipelineGenerator:
         return scale if scale is not None and scale > 1 else None
 
 
-def automatic(index: TrainingIndex, embedder: Embedder, scale: float | None) -> Guidance:
+def automatic(
+    index: TrainingIndex | JoinedIndex, embedder: Embedder, scale: float | None
+) -> Guidance:
     """The guidance whose every number is read off the index."""
     return Auto(index, embedder) if scale is None else Auto(index, embedder, scale)

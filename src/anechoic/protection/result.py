@@ -10,8 +10,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from anechoic.certificate.content import NOT_PROMISED
-from anechoic.protection.judge import Judge, Judgement
+from anechoic.protection.judge import JointJudge, Judge, Judgement
 from anechoic.protection.policy import End, Kind
+from anechoic.types import parts_of
 from anechoic.verdict import EXIT_CODES, Status, Verdict
 
 Outcome = Literal["released", "regenerated", "refused", "reported", "not judged"]
@@ -127,20 +128,23 @@ class Protection(Sequence[ProtectedSound]):
         }
 
 
-def limits(judge: Judge) -> dict[str, float | None]:
+def limits(judge: Judge | JointJudge) -> dict[str, float | None]:
     """The limit of each detector, by its name."""
     return {n: None if rule is None else rule.threshold for n, rule in judge.rules.items()}
 
 
-def promise(judge: Judge, end: End, allow_unjudged: bool) -> str:
+def promise(judge: Judge | JointJudge, end: End, allow_unjudged: bool) -> str:
     """What is promised about the sound that leaves, and what is not."""
     index = judge.index
     found = ", ".join(
         f"{name} (limit {'none' if limit is None else f'{limit:.4g}'})"
         for name, limit in limits(judge).items()
     )
-    over = f"under these detectors against this index: {found}; index '{index.name}', "
-    over += f"{len(index)} rows, {index.content[:12]}."
+    over = f"under these detectors against this index: {found}; "
+    over += ", ".join(
+        f"index '{part.name}', {len(part)} rows, {part.content[:12]}" for part in parts_of(index)
+    )
+    over += "."
     if end == "report":
         return f"Nothing is promised: copies are reported and leave all the same, {over}"
     if allow_unjudged:

@@ -26,11 +26,12 @@ from anechoic.errors import BadSetting, CannotWrite, NotReleased, OutputExists
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.registry import settings_as_text
 from anechoic.protection.generators import FunctionGenerator, Generator, Take
-from anechoic.protection.judge import Judge, Judgement, clause
+from anechoic.protection.judge import JointJudge, Judge, Judgement, clause, judge_over
 from anechoic.protection.log import AttemptLog
 from anechoic.protection.policy import Kind, Policy, seed_of_attempt
 from anechoic.protection.result import Attempt, Outcome, ProtectedSound, Protection, limits, promise
 from anechoic.storage import whole_file
+from anechoic.types import parts_of
 from anechoic.verdict import Verifier
 
 DEFAULT = ("retry", "guard", "refuse")
@@ -39,7 +40,7 @@ LOWER = 0.1  # without a calibration, how much lower each stronger guard's thres
 
 def protect(
     model: Any,
-    index: str | Path | Judge,
+    index: str | Path | Judge | JointJudge | Sequence[str | Path | Judge],
     prompts: str | Sequence[str],
     *,
     on_copy: str | Sequence[str] | None = None,
@@ -73,7 +74,7 @@ def protect(
         model: a diffusers pipeline that `guard` knows, or a function of a prompt and a seed that
             returns sound [channels, samples], or a pair of it and its rate.
         index: the folder of the training set's index, or a `Judge` over one, which is not opened
-            again for each call.
+            again for each call; or several of them, as for a model and its LoRA.
         prompts: one, or several; each stands for itself, in a batch as alone.
         on_copy: the steps; None: "retry", "guard" and "refuse", without the guard if there is none.
         guidance: the guard; None: the one that sets itself by the index.
@@ -120,9 +121,10 @@ def protect(
         raise BadSetting(f"expected a batch_size of 1 or more, got {batch_size}")
     for target in targets:
         _require_free(target, overwrite, bool(certificates))
-    judge = index if isinstance(index, Judge) else Judge.load(index)
+    judge = judge_over(index)
     if certificates:
-        judge.index.stored()  # refused before anything is generated
+        for part in parts_of(judge.index):
+            part.stored()  # refused before anything is generated
     policy = Policy.parse(DEFAULT if on_copy is None else on_copy)
     generator = _generator(model, arguments, sample_rate)
     notes: list[str] = []
@@ -243,7 +245,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Run:
-    judge: Judge
+    judge: Judge | JointJudge
     generator: Generator
     policy: Policy
     plan: Sequence[tuple[Kind, Guidance | None]]
