@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -92,3 +93,27 @@ def test_entries_of_the_training_and_of_the_sampler_change_nothing() -> None:
         model__pretransform__model_half=True,
     )
     assert components(content, 64).keys() == {"transformer", "vae", "projection_model"}
+
+
+def test_the_published_model_has_its_published_size() -> None:
+    content = tiny.config(text_width=768)
+    sizes = {"channels": 128, "c_mults": [1, 2, 4, 8, 16], "strides": [2, 4, 4, 8, 8]}
+    codec = content["model"]["pretransform"]["config"]
+    for side, width in (("encoder", 128), ("decoder", 64)):
+        codec[side]["config"] |= {**sizes, "latent_dim": width}
+    tiny.change(
+        content,
+        sample_size=2097152,
+        model__io_channels=64,
+        model__pretransform__config__latent_dim=64,
+        model__diffusion__config__io_channels=64,
+        model__diffusion__config__embed_dim=1536,
+        model__diffusion__config__depth=24,
+        model__diffusion__config__num_heads=24,
+    )
+    made = components(content, 768)
+    published = signature(type(made["transformer"])).parameters
+    defaults = {name: each.default for name, each in published.items()}
+    assert {name: made["transformer"].config[name] for name in defaults} == defaults
+    numbers = {name: sum(one.numel() for one in part.parameters()) for name, part in made.items()}
+    assert (numbers["transformer"], numbers["vae"]) == (1_056_939_136, 156_112_514)
