@@ -193,7 +193,7 @@ def test_a_gradient_goes_through_the_decoder_and_the_network(library, objective)
             with torch.enable_grad():
                 energy = step.decode(step.denoise(x, "cond")).square().sum()
                 (slope,) = torch.autograd.grad(energy, x)
-            way = slope * (0.01 / slope.norm())
+            way = slope * (0.002 / slope.norm())
             ends = [step.decode(step.denoise(step.x + s * way, "cond")) for s in (1, -1)]
             difference = (ends[0].double() ** 2).sum() - (ends[1].double() ** 2).sum()
             seen.append((float((slope * way).sum()), float(difference) / 2))

@@ -83,7 +83,7 @@ def installed_config(objective: str, text: str) -> dict[str, Any]:
     number, width = {"min_val": 0, "max_val": 8}, 64
     codec = {"channels": 4, "c_mults": [1, 2], "strides": [2, 4], "use_snake": True}
     seconds = ["seconds_start", "seconds_total"] if objective == "v" else ["seconds_total"]
-    encoded = {"t5_model_name": "t5-small", "max_length": 12, "model_path": text}
+    encoded = {"t5_model_name": text, "max_length": 12}
     transformer = {
         "io_channels": 3, "embed_dim": 64, "depth": 2, "num_heads": 1, "cond_token_dim": width,
         "global_cond_dim": width * len(seconds), "project_cond_tokens": False,
@@ -119,8 +119,10 @@ def make_installed(objective: str = "v", seed: int = 0, **changes: Any) -> Any:
     from stable_audio_tools.models import create_model_from_config
     from stable_audio_tools.models.conditioners import T5Conditioner
 
-    T5Conditioner.T5_MODEL_DIMS = {**T5Conditioner.T5_MODEL_DIMS, "t5-small": 64}
-    config = installed_config(objective, tiny_t5())
+    text = tiny_t5()
+    T5Conditioner.T5_MODELS = [text]
+    T5Conditioner.T5_MODEL_DIMS = {text: 64}
+    config = installed_config(objective, text)
     config["model"]["diffusion"]["config"] |= changes
     torch.manual_seed(seed)
     model = create_model_from_config(config).eval()

@@ -217,7 +217,8 @@ def ddim_plus(*call):
 
 def heun(model, x, steps, inputs, schedules, callback):
     """Karras' variable x / alpha, as k-diffusion's samplers."""
-    levels = [*torch.logspace(2, -2, steps).tolist(), 0.0]
+    high = math.log10(inputs.pop("sigma_max", 100.0))
+    levels = [*torch.logspace(high, -2, steps).tolist(), 0.0]
     x = x * levels[0]
 
     def denoised(x, ratio):

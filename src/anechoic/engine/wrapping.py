@@ -83,7 +83,7 @@ class Method:
         self.owner, self.name, self.call = owner, name, call
         self.original = getattr(owner, name)
         self._set_before = name in vars(owner)
-        functools.update_wrapper(self, self.original)  # pipelines look at signatures
+        functools.update_wrapper(self, self.original, updated=())  # pipelines look at signatures
         setattr(owner, name, self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -105,7 +105,7 @@ class NativeModel:
 
         def begin(encoded: Mapping[str, Any], negative: bool = False) -> Any:
             frame = next(filter(self._generates, callers(sys._getframe(1))), None)
-            if frame is not None and not negative:
+            if frame is not None and not negative and frame not in self._generations:
                 self._begin(guarded, frame, encoded)
             return self.conditioning_inputs(encoded, negative=negative)
 
