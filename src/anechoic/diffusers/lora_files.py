@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anechoic.diffusers.original.names import network_names
 from anechoic.engine.model import weights_fingerprint
 from anechoic.errors import BadSetting
 from anechoic.parsing import parse_object, read_file
@@ -412,32 +413,7 @@ def _of_stable_audio_tools(
 def stable_audio_names(layers: int) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The matrices of Stable Audio Open's model as stable-audio-tools names them, and the weights
     of a diffusers pipeline that each consists of."""
-
-    def there(part: str, *names: str) -> tuple[str, ...]:
-        return tuple(f"{part}.{name}.weight" for name in names)
-
-    net, body = "model.", "model.transformer."
-    for ours, theirs in (
-        ("to_timestep_embed", "timestep_proj"),
-        ("to_cond_embed", "cross_attention_proj"),
-        ("to_global_embed", "global_proj"),
-    ):
-        for i in (0, 2):
-            yield f"{net}{ours}.{i}", there("transformer", f"{theirs}.{i}")
-    for name in ("preprocess_conv", "postprocess_conv"):
-        yield f"{net}{name}", there("transformer", name)
-    for way in ("in", "out"):
-        yield f"{body}project_{way}", there("transformer", f"proj_{way}")
-    for i in range(layers):
-        a, b = f"{body}layers.{i}", f"transformer_blocks.{i}"
-        yield f"{a}.self_attn.to_qkv", there("transformer", *(f"{b}.attn1.to_{x}" for x in "qkv"))
-        yield f"{a}.cross_attn.to_q", there("transformer", f"{b}.attn2.to_q")
-        yield f"{a}.cross_attn.to_kv", there("transformer", *(f"{b}.attn2.to_{x}" for x in "kv"))
-        for attention, n in (("self_attn", 1), ("cross_attn", 2)):
-            yield f"{a}.{attention}.to_out", there("transformer", f"{b}.attn{n}.to_out.0")
-        yield f"{a}.ff.ff.0.proj", there("transformer", f"{b}.ff.net.0.proj")
-        yield f"{a}.ff.ff.2", there("transformer", f"{b}.ff.net.2")
-    for ours, theirs in (("seconds_start", "start"), ("seconds_total", "end")):
-        name = f"{theirs}_number_conditioner.time_positional_embedding.1"
-        yield f"conditioners.{ours}.embedder.embedding.1", there("projection_model", name)
-    yield "conditioners.prompt.proj_out", there("projection_model", "text_projection")
+    for part, name, own, how in network_names(layers, projected=True):
+        if name.endswith(".weight") and how != "column":
+            inside = name.removeprefix("model.").removeprefix("conditioner.")
+            yield inside.removesuffix(".weight"), tuple(f"{part}.{each}" for each in own)

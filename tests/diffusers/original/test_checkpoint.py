@@ -155,7 +155,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "no checkpoint": (
         lambda: (pickled({}), Path("mine/model.ckpt").write_text("weights")),
-        "'mine/model.ckpt' ",
+        "'mine/model.ckpt' is no checkpoint of torch, or damaged (not a zip archive)",
     ),
     "an empty pickle": (
         lambda: (pickled({}), Path("mine/model.ckpt").write_bytes(b"")),

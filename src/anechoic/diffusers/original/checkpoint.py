@@ -7,6 +7,7 @@ that knows tensors and plain containers, and nothing else.
 from __future__ import annotations
 
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 def _unpickled(file: Path) -> Any:
     try:
+        if not zipfile.is_zipfile(file):  # as torch writes them since 1.6
+            raise ValueError("not a zip archive")
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UnsupportedPipeline(

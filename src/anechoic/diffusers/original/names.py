@@ -26,6 +26,18 @@ def names(config: Mapping[str, Any], projected: bool, text: Iterable[str] = ()) 
         projected: whether the text has a projection.
         text: names of the text encoder's weights, where it was trained along.
     """
+    depth = config["model"]["diffusion"]["config"]["depth"]
+    yield from network_names(depth, projected)
+    yield from (("text_encoder", f"{CONDITIONERS}prompt.model.{w}", (w,), "") for w in text)
+    strides = config["model"]["pretransform"]["config"]["encoder"]["config"]["strides"]
+    for there, here, kinds in _codec(len(strides)):
+        how = "channel" if kinds[0] == "alpha" else ""
+        for w in kinds:
+            yield "vae", f"pretransform.model.{there}.{w}", (f"{here}.{w}",), how
+
+
+def network_names(depth: int, projected: bool) -> Iterator[Row]:
+    """The rows of `names` that are of the network, of `depth` layers, and its conditioners."""
     model, both, weight = "model.model.", ("weight", "bias"), ("weight",)
     yield "transformer", f"{model}timestep_features.weight", ("time_proj.weight",), "column"
     for there, here, kinds in (
@@ -36,7 +48,7 @@ def names(config: Mapping[str, Any], projected: bool, text: Iterable[str] = ()) 
         *((f"transformer.project_{way}", f"proj_{way}", weight) for way in ("in", "out")),
     ):
         yield from (("transformer", f"{model}{there}.{w}", (f"{here}.{w}",), "") for w in kinds)
-    for i in range(config["model"]["diffusion"]["config"]["depth"]):
+    for i in range(depth):
         for there, here, how in (
             *((f"{norm}.{a}", f"norm{n}.{b}", "")
               for n, norm in enumerate(("pre_norm", "cross_attend_norm", "ff_norm"), 1)
@@ -58,12 +70,6 @@ def names(config: Mapping[str, Any], projected: bool, text: Iterable[str] = ()) 
     for w in both if projected else ():
         there = f"{CONDITIONERS}prompt.proj_out.{w}"
         yield "projection_model", there, (f"text_projection.{w}",), ""
-    yield from (("text_encoder", f"{CONDITIONERS}prompt.model.{w}", (w,), "") for w in text)
-    strides = config["model"]["pretransform"]["config"]["encoder"]["config"]["strides"]
-    for there, here, kinds in _codec(len(strides)):
-        how = "channel" if kinds[0] == "alpha" else ""
-        for w in kinds:
-            yield "vae", f"pretransform.model.{there}.{w}", (f"{here}.{w}",), how
 
 
 def _codec(blocks: int) -> Iterator[tuple[str, str, tuple[str, ...]]]:
