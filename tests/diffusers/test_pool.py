@@ -265,6 +265,29 @@ def test_a_pipeline_that_is_not_of_the_pool_is_guarded_beside_it():
                 SD.generate(pipe)  # in the same thread
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["in place", "wrapped"])
+def test_a_compiled_network_serves_threads_once_it_was_called(how):
+    case, pipe = CASES["StableDiffusion3Pipeline"], make("StableDiffusion3Pipeline")
+    torch._dynamo.reset()
+    if how == "in place":
+        pipe.transformer.compile(backend="eager")
+    else:
+        pipe.transformer = torch.compile(pipe.transformer, backend="eager")
+    guidances = [None, ClassifierFree(3.0), HELD_BACK]
+    todo = [("a dog barks", seed, guidances[seed % 3]) for seed in range(12)]
+    expected = [made_by(case, pipe, *job) for job in todo]
+    pool = PipelinePool(pipe, 4)
+
+    def one(job):
+        with pool.pipeline() as own:
+            return made_by(case, own, *job)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(map(torch.equal, threads.map(one, todo), expected))
+    assert torch.equal(made_by(case, pipe, *todo[0]), expected[0])
+
+
 def test_the_example_of_the_page_on_servers_makes_what_one_thread_makes():
     page = (ROOT / "docs/how-to/deploy.md").read_text()
     example = re.findall(r"```python\n(.*?)```", page[page.index("## Threads") :], re.S)[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,12 +10,9 @@ import diffusers
 import pytest
 import torch
 from support.pipelines import CASES, make
-from torch import nn
 
 from anechoic import guard
 from anechoic.diffusers.generate import generate
-from anechoic.engine.memory_efficient import memory_efficient, saving_memory
-from anechoic.engine.wrapping import Block, frozen
 from anechoic.errors import GuardError
 from anechoic.guidance import ClassifierFree, TransitionPoint
 
@@ -245,54 +241,3 @@ class TestAsyncio:
         for pipe, guidance, samples in zip(pipes, guides, made, strict=True):
             with guard(pipe, guidance):
                 assert torch.equal(SD.generate(pipe), samples)
-
-
-class TestBlock:
-    def test_it_reaches_its_own_context_and_copies_of_it(self):
-        with Block() as block:
-            copied = contextvars.copy_context()
-            assert block.entered()
-            assert not elsewhere(block.entered)
-            assert elsewhere(copied.run, block.entered)
-        assert not block.entered()
-
-    def test_it_may_end_in_another_context_than_it_began(self):
-        block = Block()
-        copied = contextvars.copy_context()
-        copied.run(block.__enter__)
-        block.__exit__()
-        assert block.ended
-        with Block(block.owner, block.network):
-            pass
-
-
-def test_weights_stay_frozen_until_the_last_block_that_wants_it_ends():
-    layer = nn.Linear(2, 2)
-    layer.bias.requires_grad_(False)
-    one, other = frozen([layer]), frozen([layer])
-    one.__enter__()
-    other.__enter__()
-    one.__exit__(None, None, None)
-    assert not layer.weight.requires_grad
-    other.__exit__(None, None, None)
-    assert (layer.weight.requires_grad, layer.bias.requires_grad) == (True, False)
-
-
-def test_a_decoder_keeps_less_for_the_block_that_asked_alone():
-    layer = nn.Conv1d(2, 2, 3).requires_grad_(False)
-    parts = memory_efficient([layer])
-    x = torch.randn(1, 2, 8, requires_grad=True)
-
-    def made_by():
-        return type(layer(x).grad_fn).__name__
-
-    usual = made_by()
-    with saving_memory(parts):
-        assert made_by() != usual
-        assert elsewhere(made_by) == usual
-        assert len(memory_efficient([layer])) == 1  # another thread's guard finds it, too
-        with saving_memory(parts):
-            pass
-        assert made_by() != usual
-    assert made_by() == usual
-    assert "forward" not in vars(layer)
