@@ -267,10 +267,19 @@ def call_of(pipe: Any) -> FrameType | None:
     return None
 
 
-def is_running(wanted: FrameType | None) -> bool:
-    """Whether any thread is inside this frame."""
-    tops = sys._current_frames().values()
-    return any(frame is wanted for top in tops for frame in callers(top))
+def is_running(frame: FrameType | None) -> bool:
+    """Whether any thread is inside this frame. One that is done loses its local variables.
+
+    Python crashes where a thread looks through the frames of another that runs, so it is asked for
+    what it refuses to do with a frame that runs.
+    """
+    if frame is None:
+        return False
+    try:
+        frame.clear()
+    except RuntimeError:
+        return True
+    return False
 
 
 def callers(frame: FrameType | None) -> Iterator[FrameType]:
