@@ -57,7 +57,11 @@ def audit(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", help="Folder or hub id of a diffusers pipeline, or demo."),
+        typer.Option(
+            "--model",
+            help="Folder or hub id of a diffusers pipeline, a checkpoint of stable-audio-tools, "
+            "or demo.",
+        ),
     ] = None,
     prompts: Annotated[
         Path | None,

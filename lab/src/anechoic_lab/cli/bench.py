@@ -39,7 +39,8 @@ def bench(
     model: Annotated[
         str,
         typer.Option(
-            help="demo; the folder or hub id of a diffusers pipeline; a task that a package "
+            help="demo; the folder or hub id of a diffusers pipeline; a checkpoint of "
+            "stable-audio-tools; a task that a package "
             "adds, or module:factory."
         ),
     ] = "demo",
