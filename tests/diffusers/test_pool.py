@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
 from itertools import cycle, islice
 from pathlib import Path
 from threading import Barrier, Event, Timer
@@ -306,10 +307,9 @@ def make_short():
     pipe = make("StableAudioPipeline")
 
     class Short(type(pipe)):
-        def __call__(self, prompt, generator):
-            return super().__call__(
-                prompt, num_inference_steps=2, audio_end_in_s=4.0, generator=generator
-            )
+        @wraps(type(pipe).__call__)
+        def __call__(self, prompt, **call):
+            return super().__call__(prompt, num_inference_steps=2, audio_end_in_s=4.0, **call)
 
     pipe.__class__ = Short
     return pipe
