@@ -8,10 +8,11 @@ READY := $(VENV)/ready
 DOCS_READY := $(VENV)/docs-ready
 RELEASE_READY := $(VENV)/release-ready
 QUIET := $(shell test -t 2 || echo --quiet) # progress bars on a terminal only
+ENGINES := 0.0.19 0.0.20
 TOO_OLD := anechoic needs Python 3.11 or newer; name one, as in: make test PYTHON=python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-slow test-readme test-lowest release-check docs fuzz proof bench-speed bench-index bench-auto instruments lint format check clean
+.PHONY: help demo test coverage test-slow test-engines test-readme test-lowest release-check docs fuzz proof bench-speed bench-index bench-auto instruments lint format check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -31,6 +32,11 @@ test-slow: $(READY) ## Run the tests that take minutes each.
 
 test-readme: $(READY) ## Run what the README tells a newcomer, pasted in order into a fresh copy.
 	$(BIN)/pytest -rfEs -m slow tests/test_readme.py
+
+test-engines: $(addprefix build/engines-,$(addsuffix /ready,$(ENGINES))) ## Run the tests of models of stable-audio-tools on the library itself, in each version.
+	for version in $(ENGINES); do \
+	  OMP_NUM_THREADS=1 build/engines-$$version/bin/python -m pytest -rfEs -m engines tests/engines || exit 1; \
+	done
 
 test-lowest: $(RELEASE_READY) ## Run the tests of the core with the oldest versions that it says it takes.
 	$(BIN)/uv venv --clear --python $(BIN)/python build/lowest
@@ -86,6 +92,19 @@ clean: ## Remove .venv and all caches.
 
 $(RELEASE_READY): $(READY)
 	$(BIN)/python -m pip install $(QUIET) -e '.[release]'
+	@touch $@
+
+# stable-audio-tools pins versions years old, so it is installed without what it asks for, on top of
+# the environment of the tests. torchaudio's own libraries want CUDA; without them it runs in Python.
+build/engines-%/ready: $(READY)
+	$(PYTHON) -m venv --without-pip build/engines-$*
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > "$$(build/engines-$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/tests.pth"
+	$(PYTHON) -m pip --python build/engines-$*/bin/python install $(QUIET) --no-deps --ignore-requires-python \
+	  stable-audio-tools==$* k-diffusion==0.1.1 alias-free-torch==0.0.6 einops einops-exts \
+	  lightning-utilities PyWavelets==1.9.0 pytorch-lightning torchaudio==2.11.0 torchmetrics
+	rm -f build/engines-$*/lib/python*/site-packages/torchaudio/lib/*.so
+	build/engines-$*/bin/python -c "import stable_audio_tools"
 	@touch $@
 
 $(DOCS_READY): $(READY)

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 EVALUATIONS: dict[str, Callable[[int], int]] = {
     "k-heun": lambda n: 2 * n - 1,
     "k-dpm-2": lambda n: 2 * n - 1,
-    "k-dpmpp-2s-ancestral": lambda n: 2 * n - 1,
     "rk4": lambda n: 4 * n,
 }
 MOVABLE = ("euler", "dpmpp", "pingpong", "v-ddim")  # these go on from the tensor they hand over
@@ -59,8 +58,8 @@ class Generation:
 
     @property
     def evaluations(self) -> int | None:
-        """How many there will be; None: the sampler chooses its own steps."""
-        if self.sampler == "k-dpm-adaptive":
+        """How many there will be; None: it depends on what the sampler meets."""
+        if self.sampler in ("k-dpm-adaptive", "k-dpmpp-2s-ancestral"):
             return None
         return EVALUATIONS.get(self.sampler, int)(self.steps)
 
