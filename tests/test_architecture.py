@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "metrics": LEAVES,
     "embedders": LEAVES | {"audio"},
     "detectors": LEAVES | {"audio", "guidance", "index", "parsing", "storage"},
+    "testing": LEAVES | {"guidance"},
     "engine": LEAVES | {"display", "guidance"},
     "auto": LEAVES | {"detectors", "embedders", "guidance", "index"},
     "diffusers": LEAVES
