@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TEMPLATE = Path(__file__).parents[1] / "templates/guidance-plugin"
 
 
+@pytest.mark.slow  # a quarter of a minute, most of it imports
 def test_the_template_installs_is_found_by_name_and_passes_its_tests(tmp_path: Path) -> None:
     # a copy: building leaves its traces beside the sources
     subprocess.run(["cp", "-r", TEMPLATE, tmp_path / "plugin"], check=True)

@@ -255,11 +255,14 @@ def subject(name: str) -> Subject:
 
 
 def guidance(name: str, given: Subject, scale: float) -> Guidance | None:
-    """A guard without a setting by hand: "none", "auto", or a method at its class's defaults."""
+    """A guard without a setting by hand: "none", "auto", or a method at its class's defaults; or
+    with settings, as "amg:lambda_min=0.9,lambda_max=0.9", to see what they change."""
     if name == UNGUARDED:
         return None
+    name, _, texts = name.partition(":")
+    settings = registry.parse(registry.method(name), texts.split(",") if texts else [])
     filled = {"index": given.index, "embedder": given.embedder, "scale": scale}
-    return registry.build(name, {}, filled)
+    return registry.build(name, settings, filled)
 
 
 @dataclass(frozen=True)
