@@ -128,6 +128,9 @@ def test_nothing_leaves_that_one_of_the_indexes_calls_a_copy(run: Run, command: 
     assert not Path("out.wav").exists()
     assert "index 'i', 4 rows" in out.replace("\n", " ")
     assert "index 'mine', 4 rows" in out.replace("\n", " ")
+    (row,) = [line for line in lines(out) if line.startswith("out.wav 1 first")]
+    base, mine, clip = row.split()[-3:]  # a column for each index
+    assert (float(base) < 0.9995, mine, clip) == (True, "1.000", "3.wav")
     code, out, _ = run(CAPTIONS[1], *LORA, *BOTH, "--certify")
     assert code == 0, out
     certificate = read("out.wav.anechoic.json")

@@ -259,7 +259,7 @@ class JointJudge:
 
     def _named(self, name: str, judge: Judge) -> str:
         number = self.judges.index(judge) + 1
-        return f"{name} over index {number} '{judge.index.name}'"
+        return f"index {number} '{judge.index.name}': {name}"
 
 
 def judge_over(
