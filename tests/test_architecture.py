@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "auto": LEAVES | {"detectors", "embedders", "guidance", "index"},
     "diffusers": LEAVES
     | {"auto", "cache", "engine", "guidance", "index", "models", "parsing", "storage"},
-    "stable_audio_tools": LEAVES | {"auto", "engine", "guidance", "index"},
+    "stable_audio_tools": LEAVES | {"auto", "diffusers", "engine", "guidance"},
     "guards": {"auto", "diffusers", "engine", "stable_audio_tools"},
     "models": {"errors", "guidance", "index"},
     "verdict": LEAVES | {"audio", "detectors", "display", "embedders", "index", "storage"},

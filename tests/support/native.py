@@ -91,7 +91,8 @@ def installed_config(objective: str, text: str) -> dict[str, Any]:
         "attn_kwargs": {} if objective == "v" else {"qk_norm": "ln"},
     }  # fmt: skip
     autoencoder = {
-        "encoder": {"type": "oobleck", "config": {**codec, "in_channels": 2, "latent_dim": 6}},
+        "encoder": {"type": "oobleck",
+                    "config": {**codec, "channels": 6, "in_channels": 2, "latent_dim": 6}},
         "decoder": {"type": "oobleck",
                     "config": {**codec, "out_channels": 2, "latent_dim": 3, "final_tanh": False}},
         "bottleneck": {"type": "vae"}, "latent_dim": 3, "downsampling_ratio": 8, "io_channels": 2,

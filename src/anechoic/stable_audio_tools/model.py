@@ -83,7 +83,12 @@ class NativeModel:
     # ------------------------------------------------- what the engine asks: see `engine.model`
 
     def fingerprint(self) -> str:
-        return weights_fingerprint(self.network)
+        """That of the converted model, whose index serves this one, where it can be converted."""
+        from anechoic.diffusers.original.names import transformer_weights
+
+        layers = getattr(self.network, "transformer", None)
+        converted = transformer_weights(self.network) if hasattr(layers, "layers") else None
+        return weights_fingerprint(self.network if converted is None else converted)
 
     def codec_fingerprint(self) -> str:
         codec = self.wrapper.pretransform
