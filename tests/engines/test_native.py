@@ -255,6 +255,38 @@ def test_latents_are_moved_where_the_sampler_goes_on_from_them(library):
         library.generate(model, sampler="k-heun")
 
 
+def test_samples_with_schedules_of_their_own_are_guided_as_each_alone(library):
+    """In the library, a shorter sound has another schedule."""
+    model, seconds = library.make("rectified_flow"), [0.5, 1.0]
+    if library.installed and not projects(model):
+        pytest.skip("0.0.19 has one schedule for a batch")
+    if library.installed:
+        from stable_audio_tools.inference.sampling import LogSNRShift
+
+        model.use_effective_length_for_schedule = True
+        model.sampling_dist_shift = LogSNRShift(rate=1.0, anchor_length=64)
+        whole = {"adapt_duration_to_conditioning": False}  # latents of one length
+        settings = [whole, whole]
+    else:
+        schedules = torch.stack([torch.linspace(1, 0, 5), torch.linspace(1, 0, 5) ** 2])
+        whole = {"schedules": schedules}
+        settings = [{"schedules": schedules[:1]}, {"schedules": schedules[1:]}]
+
+    def made(samples, more, guidance):
+        captions = [CAPTIONS[sample] for sample in samples]
+        lengths = [seconds[sample] for sample in samples]
+        with Noise().of(*samples), guard(model, guidance) as trace:
+            sound = library.generate(model, captions, "euler", lengths, cfg_scale=2.0, **more)
+        return sound, trace.records
+
+    for guidance in (ClassifierFree(5.0), TransitionPoint(5.0, before=-2.0, at=0.5)):
+        both, records = made([0, 1], whole, guidance)
+        alphas = torch.as_tensor(records[1].noise.alpha)
+        assert len(set(alphas.tolist())) == 2
+        alone = torch.cat([made([i], settings[i], guidance)[0] for i in (0, 1)])
+        torch.testing.assert_close(both, alone, rtol=1e-4, atol=2e-4 * float(both.abs().max()))
+
+
 def test_pure_noise_counts_as_a_thousandth_of_signal(library):
     for objective, sampler in SINGLE.items():
         with guard(model_of(library, objective), TransitionPoint(before=-1.0, at=0.5)) as trace:
@@ -363,3 +395,20 @@ def test_the_index_of_the_converted_model_serves_the_model_itself(tmp_path):
         guard(flow, AntiMemorization(index, index)),
     ):
         pass
+
+
+@pytest.mark.engines
+@pytest.mark.skipif(not INSTALLED, reason=MISSING)
+def test_a_lora_stays_in_the_guarded_model():
+    lora = pytest.importorskip("stable_audio_tools.models.lora", reason="0.0.19 has none")
+    library, model = LIBRARIES["installed"], make_installed("v")
+    base = library.generate(model, sampler="v-ddim")
+    lora.add_lora(model.model.model)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.1)
+    plain = library.generate(model, sampler="v-ddim")
+    assert not torch.equal(plain, base)
+    with guard(model, ClassifierFree(5.0)):
+        assert torch.equal(library.generate(model, sampler="v-ddim", cfg_scale=2.0), plain)
