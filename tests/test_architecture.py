@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "environment": {"processes"},
     "index": LEAVES | {"audio", "display", "parsing", "processes", "storage"},
     "guidance": LEAVES | {"display"},
+    "generators": {"audio", "errors", "parsing"},
     "metrics": LEAVES,
     "embedders": LEAVES | {"audio"},
     "detectors": LEAVES | {"audio", "guidance", "index", "parsing", "storage"},

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anechoic.cli.external import ExternalGenerator, Timeout, open_external
 from anechoic.cli.options import (
     Device,
     Dtype,
     EmbedderName,
     Json,
     Loras,
+    ModelOrNone,
     SeveralSteps,
     Work,
     require_index,
@@ -55,14 +57,8 @@ def audit(
     sounds: Annotated[
         Path | None, typer.Option("--audio", help="Folder of sounds that were made elsewhere.")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            help="Folder or hub id of a diffusers pipeline, a checkpoint of stable-audio-tools, "
-            "or demo.",
-        ),
-    ] = None,
+    model: ModelOrNone = None,
+    generator: ExternalGenerator = None,
     prompts: Annotated[
         Path | None,
         typer.Option(
@@ -120,6 +116,7 @@ def audit(
     seconds: Annotated[
         float | None, typer.Option(help="Length of a generation. By default the model's own.")
     ] = None,
+    timeout: Timeout = 600.0,
     longest: Annotated[
         float, typer.Option(help="Longer files are listed as not examined; in seconds.")
     ] = 900.0,
@@ -158,12 +155,25 @@ def audit(
 
     `anechoic audit --model demo --index demo --captions --limit 50 --guard none --guard amg -o r`
     """
-    _require_source(sounds, model, prompts, captions, limit, guards, loras)
+    _require_source(sounds, model, generator, prompts, captions, limit, guards, loras)
     require_there(sounds, held_out, what="folder")
     require_there(None if str(prompts) == "-" else prompts)
     require_index(index)
     if model is not None:
         model_place(find(model).pipeline)
+    own = {
+        "--guard": guards,
+        "--scale": scale,
+        "--steps": steps,
+        "--lora": loras,
+        "--device": device,
+    }
+    outside = None if generator is None else open_external(generator, seconds, timeout, own)
+    if outside is not None and seeds > 1 and not outside.seeded:
+        raise BadSetting(
+            "'--seeds' needs a place {seed} in the generator, or each prompt may give the same "
+            "sound again; add it, or leave '--seeds' out"
+        )
     from anechoic import engines
     from anechoic.audit import HeldOut, audit, write_report
     from anechoic.audit.report import require_free
@@ -182,6 +192,9 @@ def audit(
     asked: Any = prompts or ()
     today = datetime.now(UTC).date().isoformat()
     about = {"command": shlex.join(["anechoic", *sys.argv[1:]]), "date": today}
+    if outside is not None:
+        asked, source = _prompts(prompts, training, limit), outside
+        about["model"] = outside.template
     if model is not None:
         asked = _prompts(prompts, training, limit)
         source, facts = _generators(
@@ -234,6 +247,7 @@ def audit(
 def _require_source(
     sounds: Path | None,
     model: str | None,
+    generator: str | None,
     prompts: Path | None,
     captions: bool,
     limit: int | None,
@@ -245,14 +259,16 @@ def _require_source(
     Raises:
         BadSetting: they do not.
     """
-    if (sounds is None) == (model is None):
-        raise BadSetting("give either '--audio FOLDER' or '--model MODEL', one of them")
+    if [sounds, model, generator].count(None) != 2:
+        raise BadSetting(
+            "give either '--audio FOLDER', '--model MODEL' or '--generator COMMAND', one of them"
+        )
     if sounds is not None and (captions or guards or limit or loras):
         raise BadSetting(
             "'--captions', '--limit', '--guard' and '--lora' are for generating; with '--audio' "
             "nothing is generated, leave them out"
         )
-    if model is not None and (prompts is None) == (not captions):
+    if sounds is None and (prompts is None) == (not captions):
         raise BadSetting("a model is asked by '--prompts FILE' or by '--captions', one of them")
 
 

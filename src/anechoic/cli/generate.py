@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from anechoic.cli.check import exit_code, print_verdicts, rule_to_dict, to_dict
+from anechoic.cli.external import ExternalGenerator, Timeout, open_external
 from anechoic.cli.options import (
     Device,
     Dtype,
     EmbedderName,
     Json,
     Loras,
-    Model,
+    ModelOrNone,
     OverwriteFiles,
     Seconds,
     SigningChain,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from anechoic.guidance.base import Guidance
     from anechoic.guidance.step import Record
     from anechoic.index import JoinedIndex, TrainingIndex
-    from anechoic.protection import JointJudge, Judge
+    from anechoic.protection import JointJudge, Judge, Protection
     from anechoic.types import Embedder
     from anechoic.verdict import Verdict, Verifier
 
@@ -76,7 +77,6 @@ def generate(
     prompts: Annotated[
         list[str], typer.Argument(metavar="PROMPT", help="What to generate, a sound for each.")
     ],
-    model: Model,
     output: Annotated[
         Path,
         typer.Option(
@@ -86,6 +86,8 @@ def generate(
             "stands for out-1.wav, out-2.wav and so on.",
         ),
     ],
+    model: ModelOrNone = None,
+    generator: ExternalGenerator = None,
     indexes: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,16 +98,16 @@ def generate(
         ),
     ] = None,
     guard: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--guard",
             metavar="NAME",
-            help="auto (its settings are read off the index), amg, static, dynamic, cfg (no "
-            "protection), one that a package adds, or a paper's settings by name, as amg-audio "
+            help="By default auto (its settings are read off the index); amg, static, dynamic, cfg "
+            "(no protection), one that a package adds, or a paper's settings by name, as amg-audio "
             "(docs/reference/methods.md); the demo model has settings of its own for all but auto "
             "and cfg, and opposite.",
         ),
-    ] = "auto",
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -117,6 +119,7 @@ def generate(
     ] = None,
     steps: Steps = None,
     seconds: Seconds = None,
+    timeout: Timeout = 600.0,
     seed: Annotated[
         int,
         typer.Option(
@@ -171,7 +174,8 @@ def generate(
     then judged, as `anechoic check` judges it.
 
     With '--on-copy' each output is verified by all detectors that are calibrated for the index, as
-    the file would hold it, and written only if each of them says that it is no copy.
+    the file would hold it, and written only if each of them says that it is no copy. It is always
+    so with '--generator', which no guard reaches.
 
     Exit codes: 0 no output is a copy, or none was compared (no '--index'); 1 an output is a copy:
     with '--on-copy' nothing of it is written, without, it is; 2 the input cannot be used; 3 an
@@ -185,6 +189,33 @@ def generate(
     files = _outputs(output, len(prompts), overwrite)
     for index in indexes or []:
         require_index(index)
+    signing = signing_key(signing_chain, signing_key_file)
+    options = ProtectionOptions(
+        on_copy, retries, signing or certify, log, hits, log_prompts, allow_unjudged
+    )
+    if generator is not None:
+        own = {"--model": model, "--guard": guard, "--set": settings, "--scale": scale,
+               "--steps": steps, "--lora": loras, "--device": device}  # fmt: skip
+        source = open_external(generator, seconds, timeout, own)
+        options = options.of_function(source.seeded)
+        if not as_json:
+            once = "" if source.seeded else ", after a single attempt: it takes no {seed}"
+            say(f"no guard reaches the generator; each sound is verified when it is there{once}")
+        made = generate_protected(
+            source,
+            _judge(indexes, embedder_name, options),
+            prompts,
+            files,
+            None,
+            {},
+            seed,
+            options,
+            overwrite,
+        )
+        told = {"generator": generator, "index": _shown(indexes), "guard": None, "seed": seed}
+        _end(made, told, files, as_json)
+    if model is None:
+        raise BadSetting("give either '--model MODEL' or '--generator COMMAND', one of them")
     model_place((known := find(model)).pipeline)
     from anechoic import audio
     from anechoic.auto import Auto
@@ -194,35 +225,28 @@ def generate(
     from anechoic.guidance import registry
     from anechoic.guidance.substitution import substitutes
 
-    signing = signing_key(signing_chain, signing_key_file)
-    options = ProtectionOptions(
-        on_copy, retries, signing or certify, log, hits, log_prompts, allow_unjudged
-    )
     judge = _judge(indexes, embedder_name, options) if options else None
     verifiers = _verifiers(indexes or [], embedder_name) if judge is None else [judge.verifier]
     store = joined([one.index for one in verifiers]) if judge is None else judge.index
     embed = verifiers[0].embedder if verifiers else None
     texts = [*(settings or []), *([] if scale is None else [f"scale={scale}"])]
+    guard = guard or "auto"
     method = chosen_guard(guard, known, texts, store, embed)
     pipe = load_pipeline(known.pipeline, device, dtype, seconds, loras or ())
     sample_rate = _check(pipe, seconds, store, method)
     arguments = call_arguments(pipe, ANY_SCALE, steps or known.steps, seconds)
     because = {"because": method.because} if isinstance(method, Auto) else {}
     adapters = {"loras": loras} if loras else {}
-    told = indexes[0] if indexes and len(indexes) == 1 else indexes
-    about = {"model": model, **adapters, "index": told, "guard": guard,
+    about = {"model": model, **adapters, "index": _shown(indexes), "guard": guard,
              "settings": registry.settings_of(method), **because, "seed": seed}  # fmt: skip
     if not as_json:
         say(*because.values(), *lora.unknown_clips(lora.applied(pipe), [store] if store else []))
     if judge is not None:
+        pipe.set_progress_bar_config(disable=True)
         made = generate_protected(
             pipe, judge, prompts, files, method, arguments, seed, options, overwrite
         )
-        if as_json:
-            print(json.dumps(about | made.to_dict(), indent=2, default=str))
-        else:
-            print_protection(made, files)
-        raise typer.Exit(made.exit_code)
+        _end(made, about, files, as_json)
     sounds = []
     for prompt, sound in zip(prompts, _sounds(pipe, method, prompts, seed, arguments), strict=True):
         audio.require_sound(sound[0], f"what was generated for {prompt!r}")
@@ -373,6 +397,21 @@ def _draw_steps(pipe: Any, bar: Progress, runs: int) -> None:
 
 
 # -------------------------------------------------------------------------------------- report
+
+
+def _end(
+    made: Protection, about: Mapping[str, Any], files: Sequence[Path], as_json: bool
+) -> NoReturn:
+    """Print what became of each prompt, and end with its exit code."""
+    if as_json:
+        print(json.dumps({**about, **made.to_dict()}, indent=2, default=str))
+    else:
+        print_protection(made, files)
+    raise typer.Exit(made.exit_code)
+
+
+def _shown(indexes: Sequence[str] | None) -> str | Sequence[str] | None:
+    return indexes[0] if indexes and len(indexes) == 1 else indexes
 
 
 def _rules(verifiers: Sequence[Verifier]) -> dict[str, Any]:

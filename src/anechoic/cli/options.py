@@ -51,14 +51,12 @@ def require_source(clips: str) -> None:
         require_there(Path(clips), what="folder or file")
 
 
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        help="Folder or hub id of a diffusers pipeline, a checkpoint of stable-audio-tools, or "
-        "demo.",
-    ),
-]
+_MODEL = typer.Option(
+    "--model",
+    help="Folder or hub id of a diffusers pipeline, a checkpoint of stable-audio-tools, or demo.",
+)
+Model = Annotated[str, _MODEL]
+ModelOrNone = Annotated[str | None, _MODEL]
 Loras = Annotated[
     list[str] | None,
     typer.Option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,30 +53,34 @@ class ProtectionOptions:
             raise BadSetting("'--retries' needs a 'retry' without a count in '--on-copy'")
         return ",".join(f"retry:{self.retries}" if one == "retry" else one for one in steps)
 
+    def of_function(self, seeded: bool) -> ProtectionOptions:
+        """The same where nothing can be guarded: the usual is then a new seed, if it takes any."""
+        usual = "retry,refuse" if seeded else "refuse"
+        return replace(self, on_copy=self.policy() or usual, retries=None)
+
 
 def generate_protected(
-    pipe: Any,
+    model: Any,
     judge: Judge | JointJudge,
     prompts: Sequence[str],
     files: Sequence[Path],
-    method: Guidance,
+    method: Guidance | None,
     arguments: dict[str, Any],
     seed: int,
     options: ProtectionOptions,
     overwrite: bool,
 ) -> Protection:
-    """Generate, verify, try again, and write what may leave.
+    """Generate by a pipeline or a function, verify, try again, and write what may leave.
 
     Under plain classifier-free guidance the first attempts are plain, at its scale; any other
-    method guards them all.
+    method guards them all. A function has no method.
     """
     from anechoic import protect
     from anechoic.guidance import ClassifierFree
 
-    plain = isinstance(method, ClassifierFree)
+    plain = method is None or isinstance(method, ClassifierFree)
     if isinstance(method, ClassifierFree) and "guidance_scale" in arguments:
         arguments = {**arguments, "guidance_scale": method.scale}
-    pipe.set_progress_bar_config(disable=True)
     with progress_of("generating", len(prompts)) as show:
         ended: list[object] = []
 
@@ -85,7 +89,7 @@ def generate_protected(
             show(len(ended), len(prompts))
 
         return protect(
-            pipe,
+            model,
             judge,
             prompts,
             on_copy=options.policy(),

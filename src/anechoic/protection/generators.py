@@ -37,6 +37,11 @@ class Generator(Protocol):
         """The fingerprint of the model; None: unknown."""
         ...
 
+    @property
+    def seeded(self) -> bool:
+        """Whether another seed can make another sound."""
+        ...
+
     def __call__(
         self, prompts: Sequence[str], seeds: Sequence[int], guidance: Guidance | None
     ) -> list[Take]: ...
@@ -68,13 +73,18 @@ class FunctionGenerator:
     """A function of a prompt and a seed.
 
     Args:
-        function: returns sound [channels, samples], or a pair of it and its rate.
+        function: returns sound [channels, samples], or a pair of it and its rate. One that does
+            not use the seed has an attribute `seeded` that is False.
         sample_rate: in Hz, for a function that returns sound alone.
     """
 
     function: Callable[[str, int], Any]
     sample_rate: int | None = None
     model = None
+
+    @property
+    def seeded(self) -> bool:
+        return bool(getattr(self.function, "seeded", True))
 
     def __call__(
         self, prompts: Sequence[str], seeds: Sequence[int], guidance: Guidance | None

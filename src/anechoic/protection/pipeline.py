@@ -42,6 +42,7 @@ class PipelineGenerator:
 
     pipe: Any
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    seeded = True
 
     def __post_init__(self) -> None:
         sound_seconds(self.pipe)  # refuses one of images

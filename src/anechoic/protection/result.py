@@ -23,7 +23,7 @@ class Attempt:
     """One generation of a sound, and what the detectors say of it."""
 
     kind: Kind
-    seed: int
+    seed: int | None  # None: the generator takes none
     guard: str  # the method that guarded it; empty: none
     settings: Mapping[str, str]  # of the guard
     judgement: Judgement

@@ -72,7 +72,8 @@ def protect(
 
     Args:
         model: a diffusers pipeline that `guard` knows, or a function of a prompt and a seed that
-            returns sound [channels, samples], or a pair of it and its rate.
+            returns sound [channels, samples], or a pair of it and its rate. `generators.external`
+            makes such a function of a command line or an endpoint.
         index: the folder of the training set's index, or a `Judge` over one, which is not opened
             again for each call; or several of them, as for a model and its LoRA.
         prompts: one, or several; each stands for itself, in a batch as alone.
@@ -101,7 +102,8 @@ def protect(
 
     Raises:
         NotReleased: the policy ends in "raise", and an output may not leave.
-        BadSetting: settings that do not fit together, such as a guard step for a function.
+        BadSetting: settings that do not fit together, such as a guard step for a function, or
+            several attempts by one that takes no seed.
         OutputExists: a file is there already.
         IndexMismatch: no usable index, or another model's.
         UnsupportedPipeline: a pipeline that `guard` does not know.
@@ -138,6 +140,14 @@ def protect(
             notes.append(f"no attempt is guarded: {found}")
         else:
             raise BadSetting(f"{found}, so no attempt can be guarded; leave the guard steps out")
+    if len(policy.attempts) > 1 and not generator.seeded:
+        if on_copy is not None:
+            raise BadSetting(
+                "the generator takes no seed, so another attempt may make the same sound; have it "
+                "take one, or give the last step alone, such as 'refuse'"
+            )
+        policy = Policy.parse("refuse")
+        notes.append("each sound has one attempt: the generator takes no seed")
     run = _Run(
         judge,
         generator,
@@ -276,7 +286,7 @@ class _Run:
             content, heard, judgement = self._verify(job, take)
             attempt = Attempt(
                 kind,
-                seed,
+                seed if self.generator.seeded else None,
                 "" if guide is None else guide.label(),
                 settings_as_text(guide),
                 judgement,
