@@ -57,6 +57,7 @@ HOMES: dict[str, set[str]] = {
     "faiss": {"index"},
     "filelock": {"storage"},
     "fsspec": {"index", "storage"},
+    "httpx2": {"generators"},
     "ijson": {"index"},
     "jinja2": {"audit"},
     "matplotlib": {"display"},

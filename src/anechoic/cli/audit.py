@@ -194,7 +194,7 @@ def audit(
     about = {"command": shlex.join(["anechoic", *sys.argv[1:]]), "date": today}
     if outside is not None:
         asked, source = _prompts(prompts, training, limit), outside
-        about["model"] = outside.template
+        about["model"] = str(generator)
     if model is not None:
         asked = _prompts(prompts, training, limit)
         source, facts = _generators(
@@ -261,7 +261,8 @@ def _require_source(
     """
     if [sounds, model, generator].count(None) != 2:
         raise BadSetting(
-            "give either '--audio FOLDER', '--model MODEL' or '--generator COMMAND', one of them"
+            "give either '--audio FOLDER', '--model MODEL' or '--generator COMMAND_OR_URL', one of "
+            "them"
         )
     if sounds is not None and (captions or guards or limit or loras):
         raise BadSetting(

@@ -1,4 +1,4 @@
-"""`--generator`: sound from a command in place of a model."""
+"""`--generator`: sound from a command or an endpoint in place of a model."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import typer
 from anechoic.errors import BadSetting
 
 if TYPE_CHECKING:
-    from anechoic.generators import CommandLine
+    from anechoic.generators import CommandLine, Endpoint
 
 ExternalGenerator = Annotated[
     str | None,
     typer.Option(
         "--generator",
-        metavar="COMMAND",
-        help="In place of a model, a command such as 'my-tts {prompt} --seed {seed} -o {output}'; "
-        "{seed} and {seconds} only if it takes them.",
+        metavar="COMMAND_OR_URL",
+        help="In place of a model, a command such as 'my-tts {prompt} --seed {seed} -o {output}', "
+        "with {seed} and {seconds} only if it takes them; or the address of an endpoint.",
     ),
 ]
 Timeout = Annotated[
@@ -28,7 +28,7 @@ Timeout = Annotated[
 
 def open_external(
     text: str, seconds: float | None, timeout_s: float, model_options: Mapping[str, Any]
-) -> CommandLine:
+) -> CommandLine | Endpoint:
     """The generator of '--generator'.
 
     Raises:

@@ -215,7 +215,7 @@ def generate(
         told = {"generator": generator, "index": _shown(indexes), "guard": None, "seed": seed}
         _end(made, told, files, as_json)
     if model is None:
-        raise BadSetting("give either '--model MODEL' or '--generator COMMAND', one of them")
+        raise BadSetting("give either '--model MODEL' or '--generator COMMAND_OR_URL', one of them")
     model_place((known := find(model)).pipeline)
     from anechoic import audio
     from anechoic.auto import Auto

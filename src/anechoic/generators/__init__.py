@@ -6,17 +6,18 @@ Each is a function of a prompt and a seed, as `anechoic.audit.audit` and `anecho
 from __future__ import annotations
 
 from anechoic.generators.command import TIMEOUT_S, CommandLine
+from anechoic.generators.endpoint import Endpoint
 
-__all__ = ["TIMEOUT_S", "CommandLine", "external"]
+__all__ = ["TIMEOUT_S", "CommandLine", "Endpoint", "external"]
 
 
 def external(
     text: str, *, seconds: float | None = None, timeout_s: float = TIMEOUT_S
-) -> CommandLine:
-    """The generator that a text names: a command line with `{prompt}` and `{output}`.
+) -> CommandLine | Endpoint:
+    """The generator that a text names: the address of an endpoint, or a command line.
 
     Args:
-        text: such as "my-tts {prompt} --seed {seed} -o {output}".
+        text: such as "my-tts {prompt} --seed {seed} -o {output}", or "https://host/path".
         seconds: the length to ask for; None: the generator's own.
         timeout_s: the time that each sound may take, in seconds.
 
@@ -25,4 +26,6 @@ def external(
 
     Example: `protect(external("my-tts {prompt} -o {output}"), "clips.index", "a solo violin")`
     """
-    return CommandLine(text, seconds, timeout_s)
+    scheme = text.partition("://")[0]
+    kind = Endpoint if scheme.isalnum() and len(scheme) < len(text) else CommandLine
+    return kind(text, seconds, timeout_s)
