@@ -88,7 +88,7 @@ check: ## All that CI runs: lint and test.
 
 clean: ## Remove .venv and all caches.
 	rm -rf $(VENV) build dist src/*.egg-info lab/src/*.egg-info cluster/src/*.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src lab cluster tests -name __pycache__ -prune -exec rm -rf {} +
+	find src lab cluster comfyui tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(RELEASE_READY): $(READY)
 	$(BIN)/python -m pip install $(QUIET) -e '.[release]'

@@ -12,6 +12,7 @@ import torch
 
 from anechoic import TrainingIndex, audio, embedder
 from anechoic.detectors import Calibration, NearestStretch, calibration
+from anechoic.types import Embedder
 from support.sounds import RATE, sounds, tune
 
 NULL = tuple(0.60 + 0.002 * i for i in range(120))
@@ -22,10 +23,17 @@ def save_index(folder: Path, count: int = 4, shift: float = 0.0) -> Path:
     made = embedder("magmel")
     index = TrainingIndex.build(sounds(count), made)
     index.save(folder, overwrite=True)
-    name = NearestStretch(index, made).name
+    write_calibration(folder, index, made, shift)
+    return folder
+
+
+def write_calibration(
+    folder: Path, index: TrainingIndex, embedder: Embedder, shift: float = 0.0
+) -> None:
+    """Made-up scores of held-out sounds, for an index that was saved."""
+    name = NearestStretch(index, embedder).name
     null = tuple(score + shift for score in NULL)
     calibration.write(folder, [Calibration(name, null, 0.02, seconds=1.0)])
-    return folder
 
 
 def write_new(path: Path, channels: int = 1) -> Path:
