@@ -36,6 +36,7 @@ def versions() -> dict[str, str]:
         "src/anechoic/__init__.py": r'^__version__ = "(.+)"$',
         "lab/pyproject.toml": r'^version = "(.+)"$',
         "cluster/pyproject.toml": r'^version = "(.+)"$',
+        "comfyui/pyproject.toml": r'^version = "(.+)"$',
         "CITATION.cff": r"^version: (.+)$",
     }
     found = {place: re.search(form, (ROOT / place).read_text(), re.M)
