@@ -65,6 +65,17 @@ def test_what_stays_a_copy_is_refused(judge: Judge) -> None:
     assert function.seeds == SEEDS[:3]
 
 
+def test_a_function_without_a_seed_has_one_attempt(judge: Judge) -> None:
+    function = Memorizes(4)
+    function.seeded = False
+    made = protect(function, judge, PROMPT)
+    assert (only(made).verdict, function.seeds) == ("refused", [0])
+    assert [one.seed for one in only(made).attempts] == [None]
+    assert made.notes[-1] == "each sound has one attempt: the generator takes no seed"
+    with pytest.raises(BadSetting, match="takes no seed, so another attempt may make the same"):
+        protect(function, judge, PROMPT, on_copy="retry")
+
+
 def test_each_prompt_stands_for_itself(judge: Judge) -> None:
     def memorizes(prompt: str, seed: int) -> tuple[Tensor, int]:
         return tune(2 if prompt == PROMPT else 1000 + seed), RATE

@@ -15,6 +15,8 @@ SEEDS = [seed_of_attempt(0, number) for number in range(4)]
 class Memorizes:
     """Of its prompt, the training clip under the first seeds; otherwise a tune of its own."""
 
+    seeded = True
+
     def __init__(self, copies: int = len(SEEDS)):
         self.copies = set(SEEDS[:copies])
         self.seeds: list[int] = []
