@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DOCS_READY := $(VENV)/docs-ready
+NOTEBOOKS_READY := $(VENV)/notebooks-ready
 RELEASE_READY := $(VENV)/release-ready
 QUIET := $(shell test -t 2 || echo --quiet) # progress bars on a terminal only
 ENGINES := 0.0.19 0.0.20
 TOO_OLD := anechoic needs Python 3.11 or newer; name one, as in: make test PYTHON=python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-slow test-engines test-readme test-lowest release-check docs fuzz proof bench-speed bench-index bench-auto instruments lint format check clean
+.PHONY: help demo test coverage test-slow test-engines test-readme test-lowest release-check docs notebooks fuzz proof bench-speed bench-index bench-auto instruments lint format check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -50,6 +51,9 @@ release-check: $(RELEASE_READY) ## Build the distributions, install them afresh,
 docs: $(DOCS_READY) ## Build the documentation site in build/site; a warning is an error.
 	$(BIN)/python scripts/reference.py
 	$(BIN)/zensical build --clean --strict
+
+notebooks: $(NOTEBOOKS_READY) ## Run the notebooks of docs/tutorials, cell by cell.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -rfEs -m slow tests/test_tutorials.py
 
 fuzz: $(READY) ## Feed 10,000 malformed inputs to all that reads from outside.
 	$(BIN)/python scripts/fuzz.py 10000
@@ -109,6 +113,10 @@ build/engines-%/ready: $(READY)
 
 $(DOCS_READY): $(READY)
 	$(BIN)/python -m pip install $(QUIET) -c constraints.txt -e '.[docs]'
+	@touch $@
+
+$(NOTEBOOKS_READY): $(READY)
+	$(BIN)/python -m pip install $(QUIET) -c constraints.txt -e '.[notebooks]'
 	@touch $@
 
 # pip is taken from outside and pointed at the environment, as Debian ships venv without ensurepip.

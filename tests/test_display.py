@@ -79,3 +79,17 @@ def test_an_index_draws_how_near_its_clips_come_to_each_other():
     (axes,) = index.plot().axes
     assert sum(bar.get_height() for bar in axes.patches) == len(index.nearest_others())
     assert axes.lines[0].get_xdata()[0] == 0.9
+
+
+def test_a_notebook_shows_a_figure():
+    figure, _ = display.axes(1, "title")
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_long_title_stays_inside_the_figure():
+    figure, _ = display.axes(1, "near a training clip at 40, " * 6)
+    figure.canvas.draw()
+    title = figure.get_suptitle()
+    assert len(title.splitlines()) > 1
+    (text,) = figure.texts
+    assert text.get_window_extent().width < figure.bbox.width

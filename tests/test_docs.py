@@ -4,6 +4,7 @@ everything public. tests/test_readme.py runs what the README shows."""
 from __future__ import annotations
 
 import inspect
+import json
 import pkgutil
 import re
 import runpy
@@ -37,12 +38,30 @@ README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 RENAMES = DOCS / "project/renames.md"
 CHANGES = DOCS / "project/changelog.md"  # made from CHANGELOG.md when the site is built
-PAGES = [*ROOT.glob("*.md"), *(page for page in DOCS.rglob("*.md") if page != CHANGES)]
+TUTORIALS = sorted(DOCS.glob("tutorials/*.ipynb"))  # tests/test_tutorials.py runs them
+PAGES = [
+    *ROOT.glob("*.md"), *(page for page in DOCS.rglob("*.md") if page != CHANGES), *TUTORIALS
+]  # fmt: skip
 NAMED = [page for page in PAGES if page != RENAMES and page.name != "CHANGELOG.md"]
 
 
+def text_of(page: Path) -> str:
+    """A page's Markdown; that of a notebook has its code in fences, and its commands in others."""
+    if page.suffix == ".md":
+        return page.read_text()
+    parts = []
+    for cell in json.loads(page.read_text("utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            shell = r"^[!%]((?:.*\\\n)*.*\n?)"  # a line, and those that continue it
+            commands, python = re.findall(shell, text, re.M), re.sub(shell, "", text, flags=re.M)
+            text = f"```sh\n{''.join(commands)}\n```\n```python\n{python}\n```"
+        parts.append(text)
+    return "\n\n".join(parts)
+
+
 def blocks(language: str, page: Path = README) -> list[str]:
-    found = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+    found = re.findall(rf"^```{language}\n(.*?)^```", text_of(page), re.M | re.S)
     return [block.replace("\\\n", " ") for block in found]
 
 
@@ -94,7 +113,8 @@ def pages_of(nav: Any) -> Iterator[str]:
 def test_the_site_has_every_page_of_the_docs_once_and_no_other() -> None:
     nav = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
     named = [DOCS / name for name in pages_of(nav)]
-    missing = {str(page.relative_to(ROOT)) for page in {*PAGES} - {*named, *ROOT.glob("*.md")}}
+    beside = {*named, *ROOT.glob("*.md"), *TUTORIALS}
+    missing = {str(page.relative_to(ROOT)) for page in {*PAGES} - beside}
     assert not missing, (
         "docs/project/contributing.md says where a page goes; `nav` is in zensical.toml"
     )
@@ -167,7 +187,7 @@ def test_the_reference_has_every_exit_code() -> None:
 
 def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives a page's headings."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    text = re.sub(r"^```.*?^```", "", text_of(page), flags=re.M | re.S)
     headings = [
         re.sub(r"[^\w\- ]", "", line.lower()) for line in re.findall(r"^#+ (.*)", text, re.M)
     ]
@@ -176,7 +196,7 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+    for link in re.findall(r"\]\(([^)]+)\)", text_of(page)):
         if link.startswith("http"):
             continue
         path, _, anchor = link.partition("#")
@@ -185,7 +205,7 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-FOLDERS = "src|lab|tests|benchmarks|docs|examples"
+FOLDERS = "src|lab|tests|templates|benchmarks|docs|examples"
 
 
 def resolve(dotted: str) -> bool:
@@ -200,7 +220,7 @@ def resolve(dotted: str) -> bool:
 
 @pytest.mark.parametrize("page", NAMED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_names_exists(page: Path) -> None:
-    text = page.read_text()
+    text = text_of(page)
     for path in re.findall(rf"(?<![\w/.-])((?:{FOLDERS})/[\w./-]*\w)", text):
         assert (ROOT / path).exists(), path
     for dotted in set(re.findall(r"`(anechoic(?:_lab)?(?:\.\w+)+)", text)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from html import escape
+from io import BytesIO
 from typing import Any
 
 from anechoic.errors import BadSetting, printable
@@ -33,6 +35,14 @@ def axes(count: int, title: str) -> tuple[Any, list[Any]]:
         raise BadSetting(
             "a figure needs matplotlib, which is not installed: pip install 'anechoic[plot]'"
         ) from error
-    figure = Figure(figsize=(7, 1 + 1.8 * count), layout="constrained")
-    figure.suptitle(title)
+
+    class Shown(Figure):
+        """A figure that a notebook shows without `%matplotlib inline`."""
+
+        def _repr_png_(self) -> bytes:
+            self.savefig(drawn := BytesIO(), format="png")
+            return drawn.getvalue()
+
+    figure = Shown(figsize=(7, 1 + 1.8 * count), layout="constrained")
+    figure.suptitle(textwrap.fill(title, 80), fontsize="medium")
     return figure, list(figure.subplots(count, sharex=True, squeeze=False)[:, 0])
