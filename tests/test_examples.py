@@ -55,6 +55,7 @@ def test_the_example_is_short_and_its_commands_are_understood() -> None:
         command.make_context(line, rest)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_pipelines_size_runs_on_tiny_sizes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -228,7 +228,7 @@ def test_the_page_may_be_named(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give either '--audio FOLDER' or '--model MODEL'"),
+        ([], "give either '--audio FOLDER', '--model MODEL' or '--generator"),
         (["--audio", "sounds", "--model", "m"], "give either"),
         (["--audio", "sounds", "--guard", "amg"], "nothing is generated, leave them out"),
         (["--model", "m"], "'--prompts FILE' or by '--captions', one of them"),

@@ -263,4 +263,4 @@ def test_the_installed_command_passes_the_exit_code_on(here: Path) -> None:
     arguments = ["audit", "--index", "i", "-o", "r"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: give either '--audio FOLDER' or '--model MODEL'")
+    assert done.stderr.startswith("error: give either '--audio FOLDER', '--model MODEL' or")

@@ -140,6 +140,7 @@ GUARDS = (
 )
 
 
+@pytest.mark.slow
 def test_a_compiled_network_is_compiled_for_a_guard_not_for_its_steps_and_gives_the_same():
     case = CASES["StableAudioPipeline"]
     plain, compiled = make(case.name), make(case.name)

@@ -223,6 +223,7 @@ def drive(tmp_path: Path):
     return start
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_table_of_a_run_that_was_not(
     drive, tmp_path: Path
 ) -> None:

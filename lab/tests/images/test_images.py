@@ -166,6 +166,7 @@ def test_plain_cfg_under_the_guard_is_the_plain_pipeline(subject: ImagesTask) ->
     assert (plain.passes, guarded.passes) == (10, 10)
 
 
+@pytest.mark.slow
 def test_the_model_returns_its_plates_and_the_guards_cut_the_copies(
     subject: ImagesTask,
 ) -> None:
