@@ -190,3 +190,9 @@ def test_calibrations_of_other_types_are_refused_although_their_hash_fits(tmp_pa
 def test_calibrations_without_an_index_are_refused(tmp_path) -> None:
     with pytest.raises(IndexMismatch, match="does not exist"):
         write(tmp_path, [])
+
+
+def test_what_it_prints_is_short_however_many_sounds_were_held_out() -> None:
+    shown = repr(Calibration("ear", tuple(i / 500 for i in range(500)), 0.05))
+    assert "ear" in shown
+    assert len(shown) < 200

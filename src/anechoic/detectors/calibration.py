@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,7 +45,7 @@ class Calibration:
     """
 
     detector: str  # its name, which includes all its settings
-    null: tuple[float, ...]  # scores on held-out real sound
+    null: tuple[float, ...] = field(repr=False)  # scores on held-out real sound
     false_positive_rate: float = 0.01
     confidence: float = 0.95
     seconds: float | None = None  # median length of the held-out sound; None: unknown
