@@ -195,8 +195,8 @@ def _signature(signed: Signed | None, trust: bool) -> Finding:
 def _sound(
     path: Path, content: bytes, certificate: Certificate, whole: str | None
 ) -> Iterator[Finding]:
-    now, told = CertifiedFile.of(path, content), certificate.file
-    if same := now.same_sound(told):
+    now, certified = CertifiedFile.of(path, content), certificate.file
+    if same := now.same_sound(certified):
         yield Finding("sound", True, "the sound is the one that was certified")
     else:
         then, here = certificate.versions.get("libsndfile"), soundfile.__libsndfile_version__
@@ -222,26 +222,26 @@ def _index(
         return
     place = Storage(folder)
     manifest, here = manifests.read(place), file_sha256(place, manifests.NAME)
-    told = next((one for one in indexes if one.sha256 == here), None)
-    if told is None:
+    certified = next((one for one in indexes if one.sha256 == here), None)
+    if certified is None:
         names = " and ".join(f"'{one.name}'" for one in indexes)
         yield Finding(
             "index", False, f"'{folder}' is another index than {names}, or it has changed"
         )
         return
-    yield from (_not_compared(one) for one in indexes if one is not told)
+    yield from (_not_compared(one) for one in indexes if one is not certified)
     named = {one.sha256 for one in indexes} if certificate.further else {""}
     if any(one.index not in named for one in certificate.detectors):
         yield Finding("index", False, "a detector names an index that the certificate does not")
     about = manifest.about
     known = (about.embedder_name, about.revision, about.model, manifest.clips)
-    if known != (told.embedder, told.revision, told.model, told.clips):
+    if known != (certified.embedder, certified.revision, certified.model, certified.clips):
         yield Finding("index", False, f"the certificate says of '{folder}' what is not so")
-    yield Finding("index", True, f"index '{told.name}' is the one that was compared with")
-    if file_sha256(place, calibration.FILE) != told.calibration_sha256:
-        yield Finding("limits", False, f"index '{told.name}' has been calibrated again since")
+    yield Finding("index", True, f"index '{certified.name}' is the one that was compared with")
+    if file_sha256(place, calibration.FILE) != certified.calibration_sha256:
+        yield Finding("limits", False, f"index '{certified.name}' has been calibrated again since")
     stored = calibration.read(place.name, needed=False)
-    detectors = [one for one in certificate.detectors if one.index in ("", told.sha256)]
+    detectors = [one for one in certificate.detectors if one.index in ("", certified.sha256)]
     for judged in detectors:
         yield _limit(judged, stored.get(judged.detector), about.thresholds.get(COPY))
     if recheck is not None:

@@ -58,7 +58,7 @@ ANY_SCALE = 2.0  # what the pipeline is called with: inside a guard the guidance
 
 
 @dataclass(frozen=True, eq=False)
-class Generation:
+class GeneratedFile:
     """One generated sound, what its guard did, and the training clip it comes nearest to."""
 
     file: Path
@@ -212,8 +212,13 @@ def generate(
             options,
             overwrite,
         )
-        told = {"generator": generator, "index": _shown(indexes), "guard": None, "seed": seed}
-        _end(made, told, files, as_json)
+        about: dict[str, Any] = {
+            "generator": generator,
+            "index": _shown(indexes),
+            "guard": None,
+            "seed": seed,
+        }
+        _end(made, about, files, as_json)
     if model is None:
         raise BadSetting("give either '--model MODEL' or '--generator COMMAND_OR_URL', one of them")
     model_place((known := find(model)).pipeline)
@@ -259,7 +264,7 @@ def generate(
         heard = audio.read(file, allow_silence=True) if verifiers else None
         verdicts = [verifier(*heard) for verifier in verifiers if heard]
         (caption,) = substitutes(records, method)
-        generations.append(Generation(file, prompt, records, caption, verdicts))
+        generations.append(GeneratedFile(file, prompt, records, caption, verdicts))
     if as_json:
         outputs = {"outputs": [_to_dict(one, verifiers) for one in generations]}
         about |= _rules(verifiers) | outputs
@@ -420,7 +425,7 @@ def _rules(verifiers: Sequence[Verifier]) -> dict[str, Any]:
     return {"rules": [{"index": one.index.name, **rule_to_dict(one)} for one in verifiers]}
 
 
-def _to_dict(one: Generation, verifiers: Sequence[Verifier]) -> dict[str, Any]:
+def _to_dict(one: GeneratedFile, verifiers: Sequence[Verifier]) -> dict[str, Any]:
     from anechoic.engine.trace import flags
 
     notes = {
@@ -450,7 +455,7 @@ def _to_dict(one: Generation, verifiers: Sequence[Verifier]) -> dict[str, Any]:
     }
 
 
-def _print(generations: Sequence[Generation], verifiers: Sequence[Verifier]) -> None:
+def _print(generations: Sequence[GeneratedFile], verifiers: Sequence[Verifier]) -> None:
     from anechoic.engine.trace import summary
 
     for one in generations:
