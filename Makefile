@@ -13,7 +13,7 @@ ENGINES := 0.0.19 0.0.20
 TOO_OLD := anechoic needs Python 3.11 or newer; name one, as in: make test PYTHON=python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-slow test-engines test-readme test-lowest release-check docs notebooks fuzz proof bench-speed bench-index bench-auto instruments lint format check clean
+.PHONY: help demo test coverage test-slow test-engines test-readme test-lowest release-check docs paper notebooks fuzz proof bench-speed bench-index bench-auto instruments lint format check clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,13 @@ release-check: $(RELEASE_READY) ## Build the distributions, install them afresh,
 docs: $(DOCS_READY) ## Build the documentation site in build/site; a warning is an error.
 	$(BIN)/python scripts/reference.py
 	$(BIN)/zensical build --clean --strict
+
+paper: ## Print docs/paper.md as build/paper.tex and build/paper.pdf; needs pandoc and pdflatex.
+	mkdir -p build
+	pandoc --defaults scripts/paper.yaml docs/paper.md -o build/paper.tex
+	cd docs && for pass in 1 2 3; do \
+	  pdflatex -interaction=batchmode -halt-on-error -output-directory=../build ../build/paper.tex || exit 1; \
+	done
 
 notebooks: $(NOTEBOOKS_READY) ## Run the notebooks of docs/tutorials, cell by cell.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -rfEs -m slow tests/test_tutorials.py
