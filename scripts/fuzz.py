@@ -21,6 +21,7 @@ import math
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -30,7 +31,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from io import BytesIO, StringIO
@@ -38,6 +39,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # `support`: tiny models
 
 MEMORY = 2 * 2**30  # bytes that an input may take, beside the libraries
 SECONDS = 10
@@ -93,8 +96,8 @@ def joined(content: bytes, draw: random.Random) -> bytes:
 
 def replace_value(content: bytes, draw: random.Random) -> bytes:
     """One number, word or string of a text replaced by what stands for nothing good."""
-    tokens = [at for at in range(len(content)) if content[at : at + 1] in b',: \n=["']
-    at = draw.choice(tokens or [0]) + 1
+    ends = [found.end() for found in re.finditer(rb'[,: \n=["]', content)]
+    at = draw.choice(ends or [1])
     end = next((i for i in range(at, len(content)) if content[i : i + 1] in b',]}\n"'), at)
     return content[:at] + draw.choice(VALUES) + content[end:]
 
@@ -122,7 +125,12 @@ class Boundary:
     read: Callable[[Path, str], Any]
     changes: Sequence[Change] = TEXT
     silent: Callable[[Any, Any, Sequence[Change]], bool] | None = None
-    fixed: Sequence[str] = field(default=())  # files that are not changed
+
+
+def write(files: Mapping[str, bytes], folder: Path) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def tune(number: int, seconds: float = 0.5) -> Any:
@@ -207,12 +215,13 @@ def read_prompts(folder: Path, name: str) -> Any:
 
 @cache
 def built() -> dict[str, bytes]:
-    """The files of an index with calibrations."""
+    """The files of an index with calibrations and latents."""
     import torch
 
     from anechoic import TrainingIndex, embedder
     from anechoic.detectors import Calibration, NearestStretch, calibration
     from anechoic.index import Sound
+    from anechoic.index.latents import LatentEmbedder
 
     made = embedder("magmel")
     sounds = [
@@ -220,14 +229,21 @@ def built() -> dict[str, bytes]:
         for i in range(6)
     ]
     with TemporaryDirectory() as folder:
-        index = TrainingIndex.build(sounds, made)
+        index = TrainingIndex.build(sounds, made, model="0123456789abcdef")
         index.save(folder, overwrite=True)
         name = NearestStretch(index, made).name
         null = tuple(0.3 + 0.001 * i for i in range(120))
         calibration.write(folder, [Calibration(name, null, 0.01, seconds=0.5)])
+        encoder = LatentEmbedder("toy", coded, RATE, 0.5, "a codec")
+        TrainingIndex.build(sounds, encoder, centre=False).save(f"{folder}/latents")
         verdicts(Path(folder))  # what is derived when it is first searched
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def coded(wav: Any, sample_rate: int) -> Any:
+    """Sound [b, c, t] as latents [b, 2, 8] of a codec that only takes means."""
+    return wav.mean(1)[..., : 16 * (wav.shape[-1] // 16)].unflatten(-1, (2, 8, -1)).mean(-1)
 
 
 @cache
@@ -244,7 +260,10 @@ def verdicts(folder: Path, name: str = "") -> Any:
     verifier = Verifier.load(folder)
     found = verifier(asked(), RATE).to_dict()
     captions = list(verifier.index.captions)
-    return json.dumps([found, captions, verifier.rule and verifier.rule.to_dict()])
+    latents = verifier.index.latents
+    near = latents and latents.nearest(coded(asked()[None], RATE), 2)
+    rows = near and (near.rows.tolist(), near.distances.tolist())
+    return json.dumps([found, captions, verifier.rule and verifier.rule.to_dict(), rows])
 
 
 def differs(good: Any, now: Any, changes: Sequence[Change]) -> bool:
@@ -259,9 +278,7 @@ def certified() -> list[dict[str, bytes]]:
 
     with TemporaryDirectory() as folder:
         file, index = Path(folder) / "a.wav", Path(folder) / "i"
-        for name, content in built().items():
-            (index / name).parent.mkdir(parents=True, exist_ok=True)
-            (index / name).write_bytes(content)
+        write(built(), index)
         file.write_bytes(encoded(99))
         verifier = Verifier.load(index)
         beside = certify(file, verifier(*audio.read(file)), verifier.index)
@@ -295,14 +312,32 @@ def read_plan(folder: Path, name: str) -> Any:
 
 
 def told_settings() -> list[dict[str, bytes]]:
-    texts = ("static before=-2 at=LogSNR:-1.5", "dynamic fall=0.5", "interval start=0.2 stop=0.8")
-    return [{"settings": text.encode()} for text in texts]
+    texts = (
+        ("guard", "static before=-2 at=LogSNR:-1.5"), ("guard", "dynamic fall=0.5"),
+        ("guard", "interval start=0.2 stop=0.8"), ("policy", "retry:3,guard,stronger:2,raise"),
+        ("fingerprint", "0123456789abcdef+fedcba9876543210"),
+        ("generator", "cp {prompt} {output} --seed {seed}"), ("generator", "https://example.org/a"),
+    )  # fmt: skip
+    return [{kind: text.encode()} for kind, text in texts]
 
 
 def read_settings(folder: Path, name: str) -> Any:
+    from anechoic import TrainingIndex
+    from anechoic.generators import external
     from anechoic.guidance import registry
+    from anechoic.index.edit import cover
+    from anechoic.protection.policy import Policy
 
-    guard, *pairs = (folder / name).read_bytes().decode("latin-1").split(" ")
+    text = os.fsdecode((folder / name).read_bytes())  # as a command line has it
+    if name == "policy":
+        return Policy.parse(text)
+    if name == "generator":
+        return external(text)
+    if name == "fingerprint":
+        write(built(), folder)
+        cover(folder, text)
+        return TrainingIndex.load(folder).covers
+    guard, *pairs = text.split(" ")
     return registry.build(guard, registry.parse(registry.method(guard), pairs))
 
 
@@ -416,6 +451,113 @@ def read_model(folder: Path, name: str) -> Any:
     return listed_parts(folder / name, "model")
 
 
+def adapters() -> list[dict[str, bytes]]:
+    """LoRA files of three trainers."""
+    import torch
+    from safetensors.torch import save
+
+    down, up = torch.eye(2, 64), torch.ones(32, 2)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "alpha_pattern": {"a.b": 8}}
+    stored = {f"transformer.{key}": value for key, value in config.items()}
+    peft = {"a.b.lora_A.weight": down, "a.b.lora_B.weight": up}
+    trained = {
+        f"a.b.parametrizations.weight.0.lora_{key}": t
+        for key, t in zip("AB", (down, up), strict=True)
+    }
+    header = {"lora_config": json.dumps({"adapter_type": "lora", "rank": 2, "alpha": 4})}
+    return [
+        {"adapter_model.safetensors": save({f"base_model.model.{k}": t for k, t in peft.items()}),
+         "adapter_config.json": json.dumps(config).encode()},
+        {"pytorch_lora_weights.safetensors": save(
+            {f"transformer.{key}": value for key, value in peft.items()},
+            {"lora_adapter_metadata": json.dumps(stored)})},
+        {"a.safetensors": save(trained, header)},
+    ]  # fmt: skip
+
+
+def read_lora(folder: Path, name: str) -> Any:
+    import torch
+
+    from anechoic.diffusers.lora_files import read_adapter
+
+    adapter = read_adapter(next(folder.glob("*.safetensors")))
+    for change in adapter.changes(lambda module: (module,)):
+        change.require_shape(32, 64, adapter.name)
+        assert change(torch.ones(32, 64), 1.0).shape == (32, 64)
+    return adapter.fingerprint
+
+
+@cache
+def checkpoints() -> list[dict[str, bytes]]:
+    """A model of stable-audio-tools, and its text encoder beside it."""
+    from support.original_model import save_checkpoint
+
+    with TemporaryDirectory() as made:
+        place = save_checkpoint(Path(made) / "model").parent
+        files = {str(f.relative_to(place)): f.read_bytes() for f in place.rglob("*") if f.is_file()}
+    return [files]
+
+
+def read_checkpoint(folder: Path, name: str) -> Any:
+    from anechoic.diffusers.original import to_folder
+    from anechoic.diffusers.original.checkpoint import find_checkpoint
+
+    found = find_checkpoint(folder / "model")
+    if found is not None:
+        to_folder(found, folder / "out", str(folder / "t5"))
+
+
+def replies() -> list[dict[str, bytes]]:
+    """What programs write, and what services answer."""
+    import base64
+
+    sound = encoded(0)
+    packed = json.dumps({"audio": base64.b64encode(sound).decode()}).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
+    return [
+        {"output.wav": sound},
+        {"answer": head % (b"audio/wav", len(sound)) + sound},
+        {"answer": head % (b"application/json", len(packed)) + packed},
+    ]
+
+
+def read_reply(folder: Path, name: str) -> Any:
+    import socket
+    from threading import Thread
+
+    from anechoic.generators import external
+
+    if name == "output.wav":
+        wav, sample_rate = external("cp {prompt} {output}", timeout_s=5)(str(folder / name), 0)
+        return wav.shape[-1] / sample_rate
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with suppress(OSError), server.accept()[0] as asker:
+                asker.recv(1 << 16)
+                asker.sendall((folder / name).read_bytes())
+
+        Thread(target=answer, daemon=True).start()
+        generator = external(f"http://127.0.0.1:{server.getsockname()[1]}/", timeout_s=5)
+        wav, sample_rate = generator("a prompt", 0)
+    return wav.shape[-1] / sample_rate
+
+
+def logged() -> list[dict[str, bytes]]:
+    return [{"runs.jsonl": b'{"sound": 1, "outcome": "released"}\n' * 3}]
+
+
+def read_log(folder: Path, name: str) -> Any:
+    """The lines that are there after one was appended; what was there is kept."""
+    from anechoic.protection.log import append_line
+
+    before = (folder / name).read_bytes()
+    append_line(folder / name, '{"sound": 2}')
+    now = (folder / name).read_bytes()
+    assert now.startswith(before), "a line was lost"
+    assert now.split(b"\n")[-2:] == [b'{"sound": 2}', b""], "the new line is not one of its own"
+
+
 BOUNDARIES: dict[str, Boundary] = {
     "sounds": Boundary(sound_files, read_sound, (*BYTES, cut, joined), is_part),
     "captions": Boundary(captioned, read_captions),
@@ -428,6 +570,10 @@ BOUNDARIES: dict[str, Boundary] = {
     "settings": Boundary(told_settings, read_settings),
     "places": Boundary(places, read_place),
     "models": Boundary(models, read_model),
+    "adapters": Boundary(adapters, read_lora),
+    "checkpoints": Boundary(checkpoints, read_checkpoint),
+    "replies": Boundary(replies, read_reply, (*TEXT, cut), is_part),
+    "logs": Boundary(logged, read_log),
     "remote": Boundary(
         lambda: [*archived(), vectors()[0], built()], read_remote, TEXT, differs_if_index
     ),
@@ -448,9 +594,7 @@ def prepare(name: str, number: int, seed: int, folder: Path) -> tuple[str, list[
         changes = [next(change for change in changes if change in (joined, cut))]
     for change in changes:
         files[target] = change(files[target], draw) if files[target] else files[target]
-    for file, content in files.items():
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_bytes(content)
+    write(files, folder)
     return target, changes, which
 
 
@@ -460,9 +604,7 @@ def good_result(name: str, which: int) -> Any:
     boundary = BOUNDARIES[name]
     files = boundary.files()[which]
     with TemporaryDirectory() as folder:
-        for file, content in files.items():
-            (Path(folder) / file).parent.mkdir(parents=True, exist_ok=True)
-            (Path(folder) / file).write_bytes(content)
+        write(files, Path(folder))
         return boundary.read(Path(folder), next(iter(files)))
 
 
