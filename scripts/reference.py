@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from anechoic import cli
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +30,10 @@ command returns. `demo`, `doctor`, `bench` and `basin` come with the laboratory,
 
 For completion by the Tab key run `anechoic --install-completion` once, and open a new shell. It
 knows bash, zsh, fish and PowerShell; `anechoic --show-completion` prints the script instead.
+
+Every command takes `--quiet`, before its name or after it: it then prints only the result and
+errors, without progress, colours or warnings of libraries. The variable `NO_COLOR` takes away the
+colours alone.
 """
 
 
@@ -44,7 +46,7 @@ def walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def commands() -> dict[str, Any]:
     """All commands by the words that call them, such as "anechoic index build"."""
-    return dict(walk(typer.main.get_command(cli.application()), "anechoic"))
+    return dict(walk(cli.application(), "anechoic"))
 
 
 def cell(text: str) -> str:
@@ -86,7 +88,7 @@ def section(path: str, command: Any) -> Iterator[str]:
     rows = [
         ROW.format(name_of(one, context), default_of(one), cell(one.help or ""))
         for one in command.params
-        if not one.hidden and one.name != "help"
+        if not one.hidden and one.name not in (("help", "quiet") if " " in path else ("help",))
     ]
     if rows:
         yield "\n".join([ROW.format("argument or option", "default", "what it does"),

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 import anechoic
 from anechoic import (
@@ -73,7 +72,7 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_a_command_of_the_docs_is_understood(words: list[str]) -> None:
-    command, rest = typer.main.get_command(cli.application()), list(words)
+    command, rest = cli.application(), list(words)
     while rest and rest[0] in getattr(command, "commands", {}):
         command = command.commands[rest.pop(0)]
     command.make_context(" ".join(words), rest)  # an unknown option or a missing one raises

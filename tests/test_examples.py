@@ -42,14 +42,12 @@ def test_the_example_goes_from_weights_to_guarded_sound_and_report(
 
 
 def test_the_example_is_short_and_its_commands_are_understood() -> None:
-    import typer
-
     lines = EXAMPLE.read_text().splitlines()
     assert len(lines) <= 90
     written = [line.strip() for line in lines if line.strip().startswith("anechoic ")]
     assert len(written) == 2
     for line in written:
-        command, rest = typer.main.get_command(cli.application()), shlex.split(line)[1:]
+        command, rest = cli.application(), shlex.split(line)[1:]
         while rest and rest[0] in getattr(command, "commands", {}):
             command = command.commands[rest.pop(0)]
         command.make_context(line, rest)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import typer
 from support.commands import Run, lines
 from support.sounds import RATE, save_clips, tones
 
@@ -247,7 +246,7 @@ def test_every_command_shows_an_example(run: Run) -> None:
             else:
                 yield [*path, name], command.help
 
-    command_line = typer.main.get_command(cli.application())
+    command_line = cli.application()
     found = {" ".join(path): text for path, text in commands(command_line, [])}
     assert {"index build", "index search", "check"} <= found.keys()
     for name, text in found.items():

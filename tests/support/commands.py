@@ -9,7 +9,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-import typer
 
 from anechoic import cli
 
@@ -20,7 +19,7 @@ _application = cli.application
 @cache
 def _built(name: str) -> Callable[..., None]:
     """A command of the core, built once: building takes longer than most of them run."""
-    return typer.main.get_command(_application([name]))
+    return _application([name])
 
 
 def _once_built(commands: Sequence[str] | None) -> Callable[..., None]:

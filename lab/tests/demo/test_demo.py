@@ -20,10 +20,9 @@ from anechoic_lab.demo.model import Conditioner, make_tokenizer
 from anechoic_lab.demo.run import Bench, generate, interval
 from anechoic_lab.demo.show import Watched, prompts_to_report, prompts_to_tune
 from anechoic_lab.demo.train import Phase, TrainingRecipe, _varied, train
-from typer.testing import CliRunner
+from support.commands import Run
 
 from anechoic import guard
-from anechoic.cli import application
 from anechoic.diffusers import fingerprint
 from anechoic.errors import OutputExists
 from anechoic.guidance import ClassifierFree
@@ -272,24 +271,24 @@ def test_plain_cfg_through_the_guard_equals_the_shipped_pipeline_bit_for_bit(shi
 # ------------------------------------------------------------------------------ the command
 
 
-def test_the_demo_writes_its_page_and_counts(trained, tmp_path):
+def test_the_demo_writes_its_page_and_counts(trained, command: Run, tmp_path):
     """On the model trained for a moment: what it prints is what it measured."""
     page = tmp_path / "demo.html"
     arguments = ["demo", "--data", str(trained[0]), "--seeds", "1", "--steps", "6"]
     arguments += ["-o", str(page), "--json"]
-    done = CliRunner().invoke(application(), arguments, catch_exceptions=False)
-    assert done.exit_code == 0
-    found = json.loads(done.stdout)
+    code, out, err = command(*arguments)
+    assert code == 0, err
+    found = json.loads(out)
     assert set(found["guards"]) == set(METHODS)
     assert 0 <= found["guards"]["none"]["copies"]["value"] <= 1
     assert Path(found["page"]).stat().st_size > 50_000
 
 
-def test_the_demo_does_not_write_over_a_page(tmp_path):
+def test_the_demo_does_not_write_over_a_page(command: Run, tmp_path):
     page = tmp_path / "demo.html"
     page.write_text("mine")
-    done = CliRunner().invoke(application(), ["demo", "-o", str(page)])
-    assert isinstance(done.exception, OutputExists)
+    code, _, err = command("demo", "-o", str(page))
+    assert (code, "exists already" in err) == (2, True)
     assert page.read_text() == "mine"
 
 
@@ -299,6 +298,6 @@ def test_an_interval_holds_its_mean():
 
 
 @pytest.mark.slow
-def test_the_shipped_model_meets_its_targets():
-    done = CliRunner().invoke(application(), ["demo", "evaluate"])
-    assert done.exit_code == 0, done.stdout
+def test_the_shipped_model_meets_its_targets(command: Run):
+    code, out, _ = command("demo", "evaluate")
+    assert code == 0, out

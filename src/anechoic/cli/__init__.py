@@ -17,12 +17,13 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from io import TextIOWrapper
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from anechoic import __version__
-from anechoic.cli.output import say
+from anechoic.cli.output import QUIET, quietly, say
 from anechoic.errors import AnechoicError
 
 LABORATORY = ("demo", "doctor", "bench", "basin")  # the commands of anechoic-lab
@@ -41,10 +42,26 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _quiet(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        context.with_resource(quietly())
+
+
 def anechoic(
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            callback=_quiet,
+            is_eager=True,
+            expose_value=False,
+            envvar=QUIET,
+            help="Print only the result and errors: no progress, colours or warnings.",
+        ),
     ] = False,
 ) -> None:
     """Keep text-to-audio generations from replicating training data, and prove it.
@@ -56,8 +73,11 @@ def anechoic(
     """
 
 
-def application(commands: Sequence[str] | None = None) -> typer.Typer:
-    """The command line, or only some of its commands: building all takes a tenth of a second."""
+def application(commands: Sequence[str] | None = None) -> TyperGroup:
+    """The command line, or only some of its commands: building all takes a tenth of a second.
+
+    Each command has the option `--quiet` of `anechoic` itself.
+    """
     app = typer.Typer(
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -75,7 +95,18 @@ def application(commands: Sequence[str] | None = None) -> typer.Typer:
             importlib.import_module(f"{__name__}.{name}").register(app)
         else:
             added[name].load()(app)
-    return app
+    built = typer.main.get_command(app)
+    assert isinstance(built, TyperGroup)
+    _add([one for one in built.params if one.name == "quiet"], built)
+    return built
+
+
+def _add(options: Sequence[Any], group: TyperGroup) -> None:
+    """Give each command of a group the options, and those of the groups inside it."""
+    for command in group.commands.values():
+        command.params.extend(options)
+        if isinstance(command, TyperGroup):
+            _add(options, command)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -310,7 +310,7 @@ def _generators(
     pipeline.require_own(training.index)
     facts = pipeline.about
     if unknown := lora.unknown_clips(lora.applied(pipe), [training.index]):
-        typer.echo("\n".join(unknown), err=True)
+        say(*unknown, error=True)
         facts["LoRA without clips"] = "; ".join(unknown)
     return {text: Guarded(pipeline, guide) for text, guide in guided.items()}, facts
 

@@ -1,8 +1,11 @@
-"""What the commands print: tables, progress bars, numbers with their nouns."""
+"""What the commands print: tables, progress bars, JSON, numbers with their nouns."""
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,10 +16,46 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 TEXT = 24  # characters that a column of free text is given at least, if it has so many
+QUIET = "ANECHOIC_QUIET"  # the variable of the environment that `--quiet` sets
+SILENT = {  # what each library reads as it is imported, in this process and in those it starts
+    QUIET: "1",
+    "NO_COLOR": "1",
+    "PYTHONWARNINGS": "ignore",
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+}
 
 
-def progress_bar() -> Progress:
-    """A bar on stderr with the number of clips, the rate and the time left."""
+@contextmanager
+def quietly() -> Iterator[None]:
+    """No bar, colour or warning inside the block: only the result, and errors."""
+    before = {name: os.environ.get(name) for name in SILENT}
+    disabled = logging.root.manager.disable
+    os.environ.update(SILENT)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def progress_bar(*fields: str) -> Progress:
+    """A bar on stderr with the number of clips, the rate and the time left.
+
+    Args:
+        fields: what the task itself tells in place of the time left, as `left`.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -34,8 +73,10 @@ def progress_bar() -> Progress:
             speed = task.finished_speed or task.speed
             return Text("" if speed is None else f"{speed:.3g}/s", style="progress.data.speed")
 
-    counted = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*counted, Rate(), TimeLeft(), console=Console(stderr=True))
+    counted = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate())
+    left = [TextColumn(f"{{task.fields[{name}]}}") for name in fields] or [TimeLeft()]
+    console = Console(stderr=True, quiet=os.environ.get(QUIET) == "1")
+    return Progress(*counted, *left, console=console)
 
 
 @contextmanager

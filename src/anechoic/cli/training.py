@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from anechoic.cli.output import progress_bar
 from anechoic.errors import BadSetting
 from anechoic.lazy import uncollected
 from anechoic.models import find, index_folder
@@ -101,17 +102,7 @@ def at_rate(known: Mapping[str, Calibration], decides: str, rate: float) -> dict
 @contextmanager
 def progress_of_audit(what: str) -> Iterator[Callable[[AuditProgress], None]]:
     """A bar on stderr, with the time left as the audit itself tells it; none before it begins."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    bar = Bar(*columns, console=Console(stderr=True))
+    bar = progress_bar("left")
     task = bar.add_task(what, total=None, left="")
 
     def show(progress: AuditProgress) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anechoic.cli.options import Json
+from anechoic.cli.output import progress_bar
 from anechoic_lab.cli import demo_images
 from anechoic_lab.cli.options import (
     FewerSteps,
@@ -227,20 +228,8 @@ def evaluate(
 
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr with the times; it yields what draws a step: its name, done, of how many."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(), console=Console(stderr=True),
-    ) as bar:  # fmt: skip
+    """A bar on stderr; it yields what draws a step: its name, done, of how many."""
+    with progress_bar() as bar:
         task = bar.add_task(what, total=None)
         yield lambda what, done, total: bar.update(
             task, description=what, completed=done, total=total
