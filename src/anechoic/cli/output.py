@@ -74,9 +74,9 @@ def progress_bar(*fields: str) -> Progress:
             return Text("" if speed is None else f"{speed:.3g}/s", style="progress.data.speed")
 
     counted = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate())
-    left = [TextColumn(f"{{task.fields[{name}]}}") for name in fields] or [TimeLeft()]
+    told: list[ProgressColumn] = [TextColumn(f"{{task.fields[{name}]}}") for name in fields]
     console = Console(stderr=True, quiet=os.environ.get(QUIET) == "1")
-    return Progress(*counted, *left, console=console)
+    return Progress(*counted, *(told or [TimeLeft()]), console=console)
 
 
 @contextmanager
