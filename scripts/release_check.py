@@ -36,6 +36,7 @@ def versions() -> dict[str, str]:
         "src/anechoic/__init__.py": r'^__version__ = "(.+)"$',
         "lab/pyproject.toml": r'^version = "(.+)"$',
         "cluster/pyproject.toml": r'^version = "(.+)"$',
+        "serve/pyproject.toml": r'^version = "(.+)"$',
         "comfyui/pyproject.toml": r'^version = "(.+)"$',
         "CITATION.cff": r"^version: (.+)$",
     }
@@ -54,7 +55,7 @@ def main(tag: str = "") -> None:
     if len(set(said.values())) > 1:
         sys.exit(f"expected one version everywhere, got {said}")
     shutil.rmtree(DIST, ignore_errors=True)
-    for project in (ROOT, ROOT / "lab", ROOT / "cluster"):
+    for project in (ROOT, ROOT / "lab", ROOT / "cluster", ROOT / "serve"):
         run(sys.executable, "-m", "build", "--outdir", DIST, project)
     run(sys.executable, "-m", "twine", "check", "--strict", *DIST.iterdir())
     with tempfile.TemporaryDirectory(prefix="anechoic-release-") as folder:

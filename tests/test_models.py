@@ -127,6 +127,6 @@ def test_a_command_of_the_laboratory_that_is_not_installed_says_how_to_install_i
         main([command, "--help"])
     assert ended.value.code == 2
     assert capsys.readouterr().err == (
-        f"error: 'anechoic {command}' is part of the laboratory, which is not installed; install "
-        "it with pip install 'anechoic[lab]'\n"
+        f"error: 'anechoic {command}' is not installed; install it with pip install "
+        "'anechoic[lab]'\n"
     )

@@ -60,22 +60,25 @@ def read(
     return _decode(path.read_bytes(), f"'{path}'", allow_silence, longest_s)
 
 
-def read_bytes(content: bytes, name: str, *, allow_silence: bool = False) -> tuple[Tensor, int]:
+def read_bytes(
+    content: bytes, name: str, *, allow_silence: bool = False, longest_s: float = math.inf
+) -> tuple[Tensor, int]:
     """Read a whole sound file in memory, such as one from an archive or a table.
 
     Args:
         content: the file: WAV, RF64, W64, AIFF, AU, CAF, FLAC, OGG or MP3.
         name: its name in errors.
         allow_silence: accept sound whose peak is below `SILENCE`.
+        longest_s: seconds; longer sound is refused once this much is decoded.
 
     Returns:
         The sound, float32 [c, t] with full scale at 1, and its sample rate in Hz.
 
     Raises:
-        BadAudio: not sound, cut off, empty, silent, NaN or infinite.
+        BadAudio: not sound, cut off, too long, empty, silent, NaN or infinite.
     """
     _require_within(len(content) / 2, f"'{name}'")
-    return _decode(content, f"'{name}'", allow_silence)
+    return _decode(content, f"'{name}'", allow_silence, longest_s)
 
 
 def _require_within(samples: float, name: str) -> None:

@@ -26,7 +26,8 @@ from anechoic import __version__
 from anechoic.cli.output import QUIET, quietly, say
 from anechoic.errors import AnechoicError
 
-LABORATORY = ("demo", "doctor", "bench", "basin")  # the commands of anechoic-lab
+# the commands of other distributions, each with the extra that installs it
+EXTRAS = {"demo": "lab", "doctor": "lab", "bench": "lab", "basin": "lab", "serve": "serve"}
 COMMANDS = (
     "generate", "index", "check", "verify", "calibrate", "screen", "audit", "convert", "guards",
     "embedders", "models",
@@ -117,10 +118,10 @@ def main(arguments: list[str] | None = None) -> None:
     """
     given = sys.argv[1:] if arguments is None else arguments
     asked = given[:1] if given and given[0] in COMMANDS else None
-    if given and given[0] in LABORATORY and given[0] not in entry_points(group=GROUP).names:
+    if given and given[0] in EXTRAS and given[0] not in entry_points(group=GROUP).names:
         _fail(
-            f"'anechoic {given[0]}' is part of the laboratory, which is not installed; install it "
-            "with pip install 'anechoic[lab]'"
+            f"'anechoic {given[0]}' is not installed; install it with "
+            f"pip install 'anechoic[{EXTRAS[given[0]]}]'"
         )
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names that the terminal's encoding cannot show

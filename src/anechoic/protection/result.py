@@ -71,6 +71,7 @@ class ProtectedSound:
     sample_rate: int = 0  # in Hz
     file: Path | None = None  # where it was written
     reason: str = ""  # why nothing leaves, or why it was not judged
+    number: int = 1  # its place among the prompts
 
     @property
     def released(self) -> bool:

@@ -386,7 +386,7 @@ class _Run:
         wav, sample_rate = heard or (None, 0)
         file = None if heard is None else job.file
         job.result = ProtectedSound(
-            job.prompt, outcome, tuple(job.attempts), wav, sample_rate, file, reason
+            job.prompt, outcome, tuple(job.attempts), wav, sample_rate, file, reason, job.number
         )
         self.progress(job.result)
 

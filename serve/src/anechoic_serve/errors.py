@@ -1,0 +1,46 @@
+"""What the service answers when it gives no sound, each with its HTTP status."""
+
+from __future__ import annotations
+
+from anechoic.errors import AnechoicError
+
+
+class NotServed(AnechoicError):
+    """A request that is not served."""
+
+    status = 503
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of the answer."""
+        return {}
+
+
+class NotReady(NotServed):
+    """Nothing can be verified, so nothing is released."""
+
+
+class Busy(NotServed):
+    """More sounds wait than may."""
+
+    status = 429
+
+    def __init__(self, sentence: str, retry_after_s: int):
+        super().__init__(sentence)
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.retry_after_s)}
+
+
+class TooLate(NotServed):
+    """A request that was not done by its deadline."""
+
+    status = 504
+
+
+class Refused(NotServed):
+    """All attempts were copies."""
+
+    status = 409
