@@ -15,7 +15,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from anechoic import __version__
 from anechoic.errors import AnechoicError, BadAudio, BadSetting, printable
 from anechoic_serve.errors import NotReady, NotServed
-from anechoic_serve.middleware import Timed, TimelyBody
+from anechoic_serve.middleware import BoundedBody, Timed
 from anechoic_serve.routes import Endpoint, router
 from anechoic_serve.service import CLOSED, Service
 from anechoic_serve.settings import LOOPBACK, Settings, sentence
@@ -46,14 +46,13 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         version=__version__,
         summary="Text to sound that is no copy of a training clip.",
         lifespan=life,
-        max_body_size=chosen.body_bytes,
     )
     app.state.endpoint = Endpoint(found)
     app.include_router(router)
     app.add_exception_handler(AnechoicError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(Exception, _answer_fault)
-    app.add_middleware(TimelyBody, seconds=chosen.body_s)
+    app.add_middleware(BoundedBody, most_bytes=chosen.body_bytes, seconds=chosen.body_s)
     if not chosen.keys:  # a page of another site may not ask in its reader's name
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
     app.add_middleware(Timed, metrics=found.metrics)

@@ -1,4 +1,4 @@
-"""What stands around every request: a time for its body, and a stopwatch."""
+"""What stands around every request: limits of its body, and a stopwatch."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from anechoic_serve.metrics import Metrics
 
 
-class TimelyBody:
-    """Answers 408 where a body does not come in time, so that slow clients hold nothing."""
+class BoundedBody:
+    """Answers 413 where a body is too large, and 408 where it does not come in time."""
 
-    def __init__(self, app: ASGIApp, seconds: float):
-        self.app, self.seconds = app, seconds
+    def __init__(self, app: ASGIApp, most_bytes: int, seconds: float):
+        self.app, self.most_bytes, self.seconds = app, most_bytes, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        until, whole = time.monotonic() + self.seconds, scope["type"] != "http"
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        until, size, whole = time.monotonic() + self.seconds, 0, False
 
-        async def timely() -> Message:
-            nonlocal whole
+        async def bounded() -> Message:
+            nonlocal size, whole
             if whole:
                 return await receive()
             try:
@@ -29,10 +32,14 @@ class TimelyBody:
             except TimeoutError:
                 detail = f"the body did not come within {self.seconds:g} s; send it faster"
                 raise HTTPException(408, detail) from None
+            size += len(message.get("body", b""))
+            if size > self.most_bytes:
+                detail = f"the body has over {self.most_bytes:,} bytes; send less"
+                raise HTTPException(413, detail)
             whole = not message.get("more_body", False)
             return message
 
-        await self.app(scope, timely, send)
+        await self.app(scope, bounded, send)
 
 
 class Timed:

@@ -172,7 +172,6 @@ def sentence(error: Any) -> str:
     text = error["msg"].removeprefix("Value error, ")
     text = text[:1].lower() + text[1:]
     got = error.get("input")
-    shown = f", got {str(got)[:60]!r}" if isinstance(got, (str, int, float)) else ""
-    if error["type"] == "value_error":
-        shown = ""
-    return f"{where}: {text}{shown}" if where else f"{text}{shown}"
+    if error["type"] != "value_error" and isinstance(got, (str, int, float)):
+        text += f", got {repr(got)[:60]}"
+    return f"{where}: {text}" if where else text
