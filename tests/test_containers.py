@@ -181,6 +181,26 @@ def test_a_flac_that_promises_days_is_refused_before_memory_is_taken():
         audio.read_bytes(with_total(encoded("FLAC"), 2**36 - 1), "a")
 
 
+def test_a_flac_without_a_frame_or_with_two_exchanged_is_refused():
+    """libFLAC takes silence for the frame that is missing."""
+    content = encoded("FLAC", sound=np.tile(NOISE, 4))
+    head = content[content.index(b"\xff\xf8") :][:4]  # of each frame, before its number
+    a, b, c = [at for at in range(len(content)) if content.startswith(head, at)][1:4]
+    for damaged in (
+        content[:a] + content[b:],
+        content[:a] + content[b:c] + content[a:b] + content[c:],
+    ):
+        with pytest.raises(BadAudio, match="is damaged"):
+            audio.read_bytes(damaged, "a")
+
+
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_24"])
+def test_a_flac_is_checked_in_stereo_and_any_number_of_bits(subtype):
+    content = encoded("FLAC", subtype, np.stack([NOISE, -0.5 * NOISE], 1))
+    stated = soundfile.read(io.BytesIO(content), dtype="float32")[0]
+    assert np.array_equal(audio.read_bytes(content, "a")[0].numpy(), stated.T)
+
+
 def test_an_ogg_without_one_of_its_pages_is_refused():
     content = encoded("OGG", "VORBIS", np.tile(NOISE, 4))
     starts = [at for at in range(len(content)) if content.startswith(b"OggS", at)]
@@ -273,6 +293,16 @@ def test_changed_bytes_give_sound_or_one_sentence(kind, subtype):
 def test_bytes_that_could_begin_a_frame_everywhere_are_refused_at_once():
     with pytest.raises(BadAudio, match="none of the known formats"):
         audio.read_bytes(b"\xff" * 50_000_000, "a")
+
+
+@pytest.mark.parametrize("fork", containers.FORKS)
+def test_what_macos_leaves_in_the_working_folder_is_no_part_of_an_mp3(tmp_path, monkeypatch, fork):
+    """libsndfile would take it for the settings of one, and the frames for plain numbers."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / fork).mkdir()
+    with pytest.raises(BadAudio, match="is in the current folder"):
+        audio.read_bytes(encoded("MP3"), "a")
+    assert len(heard(encoded("WAV"))) == RATE
 
 
 def test_no_more_is_read_than_the_limit(monkeypatch, tmp_path):

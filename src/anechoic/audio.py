@@ -6,6 +6,7 @@ whatever needs a rate, such as an embedder, resamples.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from pathlib import Path
@@ -118,6 +119,7 @@ def _decode_stream(
             return False
 
     blocks: list[np.ndarray] = []
+    found = hashlib.md5(usedforsecurity=False)
     try:
         with Forward(io.BytesIO(stream.content)) as sound:
             rate, channels, promised = sound.samplerate, sound.channels, stream.least
@@ -129,7 +131,12 @@ def _decode_stream(
             already = sum(part.shape[1] for part in before)
             size = max(1, BLOCK // channels)
             while not blocks or len(blocks[-1]):
-                blocks.append(sound.read(size, dtype="float32", always_2d=True))
+                block = sound.read(size, dtype="int32" if stream.md5 else "float32", always_2d=True)
+                if stream.md5:  # libsndfile shifts them to the upper end
+                    numbers = (block >> (32 - stream.bits)).astype("<i4")[..., None].view(np.uint8)
+                    found.update(numbers[..., : -(-stream.bits // 8)].tobytes())
+                    block = np.float32(2**-31) * block.astype(np.float32)
+                blocks.append(block)
                 frames += len(blocks[-1])
                 _require_within((already + frames) * weight, name)
                 if already + frames > longest_s * rate:
@@ -142,6 +149,11 @@ def _decode_stream(
         raise BadAudio(
             f"{name} is cut off: its header promises {promised / rate:.2f} s and "
             f"{frames / rate:.2f} s are there; fetch or export it again"
+        )
+    if stream.md5 and found.digest() != stream.md5:
+        raise BadAudio(
+            f"{name} is damaged: its sound is not the one whose checksum its header holds; fetch "
+            "or export it again"
         )
     whole = np.empty((channels, frames), np.float32)
     return np.concatenate([block.T for block in blocks], 1, out=whole), rate

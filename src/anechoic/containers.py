@@ -7,6 +7,7 @@ that states its real length.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import zlib
@@ -20,7 +21,7 @@ AGAIN = "fetch or export it again"
 STREAMED = (2**31, 2**32)  # sizes that writers into a pipe state, less a header or a rounding
 NEAR = 2**16  # bytes by which such a size may be off
 SOX_AIFF = 0x7F000000  # the size that SoX states in an AIFF that it pipes
-
+FORKS = ("._", ".AppleDouble")  # in the working folder: libsndfile takes them for half of an MP3
 
 WRITABLE = {  # by the end of a file's name: libsndfile's names of the container and the encoding
     ".wav": ("WAV", "PCM_16"),
@@ -51,6 +52,8 @@ class SoundStream(NamedTuple):
     content: bytes  # a whole file
     least: int = 0  # frames that it has to decode to; 0: the container does not state it
     share: float = 1.0  # share of the promised sound that is there
+    md5: bytes = b""  # of its samples as whole numbers; empty: the container does not state it
+    bits: int = 0  # of these numbers
 
 
 def streams(content: bytes, name: str) -> list[SoundStream]:
@@ -210,14 +213,16 @@ def _au(content: bytes, name: str) -> SoundStream:
 
 
 def _flac(content: bytes, name: str) -> SoundStream:
-    """libFLAC stops at the stated total; without one it decodes or refuses every byte."""
+    """libFLAC stops at the stated total; without one it decodes or refuses every byte, but takes
+    silence for frames that are missing."""
     if len(content) < 42 or content[4] & 127:
         raise unreadable(name, "it does not begin with a FLAC header")
     if content[-128:-125] == b"TAG":
         content = content[:-128]
     head = int.from_bytes(content[18:26], "big")
-    total = head % 2**36
-    return SoundStream(content[:18] + (head - total).to_bytes(8, "big") + content[26:], least=total)
+    total, md5 = head % 2**36, content[26:42]
+    whole = content[:18] + (head - total).to_bytes(8, "big") + content[26:]
+    return SoundStream(whole, total, md5=md5 if any(md5) else b"", bits=(head >> 36) % 32 + 1)
 
 
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -369,6 +374,11 @@ def _mp3(content: bytes, name: str) -> list[SoundStream]:
         left -= 1
     if not parts:
         raise unreadable(name, "it begins like none of the known formats")
+    if fork := next((fork for fork in FORKS if os.path.exists(fork)), None):
+        raise BadAudio(
+            f"{name} cannot be decoded while '{fork}' is in the current folder, since libsndfile "
+            "takes it for a part of every MP3; remove it, or work in another folder"
+        )
     return [_mp3_stream(content, length, frames) for length, frames in parts]
 
 

@@ -29,7 +29,7 @@ def threads_each(jobs: int = 1) -> int:
     """Threads for each of `jobs` processes, which share OMP_NUM_THREADS (Ray sets it for its
     workers, too) or all usable cores."""
     total = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, (int(total) if total.isdigit() else usable_cores()) // jobs)
+    return max(1, (int(total) if total.isdecimal() else usable_cores()) // jobs)
 
 
 @dataclass(frozen=True)

@@ -274,6 +274,7 @@ def test_a_function_may_return_sound_alone(judge: Judge) -> None:
     ("more", "sentence"),
     [
         ({"on_copy": "retry:0"}, "expected steps among retry, guard, stronger"),
+        ({"on_copy": f"retry:{'9' * 5000}"}, "expected steps among retry, guard, stronger"),
         ({"on_copy": ("refuse", "retry")}, "got 'refuse'"),
         ({"on_copy": "retry:60,guard:60"}, "at most 100 attempts, got 121"),
         ({"seed": [1, 2]}, "expected a seed for each of 1 prompts, got 2"),

@@ -13,6 +13,7 @@ Kind = Literal["first", "retry", "guard", "stronger"]
 End = Literal["refuse", "raise", "report"]
 TRIES, ENDS = get_args(Kind)[1:], get_args(End)
 MOST = 100  # attempts of a sound
+COUNTS = {str(number) for number in range(1, MOST + 1)}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Policy:
         end: End = "refuse"
         for place, text in enumerate(texts, 1):
             name, colon, count = text.strip().partition(":")
-            if name in TRIES and (not colon or (count.isdecimal() and 1 <= int(count) <= MOST)):
+            if name in TRIES and (not colon or count in COUNTS):
                 attempts += [cast(Kind, name)] * int(count or 1)
             elif name in ENDS and not colon and place == len(texts):
                 end = cast(End, name)
