@@ -99,7 +99,8 @@ class Projection(ComparingGuidance):
         index: the training set to stay away from.
         embedder: the differentiable embedder that built the index.
         scale: classifier-free guidance scale.
-        opens, limit: see `Constraint`; by default read off the index.
+        opens: see `Constraint`; by default read off the index.
+        limit: likewise.
         also: further constraints, each by another embedder or index; all are met at once.
         neighbours: how many of the nearest training clips are kept away from at once.
         start: no sample is led away before this noise level, at which nothing is decided yet;

@@ -92,7 +92,8 @@ def protect(
         overwrite: replace these files.
         certificates: write a certificate beside each file; a signing key also signs it inside the
             file (`anechoic.certificate.certify`).
-        log, hits: JSON-lines files, to which each attempt, and each copy, is appended.
+        log: a JSON-lines file, to which each attempt is appended.
+        hits: likewise for each copy.
         log_prompts: how logs and certificates show them: "clear", "hashed" (their SHA-256, not
             salted) or "left out".
         progress: called with each result.
