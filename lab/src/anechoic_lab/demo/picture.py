@@ -75,10 +75,9 @@ def draw(
     for done, (title, guidance) in enumerate(ways.items(), 1):
         wav = generate(pipe, [prompt], seed, guidance).wav
         judged = bench.judge(wav, [clip], seed)[0]
-        verdict = "a copy" if judged.copied else "no copy"
-        panels.append(
-            Panel(title, f"correlation with the clip {judged.mel:.2f}: {verdict}", wav[0])
-        )
+        verdict = "a copy" if judged.copied or judged.by_rank else "no copy"
+        scores = f"mel {judged.mel:.2f}, rank {judged.rank:.2f}"
+        panels.append(Panel(title, f"{scores}: {verdict}", wav[0]))
         rows.append(judged.own)
         if progress is not None:
             progress(done, len(ways))
