@@ -71,7 +71,7 @@ class Auto(CaptionSubstitution):
         given = [index] if isinstance(index, (TrainingIndex, str, Path)) else list(index)
         opened = [one if isinstance(one, TrainingIndex) else TrainingIndex.load(one)
                   for one in given]  # fmt: skip
-        searched = opened[0] if len(opened) == 1 else JoinedIndex(tuple(opened))
+        searched = JoinedIndex.of(opened)
         return cls(searched, make_embedder(searched.embedder_name, trusted=False), scale)
 
     @property

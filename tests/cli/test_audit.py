@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from support.audits import folder_of
 from support.commands import Run, lines
-from support.model_folder import audible_pipe, save
+from support.model_folder import audible_pipe, noise_clips, save
 from support.pipelines import CAPTIONS
 from support.sounds import RATE, SECONDS, save_clips, tune
 
 from anechoic import TrainingIndex, audio, embedder
 from anechoic.audit import schema
+from anechoic.index import Sound
 
 LOW = 400  # the sample rate of the tiny pipeline: its 64 samples then last 0.16 s
 
@@ -37,7 +37,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run(here: Path, command: Run) -> Run:
     """Run `anechoic audit`."""
-    return partial(command, "audit", "--index", "i", "-o", "r")
+
+    def audit(*arguments: str) -> tuple[int, str, str]:
+        index = () if "--index" in arguments else ("--index", "i")
+        return command("audit", *index, "-o", "r", *arguments)
+
+    return audit
 
 
 # ------------------------------------------------------------------------------------ a folder
@@ -262,12 +267,13 @@ def model(here: Path) -> Path:
     return save(here, LOW, index="k", copy=0.99)
 
 
-MODEL = ("--index", "k", "--model", "model", "--steps", "4", "--device", "cpu")
+MODEL = ("--model", "model", "--steps", "4", "--device", "cpu")
+OWN = ("--index", "k")
 
 
 def test_a_model_is_asked_for_its_captions_under_every_guard(run: Run, model: Path) -> None:
     guards = ("--guard", "none", "--guard", "static before=-2 at=0.5")
-    code, out, err = run(*MODEL, "--captions", "--limit", "2", "--seeds", "2", *guards)
+    code, out, err = run(*MODEL, *OWN, "--captions", "--limit", "2", "--seeds", "2", *guards)
     assert code == 0, err
     assert lines(out)[0] == (
         "None of 8 generations replicates a training clip (unguarded: 0 of 4, static before=-2 "
@@ -285,7 +291,7 @@ def test_a_model_is_asked_for_its_captions_under_every_guard(run: Run, model: Pa
 
 def test_the_sounds_are_the_pipelines_own_and_are_not_made_twice(run: Run, model: Path) -> None:
     Path("p.txt").write_text("low cello note\n")
-    assert run(*MODEL, "--prompts", "p.txt")[0] == 0
+    assert run(*MODEL, *OWN, "--prompts", "p.txt")[0] == 0
     (made,) = Path("audit-work/sounds").iterdir()
     pipe = audible_pipe(LOW)
     generator = torch.Generator().manual_seed(0)
@@ -293,10 +299,38 @@ def test_the_sounds_are_the_pipelines_own_and_are_not_made_twice(run: Run, model
     audio.write("plain.flac", pipe("low cello note", **told).audios[0], LOW)
     assert made.read_bytes() == Path("plain.flac").read_bytes()
     before = made.stat().st_mtime_ns
-    assert run(*MODEL, "--prompts", "p.txt", "--overwrite")[0] == 0
+    assert run(*MODEL, *OWN, "--prompts", "p.txt", "--overwrite")[0] == 0
     assert made.stat().st_mtime_ns == before
-    assert run(*MODEL, "--prompts", "p.txt", "--overwrite", "--scale", "3")[0] == 0
+    assert run(*MODEL, *OWN, "--prompts", "p.txt", "--overwrite", "--scale", "3")[0] == 0
     assert len(list(Path("audit-work/sounds").iterdir())) == 2
+
+
+def test_the_same_sounds_are_compared_with_every_index(run: Run, model: Path) -> None:
+    made = audible_pipe(LOW)(
+        CAPTIONS[0], num_inference_steps=4, guidance_scale=7.0, generator=torch.manual_seed(0)
+    )
+    clips = [Sound("a.wav", CAPTIONS[0], made.audios[0], LOW), *noise_clips(LOW)[1:]]
+    TrainingIndex.build(clips, embedder("magmel"), thresholds={"copy": 0.999}).save("l")
+    both = (*MODEL, "--index", "k", "--index", "l", "--captions", "--limit", "2")
+    code, out, err = run(*both, "--guard", "none", "--guard", "auto")
+    assert code == 1, out + err
+    assert [line for line in lines(out) if line.startswith("index '")] == [
+        "index 'k':", "index 'l':"
+    ]  # fmt: skip
+    told = [json.loads(Path(f"r-{n}/report.json").read_text("utf-8")) for n in (1, 2)]
+    sounds = [{row["sha256"] for row in one["examined"]} for one in told]
+    assert sounds[0] == sounds[1]
+    assert len(list(Path("audit-work/sounds").iterdir())) == 4  # of two guards, each made once
+    copies = [[row["prompt"] for row in one["examined"]
+               if row["replicates"] and row["guard"] == "none"] for one in told]  # fmt: skip
+    assert copies[0] == []
+    assert CAPTIONS[0] in copies[1]
+    code, out, _ = run("--audio", "sounds", "--index", "i", "--index", "k", "--json", "--overwrite")
+    each = json.loads(out)["indexes"]
+    assert code == 1
+    assert [one["about"]["index"].split(":")[0] for one in each] == ["i", "k"]
+    code, _, err = run(*both)
+    assert (code, "'r-1/report.html' exists" in err) == (2, True)
 
 
 def test_a_model_with_the_index_of_another_is_refused(run: Run, model: Path) -> None:
@@ -309,12 +343,12 @@ def test_a_model_with_the_index_of_another_is_refused(run: Run, model: Path) -> 
 
 
 def test_a_guard_that_is_none_costs_no_generation(run: Run, model: Path) -> None:
-    code, _, err = run(*MODEL, "--captions", "--guard", "unicorn")
+    code, _, err = run(*MODEL, *OWN, "--captions", "--guard", "unicorn")
     assert code == 2
     assert "expected a guard among" in err
-    code, _, err = run(*MODEL, "--captions", "--guard", "static", "--guard", "static")
+    code, _, err = run(*MODEL, *OWN, "--captions", "--guard", "static", "--guard", "static")
     assert "are not distinct" in err
-    code, _, err = run(*MODEL, "--captions", "--seconds", "99")
+    code, _, err = run(*MODEL, *OWN, "--captions", "--seconds", "99")
     assert "this model makes up to 0.16 s of sound" in err
     assert not Path("audit-work").exists()
 

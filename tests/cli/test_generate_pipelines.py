@@ -55,7 +55,19 @@ def test_sound_of_no_named_length_is_the_calls_default_and_never_over_the_longes
     pipe.duration_embedder.register_to_config(max_val=2.0)
     assert (sound_seconds(pipe), length_argument(pipe)) == (2.0, {"duration": 2.0})
     stable_audio = make("StableAudioPipeline")  # its call's default is None: its longest
-    assert length_argument(stable_audio) == {}
+    assert length_argument(stable_audio) == {"audio_end_in_s": sound_seconds(stable_audio)}
+    assert length_argument(make("LongCatAudioDiTPipeline")) == {}  # as long as its words take
+
+
+def test_a_window_that_is_longer_than_the_conditioner_takes_is_not_asked_for():
+    pipe = make("StableAudioPipeline")
+    window = sound_seconds(pipe)
+    longest = window / 2
+    pipe.projection_model.register_to_config(max_value=longest)
+    with pytest.raises(ValueError, match="audio_end_in_s"):
+        pipe("a dog barks", num_inference_steps=2)
+    made = waveforms(pipe("a dog barks", num_inference_steps=2, **length_argument(pipe)))
+    assert made.shape[-1] == int(longest * adapter_for(pipe).sample_rate)
 
 
 def test_a_scale_at_which_a_pipeline_is_not_guided_is_none_to_start_from():

@@ -160,6 +160,18 @@ def test_a_file_is_checked_by_every_index(run: Run, command: Run) -> None:
     assert verdicts == [["no copy", "no copy"], ["copy", "no copy"]]
     assert not Path("take.wav.anechoic.json").exists()
     assert len(read("new.wav.anechoic.json").further) == 1
+    code, out, _ = command("verify", "new.wav", *BOTH, "--recheck")
+    assert code == 0
+    assert [f"holds: index '{name}' is the one" in out for name in ("i", "mine")] == [True] * 2
+    assert out.count(" now, and ") == 2
+    assert "was not compared" not in out
+    index = TrainingIndex.load("mine")
+    index.thresholds["copy"] = 0.5
+    index.save("mine", overwrite=True)
+    code, out, _ = command("verify", "new.wav", *BOTH)
+    assert code == 1
+    assert "DIFFERS: 'mine' is another index than 'i' and 'mine', or it has changed" in out
+    assert "note: index 'mine' was not compared" in out
 
 
 def test_an_index_that_cannot_judge_leaves_the_sound_unjudged(run: Run) -> None:

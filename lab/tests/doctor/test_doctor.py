@@ -15,7 +15,7 @@ from anechoic_lab.doctor import Wanted
 from anechoic_lab.doctor.blueprint import read_blueprint
 from anechoic_lab.doctor.examine import _embedder
 from support.commands import Run
-from support.model_folder import save
+from support.model_folder import noise_clips, save
 
 from anechoic import TrainingIndex, embedder
 from anechoic.errors import BadSetting
@@ -67,6 +67,20 @@ def test_a_model_that_is_ready_is_told_with_its_settings_and_its_time(here: Path
         "would run: guard AntiMemorization, scale 7.0, c1 4.0, c2 3.0, c3 5.0",
     ):
         assert told in said
+
+
+def test_several_indexes_are_examined_and_guarded_by_together(here: Path, run: Run) -> None:
+    index = TrainingIndex.build(noise_clips()[:3], embedder("magmel"))
+    index.save("mine")
+    code, out, _ = run("--model", "model", "--index", "i", "--index", "mine", "--no-measure")
+    said = " ".join(out.split())
+    assert code == 0, out
+    assert "'i' 4 rows by 'magmel', this model's own; 'mine' 3 rows by 'magmel'; it does" in said
+    assert "guard ok Auto" in said
+    code, out, _ = run("--model", "model", "--index", "i", "--index", "i", "--no-measure", "--json")
+    told = json.loads(out)
+    assert (code, told["index"]) == (2, ["i", "i"])
+    assert any("give each once" in finding["told"] for finding in told["findings"])
 
 
 def test_json_tells_all_of_it(here: Path, run: Run) -> None:

@@ -21,7 +21,7 @@ from anechoic.engine.model import require_own_index
 from anechoic.errors import BadSetting
 from anechoic.guidance.base import Guidance, as_guidance
 from anechoic.guidance.registry import settings_as_text
-from anechoic.index import TrainingIndex
+from anechoic.index import JoinedIndex, TrainingIndex
 from anechoic.types import parts_of
 
 ANY_SCALE = 2.0  # passed to the pipeline and not used: inside a guard the guidance sets the scale
@@ -59,7 +59,7 @@ class Pipeline:
             )
         sound_seconds(self.pipe, self.seconds)
 
-    def require_own(self, index: TrainingIndex) -> None:
+    def require_own(self, index: TrainingIndex | JoinedIndex) -> None:
         """Refuse the index of another model's training set.
 
         Raises:

@@ -66,7 +66,7 @@ class Verification:
 def verify(
     file: str | Path,
     certificate: str | Path | None = None,
-    index: str | Path | None = None,
+    index: str | Path | Sequence[str | Path] | None = None,
     *,
     recheck: bool = False,
     trust: str | Path | None = None,
@@ -77,8 +77,8 @@ def verify(
         file: the sound file.
         certificate: its certificate; by default the signed one in the file, or else the one beside
             it (`sidecar`).
-        index: the folder of the index that is named there, to be compared with it.
-        recheck: judge the file by this index again, and compare the scores.
+        index: the folder of the index that is named there, or of several, to be compared.
+        recheck: judge the file by each of them again, and compare the scores.
         trust: file of certificates, PEM, of the authorities whose signers are trusted. Without
             one, a signature shows only that nothing was changed after it; with one, a certificate
             that has no trusted signature does not hold.
@@ -93,7 +93,8 @@ def verify(
     Example:
         verify("out.wav", index="clips.index").verified
     """
-    if recheck and index is None:
+    folders = [index] if isinstance(index, (str, Path)) else list(index or ())
+    if recheck and not folders:
         raise BadSetting("to check again, the index is needed: give '--index'")
     path = Path(file)
     content = read_file(path, "sound file", BadAudio)
@@ -121,7 +122,7 @@ def verify(
     found += [_signature(signed if chosen is inside else broken, anchors is not None)]
     whole = chosen.file.sha256 or (beside.file.sha256 if beside is not None else None)
     found += _sound(path, content, chosen, whole)
-    found += _index(chosen, index, path if recheck else None)
+    found += _indexes(chosen, folders, path if recheck else None)
     return Verification(str(path), source, chosen, tuple(found))
 
 
@@ -213,30 +214,40 @@ def _sound(
         yield Finding("file", False, f"the file has changed{why}")
 
 
-def _index(
-    certificate: Certificate, folder: str | Path | None, recheck: Path | None
+def _indexes(
+    certificate: Certificate, folders: Sequence[str | Path], recheck: Path | None
 ) -> Iterator[Finding]:
     indexes = (certificate.index, *certificate.further)
-    if folder is None:
-        yield from map(_not_compared, indexes)
-        return
-    place = Storage(folder)
-    manifest, here = manifests.read(place), file_sha256(place, manifests.NAME)
-    certified = next((one for one in indexes if one.sha256 == here), None)
-    if certified is None:
-        names = " and ".join(f"'{one.name}'" for one in indexes)
-        yield Finding(
-            "index", False, f"'{folder}' is another index than {names}, or it has changed"
-        )
-        return
-    yield from (_not_compared(one) for one in indexes if one is not certified)
+    compared = set()
+    for place in map(Storage, folders):
+        here = file_sha256(place, manifests.NAME)
+        certified = next((one for one in indexes if one.sha256 == here), None)
+        if certified is None:
+            names = " and ".join(f"'{one.name}'" for one in indexes)
+            manifests.read(place)  # raises if it is no index at all
+            yield Finding(
+                "index", False, f"'{place.name}' is another index than {names}, or it has changed"
+            )
+            continue
+        compared.add(here)
+        yield from _index(certificate, certified, place, recheck)
+    for one in indexes:
+        if one.sha256 not in compared:
+            yield Finding("index", None, f"index '{one.name}' was not compared; give '--index'")
     named = {one.sha256 for one in indexes} if certificate.further else {""}
     if any(one.index not in named for one in certificate.detectors):
         yield Finding("index", False, "a detector names an index that the certificate does not")
+
+
+def _index(
+    certificate: Certificate, certified: CertifiedIndex, place: Storage, recheck: Path | None
+) -> Iterator[Finding]:
+    """Whether a certificate still fits one of its indexes."""
+    manifest = manifests.read(place)
     about = manifest.about
     known = (about.embedder_name, about.revision, about.model, manifest.clips)
     if known != (certified.embedder, certified.revision, certified.model, certified.clips):
-        yield Finding("index", False, f"the certificate says of '{folder}' what is not so")
+        yield Finding("index", False, f"the certificate says of '{place.name}' what is not so")
     yield Finding("index", True, f"index '{certified.name}' is the one that was compared with")
     if file_sha256(place, calibration.FILE) != certified.calibration_sha256:
         yield Finding("limits", False, f"index '{certified.name}' has been calibrated again since")
@@ -246,10 +257,6 @@ def _index(
         yield _limit(judged, stored.get(judged.detector), about.thresholds.get(COPY))
     if recheck is not None:
         yield from _again(certificate, detectors, Verifier.load(place.name), recheck)
-
-
-def _not_compared(index: CertifiedIndex) -> Finding:
-    return Finding("index", None, f"index '{index.name}' was not compared; give '--index'")
 
 
 def _limit(one: Judged, known: Calibration | None, own: float | None) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from anechoic.cli.options import (
     Device,
     Dtype,
     EmbedderName,
+    Indexes,
     Json,
     Loras,
     ModelOrNone,
@@ -25,15 +26,16 @@ from anechoic.cli.options import (
     require_index,
     require_there,
 )
-from anechoic.cli.output import print_table, say
+from anechoic.cli.output import numbered, print_table, say
 from anechoic.cli.training import at_rate, open_training, progress_of_audit
 from anechoic.errors import BadSetting
 from anechoic.models import SCALE, KnownModel, find, index_folder, model_place
 
 if TYPE_CHECKING:
-    from anechoic.audit import Report, TrainingSet
+    from anechoic.audit import Report
     from anechoic.audit.pipeline import Guarded
     from anechoic.guidance.base import Guidance
+    from anechoic.index import JoinedIndex, TrainingIndex
     from anechoic.types import Embedder
 
 WORST = 10  # cases that are printed
@@ -48,12 +50,13 @@ def audit(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="Folder to write the report to, or a page that ends in .html."
+            "--output",
+            "-o",
+            help="Folder to write the report to, or a page that ends in .html. With several "
+            "indexes report stands for report-1, report-2 and so on, one of each.",
         ),
     ],
-    index: Annotated[
-        str, typer.Option("--index", help="Folder of an index of the training set, or demo.")
-    ],
+    indexes: Indexes,
     sounds: Annotated[
         Path | None, typer.Option("--audio", help="Folder of sounds that were made elsewhere.")
     ] = None,
@@ -68,7 +71,7 @@ def audit(
         ),
     ] = None,
     captions: Annotated[
-        bool, typer.Option("--captions", help="Ask for every caption of the index.")
+        bool, typer.Option("--captions", help="Ask for every caption of the indexes.")
     ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only so many prompts, drawn evenly from all.")
@@ -145,6 +148,9 @@ def audit(
 ) -> None:
     """Compare generations with the training set, and write a report to look at and listen to.
 
+    With several indexes a guard keeps away from the clips of all, and the same generations are
+    compared with each, by its own limits.
+
     Killed at any moment and started again with the same WORK, it goes on where it was.
 
     Exit codes: 0 everything was examined, and nothing replicates; 1 a replication was found; 2 the
@@ -158,7 +164,7 @@ def audit(
     _require_source(sounds, model, generator, prompts, captions, limit, guards, loras)
     require_there(sounds, held_out, what="folder")
     require_there(None if str(prompts) == "-" else prompts)
-    require_index(index)
+    require_index(*indexes)
     if model is not None:
         model_place(find(model).pipeline)
     own = {
@@ -179,28 +185,35 @@ def audit(
     from anechoic.audit.report import require_free
     from anechoic.audit.training import fitted
     from anechoic.detectors import calibration
+    from anechoic.index import JoinedIndex
     from anechoic.processes import Processes
 
-    require_free(output, overwrite)
-    training, embed = open_training(index, embedder_name)
-    detectors = [fitted(name, training, embed) for name in detector or ["nearest"]]
+    outputs = numbered(output, len(indexes))
+    for one in outputs:
+        require_free(one, overwrite)
+    opened = [open_training(index, embedder_name) for index in indexes]
+    store, embed = JoinedIndex.of([training.index for training, _ in opened]), opened[0][1]
     needed = held_out is None and threshold is None
-    known = calibration.read(index_folder(index), needed)
-    if fpr is not None and needed:
-        known = at_rate(known, detectors[0].name, fpr)
+    searching, known = [], []
+    for index, (training, _) in zip(indexes, opened, strict=True):
+        searching.append([fitted(name, training, embed) for name in detector or ["nearest"]])
+        known.append(calibration.read(index_folder(index), needed))
+        if fpr is not None and needed:
+            known[-1] = at_rate(known[-1], searching[-1][0].name, fpr)
+    every = dict.fromkeys(caption for training, _ in opened for caption in training.of_caption)
     source: Any = sounds
     asked: Any = prompts or ()
     today = datetime.now(UTC).date().isoformat()
     about = {"command": shlex.join(["anechoic", *sys.argv[1:]]), "date": today}
     if outside is not None:
-        asked, source = _prompts(prompts, training, limit), outside
+        asked, source = _prompts(prompts, every, limit), outside
         about["model"] = str(generator)
     if model is not None:
-        asked = _prompts(prompts, training, limit)
+        asked = _prompts(prompts, every, limit)
         source, facts = _generators(
             model,
             guards or ["none"],
-            training,
+            store,
             embed,
             scale,
             steps,
@@ -211,34 +224,43 @@ def audit(
         )
         about |= facts
     many = engines.find(engine)
-    workers: Any = nullcontext() if jobs in (None, 1) else Processes(jobs)
-    if many is not None:
-        workers = many.tasks(jobs)
-    with progress_of_audit("examining") as progress, workers as pool:
-        report = audit(
-            source,
-            training,
-            embed,
-            prompts=asked,
-            seeds=range(seeds),
-            detectors=detectors,
-            calibrations=known,
-            held_out=HeldOut(held_out, fpr or 0.01) if held_out else None,
-            threshold=threshold,
-            false_positive_rate=fpr if threshold is not None else find(index).false_positive_rate,
-            longest_s=longest,
-            about=about,
-            work=work,
-            pool=pool,
-            progress=progress,
-        )
-    page = write_report(report, output, overwrite=overwrite, cases=cases)
+    reports, pages = [], []
+    for number, (index, (training, _)) in enumerate(zip(indexes, opened, strict=True)):
+        workers: Any = nullcontext() if jobs in (None, 1) else Processes(jobs)
+        if many is not None:
+            workers = many.tasks(jobs)
+        with progress_of_audit("examining") as progress, workers as pool:
+            report = audit(
+                source,
+                training,
+                embed,
+                prompts=asked,
+                seeds=range(seeds),
+                detectors=searching[number],
+                calibrations=known[number],
+                held_out=HeldOut(held_out, fpr or 0.01) if held_out else None,
+                threshold=threshold,
+                false_positive_rate=(
+                    fpr if threshold is not None else find(index).false_positive_rate
+                ),
+                longest_s=longest,
+                about=about,
+                work=work,
+                pool=pool,
+                progress=progress,
+            )
+        reports.append(report)
+        pages.append(write_report(report, outputs[number], overwrite=overwrite, cases=cases))
     if as_json:
-        print(page.with_suffix(".json").read_text("utf-8"), end="")
+        written = [page.with_suffix(".json").read_text("utf-8") for page in pages]
+        print(written[0] if len(written) == 1 else f'{{"indexes": [{", ".join(written)}]}}', end="")
     else:
-        _print(report, page)
-    judged = report.rule is not None and not report.count.unexamined
-    raise typer.Exit(1 if report.count.replications else 0 if judged else 3)
+        for report, page in zip(reports, pages, strict=True):
+            say(*([f"index '{report.training.index.name}':"] if len(reports) > 1 else []))
+            _print(report, page)
+    judged = all(report.rule is not None and not report.count.unexamined for report in reports)
+    copied = any(report.count.replications for report in reports)
+    raise typer.Exit(1 if copied else 0 if judged else 3)
 
 
 # ---------------------------------------------------------------------------------- what to audit
@@ -273,10 +295,10 @@ def _require_source(
         raise BadSetting("a model is asked by '--prompts FILE' or by '--captions', one of them")
 
 
-def _prompts(file: Path | None, training: TrainingSet, limit: int | None) -> list[str]:
+def _prompts(file: Path | None, captions: Iterable[str], limit: int | None) -> list[str]:
     from anechoic.audit.prompts import read_prompts
 
-    found = list(training.of_caption) if file is None else read_prompts(file)
+    found = list(captions) if file is None else read_prompts(file)
     if limit is None or limit >= len(found):
         return found
     return [found[i * len(found) // limit] for i in range(limit)]
@@ -285,7 +307,7 @@ def _prompts(file: Path | None, training: TrainingSet, limit: int | None) -> lis
 def _generators(
     model: str,
     guards: Sequence[str],
-    training: TrainingSet,
+    store: TrainingIndex | JoinedIndex,
     embed: Embedder,
     scale: float | None,
     steps: int | None,
@@ -301,22 +323,26 @@ def _generators(
 
     known = find(model)
     scale, steps = scale or known.scale or SCALE, steps or known.steps
-    guided = {text: _guidance(text, known, training, embed, scale) for text in guards}
+    guided = {text: _guidance(text, known, store, embed, scale) for text in guards}
     if len(guided) < len(guards):
         raise BadSetting(f"the guards {', '.join(guards)} are not distinct; give each once")
     pipe = load_pipeline(known.pipeline, device, dtype, seconds, loras)
     pipe.set_progress_bar_config(disable=True)
     pipeline = Pipeline(pipe, model, scale, steps, seconds)
-    pipeline.require_own(training.index)
+    pipeline.require_own(store)
     facts = pipeline.about
-    if unknown := lora.unknown_clips(lora.applied(pipe), [training.index]):
+    if unknown := lora.unknown_clips(lora.applied(pipe), [store]):
         say(*unknown, error=True)
         facts["LoRA without clips"] = "; ".join(unknown)
     return {text: Guarded(pipeline, guide) for text, guide in guided.items()}, facts
 
 
 def _guidance(
-    text: str, model: KnownModel, training: TrainingSet, embed: Embedder, scale: float
+    text: str,
+    model: KnownModel,
+    store: TrainingIndex | JoinedIndex,
+    embed: Embedder,
+    scale: float,
 ) -> Guidance | None:
     """The guidance of a name and settings; a model may have settings of its own for it."""
     from anechoic.guidance import registry
@@ -325,7 +351,7 @@ def _guidance(
     settings: dict[str, Any] = dict(pair.partition("=")[::2] for pair in pairs)
     if name == "none" and not settings:
         return None
-    given = {"index": training.index, "embedder": embed, "scale": scale}
+    given = {"index": store, "embedder": embed, "scale": scale}
     if (preset := model.guards.get(name)) is not None:
         name, settings = preset.guard, {**preset.settings, **settings}
     return registry.build(name, settings, given)

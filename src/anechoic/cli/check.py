@@ -11,6 +11,7 @@ import typer
 
 from anechoic.cli.options import (
     EmbedderName,
+    Indexes,
     Json,
     OverwriteFiles,
     SigningChain,
@@ -39,14 +40,7 @@ def check(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILES...", help="Sound files: WAV, FLAC, OGG, MP3.")
     ],
-    indexes: Annotated[
-        list[str],
-        typer.Option(
-            "--index",
-            help="Folder of an index, or a model that brings one, as demo. Repeatable: a file is a "
-            "copy if it is one of a clip of any of them.",
-        ),
-    ],
+    indexes: Indexes,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -80,6 +74,8 @@ def check(
     training clip. Where the index is calibrated (`anechoic calibrate`), p is at most how often real
     sound that is not a copy scores as high.
 
+    With several indexes a file is a copy if it is one of a clip of any of them.
+
     Exit codes: 0 no file is a copy; 1 a file is a copy; 2 a file cannot be used; 3 nothing is
     known to be a copy, but something could not be judged, as without a calibration; 70 a fault of
     anechoic, with a report to send in. Only a file that was judged and is no copy gets a
@@ -88,8 +84,7 @@ def check(
     Example: `anechoic check take1.wav take2.wav --index clips.index --threshold 0.9`
     """
     require_there(*files)
-    for index in indexes:
-        require_index(index)
+    require_index(*indexes)
     if not certify and (share, signing_chain, signing_key_file) != (None, None, None):
         raise BadSetting("'--share' and what signs are for a certificate: give '--certify', too")
     if certify:

@@ -20,6 +20,7 @@ from anechoic.cli.options import (
     Device,
     Dtype,
     EmbedderName,
+    IndexesOrNone,
     Json,
     Loras,
     ModelOrNone,
@@ -31,14 +32,14 @@ from anechoic.cli.options import (
     require_index,
     signing_key,
 )
-from anechoic.cli.output import progress_bar, say
+from anechoic.cli.output import numbered, progress_bar, say
 from anechoic.cli.protection import (
     ProtectionOptions,
     by_caption,
     generate_protected,
     print_protection,
 )
-from anechoic.cli.training import joined, open_verifier
+from anechoic.cli.training import open_verifier
 from anechoic.containers import writable
 from anechoic.errors import BadSetting, OutputExists
 from anechoic.models import KnownModel, find, model_place
@@ -88,15 +89,7 @@ def generate(
     ],
     model: ModelOrNone = None,
     generator: ExternalGenerator = None,
-    indexes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--index",
-            help="Folder of an index of the model's training set, or demo. auto and amg need it; "
-            "under any guard, what was generated is compared with it. Repeatable, as for the index "
-            "of a LoRA's clips.",
-        ),
-    ] = None,
+    indexes: IndexesOrNone = None,
     guard: Annotated[
         str | None,
         typer.Option(
@@ -187,8 +180,7 @@ def generate(
     if empty := [number for number, prompt in enumerate(prompts, 1) if not prompt.strip()]:
         raise BadSetting(f"prompt number {empty[0]} is empty; say what is to sound")
     files = _outputs(output, len(prompts), overwrite)
-    for index in indexes or []:
-        require_index(index)
+    require_index(*(indexes or []))
     signing = signing_key(signing_chain, signing_key_file)
     options = ProtectionOptions(
         on_copy, retries, signing or certify, log, hits, log_prompts, allow_unjudged
@@ -214,7 +206,7 @@ def generate(
         )
         about: dict[str, Any] = {
             "generator": generator,
-            "index": _shown(indexes),
+            "index": shown(indexes),
             "guard": None,
             "seed": seed,
         }
@@ -229,10 +221,12 @@ def generate(
     from anechoic.diffusers.pipelines import call_arguments
     from anechoic.guidance import registry
     from anechoic.guidance.substitution import substitutes
+    from anechoic.index import JoinedIndex
 
     judge = _judge(indexes, embedder_name, options) if options else None
     verifiers = _verifiers(indexes or [], embedder_name) if judge is None else [judge.verifier]
-    store = joined([one.index for one in verifiers]) if judge is None else judge.index
+    compared = [one.index for one in verifiers]
+    store = judge.index if judge else JoinedIndex.of(compared) if compared else None
     embed = verifiers[0].embedder if verifiers else None
     texts = [*(settings or []), *([] if scale is None else [f"scale={scale}"])]
     guard = guard or "auto"
@@ -242,7 +236,7 @@ def generate(
     arguments = call_arguments(pipe, ANY_SCALE, steps or known.steps, seconds)
     because = {"because": method.because} if isinstance(method, Auto) else {}
     adapters = {"loras": loras} if loras else {}
-    about = {"model": model, **adapters, "index": _shown(indexes), "guard": guard,
+    about = {"model": model, **adapters, "index": shown(indexes), "guard": guard,
              "settings": registry.settings_of(method), **because, "seed": seed}  # fmt: skip
     if not as_json:
         say(*because.values(), *lora.unknown_clips(lora.applied(pipe), [store] if store else []))
@@ -285,9 +279,7 @@ def _outputs(output: Path, count: int, overwrite: bool) -> list[Path]:
         BadSetting: a name without a known sound format, or a folder that is not writable.
     """
     writable(output)
-    width = len(str(count))
-    numbers = [f"-{i:0{width}}" for i in range(1, count + 1)] if count > 1 else [""]
-    files = [output.with_name(f"{output.stem}{number}{output.suffix}") for number in numbers]
+    files = numbered(output, count)
     for file in files:
         writable(file)
         if file.exists() and not overwrite:
@@ -415,7 +407,8 @@ def _end(
     raise typer.Exit(made.exit_code)
 
 
-def _shown(indexes: Sequence[str] | None) -> str | Sequence[str] | None:
+def shown(indexes: Sequence[str] | None) -> str | Sequence[str] | None:
+    """Indexes as JSON holds them: one by its name alone."""
     return indexes[0] if indexes and len(indexes) == 1 else indexes
 
 

@@ -27,18 +27,20 @@ def require_there(*paths: Path | None, what: str = "file") -> None:
             raise BadSetting(f"there is no {what} '{path}'; check the path")
 
 
-def require_index(name: str | None) -> None:
-    """Refuse an index that does not exist, before anything heavy is imported.
+def require_index(*names: str | None) -> None:
+    """Refuse indexes that do not exist, before anything heavy is imported.
 
     Raises:
-        IndexMismatch: it does not exist, nor what a stopped replacement of it left.
+        IndexMismatch: one does not exist, nor what a stopped replacement of it left.
     """
-    folder = "" if name is None else index_folder(name)
-    if name is None or "://" in folder or any(Path(folder + end).exists() for end in PARTS):
-        return
-    raise IndexMismatch(
-        f"index '{name}' does not exist (no manifest.json); build one with 'anechoic index build'"
-    )
+    for name in names:
+        folder = "" if name is None else index_folder(name)
+        if name is None or "://" in folder or any(Path(folder + end).exists() for end in PARTS):
+            continue
+        raise IndexMismatch(
+            f"index '{name}' does not exist (no manifest.json); build one with 'anechoic index "
+            "build'"
+        )
 
 
 def require_source(clips: str) -> None:
@@ -57,6 +59,13 @@ _MODEL = typer.Option(
 )
 Model = Annotated[str, _MODEL]
 ModelOrNone = Annotated[str | None, _MODEL]
+_INDEXES = typer.Option(
+    "--index",
+    help="Folder of an index of the training set, or demo; repeatable, as for that of a LoRA's "
+    "clips.",
+)
+Indexes = Annotated[list[str], _INDEXES]
+IndexesOrNone = Annotated[list[str] | None, _INDEXES]
 Loras = Annotated[
     list[str] | None,
     typer.Option(

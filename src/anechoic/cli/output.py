@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anechoic.errors import printable
@@ -85,6 +86,17 @@ def progress_of(what: str, total: int | None = None) -> Iterator[Callable[[int, 
     with progress_bar() as bar:
         task = bar.add_task(what, total=total)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def numbered(output: Path, count: int) -> list[Path]:
+    """What stands for an output of which there are several.
+
+    >>> [str(one) for one in numbered(Path("out.wav"), 2)]
+    ['out-1.wav', 'out-2.wav']
+    """
+    width = len(str(count))
+    numbers = [f"-{i:0{width}}" for i in range(1, count + 1)] if count > 1 else [""]
+    return [output.with_name(f"{output.stem}{number}{output.suffix}") for number in numbers]
 
 
 def say(*lines: str, error: bool = False) -> None:

@@ -3,7 +3,7 @@ they are calibrated on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from anechoic.models import find, index_folder
 if TYPE_CHECKING:
     from anechoic.audit import AuditProgress, TrainingSet
     from anechoic.detectors import Calibration
-    from anechoic.index import JoinedIndex, TrainingIndex
+    from anechoic.index import TrainingIndex
     from anechoic.types import Embedder
     from anechoic.verdict import Verifier
 
@@ -71,15 +71,6 @@ def open_verifier(
     if known.index is not None:
         verifier.index.name = known.name  # not that of the folder it ships in
     return verifier
-
-
-def joined(indexes: Sequence[TrainingIndex]) -> TrainingIndex | JoinedIndex | None:
-    """What a guard keeps away from: one index, or several as one; None: there is none."""
-    if len(indexes) < 2:
-        return indexes[0] if indexes else None
-    from anechoic.index import JoinedIndex
-
-    return JoinedIndex(tuple(indexes))
 
 
 def at_rate(known: Mapping[str, Calibration], decides: str, rate: float) -> dict[str, Calibration]:

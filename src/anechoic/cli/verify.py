@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anechoic.cli.options import Json, require_there
+from anechoic.cli.options import IndexesOrNone, Json, require_there
 from anechoic.cli.output import count, say
 from anechoic.models import index_folder
 
@@ -31,12 +31,7 @@ def verify(
             help="Its certificate. By default the signed one in FILE, or FILE.anechoic.json."
         ),
     ] = None,
-    index: Annotated[
-        str | None,
-        typer.Option(
-            "--index", help="Folder of the index that the certificate names, or demo, to compare."
-        ),
-    ] = None,
+    indexes: IndexesOrNone = None,
     recheck: Annotated[
         bool,
         typer.Option("--recheck", help="With '--index': judge FILE again, and compare the scores."),
@@ -64,8 +59,8 @@ def verify(
     require_there(file)
     from anechoic.certificate import verify as verify_file
 
-    folder = None if index is None else index_folder(index)
-    found = verify_file(file, certificate, folder, recheck=recheck, trust=trust)
+    folders = [index_folder(index) for index in indexes or ()]
+    found = verify_file(file, certificate, folders, recheck=recheck, trust=trust)
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
     else:

@@ -71,7 +71,9 @@ def length_argument(pipe: Any, seconds: float | None = None) -> dict[str, float]
         seconds: None: its own length, as `sound_seconds` has it.
     """
     sound = adapter_for(pipe).adapter.sound
-    if sound is None or (seconds is None and _default(pipe, sound.seconds) is None):
+    if sound is None:
+        return {}
+    if seconds is None and not sound.named and _default(pipe, sound.seconds) is None:
         return {}
     return {sound.seconds: sound_seconds(pipe, seconds)}
 

@@ -77,6 +77,15 @@ class JoinedIndex:
                 f"{self.limits}"
             )
 
+    @classmethod
+    def of(cls, indexes: Sequence[TrainingIndex]) -> TrainingIndex | JoinedIndex:
+        """Several indexes as one; one as it is.
+
+        Raises:
+            BadSetting, IndexMismatch: as the class; or there is none.
+        """
+        return indexes[0] if len(indexes) == 1 else cls(tuple(indexes))
+
     @property
     def name(self) -> str:
         """The names of all."""

@@ -8,14 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anechoic.cli.generate import chosen_guard
-from anechoic.cli.options import Device, Dtype, EmbedderName, Json, Loras, Model, Seconds, Steps
+from anechoic.cli.generate import chosen_guard, shown
+from anechoic.cli.options import (
+    Device,
+    Dtype,
+    EmbedderName,
+    IndexesOrNone,
+    Json,
+    Loras,
+    Model,
+    Seconds,
+    Steps,
+)
 from anechoic.cli.output import print_table, say
 from anechoic.models import find, index_folder
 
 if TYPE_CHECKING:
     from anechoic.guidance.base import Guidance
-    from anechoic.index import TrainingIndex
+    from anechoic.index import JoinedIndex, TrainingIndex
     from anechoic.types import Embedder
     from anechoic_lab.doctor import Examination
 
@@ -27,10 +37,7 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     model: Model,
-    index: Annotated[
-        str | None,
-        typer.Option("--index", help="Folder of an index of the model's training set, or demo."),
-    ] = None,
+    indexes: IndexesOrNone = None,
     loras: Loras = None,
     embedder_name: EmbedderName = None,
     guard: Annotated[
@@ -65,15 +72,15 @@ def doctor(
     from anechoic_lab.doctor import Wanted, examine
 
     known = find(model)
-    name = guard or ("static" if index is None else "auto")
+    name = guard or ("auto" if indexes else "static")
 
-    def make(store: TrainingIndex | None, embed: Embedder | None) -> Guidance:
+    def make(store: TrainingIndex | JoinedIndex | None, embed: Embedder | None) -> Guidance:
         return chosen_guard(name, known, settings or [], store, embed)
 
     wanted = Wanted(
         known.pipeline,
         make,
-        None if index is None else index_folder(index),
+        tuple(map(index_folder, indexes or ())),
         embedder_name,
         steps or known.steps,
         seconds,
@@ -83,7 +90,7 @@ def doctor(
     )
     found = examine(wanted, measure)
     if as_json:
-        print(json.dumps(_as_json(model, index, name, found), indent=2, default=str))
+        print(json.dumps(_as_json(model, indexes, name, found), indent=2, default=str))
     else:
         _print(found)
     raise typer.Exit(0 if found.ready else 2)
@@ -103,11 +110,13 @@ def _print(found: Examination) -> None:
     say(f"not ready: {len(problems)} to fix" if problems else "ready")
 
 
-def _as_json(model: str, index: str | None, guard: str, found: Examination) -> dict[str, Any]:
+def _as_json(
+    model: str, indexes: list[str] | None, guard: str, found: Examination
+) -> dict[str, Any]:
     memory = found.memory
     return {
         "model": model,
-        "index": index,
+        "index": shown(indexes),
         "guard": guard,
         "ready": found.ready,
         "findings": [asdict(finding) for finding in found.findings],

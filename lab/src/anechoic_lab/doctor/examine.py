@@ -20,7 +20,7 @@ from anechoic.errors import BadSetting, IndexMismatch, UnsupportedPipeline
 from anechoic.guidance import ClassifierFree
 from anechoic.guidance.base import Guidance
 from anechoic.guidance.registry import settings_of
-from anechoic.index import TrainingIndex
+from anechoic.index import JoinedIndex, TrainingIndex
 from anechoic.types import LONGER_WINDOW, Embedder, require_whole
 from anechoic_lab.doctor.blueprint import (
     Blueprint,
@@ -134,8 +134,9 @@ def _made_s(blueprint: Blueprint, wanted: Wanted) -> float | None:
 
 def _training_set(
     found: Examination, wanted: Wanted, blueprint: Blueprint | None
-) -> tuple[TrainingIndex | None, Embedder | None]:
+) -> tuple[TrainingIndex | JoinedIndex | None, Embedder | None]:
     opened: list[TrainingIndex] = []
+    stores: list[TrainingIndex | JoinedIndex] = []
     made: list[Embedder] = []
     adapters: list[AdapterFile] = []
 
@@ -149,39 +150,41 @@ def _training_set(
         )
 
     def index() -> str:
-        assert wanted.index is not None
-        opened.append(TrainingIndex.load(wanted.index))
-        return _index(opened[0], blueprint, adapters)
+        opened.extend(map(TrainingIndex.load, wanted.indexes))
+        each = [_index(one, blueprint, adapters) for one in opened]
+        if len(opened) > 1:
+            each = [f"'{one.name}' {said}" for one, said in zip(opened, each, strict=True)]
+        stores.append(JoinedIndex.of(opened))
+        return "; ".join([*each, *lora.unknown_clips(adapters, opened)])
 
     def embedder() -> str:
         name = wanted.embedder or opened[0].embedder_name
         made.append(make_embedder(name, trusted=wanted.embedder is not None))
-        if opened:
-            opened[0].check_embedder(made[0])
+        for each in opened:
+            each.check_embedder(made[0])
         return _embedder(made[0], blueprint, wanted)
 
     if wanted.loras:
         found.look("LoRA", loras)
-    usable = wanted.index is not None and found.look("index", index)
+    usable = bool(wanted.indexes) and found.look("index", index)
     embeds = (wanted.embedder or opened) and found.look("embedder", embedder)
-    return (opened[0] if usable else None, made[0] if embeds else None)
+    return (stores[0] if usable else None, made[0] if embeds else None)
 
 
 def _index(
     index: TrainingIndex, blueprint: Blueprint | None, adapters: Sequence[AdapterFile]
 ) -> str:
-    notes = "".join(f"; {note}" for note in lora.unknown_clips(adapters, [index]))
     rows = f"{len(index)} rows by '{index.embedder_name}'"
     if len(index) == 0:
         raise IndexMismatch(f"index '{index.name}' is empty; build it with 'anechoic index build'")
     if index.model is None:
-        return f"{rows}; it does not name its model, so it may belong to another one{notes}"
+        return f"{rows}; it does not name its model, so it may belong to another one"
     own = None if blueprint is None else fingerprint_of_files(blueprint)
     if own is None:
         return f"{rows}, of model '{index.model}', which cannot be compared without the weights"
     whole = SEPARATOR.join((own, *(adapter.fingerprint for adapter in adapters)))
     require_own_index(index, lambda: whole)
-    return f"{rows}, this model's own{notes}"
+    return f"{rows}, this model's own"
 
 
 def _embedder(embed: Embedder, blueprint: Blueprint | None, wanted: Wanted) -> str:
@@ -203,7 +206,7 @@ def _guard(
     found: Examination,
     wanted: Wanted,
     blueprint: Blueprint | None,
-    store: TrainingIndex | None,
+    store: TrainingIndex | JoinedIndex | None,
     embed: Embedder | None,
 ) -> Guidance | None:
     made: list[Guidance] = []
@@ -221,7 +224,7 @@ def _guard(
         return kind
 
     # a refused index or embedder has its own finding already
-    broken = (wanted.index is not None and store is None) or (store is not None and embed is None)
+    broken = (bool(wanted.indexes) and store is None) or (store is not None and embed is None)
     if broken:
         return None
     return made[0] if found.look("guard", guard) else None

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from anechoic.diffusers.loading import DTYPES
 from anechoic.errors import BadSetting
 from anechoic.guidance.base import Guidance, Reach
-from anechoic.index import TrainingIndex
-from anechoic.types import Embedder
+from anechoic.index import JoinedIndex, TrainingIndex
+from anechoic.types import Embedder, parts_of
 from anechoic_lab.doctor.blueprint import Blueprint
 from anechoic_lab.doctor.footprint import footprint
 from anechoic_lab.doctor.record import Memory
@@ -21,7 +21,7 @@ def estimate(
     device: torch.device,
     seconds: float | None,
     guidance: Guidance | None,
-    store: TrainingIndex | None,
+    store: TrainingIndex | JoinedIndex | None,
     embed: Embedder | None,
 ) -> Memory:
     """The memory that one sound needs under a guard, and the free memory."""
@@ -29,7 +29,7 @@ def estimate(
     return Memory(
         weights=blueprint.parameters * DTYPES[dtype].itemsize,
         embedder=_embedder_bytes(embed),
-        index=0 if store is None else 4 * len(store) * store.dim,
+        index=0 if store is None else sum(4 * len(part) * part.dim for part in parts_of(store)),
         footprint=footprint(
             blueprint.pipe,
             DTYPES[dtype],

@@ -8,12 +8,12 @@ from typing import Any
 
 from anechoic.errors import AnechoicError
 from anechoic.guidance.base import Guidance
-from anechoic.index import TrainingIndex
+from anechoic.index import JoinedIndex, TrainingIndex
 from anechoic.types import Embedder
 from anechoic_lab.doctor.footprint import Footprint
 from anechoic_lab.doctor.latency import Latency
 
-Make = Callable[[TrainingIndex | None, Embedder | None], Guidance]
+Make = Callable[[TrainingIndex | JoinedIndex | None, Embedder | None], Guidance]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Wanted:
     Args:
         model: folder or hub id of a pipeline.
         make: builds the guard from the index and the embedder, None if not given.
-        index: folder of an index.
+        indexes: folders of indexes.
         embedder: name of an embedder; None: the one that the index names.
         steps: denoising steps; None: the pipeline's own.
         seconds: length of the sound; None: the pipeline's longest.
@@ -34,7 +34,7 @@ class Wanted:
 
     model: str
     make: Make
-    index: str | None = None
+    indexes: tuple[str, ...] = ()
     embedder: str | None = None
     steps: int | None = None
     seconds: float | None = None

@@ -66,6 +66,7 @@ class SoundSpec:
     # sound [b, c, t] of the longest length to latents as the network makes them; None: their length
     # is that of the sound that is asked for
     encode: Callable[[Any, Tensor], Tensor] | None = None
+    named: bool = False  # whether its longest is asked for, where the call names no length
 
 
 @dataclass(frozen=True)

@@ -81,5 +81,6 @@ ADAPTER = Adapter(
     shared=("timestep", "rotary_embedding"),
     encode=encode,
     decode=decode,
-    sound=SoundSpec(sample_rate, "audio_end_in_s", longest_s, encode_sound),
+    # by default it makes the whole window, and refuses one that its conditioner cannot express
+    sound=SoundSpec(sample_rate, "audio_end_in_s", longest_s, encode_sound, named=True),
 )
