@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -23,11 +24,14 @@ LAZY = [
     for file in sorted((ROOT / root).rglob("__init__.py"))
     if "on_first_use(" in file.read_text() and "if TYPE_CHECKING" in file.read_text()
 ]
+CHECKS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
 # What takes long to read, and is of no type of ours, is left out, as in our own checks. Bodies of
-# functions are not read where errors do not count: signatures are what a user's script sees.
-CONFIG = """
+# functions are not read where errors do not count: signatures are what a user's script sees. With
+# the options of our own checks, what those have read of torch and its like is not read again.
+CONFIG = f"""
 [mypy]
 ignore_missing_imports = true
+untyped_calls_exclude = {", ".join(CHECKS["untyped_calls_exclude"])}
 [mypy-diffusers.*,transformers.*]
 follow_imports = skip
 [mypy-anechoic.*]
@@ -88,10 +92,7 @@ def test_mypy_sees_the_type_of_every_public_name_of_the_installed_wheel(
 
 
 def run_mypy(script: Path, site: Path) -> str:
-    """What strict mypy says of a script whose anechoic is the one installed in `site`.
-
-    What the checks of this repository know of torch and its like already is not found out anew.
-    """
+    """What strict mypy says of a script whose anechoic is the one installed in `site`."""
     known, cache = ROOT / ".mypy_cache", script.parent / "cache"
     if known.is_dir():
         shutil.copytree(known, cache)

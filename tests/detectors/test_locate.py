@@ -42,11 +42,17 @@ def test_an_exact_copy_scores_one_whatever_the_length_of_its_clip() -> None:
         assert match.score == pytest.approx(1.0, abs=1e-5)
 
 
-@pytest.mark.parametrize("after", ["the end", "silence", "hiss"])
-def test_a_clip_of_any_length_is_found_after_silence(after: str) -> None:
-    made = embedder("magmel:seconds=10")
+@pytest.fixture(scope="module")
+def of_any_length() -> tuple[list[Sound], TrainingIndex]:
     clips = [replace(s, wav=bands(i, 20_000 + 2300 * i)) for i, s in enumerate(sounds(10))]
-    index = TrainingIndex.build(clips, made)
+    return clips, TrainingIndex.build(clips, embedder("magmel:seconds=4"))
+
+
+@pytest.mark.parametrize("after", ["the end", "silence", "hiss"])
+def test_a_clip_of_any_length_is_found_after_silence(
+    of_any_length: tuple[list[Sound], TrainingIndex], after: str
+) -> None:
+    (clips, index), made = of_any_length, embedder("magmel:seconds=4")
     rest = {"the end": torch.zeros(1, 0), "silence": torch.zeros(1, 9000),
             "hiss": 0.001 * bands(98, 9000)}[after]  # fmt: skip
     for i in (1, 4, 6, 8):  # neither the median length nor the longest

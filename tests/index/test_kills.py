@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -124,8 +125,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("kind", ["exact", "ivfpq"])
-@pytest.mark.parametrize("name", ["build", "overwrite", "add", "remove", "fetch", "optimise"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *product(("build", "add", "remove", "fetch", "optimise"), ("exact", "ivfpq")),
+        ("overwrite", "exact"),
+    ],
+)
 def test_a_command_that_is_killed_at_any_file_operation_goes_on(
     made: Path, tmp_path: Path, run: Run, name: str, kind: str
 ) -> None:

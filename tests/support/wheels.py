@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -21,21 +22,19 @@ def build_wheel(project: Path, folder: Path) -> Path:
             shutil.copy(file, source)
     unshipped = shutil.ignore_patterns("*.egg-info", "__pycache__")
     shutil.copytree(project / "src", source / "src", ignore=unshipped)
-    pip(["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source)])
+    script = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+    command = [sys.executable, "-c", script, str(folder)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     (wheel,) = folder.glob("*.whl")
     return wheel
 
 
 def install(wheel: Path, folder: Path) -> Path:
-    """The folder, for a path of modules, with a wheel installed into it, and nothing else."""
-    pip(["install", "--no-deps", "--target", str(folder), str(wheel)])
+    """The folder, for a path of modules, with a wheel of Python alone unpacked into it."""
+    with ZipFile(wheel) as content:
+        content.extractall(folder)
     return folder
-
-
-def pip(arguments: list[str]) -> None:
-    command = [sys.executable, "-m", "pip", *arguments[:1], "--quiet", "--no-index"]
-    done = subprocess.run([*command, *arguments[1:]], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="session")

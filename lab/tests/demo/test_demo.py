@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from anechoic_lab.demo.model import Conditioner, make_tokenizer
 from anechoic_lab.demo.run import Bench, generate, interval
 from anechoic_lab.demo.show import Watched, prompts_to_report, prompts_to_tune
 from anechoic_lab.demo.train import Phase, TrainingRecipe, _varied, train
+from diffusers import StableAudioPipeline
 from support.commands import Run
 
 from anechoic import guard
@@ -93,7 +92,7 @@ def test_every_word_of_a_caption_is_one_token_and_unknown_words_are_spelled():
 def tiny_corpus() -> tuple[list[Clip], np.ndarray]:
     clips, wavs = [], []
     for family, name in (("piano", "grand piano"), ("pipe", "flute"), ("brass", "trumpet")):
-        for midi in PITCHES[::2]:
+        for midi in PITCHES[::4]:
             for take in range(3):
                 split = "held-out take" if take == 2 else "train"
                 caption = corpus.note_caption(name, midi)
@@ -170,15 +169,9 @@ def test_a_trained_folder_is_whole_and_its_own(trained):
     assert -1 < index.thresholds["copy"] <= 1
 
 
-def test_stock_diffusers_loads_the_folder_in_a_fresh_interpreter(trained):
-    code = """
-import sys, anechoic_lab
-from diffusers import StableAudioPipeline
-print(type(StableAudioPipeline.from_pretrained(sys.argv[1]).vae).__name__)
-"""
-    arguments = [sys.executable, "-c", code, str(trained[0] / "model")]
-    done = subprocess.run(arguments, capture_output=True, text=True)
-    assert done.stdout == "MelCodec\n", done.stderr
+def test_stock_diffusers_loads_the_folder(trained):
+    """In a fresh interpreter too: `tests/diffusers/test_loading.py`."""
+    assert isinstance(StableAudioPipeline.from_pretrained(trained[0] / "model").vae, MelCodec)
 
 
 def test_nothing_is_written_over(trained):
@@ -228,17 +221,17 @@ def test_settings_were_tuned_on_other_prompts_than_are_reported(shipped):
 
 
 def test_the_shipped_model_copies_unguarded_and_not_under_each_guard(shipped):
-    """One seed of four duplicated prompts of the report; the demo has the figures in full."""
+    """One seed of two duplicated prompts of the report; the demo has the figures in full."""
     pipe, bench = shipped
-    prompts = prompts_to_report(bench)[0][::3]
+    prompts = prompts_to_report(bench)[0][::6]
     captions = [clip.caption for clip in prompts]
     share = {}
     for name in METHODS:
         guide = guidance(name, bench.index, bench.embedder)
         made = generate(pipe, captions, seed=0, guidance=guide)
         share[name] = np.mean([v.copied for v in bench.judge(made.wav, prompts, 0)])
-    assert share.pop("none") >= 0.75
-    assert max(share.values()) <= 0.25, share
+    assert share.pop("none") == 1
+    assert max(share.values()) == 0, share
 
 
 def test_watching_a_generation_does_not_change_it(shipped):
@@ -274,7 +267,7 @@ def test_plain_cfg_through_the_guard_equals_the_shipped_pipeline_bit_for_bit(shi
 def test_the_demo_writes_its_page_and_counts(trained, command: Run, tmp_path):
     """On the model trained for a moment: what it prints is what it measured."""
     page = tmp_path / "demo.html"
-    arguments = ["demo", "--data", str(trained[0]), "--seeds", "1", "--steps", "6"]
+    arguments = ["demo", "--data", str(trained[0]), "--seeds", "1", "--steps", "3"]
     arguments += ["-o", str(page), "--json"]
     code, out, err = command(*arguments)
     assert code == 0, err

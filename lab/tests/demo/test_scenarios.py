@@ -113,10 +113,12 @@ def test_rows_are_judged_as_the_demo_judges(task) -> None:
     assert plain[0].scores["mel"] > 0.9
     assert not plain[1].copied
     assert [row.evaluations for row in plain] == [100.0, 100.0]
-    cfg = Method("cfg", "cfg", "cfg", {})
-    guarded = task.generate(Request(scenarios.SHIPPED, asked, 0, cfg))
-    assert [row.similarity for row in plain] == [row.similarity for row in guarded]
-    assert [row.evaluations for row in guarded] == [100.0, 100.0]
+    short, guarded = (
+        task.generate(Request(scenarios.SHIPPED, asked, 0, method, 5))
+        for method in (Method("none", "none"), Method("cfg", "cfg", "cfg", {}))
+    )
+    assert [row.similarity for row in short] == [row.similarity for row in guarded]
+    assert [row.evaluations for row in guarded] == [10.0, 10.0]
 
 
 def test_a_fine_tuned_model_has_the_index_of_its_own_captions(task) -> None:
