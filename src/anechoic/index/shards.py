@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -128,7 +128,7 @@ def _table(clips: Iterable[Clip], embeddings: np.ndarray) -> Any:
 
     dim, dtype = embeddings.shape[1], str(embeddings.dtype)
     schema = _schema(dim, dtype)
-    rows = [{**asdict(clip), "info": list(clip.info.items())} for clip in clips]
+    rows = [{**vars(clip), "info": list(clip.info.items())} for clip in clips]
     known = pa.schema(list(schema)[:-1])
     try:
         about = pa.Table.from_pylist(rows, known)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from itertools import chain, count, groupby
@@ -288,7 +288,7 @@ class TrainingIndex:
         """A hash of all rows: their vectors and their clips."""
         if self._manifest is not None and self._embeddings is None:
             return self._manifest[1].content
-        digest = sha256(json.dumps([asdict(clip) for clip in self.clips]).encode())
+        digest = sha256(json.dumps([vars(clip) for clip in self.clips]).encode())
         for part in (self.embeddings, self.mean):
             digest.update(b"" if part is None else part.contiguous().numpy().tobytes())
         return digest.hexdigest()
