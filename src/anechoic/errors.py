@@ -7,7 +7,7 @@ one of these; it never passes silently as protection.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 LONGEST = 1000  # characters of a sentence
@@ -104,3 +104,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     close = get_close_matches(name.lower(), list(known), n=1)
     return f": did you mean '{close[0]}'?" if close else ""
+
+
+def some(names: Sequence[str]) -> str:
+    """Up to three names, and how many more there are.
+
+    >>> some(["a", "b", "c", "d"])
+    "'a', 'b', 'c' and 1 more"
+    """
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(f"'{name}'" for name in names[:3]) + more

@@ -79,7 +79,7 @@ def test_a_right_holders_clips_are_withdrawn(here: Path, run: Run) -> None:
     ("arguments", "complaint"),
     [
         ((), "say which clips"),
-        (("--id", "nine.wav"), "has no clips nine.wav; nothing was withdrawn"),
+        (("--id", "nine.wav"), "has no clips 'nine.wav'; nothing was withdrawn"),
         (("--where", "artist=eve"), "has no such clips"),
         (("--where", "artist"), "NAME=VALUE was expected"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from support.index_clips import SOUNDS, clips_of, read_unit
+from support.index_clips import SOUNDS, clips_of, identity, read_unit
 
 from anechoic import audio
 from anechoic.errors import BadAudio, BadCaptions, BadSetting
@@ -85,7 +85,7 @@ def test_units_of_a_dataset_start_anywhere_and_in_another_process(
         again = pickle.loads(pickle.dumps(unit))
         for start in range(len(whole) + 2):
             assert read_unit(again, start) == whole[start:]
-    assert open_source(where).identity == open_source(where).identity
+    assert identity(open_source(where)) == identity(open_source(where))
 
 
 def test_an_audiofolder_is_streamed_undecoded(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -73,10 +72,6 @@ class Source:
     clips_folder: str | None = None
     bad: int | None = None
     offset: int = 0
-
-    @property
-    def identity(self) -> str:
-        return sha256(str((self.sizes, self.offset)).encode()).hexdigest()
 
     @property
     def total(self) -> int:

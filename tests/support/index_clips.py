@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
+from anechoic.index.sources.protocol import Source
+
 RATE = 16_000
 
 
@@ -106,6 +108,11 @@ def amg_of(root: Path) -> Path:
 
 
 MAKERS = {"folder": clips_of, "tars": tars_of, "parquet": parquet_of, "amg": amg_of}
+
+
+def identity(source: Source) -> list[tuple[str, str]]:
+    """What a build tells the content of a source by."""
+    return [(unit.key, unit.identity) for unit in source.units()]
 
 
 def read_unit(unit: Any, start: int = 0) -> list[tuple]:

@@ -10,7 +10,7 @@ import torch
 
 from anechoic.audit.examine import MATCHED, Examiner, SampleResult
 from anechoic.detectors import Calibration, Detector
-from anechoic.errors import AnechoicError, BadSetting
+from anechoic.errors import AnechoicError, BadSetting, some
 from anechoic.index import Sound
 
 NEAR = 0.9  # of the way from the median held-out score to what the training clip itself scores
@@ -65,7 +65,7 @@ def require_copies(calibrations: Mapping[str, Calibration], examiner: Examiner) 
         calibration, own = calibrations[detector.name], _own_scores(detector, examiner)
         missed = [number for number in numbers if not calibration.exceeds(own(number))]
         if len(missed) > FAILING * len(numbers):
-            names = ", ".join(f"'{examiner.training.clips[number].id}'" for number in missed[:3])
+            names = some([examiner.training.clips[number].id for number in missed])
             raise BadSetting(
                 f"the threshold {calibration.threshold:.3f} of '{detector.name}' would call "
                 f"{len(missed)} of {len(numbers)} training clips themselves no copies, such as "

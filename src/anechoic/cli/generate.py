@@ -353,14 +353,13 @@ def _check(
         UnsupportedPipeline: it makes images.
         IndexMismatch: the index is of another model's training set.
     """
-    from anechoic.diffusers import fingerprint
     from anechoic.diffusers.pipelines import adapter_for, sound_seconds
     from anechoic.engine.model import require_guardable, require_own_index
 
     made = sound_seconds(pipe, seconds)
     connection = adapter_for(pipe)
     # the guard has its own index; here it is for the verdict, under whatever guard
-    require_own_index(store, partial(fingerprint, pipe))
+    require_own_index(store, connection.fingerprint)
     require_guardable(connection, method, made)
     return connection.sample_rate
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from anechoic.index import TrainingIndex
     from anechoic.index.build import Run, Work
     from anechoic.index.embedding import Windows
-    from anechoic.index.manifest import Manifest
+    from anechoic.index.manifest import About, Manifest
     from anechoic.index.plan import Plan
     from anechoic.index.sources.protocol import Source
     from anechoic.types import Match
@@ -150,18 +150,16 @@ def build(
     from anechoic.storage import Storage
 
     trained = _trained_on(model, lora)
-    windows = Windows(window, hop)
     if built_by(place := Storage(output)) is None:
         require_free(place, overwrite)
     source = open_source(clips, captions)
-    made = Made.of(source, embedder_name, windows)
-    windows = made.windows
-    about = made.about(source, windows, centre, trained)
+    made = Made.of(source, embedder_name, Windows(window, hop))
+    about = made.about(source, centre, trained)
     dtype = "float16" if half else "float32"
     with progress_of("embedding", source.total) as progress:
         built = build_index(
             source,
-            made.work(output, windows, dtype, shard, device),
+            made.work(output, dtype, shard, device),
             about,
             overwrite=overwrite,
             run=run_of(engine, workers, cpus, device),
@@ -169,8 +167,7 @@ def build(
             search_by=partial(plan_of, search, memory),
         )
     derive(output, built, search, memory, engine)
-    rows = "rows" if built.rows != 1 else "row"
-    say(f"{output}: {built.rows} {rows} of {built.dim} by '{about.embedder_name}'")
+    say(f"{output}: {count(built.rows, 'row')} of {built.dim} by '{about.embedder_name}'")
 
 
 def optimise(
@@ -292,7 +289,7 @@ def add(
         built = edit.add(
             index,
             source,
-            lambda folder: made.work(folder, windows, old.dtype, None),
+            lambda folder: made.work(folder, old.dtype, None),
             run=run_of(engine, workers),
             progress=progress,
         )
@@ -577,29 +574,20 @@ class Made:
         revision = getattr(made, "revision", None)
         return cls(made.name, True, made.sample_rate, revision, partial(embedder, chosen), windows)
 
-    def about(self, source: Source, windows: Any, centre: bool, model: str | None) -> Any:
+    def about(self, source: Source, centre: bool, model: str | None) -> About:
         """What the manifest says."""
         from anechoic.index.manifest import About
 
         return About(
-            self.name,
-            self.sample_rate,
-            centre,
-            windows.window_s,
-            windows.hop_s,
-            self.revision,
-            model,
-            {},
-            source.clips_folder,
-        )
+            self.name, self.sample_rate, centre, self.windows.window_s, self.windows.hop_s,
+            self.revision, model, {}, source.clips_folder,
+        )  # fmt: skip
 
-    def work(
-        self, folder: str, windows: Any, dtype: Any, shard: int | None, device: str = "cpu"
-    ) -> Work:
+    def work(self, folder: str, dtype: Any, shard: int | None, device: str = "cpu") -> Work:
         """What is done with each unit."""
         from anechoic.index.build import Work
 
-        return Work(folder, self.make, windows, dtype, shard, device)
+        return Work(folder, self.make, self.windows, dtype, shard, device)
 
 
 def run_of(engine: str, workers: int | None, cpus: int = 1, device: str = "cpu") -> Run | None:
@@ -649,8 +637,6 @@ def derive(
             bar.update(tasks[what], completed=done)
 
         many = engines.find(engine)
-        if many is None:
-            derive_search(local, built, plan, progress=show)
-        else:
-            derive_search(local, built, plan, encode=many.encode, progress=show)
+        how = {} if many is None else {"encode": many.encode}
+        derive_search(local, built, plan, progress=show, **how)
     return format_plan(plan)

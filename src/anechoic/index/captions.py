@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anechoic.errors import BadCaptions
+from anechoic.errors import BadCaptions, some
 from anechoic.parsing import Row, caption_of, read_rows, text_of
 
 # the first is the Hugging Face audiofolder's
@@ -129,9 +129,7 @@ def _refuse(path: Path, complaint: str, names: Sequence[str]) -> None:
     """Raise if there are any `names`, showing three and telling how many there are."""
     if not names:
         return
-    shown = ", ".join(f"'{name}'" for name in names[:3])
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     raise BadCaptions(
-        f"captions '{path}' do not fit ({len(names)} in all): {complaint} {shown}{more}; "
+        f"captions '{path}' do not fit ({len(names)} in all): {complaint} {some(names)}; "
         "correct the file or the clips"
     )

@@ -12,7 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from anechoic.errors import AnechoicError, BadSetting, CannotWrite, IndexMismatch, OutputExists
+from anechoic.errors import (
+    AnechoicError,
+    BadSetting,
+    CannotWrite,
+    IndexMismatch,
+    OutputExists,
+    some,
+)
 from anechoic.index import manifest as manifests
 from anechoic.index import search, shards, structure
 from anechoic.index.build import Progress, Run, Work, build, identity_of_build, require_unique
@@ -42,10 +49,7 @@ def matching(folder: str | Path, wanted: Callable[[Clip], bool]) -> list[str]:
 def require_found(name: str, missing: Sequence[str]) -> None:
     """Refuse ids that are not in the index of this name. Raises `BadSetting`."""
     if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise BadSetting(
-            f"index '{name}' has no clips {', '.join(missing[:3])}{more}; nothing was withdrawn"
-        )
+        raise BadSetting(f"index '{name}' has no clips {some(missing)}; nothing was withdrawn")
 
 
 def remove(

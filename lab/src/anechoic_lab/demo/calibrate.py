@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from anechoic.environment import processor
 from anechoic_lab.demo import assets, pairs
 from anechoic_lab.demo.detection import (
     ORDINARY,
@@ -108,16 +109,10 @@ def page(
 
 def machine() -> str:
     """Processor and versions."""
-    processor = platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines()
-                 if line.startswith("model name")]  # fmt: skip
-        processor = names[0] if names else processor
     packages = ("torch", "diffusers", "numpy", "scipy", "soundfile", "soxr", "python-stretch")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     python, threads = platform.python_version(), torch.get_num_threads()
-    return f"{processor}, {threads} thread(s), Python {python}, {versions}"
+    return f"{processor()}, {threads} thread(s), Python {python}, {versions}"
 
 
 TEXT = """\

@@ -18,9 +18,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from anechoic.errors import BadCaptions, BadSetting, IndexMismatch
+from anechoic.errors import BadCaptions, BadSetting, IndexMismatch, some
 from anechoic.index.clips import Clip
-from anechoic.index.sources.protocol import some
 from anechoic.index.sources.vectors import unit_rows
 from anechoic.parsing import number_of, require_limit, text_of
 
@@ -160,11 +159,10 @@ class AmgSource:
         self.name = str(file)
 
     @cached_property
-    def identity(self) -> str:
-        """Of the file's content."""
+    def _sha256(self) -> str:
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def units(self) -> Sequence[AmgUnit]:
         """One: JSON cannot be read from the middle."""
-        return [AmgUnit("amg", self.identity, str(self.path.resolve()))]
+        return [AmgUnit("amg", self._sha256, str(self.path.resolve()))]

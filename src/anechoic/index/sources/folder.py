@@ -13,7 +13,7 @@ from anechoic.errors import BadAudio
 from anechoic.index import captions
 from anechoic.index.captions import Captioned
 from anechoic.index.filehash import contents
-from anechoic.index.sources.protocol import Item, digest, identity_of
+from anechoic.index.sources.protocol import Item, digest
 
 LINES = 1024  # in a unit
 # sound, too, which `audio.read` refuses: it is not left out in silence
@@ -65,11 +65,6 @@ class FolderSource:
         self.name = str(folder)
         self.clips_folder = str(self.path.resolve())
         self.total = len(self.lines)
-
-    @property
-    def identity(self) -> str:
-        """Of the lines, and the contents of the sounds."""
-        return identity_of(self.units())
 
     def units(self) -> Sequence[FolderUnit]:
         """A unit for each `LINES` lines."""

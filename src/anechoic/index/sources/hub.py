@@ -12,7 +12,7 @@ from typing import Any
 
 from anechoic.errors import BadSetting
 from anechoic.index.filehash import contents
-from anechoic.index.sources.protocol import Columns, Item, digest, identity_of, unit_key
+from anechoic.index.sources.protocol import Columns, Item, digest, unit_key
 from anechoic.index.sources.rows import Chosen, explained, found, item
 from anechoic.index.sources.vectors import open_parquet
 
@@ -95,11 +95,6 @@ class StreamSource:
         if stream.path == "parquet":
             self.total = sum(_rows_in(file) for file in stream.files)
         self._hash = builder.hash
-
-    @property
-    def identity(self) -> str:
-        """Of the pinned revision, or of the names and contents of local files."""
-        return identity_of(self.units())
 
     def units(self) -> Sequence[StreamUnit]:
         """A unit for each shard."""

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from anechoic.audio import SUFFIXES
-from anechoic.errors import BadSetting
+from anechoic.errors import BadSetting, some
 from anechoic.index.captions import AUDIOFOLDER
 from anechoic.index.sources.amg import AmgSource
 from anechoic.index.sources.folder import FolderSource, sound_files
 from anechoic.index.sources.hub import Stream, StreamSource
 from anechoic.index.sources.patterns import files, is_shard
-from anechoic.index.sources.protocol import Columns, Source, some
+from anechoic.index.sources.protocol import Columns, Source
 from anechoic.index.sources.saved import SavedSource
 from anechoic.index.sources.vectors import EMBEDDING, VectorSource, open_parquet
 from anechoic.index.sources.webdataset import TarSource

@@ -87,10 +87,6 @@ class Source(Protocol):
         """Where the clips' paths start, if they are files."""
 
     @property
-    def identity(self) -> str:
-        """SHA-256 of what fixes order and content (`identity_of` its units)."""
-
-    @property
     def total(self) -> int | None:
         """Clips in all, where that is known without reading them."""
 
@@ -113,18 +109,3 @@ def digest(parts: Iterable[Any]) -> str:
     for part in parts:
         out.update(repr(part).encode("utf-8", "surrogateescape") + b"\n")
     return out.hexdigest()
-
-
-def identity_of(units: Iterable[Unit | VectorUnit]) -> str:
-    """The identity of a source: of its units, in their order."""
-    return digest((unit.key, unit.identity) for unit in units)
-
-
-def some(names: Sequence[str]) -> str:
-    """Up to three names, and how many more there are.
-
-    >>> some(["a", "b", "c", "d"])
-    "'a', 'b', 'c' and 1 more"
-    """
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(f"'{name}'" for name in names[:3]) + more

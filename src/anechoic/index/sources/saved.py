@@ -11,7 +11,7 @@ from typing import Any
 
 from anechoic.errors import BadCaptions, BadSetting
 from anechoic.index.filehash import contents
-from anechoic.index.sources.protocol import Columns, Item, digest, identity_of
+from anechoic.index.sources.protocol import Columns, Item, digest
 from anechoic.index.sources.rows import Chosen, explained, found, item
 
 ROWS = 1024  # in a unit
@@ -81,11 +81,6 @@ class SavedSource:
             raise BadSetting(f"dataset '{folder}' has no rows; expected a clip in each")
         if self.columns.id:
             _require_distinct(self.name, self.columns.id, dataset)
-
-    @property
-    def identity(self) -> str:
-        """Of the names and contents of the dataset's files."""
-        return identity_of(self.units())
 
     def units(self) -> Sequence[SavedUnit]:
         """A unit for each `ROWS` rows."""

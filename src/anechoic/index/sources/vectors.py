@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from anechoic.errors import BadCaptions, IndexMismatch
+from anechoic.errors import BadCaptions, IndexMismatch, some
 from anechoic.index.captions import CAPTION_COLUMNS
 from anechoic.index.clips import Clip
 from anechoic.index.sources.patterns import content_of, files, names_of
 from anechoic.index.sources.protocol import (
     Columns,
     digest,
-    identity_of,
-    some,
     unit_key,
 )
+from anechoic.index.vectors import NO_DIRECTION
 from anechoic.parsing import UNREADABLE, caption_of, number_of, require_limit, text_of
 from anechoic.storage import file_system
 
@@ -29,7 +28,6 @@ PATH_COLUMNS = ("path", "file_name", "file")
 ROWS = 65_536  # in a unit, in whole row groups: at least so many
 BATCH = 1024  # rows that are in memory at once
 BUFFER = 1 << 20  # bytes of a column that are read at once
-NO_DIRECTION = 1e-5  # a norm below this is rounding
 
 
 @dataclass(frozen=True)
@@ -180,11 +178,6 @@ class VectorSource:
                 return len(next(batches).column(0)[0].as_py() or [])
         except (*UNREADABLE, StopIteration) as error:
             raise _damaged(self.files[first], error) from error
-
-    @property
-    def identity(self) -> str:
-        """Of each file's name, footer and content."""
-        return identity_of(self.units())
 
     def units(self) -> Sequence[ParquetUnit]:
         """Units of whole row groups, of some `ROWS` rows."""

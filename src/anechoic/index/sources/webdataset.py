@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from anechoic import audio
-from anechoic.errors import BadAudio, BadCaptions
+from anechoic.errors import BadAudio, BadCaptions, some
 from anechoic.index.captions import CAPTION_COLUMNS
 from anechoic.index.sources.folder import is_sound
 from anechoic.index.sources.patterns import content_of, files, names_of
 from anechoic.index.sources.protocol import (
     Item,
     digest,
-    identity_of,
-    some,
     unit_key,
 )
 from anechoic.parsing import caption_of, parse_object, readable, require_limit, text_of
@@ -178,11 +176,6 @@ class TarSource:
         self.name = str(where)
         self.tars = files(where, ".tar")
         self._names = names_of(self.tars, ".tar")
-
-    @property
-    def identity(self) -> str:
-        """Of the tars' names and contents."""
-        return identity_of(self.units())
 
     def units(self) -> Sequence[TarUnit]:
         """A unit for each tar."""
