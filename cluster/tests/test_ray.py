@@ -278,6 +278,7 @@ PLAN = Plan("small", (Method("none", "none"), Method("push", "push", "push", {"s
             seeds=(0, 1), scenarios=("large",), batch=2)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_bench_whose_worker_is_killed_has_the_rows_of_one_process(tmp_path: Path) -> None:
     log, killed = tmp_path / "log", []
 
