@@ -98,8 +98,8 @@ check: ## All that CI runs: lint and test.
 	scripts/check
 
 clean: ## Remove .venv and all caches.
-	rm -rf $(VENV) build dist src/*.egg-info lab/src/*.egg-info cluster/src/*.egg-info serve/src/*.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src lab cluster serve comfyui tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf $(VENV) build dist src/*.egg-info lab/src/*.egg-info cluster/src/*.egg-info serve/src/*.egg-info studio/src/*.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src lab cluster serve studio comfyui tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(RELEASE_READY): $(READY)
 	$(BIN)/python -m pip install $(QUIET) -e '.[release]'
@@ -128,11 +128,11 @@ $(NOTEBOOKS_READY): $(READY)
 
 # pip is taken from outside and pointed at the environment, as Debian ships venv without ensurepip.
 # aisfx comes without what it asks for, which is years old; only its weights are read.
-$(READY): pyproject.toml lab/pyproject.toml cluster/pyproject.toml serve/pyproject.toml constraints.txt
+$(READY): pyproject.toml lab/pyproject.toml cluster/pyproject.toml serve/pyproject.toml studio/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(TOO_OLD)")'
 	@echo "Installing anechoic and what it needs into $(VENV); this takes a few minutes, once."
 	$(PYTHON) -m venv --without-pip $(VENV)
 	$(PYTHON) -m pip --python $(BIN)/python install $(QUIET) pip
-	$(BIN)/python -m pip install $(QUIET) -c constraints.txt -e '.[dev]' -e ./lab -e ./cluster -e ./serve
+	$(BIN)/python -m pip install $(QUIET) -c constraints.txt -e '.[dev]' -e ./lab -e ./cluster -e ./serve -e ./studio
 	$(BIN)/python -m pip install $(QUIET) -c constraints.txt --no-deps aisfx
 	@touch $@

@@ -18,7 +18,17 @@ from pathlib import Path
 from pylint.checkers import symilar
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("src", "lab", "cluster", "comfyui", "tests", "benchmarks", "examples", "scripts")
+FOLDERS = (
+    "src",
+    "lab",
+    "cluster",
+    "comfyui",
+    "studio",
+    "tests",
+    "benchmarks",
+    "examples",
+    "scripts",
+)
 LINES = 6
 
 

@@ -37,6 +37,7 @@ def versions() -> dict[str, str]:
         "lab/pyproject.toml": r'^version = "(.+)"$',
         "cluster/pyproject.toml": r'^version = "(.+)"$',
         "serve/pyproject.toml": r'^version = "(.+)"$',
+        "studio/pyproject.toml": r'^version = "(.+)"$',
         "comfyui/pyproject.toml": r'^version = "(.+)"$',
         "CITATION.cff": r"^version: (.+)$",
     }
@@ -55,7 +56,7 @@ def main(tag: str = "") -> None:
     if len(set(said.values())) > 1:
         sys.exit(f"expected one version everywhere, got {said}")
     shutil.rmtree(DIST, ignore_errors=True)
-    for project in (ROOT, ROOT / "lab", ROOT / "cluster", ROOT / "serve"):
+    for project in (ROOT, ROOT / "lab", ROOT / "cluster", ROOT / "serve", ROOT / "studio"):
         run(sys.executable, "-m", "build", "--outdir", DIST, project)
     run(sys.executable, "-m", "twine", "check", "--strict", *DIST.iterdir())
     with tempfile.TemporaryDirectory(prefix="anechoic-release-") as folder:

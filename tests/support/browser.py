@@ -51,7 +51,7 @@ class Tab:
     def __init__(self, address: str) -> None:
         websocket = pytest.importorskip("websocket", reason="pip install websocket-client")
         self.socket = websocket.create_connection(address, suppress_origin=True, timeout=60)
-        self.count, self.events = 0, []  # type: ignore[var-annotated]
+        self.count, self.events, self.own = 0, [], ""  # type: ignore[var-annotated]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -88,10 +88,13 @@ class Tab:
     def click(self, css: str) -> None:
         self.run(f"document.querySelector({css!r}).click(); 0")
 
-    def open(self, page: Path) -> None:
+    def open(self, page: Path | str) -> None:
+        """Open a file, or an address of this machine."""
         self.events.clear()
-        self.call("Page.navigate", url=page.as_uri())
-        while not self.run("location.protocol == 'file:' && document.readyState == 'complete'"):
+        self.own = page.as_uri() if isinstance(page, Path) else page
+        self.call("Page.navigate", url=self.own)
+        scheme = self.own.partition("//")[0]
+        while not self.run(f"location.protocol == '{scheme}' && document.readyState == 'complete'"):
             time.sleep(0.05)
 
     def size(self, width: int, height: int = 900, mobile: bool = False) -> None:
@@ -109,9 +112,10 @@ class Tab:
         self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
     def complaints(self) -> list[Any]:
-        """Console errors and warnings, exceptions, and anything asked of the network."""
+        """Console errors and warnings, exceptions, and anything asked of the network, except of the
+        address itself."""
         self.run("0")
-        bad = []
+        own, bad = () if self.own.startswith("file:") else (self.own,), []
         for event in self.events:
             what, params = event.get("method"), event.get("params", {})
             if (
@@ -120,7 +124,7 @@ class Tab:
                 or (what == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"))
                 or (
                     what == "Network.requestWillBeSent"
-                    and not params["request"]["url"].startswith(("file:", "data:"))
+                    and not params["request"]["url"].startswith(("file:", "data:", "blob:", *own))
                 )
             ):
                 bad.append(params)

@@ -238,7 +238,7 @@ def test_watching_a_generation_does_not_change_it(shipped):
     pipe, bench = shipped
     prompt = [prompts_to_report(bench)[0][0].caption]
     plain = generate(pipe, prompt, seed=3, steps=12)
-    watched = Watched(ClassifierFree(assets.CFG_SCALE), bench)
+    watched = Watched(ClassifierFree(assets.CFG_SCALE), bench.index, bench.embedder)
     looked_at = generate(pipe, prompt, seed=3, guidance=watched, steps=12)
     assert torch.equal(plain.wav, looked_at.wav)
     assert "similarity" in looked_at.traces[0].records[0].notes

@@ -27,7 +27,8 @@ from anechoic.cli.output import QUIET, quietly, say
 from anechoic.errors import AnechoicError
 
 # the commands of other distributions, each with the extra that installs it
-EXTRAS = {"demo": "lab", "doctor": "lab", "bench": "lab", "basin": "lab", "serve": "serve"}
+EXTRAS = {"demo": "lab", "doctor": "lab", "bench": "lab", "basin": "lab", "serve": "serve",
+          "studio": "studio"}  # fmt: skip
 COMMANDS = (
     "generate", "index", "check", "verify", "calibrate", "screen", "audit", "convert", "guards",
     "embedders", "models",

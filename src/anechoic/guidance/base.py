@@ -135,12 +135,16 @@ class PromptGuidance(Guidance):
 
 
 class WatchingGuidance(Guidance):
-    """A method that guides as the one inside it does, and records more; it uses both halves."""
+    """A method that guides as the one inside it does, under its name and settings, and records
+    more; it uses both halves."""
 
     guidance: Guidance
 
     def children(self) -> tuple[Guidance, ...]:
         return (self.guidance,)
+
+    def label(self) -> str:
+        return self.guidance.label()
 
     @property
     def changes_prompt(self) -> bool:

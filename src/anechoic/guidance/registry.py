@@ -15,7 +15,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeGuard, Union, cast, get_args, get_origin, get_type_hints
 
 from anechoic.errors import BadSetting, did_you_mean
-from anechoic.guidance.base import Guidance
+from anechoic.guidance.base import Guidance, WatchingGuidance
 from anechoic.guidance.presets import PRESETS, resolve
 
 GROUP = "anechoic.guidance"
@@ -75,6 +75,8 @@ def settings_of(guidance: Guidance) -> dict[str, Any]:
     >>> settings_of(method("cfg")())
     {'scale': 7.0}
     """
+    if isinstance(guidance, WatchingGuidance):
+        return settings_of(guidance.guidance)
     own: list[Field[Any]] = settings(type(guidance)) if is_dataclass(guidance) else []
     return {field.name: getattr(guidance, field.name) for field in own}
 

@@ -23,7 +23,10 @@ from anechoic.detectors import calibration
 from anechoic.diffusers import Trace
 from anechoic.guidance import ClassifierFree
 from anechoic.guidance.base import Guidance, WatchingGuidance
-from anechoic.guidance.step import Guided, Step
+from anechoic.guidance.similarity import compared_at
+from anechoic.guidance.step import Guided, Record, Step
+from anechoic.index import TrainingIndex
+from anechoic.types import Embedder
 from anechoic_lab.demo import assets
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 from anechoic_lab.demo.evaluate import groups
@@ -47,19 +50,30 @@ class Watched(WatchingGuidance):
     """A guidance that also records how near the conditional estimate is to the training set.
 
     The output is the inner guidance's; only the trace has an additional note.
+
+    Args:
+        guidance: what guides.
+        index: the training set.
+        embedder: the one that built it.
+        apart: the distance in log-SNR from one comparison to the next; 0: each evaluation.
     """
 
     guidance: Guidance
-    bench: Bench
+    index: TrainingIndex
+    embedder: Embedder
+    apart: float = 0.0
 
     def __call__(self, step: Step) -> Guided:
         answer = self.guidance(step)
         assert isinstance(answer, Guided)
         if "similarity" in answer.notes:
             return answer
-        with torch.no_grad():
-            emb = self.bench.embedder(step.decode(step.cond), step.sample_rate)
-            sim = self.bench.index.search(self.bench.index.project(emb), 1).scores[:, 0]
+        sim = torch.full((step.batch,), torch.nan)
+        far = step.noise.log_snr - compared_at(step) >= self.apart
+        if not self.apart or bool(far.all()):
+            with torch.no_grad():
+                emb = self.embedder(step.decode(step.cond), step.sample_rate)
+                sim = self.index.search(self.index.project(emb), 1).scores[:, 0]
         return replace(answer, notes={**answer.notes, "similarity": sim})
 
 
@@ -141,7 +155,7 @@ def _outcome(
 ) -> Outcome:
     prompts = duplicated + ordinary
     rows, seconds = generate_and_judge(pipe, bench, prompts, seeds, guide, steps=steps)
-    watched = Watched(guide or ClassifierFree(assets.CFG_SCALE), bench)
+    watched = Watched(guide or ClassifierFree(assets.CFG_SCALE), bench.index, bench.embedder)
     looked_at = generate(pipe, [clip.caption for clip in shown], seeds[0], watched, steps=steps)
     return Outcome(
         name=name,
@@ -261,7 +275,7 @@ def supplement(show: Show) -> Supplement:
             (prompt.caption, show.seeds[0], outcome.name): Detail(
                 kind="duplicated" if prompt.copies > 1 else "ordinary",
                 scores={one.key: getattr(outcome.shown[i], one.key) for one in SCORES},
-                curve=_curve(outcome.trace, i),
+                curve=curve(outcome.trace.records, i),
             )
             for outcome in show.outcomes
             for i, prompt in enumerate(show.shown)
@@ -330,9 +344,8 @@ NOTES = (
 )
 
 
-def _curve(trace: Trace, row: int) -> Curve:
-    """The recorded curves of one sample."""
-    records = trace.records
+def curve(records: Sequence[Record], row: int = 0) -> Curve:
+    """What was recorded of one sample, as the report draws it."""
 
     def column(name: str) -> np.ndarray | None:
         if name not in records[0].notes:

@@ -1,0 +1,1 @@
+"""anechoic studio: a page to generate under the guard, hear, check files and audit a model."""

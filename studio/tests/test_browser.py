@@ -1,0 +1,136 @@
+"""The page in a real Chromium: generate, hear, stop, check, explore, download."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from anechoic_studio import page
+from anechoic_studio.studio import Studio
+from support.browser import Tab
+
+from anechoic import audio
+from anechoic.certificate import verify
+
+pytestmark = pytest.mark.browser
+
+GRADIOS_OWN = "Method not implemented."  # a warning of its uploads, which work
+SCREENS = [(1280, "light"), (390, "dark")]
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    return Studio.open("demo", tmp_path_factory.mktemp("work"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def address(studio: Studio) -> Iterator[str]:
+    served, address = page.serve(studio, 0, wait=False)
+    yield address
+    served.close(verbose=False)
+
+
+@pytest.fixture
+def tab(browser: Tab, address: str, tmp_path: Path) -> Iterator[Tab]:
+    browser.size(1280)
+    browser.call("Page.navigate", url="about:blank")  # what the page before it was still fetching
+    browser.open(address)
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.until("document.querySelector('#generate') != null")
+    yield browser
+    found = [json.dumps(one) for one in browser.complaints()]
+    bad = [one for one in found if GRADIOS_OWN not in one]
+    assert not bad, "\n".join(bad)
+
+
+def there(tab: Tab, css: str, count: int = 1, seconds: float = 60) -> None:
+    tab.until(f"document.querySelectorAll({css!r}).length >= {count}", seconds)
+
+
+def downloaded(folder: Path, ending: str) -> Path:
+    deadline = time.monotonic() + 30
+    while not (found := [one for one in folder.iterdir() if one.name.endswith(ending)]):
+        assert time.monotonic() < deadline, list(folder.iterdir())
+        time.sleep(0.05)
+    return found[0]
+
+
+def upload(tab: Tab, css: str, *files: Path) -> None:
+    root = tab.call("DOM.getDocument")["root"]["nodeId"]
+    node = tab.call("DOM.querySelector", nodeId=root, selector=css)["nodeId"]
+    tab.call("DOM.setFileInputFiles", files=[str(file) for file in files], nodeId=node)
+
+
+def wide(tab: Tab) -> Any:
+    return tab.run("document.documentElement.scrollWidth - innerWidth")
+
+
+def test_generate_hear_download_and_check_what_was_downloaded(
+    tab: Tab, tmp_path: Path, studio: Studio
+) -> None:
+    tab.click("#generate")
+    there(tab, "#guarded svg.curve")
+    assert not tab.run("document.querySelector('#guarded audio')")
+    there(tab, "#guarded audio")
+    assert "No copy" in tab.run("document.querySelector('#guarded .badge').textContent")
+    tab.run("document.querySelector('#guarded audio').play().then(() => 0)")
+    tab.until("document.querySelector('#guarded audio').currentTime > 0.2")
+    there(tab, "#plain audio")
+    assert "Copy" in tab.run("document.querySelector('#plain .badge').textContent")
+    assert tab.run("document.querySelector('#plain h3').textContent").endswith("not for release")
+    assert tab.run("document.querySelector('#plain audio').controlsList.contains('nodownload')")
+    tab.click("#sound")
+    tab.click("#certificate")
+    sound, paper = downloaded(tmp_path, ".wav"), downloaded(tmp_path, ".json")
+    assert verify(sound, paper, studio.judge.index.folder).verified
+    tab.click("#tab-check-button")
+    there(tab, "#files input[type=file]")
+    copy = studio.judge.training.sound(0)
+    audio.write(tmp_path / "copy.flac", torch.cat([0 * copy.wav, copy.wav], 1), copy.sample_rate)
+    upload(tab, "#files input[type=file]", sound, tmp_path / "copy.flac")
+    there(tab, "#verdicts .pair", 2)
+    words = "[...document.querySelectorAll('#verdicts .badge')].map((e) => e.textContent.trim())"
+    assert tab.run(words) == ["✓ No copy", "! Copy"]
+    tab.run("pair = document.querySelectorAll('#verdicts .pair')[1]; 0")
+    tab.run("pair.querySelector('[data-ear=b]').click(); 0")
+    playing = "[...pair.querySelectorAll('audio')].every((one) => !one.paused && one.currentTime)"
+    tab.until(playing)
+    made, clip = tab.run("[...pair.querySelectorAll('audio')].map((one) => one.currentTime)")
+    assert made - clip == pytest.approx(copy.wav.shape[-1] / copy.sample_rate, abs=0.15)
+    assert tab.run("[...pair.querySelectorAll('audio')].map((one) => one.muted)") == [True, False]
+    tab.run("pair.querySelector('[data-ear=a]').click(); 0")
+    assert tab.run("[...pair.querySelectorAll('audio')].map((one) => one.muted)") == [False, True]
+    assert tab.run(playing)
+    tab.until("pair.querySelector('[aria-pressed=true]') == null")
+
+
+def test_a_generation_is_stopped_by_keyboard(tab: Tab) -> None:
+    tab.run("document.querySelector('#generate').focus(); 0")
+    tab.key("Enter", 13, "\r")
+    there(tab, "#guarded progress")
+    tab.until("!document.querySelector('#stop').disabled")
+    tab.run("document.querySelector('#stop').focus(); 0")
+    tab.key("Enter", 13, "\r")
+    tab.until("document.querySelector('#told').textContent.includes('Stopped.')")
+    assert not tab.run("document.querySelector('#guarded audio')")
+    assert tab.run("document.querySelector('#sound').disabled")
+
+
+def test_the_basin_is_explored_and_fits_a_phone(tab: Tab) -> None:
+    tab.click("#tab-explore-button")
+    there(tab, "#render")
+    tab.click("#render")
+    there(tab, "#explored audio")
+    there(tab, "#basin tr", 2)
+    assert "Copy" in tab.run("document.querySelector('#basin .badge').textContent")
+    for width, scheme in SCREENS:
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        tab.call("Emulation.setEmulatedMedia", features=features)
+        tab.size(width, mobile=width < 700)
+        tab.until(f"document.body.classList.contains('dark') == {str(scheme == 'dark').lower()}")
+        assert wide(tab) <= 0
