@@ -318,9 +318,10 @@ def test_a_line_may_name_its_file_by_another_road(tmp_path: Path) -> None:
         ("three", None),
     ]
     assert not plan.refused
-    table.write_text("file_name,caption,seed\na.wav,one,soon\n")
-    with pytest.raises(BadCaptions, match="the seed is 'soon'; expected a whole number"):
-        recorded(tmp_path / "s", table)
+    for seed, sentence in (("soon", "is 'soon'; expected a whole number"), ("9" * 400, "64 bits")):
+        table.write_text(f"file_name,caption,seed\na.wav,one,{seed}\n")
+        with pytest.raises(BadCaptions, match=sentence):
+            recorded(tmp_path / "s", table)
 
 
 def test_prompts_of_a_table_that_begins_with_null_are_refused(tmp_path: Path) -> None:

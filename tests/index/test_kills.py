@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import product
@@ -18,8 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.commands import Run, exit_code
+from support.pipelines import make_pipe
+from support.sounds import RATE, tune
 
-from anechoic import TrainingIndex
+from anechoic import TrainingIndex, audio
+from anechoic.diffusers import loading
 from anechoic.index import search, structure
 from anechoic.index.plan import Plan
 
@@ -112,9 +115,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def state(folder: Path) -> tuple[list[str], str | None]:
+def state(folder: Path) -> tuple[list[str], str, list[str] | None, tuple[str, ...]]:
     index = TrainingIndex.load(folder)
-    return sorted(clip.id for clip in index.clips), type(index.rows).__name__
+    latents = index.latents and sorted(clip.id for clip in index.latents.clips)
+    return sorted(clip.id for clip in index.clips), type(index.rows).__name__, latents, index.covers
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -123,6 +127,34 @@ def contents(folder: Path) -> dict[str, bytes]:
         for file in folder.rglob("*")
         if file.is_file() and file.name != ".lock"
     }
+
+
+def goes_on_after_each_kill(
+    run: Run, begin: Callable[[], None], index: Path, *words: str | Path
+) -> None:
+    """Kill a command at each operation in turn, and end it: as if it had not been killed."""
+    begin()
+    assert run("index", *words)[0] == 0
+    expected, files = state(index), contents(index)
+    number = 0
+    while True:
+        begin()
+        try:
+            with KILLER.at(number, index.parent):
+                run("index", *words)
+            break
+        except Killed:
+            pass
+        code, _, err = run("index", *words)
+        assert code == 0, f"killed at operation {number}: {err}"
+        assert state(index) == expected, f"killed at operation {number}"
+        assert contents(index).keys() == files.keys(), f"killed at operation {number}"
+        if words[0] == "remove":
+            for file, content in contents(index).items():
+                assert WITHDRAWN.encode() not in content, (number, file)
+        assert [file.name for file in index.parent.iterdir()] == [index.name]
+        number += 1
+    assert number > 3 or words[0] == "cover"
 
 
 @pytest.mark.parametrize(
@@ -150,32 +182,68 @@ def test_a_command_that_is_killed_at_any_file_operation_goes_on(
         "optimise": (index, "--search", kind),
     }  # fmt: skip
     begins_with = None if name in ("build", "fetch") else source
+    goes_on_after_each_kill(run, beginning(index, begins_with), index, command, *words[name])
+
+
+def beginning(index: Path, source: Path | None) -> Callable[[], None]:
+    """What is there before a command runs."""
 
     def begin() -> None:
         shutil.rmtree(index.parent, ignore_errors=True)
         index.parent.mkdir()
-        if begins_with is not None:
-            shutil.copytree(begins_with, index)
+        if source is not None:
+            shutil.copytree(source, index)
 
-    begin()
-    assert run("index", command, *words[name])[0] == 0
-    expected, files = state(index), contents(index)
-    number = 0
-    while True:
-        begin()
-        try:
-            with KILLER.at(number, index.parent):
-                run("index", command, *words[name])
-            break
-        except Killed:
-            pass
-        code, _, err = run("index", command, *words[name])
-        assert code == 0, f"killed at operation {number}: {err}"
-        assert state(index) == expected, f"killed at operation {number}"
-        assert contents(index).keys() == files.keys(), f"killed at operation {number}"
-        if name == "remove":
-            for file, content in contents(index).items():
-                assert WITHDRAWN.encode() not in content, (number, file)
-        assert [file.name for file in index.parent.iterdir()] == ["index"]
-        number += 1
-    assert number > 3
+    return begin
+
+
+# ----------------------------------------------------------------------- of sounds, with latents
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips, more of them, and indexes of the first without latents and with them."""
+    folder = tmp_path_factory.mktemp("encoded")
+    for name, numbers in (("clips", (0, 1, 2)), ("more", (3,))):
+        (folder / name).mkdir()
+        lines = ["file_name,caption,id"]
+        for number in numbers:
+            audio.write(folder / name / f"{number}.wav", tune(number), RATE)
+            lines.append(f"{number}.wav,a tune,{f'clip-{number}' if number else WITHDRAWN}")
+        (folder / name / "metadata.csv").write_text("\n".join(lines))
+    words = (folder / "clips", "-o", folder / "plain", "--model", "0123456789abcdef")
+    assert exit_code("index", "build", *words) == 0
+    shutil.copytree(folder / "plain", folder / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load_pipeline", tiny)
+        words = (folder / "whole", folder / "clips", "--model", "tiny")
+        assert exit_code("index", "latents", *words) == 0
+    return folder
+
+
+@cache
+def tiny(*_: object) -> Any:
+    return make_pipe()
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("again", "add")]
+
+
+@pytest.mark.parametrize("name", ["latents", "remove", "fetch", "cover", *SLOW])
+def test_a_command_on_latents_that_is_killed_at_any_file_operation_goes_on(
+    encoded: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(loading, "load_pipeline", tiny)
+    index = tmp_path / "home" / "index"
+    source = encoded / ("plain" if name == "latents" else "whole")
+    latents = ("latents", index, encoded / "clips", "--model", "tiny")
+    words: dict[str, tuple[str | Path, ...]] = {
+        "latents": latents,
+        "again": latents,
+        "add": ("add", index, encoded / "more"),
+        "remove": ("remove", index, "--id", WITHDRAWN),
+        "fetch": ("fetch", source, "-o", index),
+        "cover": ("cover", index, "fedcba9876543210"),
+    }
+    begin = beginning(index, None if name == "fetch" else source)
+    goes_on_after_each_kill(run, begin, index, *words[name])

@@ -158,6 +158,8 @@ def _seed(text: str, where: str) -> int:
         seed = int(text.removesuffix(".0"))
     except ValueError as error:
         raise BadCaptions(f"{where}: the seed is {text!r}; expected a whole number") from error
+    if not -(2**63) <= seed < 2**63:
+        raise BadCaptions(f"{where}: the seed is {text[:24]}; expected one of 64 bits")
     return seed
 
 

@@ -121,9 +121,9 @@ def to_file(
     rows = names(values, projected, trained(values, encoder))
     state = to_original(rows, parts | {"text_encoder": text}, made)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(file) as unfinished:
+    with whole_file(file, alone=True) as unfinished:  # over what a killed one left
         save_file(state, unfinished, metadata={"format": "pt"})
-        write_whole(beside, about)
+        write_whole(beside, about, alone=True)
 
 
 def converted(found: Checkpoint) -> Path:

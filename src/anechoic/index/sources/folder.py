@@ -17,7 +17,10 @@ from anechoic.index.sources.protocol import Item, digest
 
 LINES = 1024  # in a unit
 # sound, too, which `audio.read` refuses: it is not left out in silence
-UNREAD = (".m4a", ".m4b", ".aac", ".mp4", ".wma", ".webm", ".mka", ".ape", ".wv", ".amr", ".ac3")
+UNREAD = (
+    ".m4a", ".m4b", ".aac", ".mp1", ".mp2", ".mpa", ".mp4", ".wma", ".webm", ".mka", ".mkv", ".mov",
+    ".ape", ".wv", ".tta", ".amr", ".ac3", ".dts", ".dsf", ".spx",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
