@@ -151,6 +151,19 @@ finally:
     assert sentence in done.stderr
 
 
+def test_the_hubs_client_does_not_tell_of_each_of_its_tries(
+    command: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import http_backoff
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert command("embedders")[0] == 0
+    with pytest.raises(Exception, match="refused"):
+        http_backoff("HEAD", "http://127.0.0.1:9", max_retries=2, base_wait_time=0)
+    assert capfd.readouterr().err == ""
+
+
 def test_an_empty_prompt_is_refused(here: Path, command: Run) -> None:
     code, _, err = command("generate", "a", " ", "--model", "demo", "-o", "o.wav")
     assert (code, err) == (2, "error: prompt number 2 is empty; say what is to sound\n")

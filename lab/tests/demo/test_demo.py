@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -178,6 +179,22 @@ def test_nothing_is_written_over(trained):
     folder, _, clips, wavs, recipe = trained
     with pytest.raises(OutputExists):
         build.write(folder, assets.pipeline(folder), clips, wavs, recipe)
+
+
+def test_what_training_needs_is_told_before_anything_is_fetched(
+    command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("demo", "train", "-o", tmp_path / "demo", "--work", tmp_path / "work")
+    monkeypatch.setitem(sys.modules, "fluidsynth", None)
+    code, _, err = command(*words)
+    assert (code, (tmp_path / "work").exists()) == (2, False)
+    assert "error: rendering the corpus needs FluidSynth" in err
+    assert "pip install 'anechoic-lab[train]'" in err
+    monkeypatch.setitem(sys.modules, "fluidsynth", ModuleType("fluidsynth"))
+    monkeypatch.setattr(corpus.shutil, "which", lambda name: None)
+    code, _, err = command(*words)
+    assert code == 2
+    assert "unpack it by hand" in err
 
 
 # -------------------------------------------------------------------------- what ships

@@ -11,6 +11,7 @@ Nothing heavy is imported before a command needs it.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import shlex
 import sys
@@ -127,6 +128,8 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names that the terminal's encoding cannot show
             stream.reconfigure(errors="backslashreplace")
+    # the hub's client repeats what it tells of a failure five times; a sentence ends it
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     try:
         _run(asked, given)
     except AnechoicError as error:

@@ -43,6 +43,7 @@ def build(
 
     Raises:
         OutputExists: `out` exists already.
+        BadSetting: a package or a program that it needs is missing.
     """
     assets.refuse_existing(out)
     report("rendering the corpus", 0, 1)

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from anechoic.errors import BadSetting
 from anechoic.storage import whole_folder
 
 SAMPLE_RATE = 16_000
@@ -85,18 +86,41 @@ class Clip:
     midi: int = -1
 
 
+def require_installed() -> None:
+    """Refuse before anything is fetched, if the renderer of the notes is missing.
+
+    Raises:
+        BadSetting: it is.
+    """
+    try:
+        import fluidsynth  # noqa: F401  # which looks for its library
+    except ImportError as error:
+        raise BadSetting(
+            f"rendering the corpus needs FluidSynth, which is not here ({error}); install it with "
+            "pip install 'anechoic-lab[train]' and apt-get install libfluidsynth3"
+        ) from error
+
+
 def fetch_packages(folder: Path, names: Sequence[str] = PACKAGES) -> None:
-    """Unpack the Debian packages with the sounds into `folder`, without installing them."""
+    """Unpack the Debian packages with the sounds into `folder`, without installing them.
+
+    Raises:
+        BadSetting: one is neither there, nor can it be fetched.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         if (folder / name).is_dir():
             continue
         if not shutil.which("apt-get") or not shutil.which("dpkg"):
-            raise RuntimeError(
+            raise BadSetting(
                 f"rebuilding the corpus needs the Debian package '{name}', and this machine has "
                 f"no apt-get; unpack it by hand into '{folder / name}'"
             )
-        subprocess.run(["apt-get", "download", "-q", name], cwd=folder, check=True)
+        if subprocess.run(["apt-get", "download", "-q", name], cwd=folder, check=False).returncode:
+            raise BadSetting(
+                f"the Debian package '{name}' cannot be fetched, for the reason that apt-get "
+                f"gives; unpack it by hand into '{folder / name}'"
+            )
         (archive,) = folder.glob(f"{name}_*.deb")
         with whole_folder(folder / name) as part:
             subprocess.run(["dpkg", "-x", str(archive), str(part)], check=True)
@@ -282,7 +306,11 @@ def build(folder: Path, seed: int = 0) -> tuple[list[Clip], np.ndarray]:
 
     Returns:
         The clips and their waveforms, float32 [n, LENGTH] at SAMPLE_RATE.
+
+    Raises:
+        BadSetting: FluidSynth is missing, or a package cannot be fetched.
     """
+    require_installed()
     fetch_packages(folder)
     rng = np.random.default_rng(seed)
     pairs = recordings(folder / PACKAGES[0], rng) + notes(folder / PACKAGES[1], rng)
