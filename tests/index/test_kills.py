@@ -226,10 +226,10 @@ def tiny(*_: object) -> Any:
     return make_pipe()
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("again", "add")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("again", "add", "fetch")]
 
 
-@pytest.mark.parametrize("name", ["latents", "remove", "fetch", "cover", *SLOW])
+@pytest.mark.parametrize("name", ["latents", "remove", "cover", *SLOW])
 def test_a_command_on_latents_that_is_killed_at_any_file_operation_goes_on(
     encoded: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
