@@ -9,7 +9,7 @@ from support.amg_toy import RATIOS, XS, Toy, run_amg
 from anechoic.errors import BadSetting
 from anechoic.guidance import AntiMemorization, ClassifierFree, GramVolume, LogSNR, Progress
 from anechoic.guidance.noise import NoiseLevel
-from anechoic.guidance.similarity import rows_to_compare
+from anechoic.guidance.similarity import read_off, rows_to_compare
 from anechoic.guidance.step import Record, Step
 
 
@@ -103,3 +103,31 @@ def test_a_number_of_evaluations_below_one_is_refused(every):
     toy = Toy()
     with pytest.raises(BadSetting, match="expected every, a number"):
         AntiMemorization(toy, toy, every=every)
+
+
+class Others:
+    """An index whose clips come so near to each other."""
+
+    def __init__(self, others):
+        self.others = others
+
+    def nearest_others(self):
+        return self.others
+
+
+class TestWhatIsReadOffAnIndex:
+    unrelated = torch.tanh(torch.distributions.Normal(1.1, 0.3).icdf(torch.arange(1, 2000) / 2000))
+
+    def test_it_is_the_quantile_of_unrelated_sound(self):
+        for share in (0.25, 0.5, 0.9, 0.95):
+            (found,) = read_off(Others(self.unrelated), share)
+            assert found == pytest.approx(torch.quantile(self.unrelated, share).item(), abs=2e-3)
+
+    def test_near_duplicates_hardly_move_it(self):
+        several = torch.cat([self.unrelated, torch.full((150,), 0.9985)])  # 7 %
+        assert torch.quantile(several, 0.95) > 0.99
+        (clean,) = read_off(Others(self.unrelated), 0.95)
+        assert read_off(Others(several), 0.95) == pytest.approx([clean], abs=1e-2)
+
+    def test_an_exact_copy_is_above_it(self):
+        assert read_off(Others(torch.ones(10)), 0.95)[0] < 1

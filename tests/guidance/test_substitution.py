@@ -1,5 +1,6 @@
 """Caption substitution: a caption that leads to a training clip gives way to another."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from support.amg_toy import Identity, gaussian_mixture_step
 from anechoic.errors import BadSetting, GuardError
 from anechoic.guidance import CaptionSubstitution, ClassifierFree
 from anechoic.guidance.noise import NoiseLevel
+from anechoic.guidance.similarity import read_off
 from anechoic.guidance.step import Prompt, Record
 from anechoic.guidance.substitution import SUBSTITUTE
 
@@ -134,9 +136,31 @@ def test_the_substitute_is_encoded_in_place_of_the_prompt():
 
 def test_its_threshold_is_read_off_the_index():
     store = Store()
-    expected = torch.quantile(store.nearest_others(), 0.95).item()
-    assert CaptionSubstitution(store, store).opens == pytest.approx(expected)
+    assert CaptionSubstitution(store, store).opens == pytest.approx(read_off(store, 0.95)[0])
     assert method().with_threshold(0.6).opens == 0.6
+
+
+def compared(levels, estimate, **settings):
+    """At which of these log-SNRs the conditional estimate is compared."""
+    history, found = [], []
+    for level in levels:
+        noise = NoiseLevel.from_ratio(math.exp(-level / 2))
+        step, _ = step_of(estimate[None].clone(), dict.fromkeys(CAPTIONS, POINTS[0]))
+        step = replace(step, noise=noise, history=tuple(history))
+        notes = method(**settings)(step).notes
+        found += [] if notes["similarity"].isnan().any() else [level]
+        nothing = torch.zeros(1)
+        history.append(Record(0.0, noise, nothing, nothing, notes=notes))
+    return found
+
+
+def test_comparisons_are_dense_in_noise_and_end_where_signal_prevails():
+    assert compared(range(-12, 13), BLUR, watch=1.5) == [-12, -10, -8, -6, -4, -2, 1]
+    assert compared([6, 7, 9, 12], BLUR, watch=1.5) == [6]
+
+
+def test_a_sample_that_no_caption_serves_is_compared_to_the_end():
+    assert compared(range(-4, 13, 2), POINTS[0], watch=1.5) == list(range(-4, 13, 2))
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from anechoic.errors import BadSetting, GuardError, IndexMismatch
 from anechoic.guidance.base import ComparingGuidance, Reach
@@ -31,6 +33,8 @@ from anechoic.types import (
 Estimate = Literal["cond", "guided"]
 Gradient = Literal["denoiser", "x0"]
 Start = Point | float | None
+
+HIGHEST = 1 - 1e-3  # of the similarities that are read off an index
 
 INFERENCE_MODE = (
     "the guidance needs a gradient, which torch.inference_mode forbids; generate, and load the "
@@ -310,9 +314,23 @@ def rows_to_compare(step: Step, start: Start, every: int) -> Tensor:
 
 def read_off(index: VectorIndex, *shares: float) -> list[float]:
     """The similarities that these shares of unrelated sound stay under, by how near the clips of an
-    index come to each other; each below 1, so that an exact copy is above it."""
-    others = index.nearest_others()
-    return [min(torch.quantile(others, share).item(), 1 - 1e-3) for share in shares]
+    index come to each other; each below 1, so that an exact copy is above it.
+
+    A training set that a model memorizes holds near duplicates, which stand at the upper end and
+    say nothing of unrelated sound. So the half below the median decides: a normal distribution of
+    Fisher's z = artanh(similarity) with its median and its lower quartile.
+    """
+    z = torch.atanh(index.nearest_others().double().clamp(-HIGHEST, HIGHEST))
+    lower, median = torch.quantile(z, 0.25), torch.quantile(z, 0.5)
+    normal = NormalDist()
+    spread = (median - lower) / normal.inv_cdf(0.75)
+    found = [torch.tanh(median + normal.inv_cdf(share) * spread).item() for share in shares]
+    return [min(value, HIGHEST) for value in found]
+
+
+def log_abar(log_snr: Tensor) -> Tensor:
+    """The logarithm of abar: the log-SNR in noise, and nearly 0 once signal prevails."""
+    return logsigmoid(log_snr)
 
 
 def compared_at(step: Step) -> Tensor:

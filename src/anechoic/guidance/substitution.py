@@ -17,6 +17,7 @@ from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.similarity import (
     SimilarityGradient,
     compared_at,
+    log_abar,
     read_off,
     require_finite,
     why_idle,
@@ -55,7 +56,9 @@ class CaptionSubstitution(ComparingGuidance):
         scale: classifier-free guidance scale.
         opens: similarity of an estimate above which its caption is replaced; None: read off the
             index, so that one in twenty unrelated sounds comes nearer.
-        watch: distance in log-SNR between comparisons, whatever the number of steps.
+        watch: distance between comparisons in the logarithm of abar, whatever the number of steps:
+            in noise that is log-SNR, and once signal prevails nothing is left to decide. A sample
+            that no caption serves is compared at this distance in log-SNR itself.
         candidates: captions that are tried at a comparison.
         pool: nearest training clips whose captions are candidates.
         before: scale of the guidance while no caption serves.
@@ -74,7 +77,7 @@ class CaptionSubstitution(ComparingGuidance):
     embedder: Embedder
     scale: float = 7.0
     opens: float | None = None
-    watch: float = 3.0
+    watch: float = 1.5
     candidates: int = 8
     pool: int = 256
     before: float = -1.0
@@ -91,7 +94,7 @@ class CaptionSubstitution(ComparingGuidance):
             raise BadSetting(f"expected opens, a cosine, of -1 to below 1, got {self.opens}")
         if not 0 <= self.watch < 100:
             raise BadSetting(
-                f"expected watch, a distance in log-SNR, from 0 to 100, got {self.watch}"
+                f"expected watch, a distance in log abar, from 0 to 100, got {self.watch}"
             )
         for name in ("candidates", "pool"):
             if getattr(self, name) < 1:
@@ -139,7 +142,9 @@ class CaptionSubstitution(ComparingGuidance):
         lost = torch.zeros(b, dtype=torch.bool)  # no caption serves
         if step.history and "lost" in step.history[-1].notes:
             lost = step.history[-1].notes["lost"].clone()
-        due = (step.noise.log_snr - compared_at(step) >= self.watch).nonzero()[:, 0]
+        now, last = torch.tensor(step.noise.log_snr), compared_at(step)
+        moved = torch.where(lost, now - last, log_abar(now) - log_abar(last))
+        due = (moved >= self.watch).nonzero()[:, 0]
         delta = None
         if len(due):
             some = step.of(due)
