@@ -133,6 +133,14 @@ def test_assembled_codes_answer_as_vectors_added_to_faiss_do(
     assert np.array_equal(searcher.candidates(query, 20), index.search(query, 20)[1])
 
 
+def test_lists_that_are_read_answer_as_mapped_ones_do(
+    made: Path, searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(structure, "MAPS", False)
+    read, queries = structure.open_searcher(made, PLAN), clustered(20, 4)
+    assert np.array_equal(read.candidates(queries, 64), searcher.candidates(queries, 64))
+
+
 def test_a_stored_vector_finds_its_own_row(vectors: np.ndarray, searcher: Searcher) -> None:
     asked = np.arange(0, ROWS, 37)
     rows = searcher.candidates(vectors[asked], PLAN.candidates)

@@ -277,6 +277,7 @@ def _lay_out(
         assert writer is not None  # an index has a shard
         writer.close()
         vectors.flush()
+        del vectors  # on Windows a mapped file cannot be renamed
     hashes = {name: FileHash.of(made / name) for name in LAID_OUT}
     note = {"of": manifest.content, "files": {name: asdict(h) for name, h in hashes.items()}}
     place.write(f"{FOLDER}/{LAID_OUT_NOTE}", json.dumps(note).encode())

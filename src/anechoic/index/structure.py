@@ -51,6 +51,7 @@ BLOCK = 65_536  # vectors encoded at once, and those that give the principal dir
 GATHER_BYTES = 32 * 2**20  # bytes of stored vectors that each thread scores at once
 END = struct.Struct("<8sQ32s")  # after FAISS's bytes: a mark, the start of the lists, a hash
 MARK = b"anechoic"
+MAPS = os.name != "nt"  # FAISS maps no lists on Windows: there they are read into memory
 ROUNDED = 0.01  # rounding to float16 changes squared norms by less
 
 
@@ -243,7 +244,7 @@ def open_searcher(path: Path, plan: Plan) -> Searcher:
     faiss = _faiss()
 
     try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP if MAPS else 0)
         lists = faiss.extract_index_ivf(index)
         stored = faiss.downcast_InvertedLists(lists.invlists)
         end = start + lists.ntotal * (lists.code_size + ID_BYTES)
