@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from anechoic import cli
+from anechoic.cli.schema import schemas
 
 Run = Callable[..., tuple[int, str, str]]
 _application = cli.application
@@ -33,14 +37,38 @@ def exit_code(*words: str | Path) -> int:
     return int(end.value.code or 0)
 
 
+@cache
+def validator(name: str) -> Any:
+    """What compares JSON with the schema of a command."""
+    schema = json.loads(schemas()[name].read_text("utf-8"))
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def require_schema(words: Sequence[str | Path], out: str) -> None:
+    """Compare what a command printed with its schema, if it is JSON that was asked for."""
+    if "--json" not in words or not out:
+        return
+    names = [" ".join(map(str, words[:length])) for length in (3, 2, 1)]
+    name = next(name for name in names if name in schemas())
+    validator(name).validate(json.loads(out, parse_constant=_no_constant))
+
+
 @pytest.fixture
 def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command on a wide terminal: its exit code, stdout and stderr."""
+    """Run a command on a wide terminal: its exit code, stdout and stderr. JSON has its schema."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*words: str | Path) -> tuple[int, str, str]:
         capfd.readouterr()
-        return (exit_code(*words), *capfd.readouterr())
+        code = exit_code(*words)
+        out, err = capfd.readouterr()
+        require_schema(words, out)
+        return code, out, err
 
     return run
 

@@ -114,12 +114,14 @@ settings = { at = 0.5 }
 
 def test_a_pipeline_is_benched_from_the_command_line(shared: Path, run: Run) -> None:
     Path("plan.toml").write_text(PLAN)
-    code, out, err = run(
+    asked = (
         "plan.toml", "--model", str(shared / "model"), "--index", str(shared / "i"),
-        "--prompts", str(shared / "prompts.csv"), "--device", "cpu", "-o", "t.json",
+        "--prompts", str(shared / "prompts.csv"), "--device", "cpu",
     )  # fmt: skip
+    code, out, err = run(*asked, "-o", "t.json")
     assert (code, "14/14" in err) == (0, True)  # 3 methods, 2 seeds, 2 batches, and 2
     table = json.loads(Path("t.json").read_text())
+    assert json.loads(run(*asked, "--json")[1])["lines"] == table["lines"]
     lines = {line["method"]: line["figures"] for line in table["lines"]}
     assert set(lines) == {"none", "amg", "static", "training set"}
     evaluations = {name: lines[name]["evaluations"]["value"] for name in ("none", "amg", "static")}

@@ -309,5 +309,5 @@ def test_an_interval_holds_its_mean():
 
 @pytest.mark.slow
 def test_the_shipped_model_meets_its_targets(command: Run):
-    code, out, _ = command("demo", "evaluate")
+    code, out, _ = command("demo", "evaluate", "--json")
     assert code == 0, out

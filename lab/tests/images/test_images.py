@@ -29,6 +29,7 @@ from anechoic_lab.images.task import (
 from anechoic_lab.images.tiles import COPIES, PHOTOGRAPHS, SUBJECTS, cut
 from anechoic_lab.images.train import ImageRecipe, train
 from skimage.metrics import structural_similarity as reference_ssim
+from support.commands import Run
 from typer.testing import CliRunner
 
 from anechoic.errors import AnechoicError, BadSetting, OutputExists, UnknownEmbedder
@@ -265,6 +266,18 @@ def test_the_recipe_makes_a_model_that_is_worth_what_the_shipped_one_is(tmp_path
 def test_a_folder_without_the_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AnechoicError, match="anechoic demo images train"):
         folder.pipeline(tmp_path)
+
+
+@pytest.mark.slow
+def test_what_the_command_line_prints_has_its_schema(command: Run, tmp_path: Path) -> None:
+    figure = str(tmp_path / "basin.png")
+    for words in (
+        ["evaluate", "--seeds", "1"],
+        ["basin", "--prompts", "2", "--seeds", "1", "--points", "2", "-o", figure],
+    ):
+        code, out, err = command("demo", "images", *words, "--json")
+        assert code in (0, 1), err
+        assert json.loads(out)["scale"] == SCALE
 
 
 def test_the_command_line_draws_the_sheet_and_refuses_what_is_there(

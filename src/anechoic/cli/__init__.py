@@ -32,7 +32,7 @@ EXTRAS = {"demo": "lab", "doctor": "lab", "bench": "lab", "basin": "lab", "serve
           "studio": "studio"}  # fmt: skip
 COMMANDS = (
     "generate", "index", "check", "verify", "calibrate", "screen", "audit", "convert", "guards",
-    "embedders", "models",
+    "embedders", "models", "schema",
 )  # fmt: skip
 GROUP = "anechoic.commands"
 UNUSABLE = 2  # exit code: the input cannot be used

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anechoic.cli.options import EmbedderName, Json, Work, require_index, require_there
-from anechoic.cli.output import print_table, say
+from anechoic.cli.output import print_json, print_table, say
 from anechoic.cli.training import open_training, progress_of_audit
 from anechoic.models import index_folder
 
@@ -81,7 +80,7 @@ def calibrate(
     unused = [{"name": one.sample.name, "reason": one.reason} for one in found.unused]
     if as_json:
         rows = [{**one.to_dict(), "null": len(one.null)} for one in made]
-        print(json.dumps({"calibrations": rows, "unused": unused, "notes": list(found.notes)}))
+        print_json({"calibrations": rows, "unused": unused, "notes": list(found.notes)})
         return
     _print(made)
     for one in unused:

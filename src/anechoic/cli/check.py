@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +19,7 @@ from anechoic.cli.options import (
     require_there,
     signing_key,
 )
-from anechoic.cli.output import print_table, say
+from anechoic.cli.output import print_json, print_table, say
 from anechoic.cli.training import open_verifier
 from anechoic.errors import BadSetting, OutputExists
 
@@ -116,7 +115,7 @@ def check(
             }
             for number, (index, verifier) in enumerate(zip(indexes, verifiers, strict=True))
         ]
-        print(json.dumps(each[0] if len(each) == 1 else {"indexes": each}, indent=2))
+        print_json(each[0] if len(each) == 1 else {"indexes": each})
     else:
         for number, verifier in enumerate(verifiers):
             found = [verdicts[number] for verdicts in judged]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 from importlib.metadata import entry_points
 
 import typer
 
 from anechoic.cli.guards import summary
 from anechoic.cli.options import Json
-from anechoic.cli.output import print_table, say
+from anechoic.cli.output import print_json, print_table, say
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +33,7 @@ def embedders(as_json: Json = False) -> None:
         takes = "source" in inspect.signature(cls).parameters
         found[point.name] = {"about": summary(cls), "takes a source": takes}
     if as_json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return
     rows = [
         (f"{name}[:SOURCE]" if one["takes a source"] else name, str(one["about"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from anechoic.cli.options import (
     require_index,
     signing_key,
 )
-from anechoic.cli.output import numbered, progress_bar, say
+from anechoic.cli.output import numbered, print_json, progress_bar, say
 from anechoic.cli.protection import (
     ProtectionOptions,
     by_caption,
@@ -262,7 +261,7 @@ def generate(
     if as_json:
         outputs = {"outputs": [_to_dict(one, verifiers) for one in generations]}
         about |= _rules(verifiers) | outputs
-        print(json.dumps(about, indent=2, default=str))  # a setting may be a LogSNR(value=-1.0)
+        print_json(about)  # a setting may be a LogSNR(value=-1.0)
     else:
         _print(generations, verifiers)
     raise typer.Exit(exit_code([verdict for one in generations for verdict in one.verdicts]))
@@ -400,7 +399,7 @@ def _end(
 ) -> NoReturn:
     """Print what became of each prompt, and end with its exit code."""
     if as_json:
-        print(json.dumps({**about, **made.to_dict()}, indent=2, default=str))
+        print_json({**about, **made.to_dict()})
     else:
         print_protection(made, files)
     raise typer.Exit(made.exit_code)

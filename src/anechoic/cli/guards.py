@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from dataclasses import MISSING, Field, fields, is_dataclass
 from importlib.metadata import entry_points
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic.cli.options import Json
-from anechoic.cli.output import print_table, say
+from anechoic.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
     from anechoic.guidance.base import Guidance
@@ -48,7 +47,7 @@ def guards(
         presets = [preset for preset, about in PRESETS.items() if about.guard == known]
         found[known] = {"about": summary(cls), "needs": list(needs(cls)), "presets": presets}
     if as_json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return
     rows = [(n, ", ".join(one["needs"]) or "nothing", one["about"]) for n, one in found.items()]
     print_table(("guard", "needs", "what it does"), rows)
@@ -82,7 +81,7 @@ def _one(name: str, as_json: bool) -> None:
         "source": origin,
     }
     if as_json:
-        print(json.dumps(about, indent=2, default=str))
+        print_json(about)
         return
     say(f"{name}: {about['about']}")
     if about["needs"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -21,7 +20,7 @@ from anechoic.cli.options import (
     require_source,
     require_there,
 )
-from anechoic.cli.output import count, print_table, progress_bar, progress_of, say
+from anechoic.cli.output import count, print_json, print_table, progress_bar, progress_of, say
 from anechoic.cli.training import open_index
 from anechoic.errors import BadSetting
 from anechoic.lazy import uncollected
@@ -396,7 +395,7 @@ def duplicates(
             {**asdict(cluster), "exact": cluster.exact, "captions": cluster.captions}
             for cluster in shown
         ]
-        print(json.dumps({"clusters": len(found), "shown": clusters}, indent=2))
+        print_json({"clusters": len(found), "shown": clusters})
         return
     involved = sum(len(cluster.clips) for cluster in found)
     counted, them = count(len(found), "cluster"), "it" if len(found) == 1 else "them"
@@ -453,7 +452,7 @@ def info(
         "search": search.format_plan(plan),
     }
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
         return
     print_table(("", index), [(name, str(value)) for name, value in facts.items()])
 
@@ -494,7 +493,7 @@ def search(
     store, embed = open_index(index, embedder_name)
     matches = locate(wav, sample_rate, store, embed, k)
     if as_json:
-        print(json.dumps([describe(store, match) for match in matches], indent=2))
+        print_json([describe(store, match) for match in matches])
         return
     rows = []
     for rank, match in enumerate(matches, 1):

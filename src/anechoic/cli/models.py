@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import entry_points
 from typing import Any
 
 import typer
 
 from anechoic.cli.options import Json
-from anechoic.cli.output import print_table, say
+from anechoic.cli.output import print_json, print_table, say
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +35,7 @@ def models(as_json: Json = False) -> None:
         }
     classes = {n: "images" if one.sound is None else "sound" for n, one in ADAPTERS.items()}
     if as_json:
-        print(json.dumps({"models": known, "pipelines": classes}, indent=2))
+        print_json({"models": known, "pipelines": classes})
         return
     rows = [
         (name, str(one["scale"]), str(one["steps"]), ", ".join(one["tuned guards"]) or "none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -9,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anechoic.errors import printable
 
@@ -103,6 +104,16 @@ def say(*lines: str, error: bool = False) -> None:
     """Print lines, on stderr if it is an `error`; no name or caption breaks or commands them."""
     for line in lines:
         print(one_line(line), file=sys.stderr if error else sys.stdout)
+
+
+def print_json(content: Any) -> None:
+    """Print what `--json` promises: JSON by the command's schema (`anechoic schema`).
+
+    JSON has no NaN and no infinity: they are null. A setting that it has no type for is text.
+    """
+    text = json.dumps(content, default=str)
+    plain = json.loads(text, parse_constant=lambda constant: None)
+    print(json.dumps(plain, indent=2))
 
 
 def one_line(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic.cli.options import Device, Dtype, Json, Model, SeveralSteps, require_there
-from anechoic.cli.output import print_table, progress_bar, say
+from anechoic.cli.output import print_json, print_table, progress_bar, say
 from anechoic.errors import BadSetting
 from anechoic.models import SCALE, find, model_place
 
@@ -105,7 +104,7 @@ def screen(
             "false_positive_rate": fpr if known else None,
             "prompts": [asdict(row) for row in rows],
         }
-        print(json.dumps(about, indent=2))
+        print_json(about)
     else:
         _print(rows, looks, fpr, len(known))
     raise typer.Exit(int(any(row.over for row in rows)))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anechoic.cli.options import IndexesOrNone, Json, require_there
-from anechoic.cli.output import count, say
+from anechoic.cli.output import count, print_json, say
 from anechoic.models import index_folder
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def verify(
     folders = [index_folder(index) for index in indexes or ()]
     found = verify_file(file, certificate, folders, recheck=recheck, trust=trust)
     if as_json:
-        print(json.dumps(found.to_dict(), indent=2))
+        print_json(found.to_dict())
     else:
         _print(found)
     raise typer.Exit(0 if found.verified else DIFFERS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anechoic.cli.options import Json, OverwriteFiles
-from anechoic.cli.output import print_table, progress_bar, say
+from anechoic.cli.output import print_json, print_table, progress_bar, say
 from anechoic.errors import BadSetting
 from anechoic_lab.cli.options import FigureOutput, Seeds
 
@@ -125,7 +124,7 @@ def basin(
         write_whole(page, markdown(found, scene, figure, command, measured_on).encode())
     if as_json:
         files = {"figure": str(output), "page": None if page is None else str(page)}
-        print(json.dumps(files | to_json(found, scene), indent=2))
+        print_json(files | to_json(found, scene))
     else:
         _print(found, scene, [output, *([page] if page else [])])
 

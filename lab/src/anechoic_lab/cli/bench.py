@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anechoic.cli.options import Json, Loras, OverwriteFiles
-from anechoic.cli.output import print_table, progress_bar, say
+from anechoic.cli.output import print_json, print_table, progress_bar, say
 from anechoic.errors import BadSetting
 from anechoic_lab.cli.options import BenchWork, Jobs, Methods, SeedCount
 
@@ -136,7 +135,7 @@ def bench(
     if plot is not None:
         draw(plot, table, overwrite=overwrite)
     if as_json:
-        print(json.dumps(write.as_json(table), indent=2))
+        print_json(write.as_json(table))
     else:
         _print(table)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anechoic.cli.options import Json
-from anechoic.cli.output import progress_bar
+from anechoic.cli.output import print_json, progress_bar
 from anechoic_lab.cli import demo_images
 from anechoic_lab.cli.options import (
     FewerSteps,
@@ -87,7 +86,7 @@ def demo(
             for row in found.guards
         }
         about = {"page": str(output), "seeds": list(show.seeds), "guards": guards}
-        print(json.dumps(about, indent=2))
+        print_json(about)
         return
     _print(_table(found))
     print(f"{found.sentence}\nThe page with sound and pictures: {output}")
@@ -207,7 +206,7 @@ def evaluate(
         )
     if as_json:
         about = {"seeds": seeds, "scale": assets.CFG_SCALE, "calibration": calibration}
-        print(json.dumps({**about, "lines": [asdict(line) for line in lines]}, indent=2))
+        print_json({**about, "lines": [asdict(line) for line in lines]})
     else:
         from rich.table import Table
 

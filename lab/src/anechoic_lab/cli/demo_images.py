@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anechoic.cli.options import Json
-from anechoic.cli.output import print_table, progress_bar, progress_of
+from anechoic.cli.output import print_json, print_table, progress_bar, progress_of
 from anechoic.errors import BadSetting
 from anechoic_lab.cli.options import (
     BenchWork,
@@ -94,7 +93,7 @@ def evaluate(
         lines = measure(model, range(seeds), progress)
     if as_json:
         about = {"seeds": seeds, "scale": model.scale, **model.known}
-        print(json.dumps({**about, "lines": [asdict(line) for line in lines]}, indent=2))
+        print_json({**about, "lines": [asdict(line) for line in lines]})
     else:
         print_table(
             ("measured", "value", "95 % interval", "prompts x seeds", "target", "holds"),
@@ -208,7 +207,7 @@ def basin(
         )
     plot(output, found, scene.judges, overwrite=overwrite)
     if as_json:
-        print(json.dumps({"figure": str(output), **to_json(found, scene)}, indent=2))
+        print_json({"figure": str(output), **to_json(found, scene)})
         return
     first = scene.judges[0]
     print_table(*tabulated(found, first))

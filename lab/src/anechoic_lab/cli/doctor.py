@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +19,7 @@ from anechoic.cli.options import (
     Seconds,
     Steps,
 )
-from anechoic.cli.output import print_table, say
+from anechoic.cli.output import print_json, print_table, say
 from anechoic.models import find, index_folder
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def doctor(
     )
     found = examine(wanted, measure)
     if as_json:
-        print(json.dumps(_as_json(model, indexes, name, found), indent=2, default=str))
+        print_json(_as_json(model, indexes, name, found))
     else:
         _print(found)
     raise typer.Exit(0 if found.ready else 2)
