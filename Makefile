@@ -41,7 +41,7 @@ test-engines: $(addprefix build/engines-,$(addsuffix /ready,$(ENGINES))) ## Run 
 
 test-lowest: $(RELEASE_READY) ## Run the tests of the core with the oldest versions that it says it takes.
 	$(BIN)/uv venv --clear --python $(BIN)/python build/lowest
-	$(BIN)/uv pip install --python build/lowest --resolution lowest-direct -r pyproject.toml -r lab/pyproject.toml -e . -e ./lab "hypothesis>=6.100" "pytest>=9" "pytest-xdist>=3.8"
+	$(BIN)/uv pip install --python build/lowest --resolution lowest-direct -r pyproject.toml -r lab/pyproject.toml -e . -e ./lab "hypothesis>=6.100" "jsonschema>=4.20" "pytest>=9" "pytest-xdist>=3.8"
 	OMP_NUM_THREADS=1 build/lowest/bin/pytest -rfEs -n 2 --dist loadfile tests/guidance tests/engine tests/metrics tests/diffusers tests/index tests/embedders tests/test_audio.py
 
 release-check: $(RELEASE_READY) ## Build the distributions, install them afresh, use them, and paste the README.
