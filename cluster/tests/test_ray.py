@@ -101,6 +101,7 @@ class Mortal(Bands):
         return super().__call__(wav, sample_rate)
 
 
+@pytest.mark.slow
 def test_a_build_whose_worker_is_killed_is_that_of_one_process(built: Path, tmp_path: Path) -> None:
     folder, log, told = tmp_path / "index", tmp_path / "log", []
     mortal = partial(Mortal, dies_at=12, log=str(log))  # in the second shard of the second unit
