@@ -17,11 +17,17 @@ from support.model_folder import audible_pipe, noise_clips
 from support.pipelines import CAPTIONS, CASES, make_pipe
 from support.sounds import RATE
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from anechoic import ClassifierFree, embedder, guard
 from anechoic.diffusers import fingerprint, lora
 from anechoic.diffusers.fingerprints import network_fingerprint
-from anechoic.diffusers.lora_files import SAT_KINDS, stable_audio_names
+from anechoic.diffusers.lora_files import (
+    SAT_KINDS,
+    live_fingerprints,
+    read_adapter,
+    stable_audio_names,
+)
 from anechoic.engine.model import require_own_index
 from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.index import Sound, TrainingIndex
@@ -449,3 +455,41 @@ def test_one_guard_sees_a_copy_of_the_base_and_one_of_the_adapters_clips(tmp_pat
         guard(pipe, folders),
     ):
         pass
+
+
+class Applied(nn.Module):
+    """A LoRAParametrization of stable-audio-tools, without what it computes."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], kind: str, number: int):
+        super().__init__()
+        self.adapter_type, self.lora_index, self.lora_strength = kind, number, torch.tensor(1.0)
+        for name, value in tensors.items():
+            self.register_parameter(name, nn.Parameter(value))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight
+
+
+def test_what_stable_audio_tools_applied_is_named_as_its_file_is() -> None:
+    files = [DATA / f"{kind}.safetensors" for kind in SAT_KINDS]
+    model, every = nn.Module(), []
+    for number, file in enumerate(files):
+        tensors: dict[str, dict[str, Tensor]] = {}
+        for key, value in load_file(file).items():
+            name, _, part = key.partition(".parametrizations.weight.0.")
+            tensors.setdefault(name, {})[part] = value
+        for name, parts in tensors.items():
+            inner = model
+            for step in name.split("."):
+                if not hasattr(inner, step):
+                    inner.add_module(step, nn.Linear(1, 1))
+                inner = inner.get_submodule(step)
+            applied = Applied(parts, file.stem, number)
+            every.append(applied)
+            parametrize.register_parametrization(inner, "weight", applied)
+    known = [read_adapter(file).fingerprint for file in files]
+    assert live_fingerprints(model) == known
+    assert len(set(known)) == len(known)
+    for applied in every:
+        applied.lora_strength.fill_(0.0 if applied.lora_index == 1 else 0.5)
+    assert live_fingerprints(model) == known[:1] + known[2:]

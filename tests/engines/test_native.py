@@ -31,11 +31,13 @@ from support.pool import Pool
 from anechoic import guard
 from anechoic.diffusers import fingerprint
 from anechoic.diffusers.loading import load_pipeline
+from anechoic.diffusers.lora_files import read_adapter
 from anechoic.diffusers.original import to_folder
 from anechoic.diffusers.original.checkpoint import find_checkpoint
 from anechoic.errors import GuardError, IndexMismatch, UnsupportedPipeline
 from anechoic.guidance import AntiMemorization, ClassifierFree, Interval, Progress, TransitionPoint
 from anechoic.guidance.step import Guided
+from anechoic.stable_audio_tools.model import NativeModel
 
 OBJECTIVES = ("v", "rectified_flow")
 SINGLE = {"v": "v-ddim", "rectified_flow": "euler"}  # one evaluation a step, without noise
@@ -399,10 +401,10 @@ def test_the_index_of_the_converted_model_serves_the_model_itself(tmp_path):
 
 @pytest.mark.engines
 @pytest.mark.skipif(not INSTALLED, reason=MISSING)
-def test_a_lora_stays_in_the_guarded_model():
+def test_a_lora_stays_in_the_guarded_model_and_in_its_name(tmp_path):
     lora = pytest.importorskip("stable_audio_tools.models.lora", reason="0.0.19 has none")
     library, model = LIBRARIES["installed"], make_installed("v")
-    base = library.generate(model, sampler="v-ddim")
+    base, named = library.generate(model, sampler="v-ddim"), NativeModel(model).fingerprint()
     lora.add_lora(model.model.model)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -410,5 +412,13 @@ def test_a_lora_stays_in_the_guarded_model():
                 weight.normal_(std=0.1)
     plain = library.generate(model, sampler="v-ddim")
     assert not torch.equal(plain, base)
+    lora.save_lora_safetensors(
+        lora.get_lora_state_dict(model.model), {"rank": 4, "alpha": 1}, tmp_path / "l.safetensors"
+    )
+    adapter = read_adapter(tmp_path / "l.safetensors").fingerprint
+    assert NativeModel(model).fingerprint() == f"{named}+{adapter}"
+    lora.set_lora_strength(model, 0.0)
+    assert NativeModel(model).fingerprint() == named
+    lora.set_lora_strength(model, 1.0)
     with guard(model, ClassifierFree(5.0)):
         assert torch.equal(library.generate(model, sampler="v-ddim", cfg_scale=2.0), plain)

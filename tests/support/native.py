@@ -114,7 +114,9 @@ def installed_config(objective: str, text: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def make_installed(objective: str = "v", seed: int = 0, **changes: Any) -> Any:
+def make_installed(
+    objective: str = "v", seed: int = 0, *, inpaints: bool = False, **changes: Any
+) -> Any:
     """A tiny random model; `changes` are settings of its transformer."""
     _import_k_diffusion()
     from stable_audio_tools.models import create_model_from_config
@@ -124,7 +126,12 @@ def make_installed(objective: str = "v", seed: int = 0, **changes: Any) -> Any:
     T5Conditioner.T5_MODELS = [text]
     T5Conditioner.T5_MODEL_DIMS = {text: 64}
     config = installed_config(objective, text)
-    config["model"]["diffusion"]["config"] |= changes
+    diffusion = config["model"]["diffusion"]
+    if inpaints:
+        config["model_type"] = "diffusion_cond_inpaint"
+        diffusion["input_concat_ids"] = ["inpaint_mask", "inpaint_masked_input"]
+        changes["input_concat_dim"] = 1 + diffusion["config"]["io_channels"]
+    diffusion["config"] |= changes
     torch.manual_seed(seed)
     model = create_model_from_config(config).eval()
     model.conditioner.conditioners["prompt"].model.float()  # half precision sums in any order

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anechoic.diffusers.original.names import network_names
 from anechoic.engine.model import weights_fingerprint
@@ -387,10 +387,9 @@ def _of_stable_audio_tools(
         found = TRAINED_BY_SAT.fullmatch(key)
         if found is None:
             raise _unknown(file, key)
-        part = SAT_PARTS.get(found["part"], "columns" if "cols" in kind else "rows")
+        part, flat = _part_of(found["part"], value, kind)
         _require_form(file, key, part, value)
-        flat = value.reshape(-1) if part in ("rows", "columns") else value
-        parts[found["module"]][part] = flat.float()
+        parts[found["module"]][part] = flat
     scales = {}
     for module, held in parts.items():
         if held.keys() != SAT_KINDS[kind]:
@@ -408,6 +407,32 @@ def _of_stable_audio_tools(
             )
         scales[module] = alpha / r
     return AdapterFile(file, parts, scales, "stable-audio-tools")
+
+
+def _part_of(name: str, value: Tensor, kind: str) -> tuple[str, Tensor]:
+    """A tensor of stable-audio-tools as a part of its matrix."""
+    part = SAT_PARTS.get(name, "columns" if "cols" in kind else "rows")
+    return part, (value.reshape(-1) if part in ("rows", "columns") else value).float()
+
+
+def live_fingerprints(*modules: nn.Module) -> list[str]:
+    """Names of the adapters that stable-audio-tools applied to a model, as their files have them.
+
+    Those of strength 0 are left out.
+
+    Args:
+        modules: what a file's names begin at: the model's network and its conditioner.
+    """
+    adapters: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    for module in modules:
+        for key, value in module.state_dict().items():
+            if (found := TRAINED_BY_SAT.fullmatch(key)) is None:
+                continue
+            adapter: Any = module.get_submodule(key.rpartition(".")[0])
+            if float(adapter.lora_strength) != 0:
+                part, flat = _part_of(found["part"], value, adapter.adapter_type)
+                adapters[adapter.lora_index][f"{found['module']}.{part}"] = flat
+    return [weights_fingerprint(tensors) for _, tensors in sorted(adapters.items())]
 
 
 def stable_audio_names(layers: int) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anechoic.engine.call import whole_words
 from anechoic.engine.memory_efficient import memory_efficient, saving_memory
-from anechoic.engine.model import Makes, weights_fingerprint
+from anechoic.engine.model import SEPARATOR, Makes, weights_fingerprint
 from anechoic.engine.run import GuardedModel
 from anechoic.engine.wrapping import (
     Hook,
@@ -28,6 +28,7 @@ from anechoic.errors import GuardError, UnsupportedPipeline
 from anechoic.stable_audio_tools.call import ANSWER, Generation, TransformerCall
 
 CLASS = "ConditionedDiffusionModelWrapper"
+ADAPTED = ".parametrizations.weight.original"  # a weight without its adapters
 GENERATES = ("generate_diffusion_cond", "generate_diffusion_cond_inpaint")
 NOT_TEXT = {  # conditioners; any other one is taken to hold the prompt
     "CLAPAudioConditioner", "IntConditioner", "ListConditioner", "NumberConditioner",
@@ -83,12 +84,20 @@ class NativeModel:
     # ------------------------------------------------- what the engine asks: see `engine.model`
 
     def fingerprint(self) -> str:
-        """That of the converted model, whose index serves this one, where it can be converted."""
+        """That of the converted model, whose index serves this one, where it can be converted;
+        with the library's own adapters "base+adapter+adapter"."""
+        from anechoic.diffusers.lora_files import live_fingerprints
         from anechoic.diffusers.original.names import transformer_weights
 
-        layers = getattr(self.network, "transformer", None)
-        converted = transformer_weights(self.network) if hasattr(layers, "layers") else None
-        return weights_fingerprint(self.network if converted is None else converted)
+        weights = {
+            name.replace(ADAPTED, ".weight"): value
+            for name, value in self.network.state_dict().items()
+            if ".parametrizations." not in name or name.endswith(ADAPTED)
+        }
+        layers = getattr(getattr(self.network, "transformer", None), "layers", ())
+        base = weights_fingerprint(transformer_weights(weights, len(layers)) or weights)
+        adapters = live_fingerprints(self.wrapper.model, self.wrapper.conditioner)
+        return SEPARATOR.join((base, *adapters))
 
     def codec_fingerprint(self) -> str:
         codec = self.wrapper.pretransform

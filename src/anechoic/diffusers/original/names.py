@@ -103,16 +103,12 @@ def _join(values: Sequence[Tensor], how: str) -> Tensor:
     return value[:, None] if how == "column" else value[0, :, 0] if how else value
 
 
-def transformer_weights(network: Any) -> dict[str, Tensor] | None:
-    """The weights of a `DiffusionTransformer` as diffusers names them; None: it cannot express
-    them."""
-    state = {f"model.model.{name}": value for name, value in network.state_dict().items()}
+def transformer_weights(weights: Mapping[str, Tensor], layers: int) -> dict[str, Tensor] | None:
+    """The weights of a `DiffusionTransformer` of so many layers as diffusers names them; None: it
+    cannot express them."""
+    state = {f"model.model.{name}": value for name, value in weights.items()}
     state.pop(ROTARY, None)
-    config = {
-        "diffusion": {"config": {"depth": len(network.transformer.layers)}},
-        "pretransform": {"config": {"encoder": {"config": {"strides": ()}}}},
-    }
-    rows = [row for row in names({"model": config}, False) if row[0] == "transformer"]
+    rows = [row for row in network_names(layers, False) if row[0] == "transformer"]
     if {row[1] for row in rows} != state.keys():
         return None
     return {
