@@ -37,11 +37,13 @@ from speed_memory import memory
 from speed_memory import table as memory_table
 from speed_subjects import MAKERS, MEMORIZED, ORDINARY, Published, Subject, amg, generate
 
+from anechoic.auto import Auto
 from anechoic.diffusers.connection import Hooks
 from anechoic.environment import machine
 from anechoic.guidance import ClassifierFree, DynamicTransition, Screened, TransitionPoint
 
 TAU = 0.5  # share of the schedule before the static transition
+AUTO = "auto"
 STATIC, FULL = "static transition, scale 0 before tau = 0.5", "full AMG, gradient stopped at x0"
 
 
@@ -58,10 +60,13 @@ class Row:
     without: Lever | None = None  # one that is no setting of the guard
     most: int = 1000  # pairs: of what takes long and has no target, one is enough
     gated: bool = True  # it does other work for a memorized prompt
+    small: float | None = None  # the target beside a network whose steps take milliseconds
 
 
 def targets() -> Iterator[Row]:
     """The table of the targets, and what it is to be compared with."""
+    yield Row(AUTO, ORDINARY, partial(auto, shut=True), 1.05, small=1.3)
+    yield Row(AUTO, MEMORIZED, partial(auto, shut=False), 1.3, trained=True, small=1.4)
     for prompt in (ORDINARY, MEMORIZED):
         made, open_ = partial(amg, kind=prompt), prompt == MEMORIZED
         denoiser = partial(made, gradient="denoiser")
@@ -101,6 +106,12 @@ def levers() -> Iterator[Row]:
     for exact in EXACT:
         made = partial(amg, kind=MEMORIZED)
         yield Row(FULL, MEMORIZED, made, lever=f"without: {exact.name}", without=exact)
+
+
+def auto(subject: Subject, shut: bool) -> Auto:
+    """The guard without settings. Where weights are random no caption is to be replaced."""
+    opens = 0.9999 if shut and subject.over is None else None
+    return Auto(subject.index, subject.embed, subject.scale, opens)
 
 
 def screened(subject: Subject) -> Screened:
@@ -293,6 +304,8 @@ def chosen(subject: Subject, asked: argparse.Namespace) -> Iterator[Row]:
         rows = [replace(row, target=None) for row in rows if row.guard in (STATIC, FULL)]
     if "levers" in subject.rows and not asked.no_levers:
         rows += levers()
+    if subject.small:
+        rows = [row if row.small is None else replace(row, target=row.small) for row in rows]
     same = subject.prompts[MEMORIZED] == subject.prompts[ORDINARY]
     for row in rows:
         if same and row.prompt == MEMORIZED and not row.gated:

@@ -42,6 +42,7 @@ class Subject:
     rows: tuple[str, ...] = ("targets",)  # what is measured on it: "targets", "levers"
     batches: tuple[int, ...] = (1,)
     pairs: int = 3  # of generations, for each row
+    small: bool = False  # its steps take milliseconds
     most: int = 0  # ... where these do not tell on which side of its target it is
 
     def of_steps(self, steps: int) -> Subject:
@@ -94,6 +95,7 @@ def demo() -> Subject:
         f"the demo model, {assets.STEPS} steps, {len(index)} training clips",
         lambda pipe, x0: pipe.vae.decode(x0).sample,
         over=8.5,
+        small=True,
         rows=("targets", "levers"),
         batches=(1, 8),
         pairs=9,
