@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tomllib
 from email.parser import HeaderParser
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -77,6 +78,26 @@ def test_every_place_says_the_same_version(core_wheel: Path, lab_wheel: Path) ->
     said = runpy.run_path(str(ROOT / "scripts/release_check.py"))["versions"]()
     assert set(said.values()) == {anechoic.__version__}
     assert {wheel.name.split("-")[1] for wheel in (core_wheel, lab_wheel)} == set(said.values())
+
+
+def test_all_distributions_say_who_made_them_for_what_and_which_python() -> None:
+    found = [
+        tomllib.loads(path.read_text("utf-8"))["project"] for path in ROOT.glob("*/pyproject.toml")
+    ]
+    core = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    named = {one["name"] for one in found}
+    assert named >= {"anechoic-lab", "anechoic-ray", "anechoic-serve", "comfyui-anechoic"}
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    pythons = {name for name in core["classifiers"] if "Python ::" in name}
+    assert len(pythons) > 1
+    for one in (core, *found):
+        (author,) = one["authors"]
+        assert citation.count(f"- name: {author['name']}\n") == 2  # of the software, and the paper
+        assert one["requires-python"] == core["requires-python"]
+        assert one["urls"] == core["urls"]
+        assert pythons <= set(one["classifiers"])
+        assert one["keywords"]
+        assert one["description"]
 
 
 def test_every_library_that_a_wheel_asks_for_is_installed_here(
