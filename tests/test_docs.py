@@ -70,9 +70,15 @@ def commands() -> list[list[str]]:
     return [words[1:] for words in found if words[:1] == ["anechoic"]]
 
 
+@pytest.fixture(scope="module")
+def application() -> Any:
+    """All commands, built once: building takes longer than reading a line."""
+    return cli.application()
+
+
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_a_command_of_the_docs_is_understood(words: list[str]) -> None:
-    command, rest = cli.application(), list(words)
+def test_a_command_of_the_docs_is_understood(application: Any, words: list[str]) -> None:
+    command, rest = application, list(words)
     while rest and rest[0] in getattr(command, "commands", {}):
         command = command.commands[rest.pop(0)]
     command.make_context(" ".join(words), rest)  # an unknown option or a missing one raises
