@@ -14,6 +14,7 @@ from support import original_model as tiny
 
 from anechoic.diffusers.original import to_folder
 from anechoic.diffusers.original.checkpoint import find_checkpoint, read_weights
+from anechoic.diffusers.original.text_encoder import named
 from anechoic.errors import UnsupportedPipeline
 
 RAN = []
@@ -206,6 +207,11 @@ def test_weights_without_a_configuration_are_refused(mine: Path) -> None:
 
 
 # ---------------------------------------------------------------------------- its text encoder
+
+
+def test_an_entry_of_the_prompt_without_settings_names_the_default_encoder() -> None:
+    for entry in ({"id": "prompt"}, {"id": "prompt", "config": None}):
+        assert named({"model": {"conditioning": {"configs": [3, entry]}}}) == "t5-base"
 
 
 def test_a_text_encoder_that_is_not_here_is_asked_for(mine: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_model_of_another_kind_is_refused_by_its_entry(kind: str) -> None:
     "path",
     [f"{NET}embed_dim", f"{NET}depth", f"{CODEC}encoder__config__strides", "sample_rate",
      f"{CODEC}latent_dim", "model__conditioning__cond_dim", "model__diffusion__config",
-     f"{CODEC}encoder", "model__conditioning__configs", "model"],
+     f"{CODEC}encoder", "model__conditioning__configs", "model", f"{PROMPT}id"],
 )  # fmt: skip
 def test_a_damaged_entry_is_one_sentence(path: str, value: Any) -> None:
     content = tiny.config()

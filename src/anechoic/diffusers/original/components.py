@@ -140,7 +140,8 @@ def _entries(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Each entry by its path; those of a conditioner by its id."""
     if name == "model.conditioning.configs" and isinstance(value, list):
         name = "model.conditioning"
-        value = {one.get("id"): {**one, "id": None} for one in value if isinstance(one, Mapping)}
+        conditioners = [one for one in value if isinstance(one, Mapping)]
+        value = {str(one.get("id")): {**one, "id": None} for one in conditioners}
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _entries(inner, f"{name}.{key}" if name else str(key))

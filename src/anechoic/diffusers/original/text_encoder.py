@@ -103,7 +103,7 @@ def read(name: str | Path) -> Any:
     return encoder.eval()
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
     conditioners = config["model"]["conditioning"]["configs"]
-    found: dict[str, Any] = next(one["config"] for one in conditioners if one["id"] == "prompt")
-    return found
+    by_id = {str(one.get("id")): one for one in conditioners if isinstance(one, Mapping)}
+    return by_id["prompt"].get("config") or {}
