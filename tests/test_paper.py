@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAPER = DOCS / "paper.md"
+PAPER, README = DOCS / "paper.md", ROOT / "README.md"
 
 Table = tuple[list[str], list[list[str]]]  # its head and its rows
 
@@ -47,24 +47,23 @@ def missing(quoted: Table, source: str) -> list[list[str]]:
     return [row for row in rows if tuple(row) not in found]
 
 
-def sections(text: str) -> list[str]:
-    return re.split(r"^## ", text, flags=re.M)
+SECTIONS = [part for part in PAPER.read_text().split("\n## ") if "\n|" in part]
 
 
-@pytest.mark.parametrize("section", sections(PAPER.read_text()), ids=lambda s: s.split("\n")[0])
+@pytest.mark.parametrize("section", SECTIONS, ids=[part.split("\n")[0] for part in SECTIONS])
 def test_the_tables_of_the_paper_are_those_of_its_evidence(section: str) -> None:
     for table in tables(section):
         assert missing(table, evidence(section, PAPER)) == []
 
 
-@pytest.mark.parametrize(
-    "paragraph",
-    [
-        part
-        for part in PAPER.read_text().split("\n\n")
-        if "](evidence/" in part and not part.startswith("|")
-    ],
-    ids=lambda part: part[:30],
-)
-def test_a_figure_in_the_text_of_the_paper_stands_in_the_page_that_it_links(paragraph: str) -> None:
-    assert figures(paragraph) - figures(evidence(paragraph, PAPER)) == set()
+QUOTING = [
+    (page, part)
+    for page in (PAPER, README)
+    for part in page.read_text().split("\n\n")
+    if "evidence/" in part and not part.startswith("|")
+]
+
+
+@pytest.mark.parametrize(("page", "part"), QUOTING, ids=[part[:30] for _, part in QUOTING])
+def test_a_figure_in_the_text_stands_in_a_page_that_it_links(page: Path, part: str) -> None:
+    assert figures(part) - figures(evidence(part, page)) == set()
