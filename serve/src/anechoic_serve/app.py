@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -19,16 +20,25 @@ from anechoic_serve.middleware import BoundedBody, Timed
 from anechoic_serve.routes import Endpoint, router
 from anechoic_serve.service import CLOSED, Service
 from anechoic_serve.settings import LOOPBACK, Settings, sentence
+from anechoic_serve.shelf import Shelf
+
+if TYPE_CHECKING:
+    from anechoic_serve.replicas import SharedShelf
 
 LOG = logging.getLogger("anechoic.serve")
 
 
-def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    service: Service | None = None,
+    shelf: Shelf | SharedShelf | None = None,
+) -> FastAPI:
     """The application of a service, which it starts and stops.
 
     Args:
         settings: of the operator; by default those of the environment.
         service: what generates and checks; by default one with these settings.
+        shelf: keeps what links lead to; by default the memory of this process.
 
     Example: `uvicorn.run(create_app(Settings(model="demo")))`
     """
@@ -47,7 +57,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         summary="Text to sound that is no copy of a training clip.",
         lifespan=life,
     )
-    app.state.endpoint = Endpoint(found)
+    app.state.endpoint = Endpoint(found, shelf)
     app.include_router(router)
     app.add_exception_handler(AnechoicError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)

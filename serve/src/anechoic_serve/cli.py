@@ -9,6 +9,7 @@ import typer
 
 from anechoic.cli.options import Device, require_index
 from anechoic.cli.output import say
+from anechoic.errors import BadSetting
 
 if TYPE_CHECKING:
     from anechoic_serve.service import Service
@@ -41,6 +42,9 @@ def serve(
     log: Annotated[
         Path | None, typer.Option(help="Append all requests to this JSON-lines file.")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="ray: replicas on a Ray cluster. By default this process.")
+    ] = None,
     new_key: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +70,14 @@ def serve(
     given = {"model": model, "index": index, "host": host, "port": port, "device": device}
     settings = load(config, **given, log=log)
     require_index(settings.index_name)
-    run(settings)
+    if engine == "ray":
+        from anechoic_serve import replicas
+
+        replicas.run(settings)
+    elif engine is not None:
+        raise BadSetting(f"'--engine' is ray, or left out, got {engine!r}")
+    else:
+        run(settings)
 
 
 def run(settings: Settings) -> None:

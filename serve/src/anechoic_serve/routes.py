@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, HTTPException, Request, Response, Security
@@ -37,6 +37,9 @@ from anechoic_serve.errors import Busy, NotReady, Refused, TooLate
 from anechoic_serve.keys import owner
 from anechoic_serve.service import CLOSED, SEEDS, Job, Made, Service, shown
 from anechoic_serve.shelf import Shelf, Shelved
+
+if TYPE_CHECKING:
+    from anechoic_serve.replicas import SharedShelf
 
 LOG = logging.getLogger("anechoic.serve")
 ANYBODY = "anybody"  # who asks where there are no keys
@@ -95,9 +98,9 @@ router = APIRouter()
 class Endpoint:
     """A service, and the sounds that it released lately."""
 
-    def __init__(self, service: Service):
+    def __init__(self, service: Service, shelf: Shelf | SharedShelf | None = None):
         self.service, self.settings = service, service.settings
-        self.shelf = Shelf(self.settings.keep_bytes, self.settings.keep_s)
+        self.shelf = shelf or Shelf(self.settings.keep_bytes, self.settings.keep_s)
         self.checks = CapacityLimiter(self.settings.pipelines)
 
     def submit(self, asked: Generate, caller: str, **more: Any) -> Job:
@@ -219,17 +222,18 @@ async def generate(asked: Generate, request: Request, caller: Caller, here: Here
     made = await _outcome(here, job, request, here.seconds(asked))
     _require_released(made)
     if asked.links:
-        return JSONResponse(here.links(job, made, asked))
+        return JSONResponse(await to_thread.run_sync(here.links, job, made, asked))
     (one,) = made
     last = one.sound.attempts[-1]
     nearest = next(iter(last.judgement.verdicts.values()))
+    place = await to_thread.run_sync(here.keep, one, asked, caller)
     headers = {
         "Anechoic-Request": job.request,
         "Anechoic-Verdict": one.sound.verdict,
         "Anechoic-Similarity": f"{nearest.score:.4f}",
         "Anechoic-Attempts": str(len(one.sound.attempts)),
         "Anechoic-Seed": str(last.seed),
-        "Anechoic-Certificate": f"{here.keep(one, asked, caller)}/certificate",
+        "Anechoic-Certificate": f"{place}/certificate",
     }
     return Response(one.content, media_type=MEDIA[asked.format], headers=headers)
 
@@ -273,7 +277,8 @@ async def follow(
             yield one
         made = job.done.result()
         _require_released(made)
-        yield ServerSentEvent(event="done", data=here.links(job, made, asked))
+        links = await to_thread.run_sync(here.links, job, made, asked)
+        yield ServerSentEvent(event="done", data=links)
     except AnechoicError as error:
         about = {"status": getattr(error, "status", 422), "detail": str(error)}
         yield ServerSentEvent(event="problem", data=about)
@@ -338,14 +343,14 @@ def _require_released(made: Sequence[Made]) -> None:
     response_class=Response,
     responses={**PROBLEMS, **GONE, 200: {**FILE, "description": "The sound."}},
 )
-async def sound(name: str, caller: Caller, here: Here) -> Response:
+def sound(name: str, caller: Caller, here: Here) -> Response:
     """A sound that was released."""
     kept = here.kept(name, caller)
     return Response(kept.content, media_type=kept.media)
 
 
 @router.get("/v1/sounds/{name}/certificate", tags=["sound"], responses={**PROBLEMS, **GONE})
-async def certificate(name: str, caller: Caller, here: Here) -> dict[str, Any]:
+def certificate(name: str, caller: Caller, here: Here) -> dict[str, Any]:
     """The certificate of a sound that was released."""
     return here.kept(name, caller).certificate
 

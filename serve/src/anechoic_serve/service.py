@@ -123,15 +123,17 @@ class Service:
     # ------------------------------------------------------------------------- begin and end
 
     def start(self) -> None:
-        """Load in a thread, then generate in others."""
-        self._spawn(self._open)
+        """Load in a thread, then generate in others; what `open` has loaded is there already."""
+        if self._loaded is None:
+            self._spawn(self.open)
 
     def _spawn(self, run: Callable[[], None]) -> None:
         thread = threading.Thread(target=run, daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Load, and begin to generate; `unready` says if it could not be."""
         from anechoic import PipelinePool
 
         try:

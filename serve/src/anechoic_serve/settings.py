@@ -21,7 +21,7 @@ from anechoic.protection import Policy
 PREFIX = "ANECHOIC_SERVE_"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Key(BaseModel):
@@ -75,17 +75,22 @@ class Settings(BaseSettings):
     batch: Count = Field(default=4, description="sounds that a pipeline generates at once")
     pipelines: Count = Field(default=1, description="batches at once; they share the weights")
     queue: Count = Field(default=32, description="sounds that wait; more are answered with 429")
-    deadline_s: Seconds = Field(default=120.0, description="longest time that a request may take")
+    deadline_s: Positive = Field(default=120.0, description="longest time that a request may take")
     body_bytes: Count = Field(default=32 * 2**20, description="largest body of a request")
-    body_s: Seconds = Field(
+    body_s: Positive = Field(
         default=30.0, description="longest time in which a body has to be there"
     )
-    longest_s: Seconds = Field(default=600.0, description="longest sound that is checked")
+    longest_s: Positive = Field(default=600.0, description="longest sound that is checked")
     connections: Count = Field(default=256, description="most at once; more are answered with 503")
-    keep_s: Seconds = Field(default=600.0, description="how long a linked sound can be fetched")
+    keep_s: Positive = Field(default=600.0, description="how long a linked sound can be fetched")
     keep_bytes: Count = Field(
         default=256 * 2**20, description="of all linked sounds; the oldest go first"
     )
+
+    replicas: Count = Field(default=1, description="at least, under `--engine ray`")
+    most_replicas: Count | None = Field(default=None, description="that load can start")
+    cpus: Positive = Field(default=1.0, description="of each replica")
+    gpus: float = Field(default=0.0, ge=0, description="of each replica")
 
     log: Path | None = Field(
         default=None, description="JSON-lines file of all requests and attempts"
@@ -159,7 +164,8 @@ def load(file: Path | None = None, **given: Any) -> Settings:
     if file is not None and not file.is_file():
         raise BadSetting(f"there is no file '{file}'; check the path")
     try:
-        return FromFile(**{name: value for name, value in given.items() if value is not None})
+        read = FromFile(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**read.model_dump())  # of a class that other processes know
     except ValidationError as error:
         raise BadSetting(f"settings: {sentence(error.errors()[0])}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
