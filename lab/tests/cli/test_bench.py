@@ -11,6 +11,7 @@ import pytest
 import torch
 from anechoic_lab.bench import BenchPrompt, Method, Request
 from anechoic_lab.bench.pipeline import open_pipeline
+from anechoic_lab.bench.prompts import PromptFile
 from support.commands import Run
 from support.model_folder import audible_pipe
 from support.pipelines import CAPTIONS
@@ -252,8 +253,6 @@ def test_what_a_pipeline_cannot_be_judged_by_is_refused(
 def test_prompts_are_read_in_each_format(tmp_path: Path, suffix: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet
-
-    from anechoic.audit.prompts import PromptFile
 
     rows = [
         {"caption": 'rain, "loud"', "group": "memorized", "split": "tune", "extra": 1},

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from anechoic import audio
-from anechoic.audit.prompts import PromptFile
 from anechoic.diffusers import fingerprint
 from anechoic.diffusers.generate import GeneratedBatch, generate
 from anechoic.diffusers.loading import load_pipeline
@@ -27,6 +26,7 @@ from anechoic.guidance.base import Guidance
 from anechoic.types import Embedder
 from anechoic_lab.bench.judges import Judges, describe
 from anechoic_lab.bench.plan import Method
+from anechoic_lab.bench.prompts import PromptFile
 from anechoic_lab.bench.task import BenchPrompt, Request, SampleScore
 from anechoic_lab.metrics import cosine_per_pair, leave_one_out
 
