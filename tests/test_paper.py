@@ -56,6 +56,13 @@ def test_the_tables_of_the_paper_are_those_of_its_evidence(section: str) -> None
         assert missing(table, evidence(section, PAPER)) == []
 
 
+def test_the_table_of_the_readme_is_that_of_the_demo() -> None:
+    section = README.read_text().split("\n## What was measured")[1]
+    ((_, *head), rows) = next(tables(section))  # it names the guards in its own words
+    assert len(rows) == 4
+    assert missing((head, [row[1:] for row in rows]), evidence(section, README)) == []
+
+
 QUOTING = [
     (page, part)
     for page in (PAPER, README)
