@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +20,7 @@ from anechoic.guidance.step import Condition
 from anechoic.stable_audio_tools.call import picked
 
 EXPLODING = {"EPS", "V_PREDICTION_DDPM", "COSMOS_RFLOW"}  # whose x is x0 + sigma * eps
+NETWORK = "diffusion_model."  # how ComfyUI's names of its weights begin
 OF_THE_TEXT = ("attention_mask", "pooled_output")  # besides the encoded prompt
 
 
@@ -41,6 +42,8 @@ class ComfyModel:
     base: Any
     clip: Any = None  # a comfy.sd.CLIP
     vae: Any = None  # a comfy.sd.VAE
+    # weights as they were before ComfyUI wrote a LoRA into them, which it does while it samples
+    backup: Mapping[str, Any] = field(default_factory=dict)
     makes: Makes = field(default="sound", init=False)
     guided_by: str = field(default="connect a negative prompt to the sampler", init=False)
     _captions: dict[str, Tensor] = field(default_factory=dict, init=False)  # encoded, [s, d]
@@ -65,7 +68,11 @@ class ComfyModel:
         return type(self.base).__name__
 
     def fingerprint(self) -> str:
-        return weights_fingerprint(self.network)
+        """That of the model without its LoRAs, whether they are written into it now or not."""
+        weights = self.network.state_dict()
+        kept = {name.removeprefix(NETWORK): one for name, one in self.backup.items()}
+        weights |= {name: one.weight for name, one in kept.items() if name in weights}
+        return weights_fingerprint(weights)
 
     def codec_fingerprint(self) -> str:
         return "" if self.vae is None else weights_fingerprint(self.vae.first_stage_model)

@@ -45,7 +45,8 @@ def guarded(model: Any, method: Callable[[float], Guidance], clip: Any, vae: Any
 
     Example: `guarded(model, ClassifierFree, None, None)`
     """
-    guard = Guard(ComfyModel(model.model, clip, vae), method)
+    backup = getattr(model, "backup", {})  # one of all copies of a model
+    guard = Guard(ComfyModel(model.model, clip, vae, backup), method)
     guard.guidance(TRIAL)  # refused here, rather than by the sampler
     if not hasattr(model, "add_wrapper_with_key"):
         raise UnsupportedPipeline(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from types import SimpleNamespace
 
 import comfyui_anechoic.call
 import pytest
 import torch
+from comfyui_anechoic.call import ComfyModel
 from comfyui_anechoic.guard import guarded
 from support import comfy
 from support.comfy import CLIP, VAE, Model, ModelPatcher, euler, heun, lazy, sample
@@ -307,6 +309,25 @@ def test_the_index_of_another_model_is_refused(mode):
     guard = guarded(model, lambda scale: AntiMemorization(other, other, gradient="x0"), clip, vae)
     with pytest.raises(IndexMismatch, match="holds the training clips of model"):
         sample(guard, clip, CAPTIONS, noise())
+
+
+def test_a_lora_that_comfyui_wrote_into_the_weights_leaves_the_base_its_name():
+    with torch.no_grad():
+        model, clip, vae = ModelPatcher(Model()), CLIP(), VAE()
+        own = Pool()
+        own.model = ComfyModel(model.model).fingerprint()
+        guard = guarded(
+            model, lambda scale: AntiMemorization(own, own, gradient="x0", lambda_min=-1.0,
+                                                  lambda_max=-1.0), clip, vae
+        )  # fmt: skip
+        sample(guard, clip, CAPTIONS, noise())
+        name, weight = next(iter(model.model.diffusion_model.named_parameters()))
+        model.backup[f"diffusion_model.{name}"] = SimpleNamespace(weight=weight.clone())
+        weight.neg_()
+        sample(guard, clip, CAPTIONS, noise())
+        model.backup.clear()
+        with pytest.raises(IndexMismatch, match="holds the training clips of model"):
+            sample(guard, clip, CAPTIONS, noise())
 
 
 def test_a_guidance_that_moves_the_latents_or_looks_into_the_network_is_refused(mode):

@@ -114,12 +114,15 @@ class VAE:
 class ModelPatcher:
     """comfy.model_patcher.ModelPatcher."""
 
-    def __init__(self, model, options=None, wrappers=()):
+    def __init__(self, model, options=None, wrappers=(), backup=None):
         self.model, self.wrappers = model, list(wrappers)
+        self.backup = {} if backup is None else backup
         self.model_options = options or {"transformer_options": {}}
 
     def clone(self):
-        return ModelPatcher(self.model, copy.deepcopy(self.model_options), self.wrappers)
+        return ModelPatcher(
+            self.model, copy.deepcopy(self.model_options), self.wrappers, self.backup
+        )
 
     def add_wrapper_with_key(self, kind, key, wrapper):
         assert kind == "outer_sample"
