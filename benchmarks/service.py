@@ -27,7 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
 from tempfile import TemporaryDirectory
@@ -297,7 +297,8 @@ def main() -> int:
     print(page)
     if asked.out is not None:
         asked.out.with_suffix(".md").write_text(f"{HEAD}\n{page}\n")
-        content = {"bare": bare, "loads": [asdict(load) for load in loads], "about": about}
+        shown = [{**vars(load), "statuses": dict(load.statuses)} for load in loads]
+        content = {"bare": bare, "loads": shown, "about": about}
         asked.out.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
     return int(any(faults.values()) or grew > GROWTH)
 
