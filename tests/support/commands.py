@@ -14,7 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from anechoic import cli
-from anechoic.cli.schema import schemas
+from anechoic.cli.schema import document, schemas
 
 Run = Callable[..., tuple[int, str, str]]
 _application = cli.application
@@ -40,8 +40,7 @@ def exit_code(*words: str | Path) -> int:
 @cache
 def validator(name: str) -> Any:
     """What compares JSON with the schema of a command."""
-    schema = json.loads(schemas()[name].read_text("utf-8"))
-    Draft202012Validator.check_schema(schema)
+    Draft202012Validator.check_schema(schema := document(name))
     return Draft202012Validator(schema)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from anechoic.cli import GROUP
-from anechoic.cli.output import say
+from anechoic.cli.output import print_json, say
 from anechoic.errors import BadSetting, did_you_mean
 
 PACKAGES = ("anechoic.cli",)  # and those whose commands are added, by the group of entry points
@@ -46,7 +47,7 @@ def schema(
         raise BadSetting(
             f"there is no schema of '{name}', only of {', '.join(known)}{did_you_mean(name, known)}"
         )
-    print(known[name].read_text("utf-8"), end="")
+    print_json(document(name))
 
 
 def schemas() -> dict[str, Traversable]:
@@ -61,3 +62,26 @@ def schemas() -> dict[str, Traversable]:
         for file in folder.iterdir() if folder.is_dir() else ():
             found[file.name.removesuffix(".json").replace("-", " ")] = file
     return dict(sorted(found.items()))
+
+
+def document(name: str) -> dict[str, Any]:
+    """The schema of a command; an audit by several indexes prints a report for each."""
+    content: dict[str, Any] = json.loads(schemas()[name].read_text("utf-8"))
+    if name != "audit":
+        return content
+    draft, parts, report = content.pop("$schema"), content.pop("$defs"), {"$ref": "#/$defs/report"}
+    several = {"type": "array", "items": report, "minItems": 2}
+    return {
+        "$schema": draft,
+        "title": "anechoic audit --json",
+        "oneOf": [
+            report,
+            {
+                "type": "object",
+                "required": ["indexes"],
+                "additionalProperties": False,
+                "properties": {"indexes": several},
+            },
+        ],
+        "$defs": {**parts, "report": content},
+    }
