@@ -493,3 +493,12 @@ def test_what_stable_audio_tools_applied_is_named_as_its_file_is() -> None:
     for applied in every:
         applied.lora_strength.fill_(0.0 if applied.lora_index == 1 else 0.5)
     assert live_fingerprints(model) == known[:1] + known[2:]
+
+
+def test_a_pipeline_whose_weights_are_offloaded_is_refused(pipe: Any) -> None:
+    adapter = lora.apply(pipe, DATA / "lora.safetensors")
+    pipe.transformer.to("meta")
+    with pytest.raises(BadSetting, match="before enable_sequential_cpu_offload"):
+        lora.apply(pipe, DATA / "dora-rows.safetensors")
+    with pytest.raises(BadSetting, match="before enable_sequential_cpu_offload"):
+        adapter.weight = 0.5

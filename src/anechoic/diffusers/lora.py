@@ -121,11 +121,6 @@ def apply(pipe: Any, file: str | Path, weight: float = 1.0) -> Lora:
     made = []
     for change in changes:
         weights = [_weight(pipe, name) for name in change.names]
-        if any(one.is_meta for one in weights):
-            raise BadSetting(
-                f"the weights that {read.name} changes are offloaded; apply it before "
-                "enable_sequential_cpu_offload"
-            )
         out, into = sum(len(one) for one in weights), weights[0][0].numel()
         change.require_shape(out, into, read.name)
         if change.down is None and any(one.fused for one in adapters.applied):
@@ -220,8 +215,17 @@ def unknown_clips(adapters: Iterable[Lora | AdapterFile], indexes: Collection[An
 
 
 def _of(pipe: Any) -> _Adapters:
-    """The adapters of a pipeline."""
+    """The adapters of a pipeline.
+
+    Raises:
+        BadSetting: its weights are not here to be read or changed.
+    """
     network = _bare(adapter_for(pipe).network)
+    if any(weight.is_meta for weight in network.parameters()):
+        raise BadSetting(
+            "the weights of this pipeline are offloaded; apply adapters, and change their weights, "
+            "before enable_sequential_cpu_offload"
+        )
     known = getattr(network, RECORD, None)
     weights = weights_fingerprint(network)
     if isinstance(known, _Adapters) and known.weights == weights:
