@@ -134,3 +134,27 @@ def test_the_basin_is_explored_and_fits_a_phone(tab: Tab) -> None:
         tab.size(width, mobile=width < 700)
         tab.until(f"document.body.classList.contains('dark') == {str(scheme == 'dark').lower()}")
         assert wide(tab) <= 0
+
+
+@pytest.mark.slow
+def test_the_index_is_searched_and_its_duplicates_are_heard(tab: Tab) -> None:
+    tab.click("#tab-index-button")
+    there(tab, "#clips tr", 100)
+    tab.run("box = document.querySelector('#tab-index textarea, #tab-index input'); 0")
+    tab.run("box.value = 'CROW recording'; box.dispatchEvent(new Event('input')); 0")
+    tab.until("document.querySelectorAll('#clips tr').length < 100")
+    tab.click("#duplicates")
+    there(tab, "#clusters .take", 12)
+    tab.run("document.querySelector('#clusters audio').play().then(() => 0)")
+    tab.size(390, mobile=True)
+    assert wide(tab) <= 0
+
+
+@pytest.mark.slow
+def test_an_audit_fills_and_opens_its_report(tab: Tab) -> None:
+    tab.click("#tab-audit-button")
+    there(tab, "#audit")
+    tab.click("#audit")
+    there(tab, "#filled tr", 3)
+    tab.run("[...document.querySelectorAll('#tab-audit button')].at(-1).click(); 0")  # stop
+    tab.until("document.querySelector('#tab-audit').textContent.includes('Stopped.')", 60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import tomllib
+from copy import copy
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -120,7 +121,8 @@ def test_what_may_not_leave_is_neither_heard_nor_written(fresh: Studio, reason: 
 
 
 def test_a_late_start_of_guidance_leaves_the_basin(fresh: Studio) -> None:
-    assert fresh.explore(asked(), 0.0, Posts()) > 0.95
+    score, status = fresh.explore(asked(), 0.0, Posts())
+    assert (score > 0.95, status) == (True, "copy")
     fresh.explore(asked(), 0.9, posts := Posts())
     take = posts.last(PLAIN)
     assert take.judgement.status == "no copy"
@@ -135,9 +137,20 @@ def test_every_guard_of_the_list_guards(fresh: Studio, name: str) -> None:
     assert posts.last(GUARDED).done == 1
 
 
-def test_an_empty_prompt_is_refused() -> None:
+def test_a_pipeline_that_fails_releases_nothing_and_says_why(fresh: Studio) -> None:
+    fresh.pipe = copy(fresh.pipe)
+    fresh.pipe.encode_prompt = None  # as a broken component would
+    fresh.guarded_only = True
+    fresh.generate(replace(asked(), steps=4), posts := Posts())
+    take = posts.last(GUARDED)
+    assert (take.wav, take.file) == (None, None)
+    assert "Nothing is released" in cards.take_card("", take, fresh.judge.training, True)
+
+
+@pytest.mark.parametrize("prompt", [" ", None])
+def test_an_empty_prompt_is_refused(prompt: Any) -> None:
     with pytest.raises(BadSetting, match="empty"):
-        Request(" ", 0, 5, 2.0)
+        Request(prompt, 0, 5, 2.0)
 
 
 # ---------------------------------------------------------------------------------- background

@@ -25,7 +25,7 @@ class Job:
     Args:
         studio: whose model works; for one page at a time.
         begin: takes the values of the inputs, and returns what is to be done.
-        draw: for each place that the work posts to, the components to change.
+        draw: takes a place that the work posts to, and what is there: the components to change.
         outputs: these components.
         status: says what goes wrong.
         stop: the button that stops it.
@@ -33,7 +33,7 @@ class Job:
 
     studio: Studio
     begin: Callable[..., Callable[[Post], None]]
-    draw: Mapping[str, Callable[[Any], Updates]]
+    draw: Callable[[str, Any], Updates]
     outputs: Sequence[Any]
     status: gr.HTML
     stop: gr.Button
@@ -53,8 +53,8 @@ class Job:
             for latest in in_background(work, self.studio.alone, stopped):
                 changed: Updates = {self.status: gr.skip()}
                 for place, value in latest.items():
-                    if place in self.draw:
-                        changed |= self.draw[place](value)
+                    if place not in (END, PROBLEM):
+                        changed |= self.draw(place, value)
                 if END in latest:
                     changed[self.stop] = gr.update(interactive=False)
                     if not latest[END]:

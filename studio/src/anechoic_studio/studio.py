@@ -34,7 +34,7 @@ from anechoic.guidance.base import Guidance
 from anechoic.guidance.step import Guided, Record, Step
 from anechoic.models import SCALE, KnownModel, find
 from anechoic.protection import Judge, Judgement, protect
-from anechoic.verdict import Verdict
+from anechoic.verdict import Status, Verdict
 from anechoic_studio.background import Post
 
 GUARDED, PLAIN = "guarded", "plain"  # the sides of the page
@@ -54,7 +54,7 @@ class Request:
     guard: str = "auto"
 
     def __post_init__(self) -> None:
-        if not self.prompt.strip():
+        if not (self.prompt or "").strip():
             raise BadSetting("the prompt is empty; say what is to sound")
 
 
@@ -170,6 +170,11 @@ class Studio:
         """Whether clips may be added and withdrawn; an index that ships with a model stays."""
         return find(self.index_name).index is None
 
+    def guard(self, name: str, scale: float) -> Guidance:
+        """A guard by its name, at the settings that the model has for it."""
+        index, embedder = self.judge.index, self.judge.verifier.embedder
+        return chosen_guard(name, self.known, [f"scale={scale}"], index, embedder)
+
     def suggestions(self, number: int = 6) -> list[str]:
         """Captions to begin with: of the demo model, those that it memorized."""
         if self.known.name == "demo":
@@ -198,12 +203,10 @@ class Studio:
 
     def generate(self, asked: Request, post: Post) -> None:
         """Generate under the guard, verify and certify; then the unguarded twin."""
-        index, embedder = self.judge.index, self.judge.verifier.embedder
-        texts = [f"scale={asked.scale}"]
-        guide = chosen_guard(asked.guard, self.known, texts, index, embedder)
+        guide = self.guard(asked.guard, asked.scale)
         post(PLAIN, Take("Waits for the guarded sound."))
         post(GUARDED, Take(GENERATING))
-        live = Live(guide, index, embedder, APART, post=post, side=GUARDED)
+        live = self._live(guide, post, GUARDED)
         (sound,) = protect(
             self.pipe, self.judge, asked.prompt, guidance=live, guard_first=True, seed=asked.seed,
             arguments=self._arguments(asked), certificates=True,
@@ -226,20 +229,19 @@ class Studio:
         if not self.guarded_only:
             self._plain(asked, ClassifierFree(asked.scale), post)
 
-    def explore(self, asked: Request, start: float, post: Post) -> float:
+    def explore(self, asked: Request, start: float, post: Post) -> tuple[float, Status]:
         """Generate without guidance up to a share of the steps, and with it from there.
 
         Returns:
-            The similarity to the nearest training clip.
+            The similarity to the nearest training clip, and the verdict.
         """
         if start <= 0:
             return self._plain(asked, ClassifierFree(asked.scale), post)
         return self._plain(asked, TransitionPoint(asked.scale, 0.0, start), post)
 
-    def _plain(self, asked: Request, guide: Guidance, post: Post) -> float:
+    def _plain(self, asked: Request, guide: Guidance, post: Post) -> tuple[float, Status]:
         """Post a sound that was not verified before it is shown, and is not for release."""
-        index, embedder = self.judge.index, self.judge.verifier.embedder
-        live = Live(guide, index, embedder, APART, post=post, side=PLAIN)
+        live = self._live(guide, post, PLAIN)
         made = generate(self.pipe, asked.prompt, asked.seed, self._arguments(asked), live)
         wav, sample_rate = made.samples[0], adapter_for(self.pipe).sample_rate
         judgement = self.judge(wav, sample_rate)
@@ -247,7 +249,8 @@ class Studio:
         told = words.get(judgement.status, f"Not judged: {judgement.why()}.")
         curve = partial(drawn, made.records, guide)
         post(PLAIN, Take(told, 1.0, curve, wav, sample_rate, judgement))
-        return nearest(judgement).score
+        found = nearest(judgement)
+        return (0.0 if found is None else found.score), judgement.status
 
     def check(self, file: Path) -> Take:
         """The verdict on a file of somebody else's.
@@ -258,13 +261,17 @@ class Studio:
         wav, sample_rate = audio.read(file)
         return Take(file.name, 1.0, Take.curve, wav, sample_rate, self.judge(wav, sample_rate))
 
+    def _live(self, guide: Guidance, post: Post, side: str) -> Live:
+        index, embedder = self.judge.index, self.judge.verifier.embedder
+        return Live(guide, index, embedder, APART, post=post, side=side)
+
     def _arguments(self, asked: Request) -> dict[str, Any]:
         return call_arguments(self.pipe, asked.scale, asked.steps)
 
 
-def nearest(judgement: Judgement) -> Verdict:
-    """The verdict of the detector that searches the whole training set."""
-    return next(iter(judgement.verdicts.values()))
+def nearest(judgement: Judgement | None) -> Verdict | None:
+    """The verdict of the detector that searches the whole training set, which is the first."""
+    return next(iter(judgement.verdicts.values()), None) if judgement is not None else None
 
 
 def drawn(records: Sequence[Record], guide: Guidance) -> Curve | None:
