@@ -26,7 +26,8 @@ HEAD = """# Command line
 
 `--help` after any command shows the same text, and [exit codes](exit-codes.md) says what each
 command returns. `demo`, `doctor`, `bench` and `basin` come with the laboratory,
-`pip install "anechoic[lab]"`, and `serve` with `pip install "anechoic[serve]"`.
+`pip install "anechoic[lab]"`, `serve` with `pip install "anechoic[serve]"`, and `studio` with
+`pip install "anechoic[studio]"`.
 
 For completion by the Tab key run `anechoic --install-completion` once, and open a new shell. It
 knows bash, zsh, fish and PowerShell; `anechoic --show-completion` prints the script instead.
