@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from anechoic.detectors.screening import AngleRecorder
 from anechoic.errors import BadSetting
-from anechoic.guidance import LogSNR, Progress, Timestep, registry
+from anechoic.guidance import ClassifierFree, LogSNR, Progress, Timestep, registry
 
 
 @pytest.mark.parametrize(
@@ -130,3 +131,9 @@ def test_a_guard_that_is_not_a_method_is_refused(other: None) -> None:
         "anechoic.guidance.Guidance, so its settings and needs are unknown; fix the "
         "package that adds it"
     )
+
+
+def test_a_method_that_watches_has_the_name_and_settings_of_the_one_inside() -> None:
+    watched = AngleRecorder(ClassifierFree(3.0))
+    assert watched.label() == "ClassifierFree"
+    assert registry.settings_as_text(watched) == {"scale": "3.0"}
