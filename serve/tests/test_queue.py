@@ -160,7 +160,7 @@ def test_what_waits_is_finished_when_the_service_ends(gate: Gate) -> None:
 def test_a_body_that_is_too_large_or_too_slow_is_refused(tiny: Any, folder: Path) -> None:
     async def slowly() -> Any:
         yield b'{"prompt": '
-        await asyncio.sleep(5)
+        await asyncio.sleep(60)
         yield b'"x"}'
 
     async def run(client: Any) -> None:
@@ -169,6 +169,6 @@ def test_a_body_that_is_too_large_or_too_slow_is_refused(tiny: Any, folder: Path
         json = {"content-type": "application/json"}
         slow = await client.post("/v1/generate", content=slowly(), headers=json)
         assert slow.status_code == 408
-        assert "did not come within 0.2 s" in slow.json()["detail"]
+        assert "did not come within 2 s" in slow.json()["detail"]
 
-    with_client(make_service(folder, tiny, body_bytes=1000, body_s=0.2), run)
+    with_client(make_service(folder, tiny, body_bytes=1000, body_s=2.0), run)
