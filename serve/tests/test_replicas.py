@@ -80,4 +80,5 @@ def test_links_hold_at_each_replica_and_a_killed_one_is_replaced(
 def replicas_here() -> list[int]:
     """The processes of the replicas."""
     children = psutil.Process().children(recursive=True)
-    return [one.pid for one in children if "ServeReplica:anechoic" in " ".join(one.cmdline())]
+    alive = [one for one in children if one.status() != psutil.STATUS_ZOMBIE]
+    return [one.pid for one in alive if "ServeReplica:anechoic" in " ".join(one.cmdline())]
