@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import shutil
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import Field, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from support import TESTS
 
 from anechoic.cache import ResultCache
 from anechoic.errors import AnechoicError, BadSetting, GuardError
+from anechoic.guidance import registry
 from anechoic.processes import threads_each
 
 NONE = Method("none", "unguarded")
@@ -110,6 +112,26 @@ def test_another_version_of_a_package_is_another_cell(
     same, other = cell.identity, cells.Trial("baseline", "large", "f")
     monkeypatch.setattr(cells, "versions", lambda: {"torch": "0"})
     assert other.identity != same
+
+
+def test_another_default_of_a_guard_is_another_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cell() -> cells.Trial:
+        return cells.Trial("rows", "large", "f", Method("auto", "auto", "auto"))
+
+    same = cell().identity
+    assert cell().identity == same
+    auto = registry.method("auto")
+    found = [replace_default(one) for one in registry.settings(auto)]
+    monkeypatch.setattr(registry, "settings", lambda cls: found if cls is auto else [])
+    assert cell().identity != same
+
+
+def replace_default(one: Field[object]) -> Field[object]:
+    """The field with another default, if it is the distance between comparisons."""
+    other = copy.copy(one)
+    if one.name == "watch":
+        other.default = 3.0
+    return other
 
 
 # ---------------------------------------------------------------------------------- what is there

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from anechoic.cache import ResultCache, Untrusted, identity
 from anechoic.environment import versions
-from anechoic.errors import AnechoicError
+from anechoic.errors import AnechoicError, BadSetting
+from anechoic.guidance import registry
 from anechoic_lab.bench.plan import Method
 from anechoic_lab.bench.task import BenchPrompt, Request, SampleScore
 
@@ -38,7 +39,10 @@ class Trial:
     @cached_property
     def identity(self) -> str:
         """A hash of all that determines the result; the name of a method does not."""
-        method = self.method and {"guard": self.method.guard, "settings": self.method.settings}
+        method = self.method and {
+            "guard": self.method.guard,
+            "settings": {**_defaults(self.method.guard), **self.method.settings},
+        }
         about = {
             "format": FORMAT,
             "versions": versions(),
@@ -62,6 +66,16 @@ class Trial:
         first, last = self.prompts[0].id, self.prompts[-1].id
         span = f"prompt '{first}'" if first == last else f"prompts '{first}' to '{last}'"
         return f"method '{self.method.name}', scenario '{self.scenario}', seed {self.seed}, {span}"
+
+
+def _defaults(guard: str) -> dict[str, str]:
+    """What a method's class has for the settings that are not given. Of an unknown guard nothing:
+    the subject refuses it."""
+    try:
+        known = registry.settings(registry.method(guard)) if guard else []
+    except BadSetting:
+        return {}
+    return {one.name: str(one.default) for one in known if one.default is not MISSING}
 
 
 @dataclass(frozen=True)
