@@ -108,7 +108,7 @@ def serving(log: Path, **settings: str) -> Iterator[tuple[str, subprocess.Popen[
     """A server of the demo model that is ready, and its address."""
     port = free_port()
     command = [sys.executable, "-m", "anechoic", "serve", "--port", str(port), "--log", str(log)]
-    environment = os.environ | {f"ANECHOIC_SERVE_{name}": told for name, told in settings.items()}
+    environment = os.environ | {f"ANECHOIC_SERVE_{name}": value for name, value in settings.items()}
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) as process:
         try:
             address = f"http://127.0.0.1:{port}"
@@ -246,7 +246,7 @@ def table(bare: Sequence[float], loads: Sequence[Load], about: dict[str, Any]) -
         )
     plain = f"{bare[0]:.3f} sounds a second one by one, {bare[1]:.3f} in batches of {BATCH}"
     facts = {"The plain pipeline": plain, **about}
-    return "\n".join([*rows, "", *(f"- {name}: {told}." for name, told in facts.items())])
+    return "\n".join([*rows, "", *(f"- {name}: {value}." for name, value in facts.items())])
 
 
 def main() -> int:
@@ -257,8 +257,8 @@ def main() -> int:
     asked = parser.parse_args()
     each = 60 * asked.minutes / len(CLIENTS)
     command = [sys.executable, "-c", BARE, str(max(each / 6, 5)), str(BATCH)]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    bare = [float(line) for line in told.split()]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    bare = [float(line) for line in printed.split()]
     with TemporaryDirectory() as folder:
         log = Path(folder) / "log.jsonl"
         with serving(log) as (address, process):

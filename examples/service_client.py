@@ -38,10 +38,10 @@ class Client:
     def generate(self, prompt: str, **options: Any) -> Generated:
         """One sound. Options: seconds, seed, policy, format, deadline_s. Raises `Refused`."""
         made = self._post("/v1/generate", json={"prompt": prompt, **options})
-        told = made.headers
-        certificate = self.http.get(told["anechoic-certificate"]).raise_for_status().json()
-        similarity = float(told["anechoic-similarity"])
-        return Generated(made.content, told["anechoic-verdict"], similarity, certificate)
+        headers = made.headers
+        certificate = self.http.get(headers["anechoic-certificate"]).raise_for_status().json()
+        similarity = float(headers["anechoic-similarity"])
+        return Generated(made.content, headers["anechoic-verdict"], similarity, certificate)
 
     def follow(self, prompt: str, **options: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         """The events of one sound: queued, step and sound, then done or problem."""

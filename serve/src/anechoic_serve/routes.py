@@ -238,23 +238,23 @@ async def generate(asked: Generate, request: Request, caller: Caller, here: Here
     return Response(one.content, media_type=MEDIA[asked.format], headers=headers)
 
 
-Told = asyncio.Queue[ServerSentEvent | None]
+Events = asyncio.Queue[ServerSentEvent | None]
 
 
-async def _followed(asked: Generate, caller: Caller, here: Here) -> tuple[Generate, Job, Told]:
-    """What was asked, on its way, and what is told of it. It is refused before a stream begins."""
-    loop, told = asyncio.get_running_loop(), Told()
+async def _followed(asked: Generate, caller: Caller, here: Here) -> tuple[Generate, Job, Events]:
+    """What was asked, on its way, and the events of it. It is refused before a stream begins."""
+    loop, events = asyncio.get_running_loop(), Events()
 
     def put(one: ServerSentEvent | None) -> None:
         with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(told.put_nowait, one)
+            loop.call_soon_threadsafe(events.put_nowait, one)
 
     def tell(event: str, content: dict[str, Any]) -> None:
         put(ServerSentEvent(event=event, data=content))
 
     job = here.submit(asked, caller, progress=tell)
     job.done.add_done_callback(lambda _: put(None))
-    return asked, job, told
+    return asked, job, events
 
 
 @router.post(
@@ -264,16 +264,16 @@ async def _followed(asked: Generate, caller: Caller, here: Here) -> tuple[Genera
     responses={**PROBLEMS},
 )
 async def follow(
-    followed: Annotated[tuple[Generate, Job, Told], Depends(_followed)], here: Here
+    followed: Annotated[tuple[Generate, Job, Events], Depends(_followed)], here: Here
 ) -> AsyncIterator[ServerSentEvent]:
     """Generate sound, and tell of each step. The events are `queued`, then `step` and `sound`, then
     `done` with what `/v1/generate` answers under `links`, or `problem`."""
-    asked, job, told = followed
+    asked, job, events = followed
     until = time.monotonic() + here.seconds(asked)
     try:
         about = {"request": job.request, "waiting": here.service.waiting()}
         yield ServerSentEvent(event="queued", data=about)
-        while (one := await _before(told.get(), until)) is not None:
+        while (one := await _before(events.get(), until)) is not None:
             yield one
         made = job.done.result()
         _require_released(made)
