@@ -3,6 +3,7 @@
 
     python scripts/fuzz.py 10000                 # inputs, shared out evenly
     python scripts/fuzz.py 2000 --seed 7 --only sounds indexes
+    python scripts/fuzz.py 100000 --keep build/fuzz   # goes on where it was stopped
 
 Each input is a good one with a few changes, drawn from the seed: bytes flipped, cut out, doubled,
 zeroed; numbers replaced by NaN, lists, hundreds of digits; brackets nested by the thousand. It is
@@ -10,7 +11,8 @@ read in a process with limits of memory and time. Good ends are `refused`, one o
 errors, and `accepted`. What fails is a `traceback` (any other error), a `hang`, a `crash` (the
 process died), `memory`, and `silent`: accepted, although part of a sound is missing or an index
 answers otherwise than before. Failing inputs are written to a folder. Exits with 1 if there are
-any.
+any. The limit of time is of the processor, so that a busy machine changes nothing; what waits for
+ever is stopped after two minutes.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # `support`: tiny models
 
 MEMORY = 2 * 2**30  # bytes that an input may take, beside the libraries
-SECONDS = 10
+SECONDS = 10  # of the processor
+WAITS = 12  # times as long, by the clock
+FORKED = 500  # inputs to a process, so that what they leave behind does not add up
 # what most boundaries import
 HEAVY = ("faiss", "pyarrow.parquet", "scipy.signal", "soundfile", "torch", "anechoic.verdict")
 FAILS = ("traceback", "hang", "crash", "memory", "silent")
@@ -270,7 +274,6 @@ def differs(good: Any, now: Any, changes: Sequence[Change]) -> bool:
     return bool(good != now)
 
 
-@cache
 def certified() -> list[dict[str, bytes]]:
     """A sound, and its certificate beside it."""
     from anechoic import Verifier, audio
@@ -487,7 +490,6 @@ def read_lora(folder: Path, name: str) -> Any:
     return adapter.fingerprint
 
 
-@cache
 def checkpoints() -> list[dict[str, bytes]]:
     """A model of stable-audio-tools, and its text encoder beside it."""
     from support.original_model import save_checkpoint
@@ -582,10 +584,15 @@ BOUNDARIES: dict[str, Boundary] = {
 # -------------------------------------------------------------------------------------- one input
 
 
+@cache
+def good_files(name: str) -> Sequence[Mapping[str, bytes]]:
+    return BOUNDARIES[name].files()
+
+
 def prepare(name: str, number: int, seed: int, folder: Path) -> tuple[str, list[Change], int]:
     """Write one input: the file that was changed, how, and which good input it was made of."""
     boundary, draw = BOUNDARIES[name], random.Random(f"{seed} {name} {number}")
-    good = boundary.files()
+    good = good_files(name)
     which = draw.randrange(len(good))
     files = dict(good[which])
     target = draw.choice(sorted(file for file in files if files[file]))
@@ -602,7 +609,7 @@ def prepare(name: str, number: int, seed: int, folder: Path) -> tuple[str, list[
 def good_result(name: str, which: int) -> Any:
     """What is read of an input that was not changed."""
     boundary = BOUNDARIES[name]
-    files = boundary.files()[which]
+    files = good_files(name)[which]
     with TemporaryDirectory() as folder:
         write(files, Path(folder))
         return boundary.read(Path(folder), next(iter(files)))
@@ -622,7 +629,8 @@ def outcome(name: str, number: int, seed: int, folder: Path) -> tuple[str, str]:
 
     target, changes, which = prepare(name, number, seed, folder)
     boundary = BOUNDARIES[name]
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, WAITS * SECONDS)
     try:
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             now = boundary.read(folder, target)
@@ -640,6 +648,7 @@ def outcome(name: str, number: int, seed: int, folder: Path) -> tuple[str, str]:
     except BaseException as error:
         return "traceback", f"{type(error).__name__}: {str(error)[:200]}"
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
     if boundary.silent and boundary.silent(good_result(name, which), now, changes):
         how = " and ".join(change.__name__ for change in changes)
@@ -655,7 +664,7 @@ def work(name: str, start: int, stop: int, seed: int, ends: Connection) -> None:
     from anechoic.errors import AnechoicError
 
     warnings.filterwarnings("ignore")
-    for which in range(len(BOUNDARIES[name].files())):
+    for which in range(len(good_files(name))):
         try:
             good_result(name, which)  # imports and caches are not an input's doing
         except AnechoicError as error:
@@ -663,7 +672,8 @@ def work(name: str, start: int, stop: int, seed: int, ends: Connection) -> None:
                 raise SystemExit(
                     f"the good input {which} of '{name}' is refused: {error}"
                 ) from error
-    signal.signal(signal.SIGALRM, _late)
+    for late in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(late, _late)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
     for number in range(start, stop):
@@ -671,28 +681,34 @@ def work(name: str, start: int, stop: int, seed: int, ends: Connection) -> None:
             ends.send((number, *outcome(name, number, seed, Path(folder))))
 
 
-def tried(name: str, count: int, seed: int) -> Iterator[tuple[int, str, str]]:
-    """Inputs in a process of their own; a new one goes on where one died.
+def tried(name: str, start: int, count: int, seed: int) -> Iterator[tuple[int, str, str]]:
+    """Inputs from `start` on in a process of their own; a new one goes on where one died.
 
     It is forked, so that it need not import everything anew.
     """
     fork = multiprocessing.get_context("fork")
-    start = 0
+    first = start
     while start < count:
         here, there = fork.Pipe(duplex=False)
-        process = fork.Process(target=work, args=(name, start, count, seed, there))
+        stop = min(count, start + FORKED)
+        process = fork.Process(target=work, args=(name, start, stop, seed, there))
         process.start()
         there.close()
+        hangs = False
         with suppress(EOFError):
-            while True:
+            # what never comes back to the interpreter does not see that its time is up
+            while not (hangs := not here.poll(2 * WAITS * SECONDS + 60)):
                 number, end, words = here.recv()
                 start = number + 1
                 yield number, end, words
+        if hangs:
+            process.kill()
         process.join()
         if process.exitcode:
-            if start == 0 and process.exitcode == 1:
+            if start == first and process.exitcode == 1:
                 raise SystemExit(f"'{name}' cannot be tried")
-            yield start, "crash", f"the process ended with {process.exitcode}"
+            words = f"the process ended with {process.exitcode}"
+            yield start, "hang" if hangs else "crash", words
             start += 1
 
 
@@ -702,21 +718,26 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=[*BOUNDARIES], default=[*BOUNDARIES])
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+    parser.add_argument("--keep", type=Path, help="folder of what is done, and of failing inputs")
     given = parser.parse_args()
-    counts: dict[str, Counter[str]] = {}
-    began, failing = time.monotonic(), Path(mkdtemp(prefix="fuzz-"))
+    began, failing = time.monotonic(), given.keep or Path(mkdtemp(prefix="fuzz-"))
+    failing.mkdir(parents=True, exist_ok=True)
     each = -(-given.count // len(given.only))
     os.environ["OMP_NUM_THREADS"] = "1"  # a process of several threads cannot be forked
     for module in HEAVY:
         import_module(module)
+    counts: dict[str, Counter[str]] = {}
     for name in given.only:
-        counts[name] = Counter()
-        for number, end, words in tried(name, each, given.seed):
+        done = failing / f"{name}-{given.seed}.json"
+        counts[name] = Counter(json.loads(done.read_text()) if done.exists() else {})
+        for number, end, words in tried(name, counts[name].total(), each, given.seed):
             counts[name][end] += 1
             if end in FAILS:
                 folder = failing / f"{name}-{number}-{end}"
                 prepare(name, number, given.seed, folder)
-                print(f"{folder}: {words}", file=sys.stderr)
+                print(f"{folder}: {words}", file=sys.stderr, flush=True)
+            if given.keep and (end in FAILS or number % 100 == 99 or number == each - 1):
+                done.write_text(json.dumps(counts[name]))
     total: Counter[str] = sum(counts.values(), Counter())
     if given.json:
         print(json.dumps({name: dict(found) for name, found in counts.items()}))
@@ -727,7 +748,7 @@ def main() -> int:
             print(f"| {name} | {' | '.join(str(found[end]) for end in ends)} |")
         print(f"seed {given.seed}, {time.monotonic() - began:.0f} s")
     failed = any(total[end] for end in FAILS)
-    if not failed:
+    if not failed and not given.keep:
         shutil.rmtree(failing)
     return int(failed)
 

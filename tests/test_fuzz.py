@@ -73,7 +73,7 @@ def read(folder, name):
     if number == 1: time.sleep(60)
     if number == 2: os.abort()
     return content
-fuzz.SECONDS = 0.2
+fuzz.SECONDS, fuzz.WAITS = 0.2, 1
 fuzz.BOUNDARIES = {"toy": fuzz.Boundary(lambda: [{"f": b"good input"}], read,
                                         silent=lambda good, now, changes: now != good)}
 """

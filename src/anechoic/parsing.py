@@ -133,6 +133,9 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
         case typing.Literal if value in inner:
             return value
         case origin if origin in (tuple, list) and isinstance(value, list):
+            plain = inner[0] in (str, int, float) and {*map(type, value)} <= {inner[0]}
+            if plain and (inner[0] is not float or all(map(math.isfinite, value))):
+                return origin(value)  # at once, as there may be thousands
             return origin(_typed(inner[0], one, f"{name}[{i}]") for i, one in enumerate(value))
         case origin if origin in (dict, Mapping) and isinstance(value, dict):
             return {key: _typed(inner[1], one, f"{name}.{key}") for key, one in value.items()}

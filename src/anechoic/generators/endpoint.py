@@ -88,13 +88,13 @@ class Endpoint:
         asked |= {} if self.seconds is None else {"seconds": self.seconds}
         headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", **_token()}
         limits = httpx2.Timeout(self.timeout_s, connect=min(CONNECT_S, self.timeout_s))
-        ends = time.monotonic() + self.timeout_s
+        ends, url = time.monotonic() + self.timeout_s, self._parsed
         try:
             with (  # a proxy of the environment does not see what stays on this machine
-                httpx2.Client(timeout=limits, trust_env=not self._here) as client,
-                client.stream(
-                    "POST", self._parsed, content=json.dumps(asked), headers=headers
-                ) as answer,
+                httpx2.Client(
+                    timeout=limits, trust_env=not self._here, verify=url.scheme == "https"
+                ) as client,
+                client.stream("POST", url, content=json.dumps(asked), headers=headers) as answer,
             ):
                 content = self._read(answer, ends)
         except httpx2.TimeoutException as error:
