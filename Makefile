@@ -76,7 +76,7 @@ proof: $(READY) ## Protect 10,000 generations, and count what left above the lim
 bench-auto: $(READY) ## Measure the guards without settings on all models; stops and goes on.
 	$(BIN)/python benchmarks/auto.py --jobs 2
 
-load: $(READY) ## Load the service for ten minutes, with faults (or: make load MINUTES=1).
+load: $(READY) ## Load the service, ten minutes for each of 1, 8, 32 clients, with faults (or: MINUTES=1).
 	$(BIN)/python benchmarks/service.py --minutes $(or $(MINUTES),10) --out docs/evidence/service
 
 bench-speed: $(READY) ## Measure what each guard costs, and cold starts, against their targets.

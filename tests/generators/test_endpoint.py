@@ -161,6 +161,7 @@ def test_a_service_that_is_not_there_is_said() -> None:
         ("ftp://localhost/a", "expected https://, or http:// on this machine"),
         ("https://me:s3cret@tts.example.org/a", f"holds a name or password; .* into {TOKEN}"),
         ("https://tts.example.org:port/a", "is not an address"),
+        ("https://tts.example.org/\udce5", "is not an address"),  # a byte that is not UTF-8
     ],
 )
 def test_an_address_that_is_not_safe_is_refused_at_once(url: str, sentence: str) -> None:

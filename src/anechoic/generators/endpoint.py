@@ -114,7 +114,7 @@ class Endpoint:
 
         try:
             return httpx2.URL(self.url)
-        except httpx2.InvalidURL as error:
+        except (httpx2.InvalidURL, UnicodeEncodeError) as error:
             raise BadSetting(
                 f"'{self.url}' is not an address ({error}); give one as https://host/path"
             ) from error
