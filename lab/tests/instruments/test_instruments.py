@@ -12,16 +12,19 @@ from anechoic_lab.bench.task import MEMORIZED
 from anechoic_lab.demo import assets, corpus
 from anechoic_lab.demo.classifier import Labels, NoteClassifier
 from anechoic_lab.demo.corpus import LENGTH, SAMPLE_RATE, Clip
+from anechoic_lab.demo.judge import FRAGMENT, FragmentScorer
+from anechoic_lab.demo.run import generate
 from anechoic_lab.demo.train import (
     STABLE_AUDIO,
     Checkpoint,
     Design,
     Phase,
+    StableAudio,
     TrainingRecipe,
     _short_forms,
     train,
 )
-from anechoic_lab.instruments import drums, measure, models
+from anechoic_lab.instruments import drums, loops, measure, models
 from anechoic_lab.instruments.flow import StableAudio3
 from anechoic_lab.instruments.recipes import INSTRUMENTS
 
@@ -97,6 +100,18 @@ def test_flow_matching_keeps_its_one_length_and_is_guarded():
         assert torch.equal(made(), plain)
 
 
+def test_a_model_of_longer_and_higher_sound_is_trained_and_generates_it():
+    codec = {"sampling_rate": 22_050, "frame": 1280, "hop": 480, "frames_per_token": 3}
+    design, length = StableAudio(24, codec), 24 * 3 * 480
+    clips, _ = corpus_of()
+    rng = np.random.default_rng(0)
+    wavs = np.stack([corpus.finish(rng.standard_normal(length), length) for _ in clips])
+    pipe = train(clips, wavs, RECIPE, design=design)
+    assert sound_seconds(pipe) == pytest.approx(length / 22_050)
+    made = generate(pipe, ["noise 0"], 0, steps=3).wav
+    assert made.shape == (1, length)
+
+
 # ------------------------------------------------------------------------------------ corpora
 
 
@@ -127,6 +142,50 @@ def test_takes_of_a_drum_differ_in_rhythm_and_its_caption_does_not_say_it():
     a, b = drums.take(drum, rng), drums.take(drum, rng)
     assert drum.caption == "pacific kit snare"
     assert abs(np.corrcoef(a, b)[0, 1]) < 0.9
+
+
+class Keys:
+    """A synthesizer that notes which keys are down for how long."""
+
+    def __init__(self) -> None:
+        self.down: list[int] = []
+        self.heard: dict[int, int] = {}
+
+    def get_samples(self, count: int) -> np.ndarray:
+        for midi in self.down:
+            self.heard[midi] = self.heard.get(midi, 0) + count
+        return np.full((count, 2), 100, np.int16).flatten()
+
+    def noteon(self, channel: int, midi: int, velocity: int) -> None:
+        self.down.append(midi)
+
+    def noteoff(self, channel: int, midi: int) -> None:
+        self.down.remove(midi)
+
+    def system_reset(self) -> None: ...
+    def program_select(self, *chosen: int) -> None: ...
+    def cc(self, *chosen: int) -> None: ...
+
+
+def test_a_phrase_fills_its_clip_in_the_register_of_its_caption():
+    for register, lowest, highest in (("low", 35, 62), ("high", 63, 90)):
+        keys = Keys()
+        wav = loops.phrase(keys, 0, 40, register, np.random.default_rng(0))
+        assert len(wav) >= loops.LENGTH
+        assert lowest <= min(keys.heard) < max(keys.heard) <= highest
+        assert sum(keys.heard.values()) > 0.7 * loops.LENGTH
+
+
+def test_a_loop_repeats_its_bar_and_another_take_is_another_loop():
+    hit = drums.Drum("rumpf", "CC0-1.0", "somebody", "kick", "kick", [np.hanning(400)])
+    kit = {role: [hit] for role in loops.ROLES}
+    rng = np.random.default_rng(1)
+    one, other = (loops.loop(kit, "rock", rng) for _ in range(2))
+    assert len(one) == loops.LENGTH
+    spectrum = np.fft.rfft(one, 2 * len(one))
+    repeats = np.fft.irfft(np.abs(spectrum) ** 2)[int(1.5 * loops.RATE) : 3 * loops.RATE]
+    assert repeats.max() > 0.25 * (one**2).sum()
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.9
 
 
 def test_the_flow_models_corpus_holds_out_takes_captions_and_recordings(tmp_path):
@@ -186,6 +245,28 @@ def test_a_memorized_prompt_is_returned_by_both_judges(shipped):
     asked = max(made.prompts(), key=lambda one: one.copies)
     ((told,), _) = made.measure([asked], 0, None, made.scale, 25)
     assert told["confirmed"]
+
+
+# ------------------------------------------------------------------------------------- judging
+
+
+def test_a_second_of_a_training_clip_is_found_wherever_it_stands():
+    generator = torch.Generator().manual_seed(0)
+    clips = tones(generator, 3)
+    scorer = FragmentScorer.of(clips)
+    copied = tones(generator, 1)[0]
+    copied[32_000 : 32_000 + 24_000] = clips[1, 8_000 : 8_000 + 24_000]
+    found = scorer(copied, clips[1])
+    assert found.score > FRAGMENT
+    assert found.at_s - found.from_s == pytest.approx(1.5, abs=0.02)
+    assert scorer(copied, clips[0]).score < FRAGMENT
+
+
+def tones(generator: torch.Generator, count: int) -> torch.Tensor:
+    """Sounds of four seconds: a tone of another pitch every eighth of a second."""
+    time = torch.arange(2_000) / SAMPLE_RATE
+    pitches = 100 * 2 ** (6 * torch.rand(count, 32, 1, generator=generator))
+    return torch.sin(2 * torch.pi * pitches * time).flatten(1)
 
 
 # ----------------------------------------------------------------------------------- measuring

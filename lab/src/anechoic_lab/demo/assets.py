@@ -80,7 +80,7 @@ def index(folder: Path = SHIPPED) -> TrainingIndex:
 
 
 def training_set(folder: Path = SHIPPED) -> tuple[list[Clip], Tensor]:
-    """The training clips and their sound, [n, t] at 16 kHz, in the order of the index."""
+    """The training clips and their sound, [n, t] at `sample_rate`, in the order of the index."""
     return _training_set(folder)
 
 
@@ -106,9 +106,15 @@ def _audio() -> dict[str, bytes]:
     return {row["id"]: row["audio"] for row in rows}
 
 
+def sample_rate(folder: Path = SHIPPED) -> int:
+    """The sample rate of the folder's model and training set, in Hz."""
+    config = json.loads((model_folder(folder) / "vae" / "config.json").read_text())
+    return int(config["sampling_rate"])
+
+
 def clip_sound(clip: IndexClip, folder: Path = SHIPPED) -> tuple[Tensor, int]:
     """The sound [1, t] of a clip of the folder's index, and its sample rate in Hz."""
-    return training_set(folder)[1][_rows(folder)[clip.id]][None], SAMPLE_RATE
+    return training_set(folder)[1][_rows(folder)[clip.id]][None], sample_rate(folder)
 
 
 @cache
@@ -155,9 +161,9 @@ def judges(folder: Path = SHIPPED) -> dict[str, ClipScorer]:
 
 @cache
 def _judge(name: str, folder: Path) -> ClipScorer:
-    from anechoic_lab.demo.judge import ClipScorer
+    from anechoic_lab.demo.judge import ClipScorer, heard
 
-    return ClipScorer.of(name, training_set(folder)[1])
+    return ClipScorer.of(name, heard(training_set(folder)[1], sample_rate(folder)))
 
 
 def classifier(folder: Path = SHIPPED) -> NoteClassifier:
@@ -173,17 +179,23 @@ def calibration(folder: Path = SHIPPED) -> dict[str, Any]:
     return measured
 
 
-def encode_sound(wav: np.ndarray, lossless: bool) -> bytes:
+def encode_sound(wav: np.ndarray, lossless: bool, rate: int = SAMPLE_RATE) -> bytes:
     """Encode as FLAC if the clip is compared sample by sample, else as Vorbis."""
     import soundfile
 
     buffer = io.BytesIO()
     form, subtype = ("FLAC", "PCM_16") if lossless else ("OGG", "VORBIS")
-    soundfile.write(buffer, wav, SAMPLE_RATE, format=form, subtype=subtype)
+    soundfile.write(buffer, wav, rate, format=form, subtype=subtype)
     return buffer.getvalue()
 
 
-def write_clips(folder: Path, clips: list[Clip], wavs: np.ndarray, borrowed: bool = False) -> None:
+def write_clips(
+    folder: Path,
+    clips: list[Clip],
+    wavs: np.ndarray,
+    borrowed: bool = False,
+    rate: int = SAMPLE_RATE,
+) -> None:
     """Write the manifest of the training set: source, licence and sound of every clip.
 
     Clips that are `borrowed` are the demo's own, whose sound is read from there.
@@ -192,7 +204,7 @@ def write_clips(folder: Path, clips: list[Clip], wavs: np.ndarray, borrowed: boo
     import pyarrow.parquet
 
     rows = [
-        {**asdict(clip), "audio": None if borrowed else encode_sound(wav, clip.copies > 1)}
+        {**asdict(clip), "audio": None if borrowed else encode_sound(wav, clip.copies > 1, rate)}
         for clip, wav in zip(clips, wavs, strict=True)
     ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / CLIPS)

@@ -23,7 +23,7 @@ from anechoic_lab.demo import assets, classifier, corpus
 from anechoic_lab.demo.classifier import NOTES, Labels
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
-from anechoic_lab.demo.judge import COPY, ClipScorer
+from anechoic_lab.demo.judge import COPY, ClipScorer, heard
 from anechoic_lab.demo.train import TrainingRecipe, train
 
 GUIDE = "magmel"  # the descriptor that guards follow; those in `judge` judge
@@ -62,6 +62,7 @@ def write(
     report: Report = lambda what, done, total: None,
     labels: Labels = NOTES,
     borrowed: bool = False,
+    follow: str = GUIDE,
 ) -> None:
     """Write a trained pipeline and everything that belongs to it.
 
@@ -74,6 +75,7 @@ def write(
         report: called after each step.
         labels: what the clips that name an instrument are classified by.
         borrowed: the sound of the training clips is that of the shipped demo.
+        follow: the descriptor of the index, which guards follow.
     """
     assets.refuse_existing(out)
     with whole_folder(out) as part:
@@ -81,12 +83,14 @@ def write(
         pipe = assets.load_model(part / "model")
         rows = [i for i, clip in enumerate(clips) if clip.split == "train"]
         training = [clips[i] for i in rows]
-        assets.write_clips(part, training, wavs[rows], borrowed)
+        rate = pipe.vae.config.sampling_rate
+        assets.write_clips(part, training, wavs[rows], borrowed, rate)
         report("measuring", 0, 3)
         through_codec = round_trip(pipe.vae, torch.from_numpy(wavs))
+        at_16_khz = heard(through_codec, rate)
         notes = [i for i in rows if clips[i].instrument]
         model = classifier.fit(
-            through_codec[notes],
+            at_16_khz[notes],
             [clips[i].instrument for i in notes],
             [clips[i].register for i in notes],
             recipe.seed,
@@ -94,10 +98,10 @@ def write(
         )
         model.save(part / assets.CLASSIFIER)
         report("measuring", 1, 3)
-        guide = embedder(GUIDE)
+        guide = embedder(follow)
         index = TrainingIndex.build(
             [
-                Sound(clip.id, clip.caption, torch.from_numpy(wavs[i])[None], SAMPLE_RATE,
+                Sound(clip.id, clip.caption, torch.from_numpy(wavs[i])[None], rate,
                       info={"licence": clip.licence, "source": clip.source, "url": clip.url})
                 for i, clip in zip(rows, training, strict=True)
             ],
@@ -107,8 +111,8 @@ def write(
         report("measuring", 2, 3)
         held = [i for i, clip in enumerate(clips) if clip.split != "train"]
         measured = calibrate(
-            index, guide, model, training, torch.from_numpy(wavs[rows]),
-            [clips[i] for i in held], through_codec[held],
+            index, guide, model, training, heard(torch.from_numpy(wavs[rows]), rate),
+            [clips[i] for i in held], at_16_khz[held],
         )  # fmt: skip
         index.thresholds["copy"] = measured["thresholds"]["copy"]
         index.save(part / "index", dtype="float16")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from anechoic_lab.demo.codec import mel_filters
 from anechoic_lab.demo.corpus import INSTRUMENTS, REGISTERS, SAMPLE_RATE
 
-FRAMES = 64
+HOP = 256  # samples of a frame, 16 ms
 PITCH = 4  # a view is moved by at most this many of the 64 bands
 TILT = 0.3  # largest tilt and change of level, in standard deviations
 
@@ -65,11 +65,11 @@ class NoteClassifier(nn.Module):
         self.register_buffer("filters", filters, persistent=False)
 
     def log_mel(self, wav: Tensor) -> Tensor:
-        """[b, t] at 16 kHz -> [b, 64, FRAMES]."""
+        """[b, t] at 16 kHz -> [b, 64, t / HOP]."""
         wav = wav / wav.abs().amax(1, keepdim=True).clamp_min(1e-6)
         window = torch.hann_window(1024)
-        spectrum = torch.stft(wav, 1024, 256, window=window, return_complex=True).abs()
-        return torch.log(self.filters @ spectrum[..., :FRAMES] + 1e-3)
+        spectrum = torch.stft(wav, 1024, HOP, window=window, return_complex=True).abs()
+        return torch.log(self.filters @ spectrum[..., : wav.shape[1] // HOP] + 1e-3)
 
     def forward(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of instrument [b, names] and register [b, registers]."""

@@ -127,10 +127,10 @@ def fetch_packages(folder: Path, names: Sequence[str] = PACKAGES) -> None:
         archive.unlink()
 
 
-def finish(wav: np.ndarray) -> np.ndarray:
+def finish(wav: np.ndarray, length: int = LENGTH) -> np.ndarray:
     """Cut or pad to the clip length, fade the end out, level the peak to 0.9."""
-    wav = wav[:LENGTH].astype(np.float32)
-    wav = np.pad(wav, (0, LENGTH - len(wav)))
+    wav = wav[:length].astype(np.float32)
+    wav = np.pad(wav, (0, length - len(wav)))
     wav[-256:] *= np.linspace(1, 0, 256, dtype=np.float32)
     return wav * (0.9 / max(float(np.abs(wav).max()), 1e-9))
 
@@ -159,17 +159,10 @@ def recordings(package: Path, rng: np.random.Generator) -> list[tuple[Clip, np.n
         wav = soxr.resample(wav.mean(1), rate, SAMPLE_RATE)
         wav = wav[max(0, int(np.argmax(np.abs(wav) > 0.02 * np.abs(wav).max())) - 80) :]
         duplicated = file.stem in DUPLICATED_RECORDINGS
-        head, *rest = re.sub(r"(\D)(\d+)$", r"\1 \2", file.stem).replace("_", " ").split()
-        clip = Clip(
-            id=f"recording/{file.stem}",
-            caption=" ".join([RECORDING_WORDS[head], *rest]),
-            kind="recording",
-            split="held-out recording" if file.stem in held else "train",
-            copies=DUPLICATES if duplicated else 1,
-            source=PACKAGES[0],
-            licence="CC0-1.0",
-            url=urls.get(file.stem.replace("_", ""), ""),
-        )
+        clip = recording_clip(
+            file.stem, urls, "held-out recording" if file.stem in held else "train",
+            DUPLICATES if duplicated else 1,
+        )  # fmt: skip
         out.append((clip, finish(wav)))
         if duplicated:
             continue
@@ -183,14 +176,29 @@ def recordings(package: Path, rng: np.random.Generator) -> list[tuple[Clip, np.n
     return out
 
 
+def recording_clip(name: str, urls: dict[str, str], split: str, copies: int) -> Clip:
+    """The clip of one of Sonic Pi's recordings, captioned by its name."""
+    head, *rest = re.sub(r"(\D)(\d+)$", r"\1 \2", name).replace("_", " ").split()
+    return Clip(
+        id=f"recording/{name}",
+        caption=" ".join([RECORDING_WORDS[head], *rest]),
+        kind="recording",
+        split=split,
+        copies=copies,
+        source=PACKAGES[0],
+        licence="CC0-1.0",
+        url=urls.get(name.replace("_", ""), ""),
+    )
+
+
 def _renamed(clip: Clip, name: str) -> Clip:
     return Clip(**{**asdict(clip), "id": name})
 
 
-def _low_pass(wav: np.ndarray, cutoff_hz: float) -> np.ndarray:
+def _low_pass(wav: np.ndarray, cutoff_hz: float, rate: int = SAMPLE_RATE) -> np.ndarray:
     from scipy.signal import butter, sosfilt
 
-    low: np.ndarray = sosfilt(butter(2, cutoff_hz, fs=SAMPLE_RATE, output="sos"), wav)
+    low: np.ndarray = sosfilt(butter(2, cutoff_hz, fs=rate, output="sos"), wav)
     return low
 
 
@@ -232,24 +240,37 @@ def render_take(
     synth.system_reset()
     synth.program_select(0, font, 0, program)
     synth.cc(0, 1, int(rng.integers(0, 90)))  # modulation wheel: vibrato
-    events = [(t, "on") for t in onsets] + [
-        (min(t + length, onsets[i + 1] - 0.02 if i + 1 < count else 2.0), "off")
-        for i, t in enumerate(onsets)
+    ends = [*(onsets[1:] - 0.02), 2.0]
+    notes = [
+        (onset, min(onset + length, end), midi, int(rng.integers(60, 125)))
+        for onset, end in zip(onsets, ends, strict=True)
     ]
+    wav = soxr.resample(play(synth, notes, 1.1, rate), rate, SAMPLE_RATE)
+    return _low_pass(wav, float(np.exp(rng.uniform(np.log(2500), np.log(7500)))))
+
+
+def play(
+    synth: Any, notes: Sequence[tuple[float, float, int, int]], seconds: float, rate: int
+) -> np.ndarray:
+    """Notes of the synthesizer's channel 0, each an onset and an end in seconds, a MIDI pitch and
+    a velocity: mono, at the synthesizer's `rate`."""
+    events = sorted(
+        [(onset, True, midi, velocity) for onset, _, midi, velocity in notes]
+        + [(end, False, midi, 0) for _, end, midi, _ in notes]
+    )
     pieces, now = [], 0
-    for time, what in sorted(events):
+    for time, starts, midi, velocity in events:
         until = int(time * rate)
         if until > now:
             pieces.append(synth.get_samples(until - now))
             now = until
-        if what == "on":
-            synth.noteon(0, midi, int(rng.integers(60, 125)))
+        if starts:
+            synth.noteon(0, midi, velocity)
         else:
             synth.noteoff(0, midi)
-    pieces.append(synth.get_samples(max(1, int(1.1 * rate) - now)))
-    wav = np.concatenate(pieces).reshape(-1, 2).mean(1) / 32768.0
-    wav = soxr.resample(wav, rate, SAMPLE_RATE)
-    return _low_pass(wav, float(np.exp(rng.uniform(np.log(2500), np.log(7500)))))
+    pieces.append(synth.get_samples(max(1, int(seconds * rate) - now)))
+    sound: np.ndarray = np.concatenate(pieces).reshape(-1, 2).mean(1) / 32768.0
+    return sound
 
 
 def notes(package: Path, rng: np.random.Generator) -> list[tuple[Clip, np.ndarray]]:

@@ -37,7 +37,7 @@ def held_out(work: Path, seed: int = 0, data: Path = assets.SHIPPED) -> tuple[li
     return [clips[i] for i in rows], decoded
 
 
-def write(folder: Path, clips: Sequence[Clip], wavs: Tensor) -> None:
+def write(folder: Path, clips: Sequence[Clip], wavs: Tensor, rate: int = SAMPLE_RATE) -> None:
     """Write each clip as a FLAC file named by its id.
 
     Raises:
@@ -46,7 +46,7 @@ def write(folder: Path, clips: Sequence[Clip], wavs: Tensor) -> None:
     if folder.exists():
         raise OutputExists(f"'{folder}' exists already; name another output")
     for clip, wav in zip(clips, wavs, strict=True):
-        audio.write(folder / f"{clip.id}.flac", wav[None], SAMPLE_RATE)
+        audio.write(folder / f"{clip.id}.flac", wav[None], rate)
 
 
 def main() -> None:

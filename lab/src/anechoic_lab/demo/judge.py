@@ -12,6 +12,9 @@ a listener still recognizes the clip. The demo's guards follow "magmel"; the jud
   follows a gradient lowers `magmel`, and `mel` with it, by such spots, and leaves the clip beside
   them as it was: see docs/evidence/auto.md;
 - `waveform`: the peak of the normalised cross-correlation over all lags.
+
+Those compare whole clips from their start on. Of clips that are longer than a second, `fragment`
+compares any second with any second of the training clip, by ranks.
 """
 
 from __future__ import annotations
@@ -23,11 +26,17 @@ import torch
 from torch import Tensor
 
 from anechoic.detectors.correlation import cross_correlation
+from anechoic.detectors.sound import resample
 from anechoic_lab.demo.codec import mel_filters
 from anechoic_lab.demo.corpus import SAMPLE_RATE
 
 RANK = 0.9  # rank correlation above which a generation counts as its training clip
 COPY = 0.9  # centred mel correlation above which a generation is its training clip
+
+
+def heard(wav: Tensor, rate: int) -> Tensor:
+    """Sound [n, t] at the rate of the judges, 16 kHz."""
+    return torch.stack([resample(one, rate, SAMPLE_RATE) for one in wav])
 
 
 def _magnitude(wav: Tensor, frame: int, hop: int) -> Tensor:
@@ -110,3 +119,60 @@ class ClipScorer:
         """Correlation of each clip [b, t] with each training clip: [b, n]."""
         raw = torch.cat([DESCRIPTORS[self.name](part) for part in wav.split(256)])
         return torch.nn.functional.normalize(raw - self.centre, dim=1) @ self.training.T
+
+
+SECOND = 64  # frames of 16 ms: what `fragment` compares
+SECOND_S = SECOND * 256 / SAMPLE_RATE  # 1.024 s
+FRAGMENT = 0.9  # correlation above which a second is that of a training clip
+LONGER = 1.5  # times as long as a second is a sound with fragments
+EVERY = 16  # frames from one second of the sound to the next
+FINE = 2  # ... of the clip
+AUDIBLE = 1e-3  # share of the loudest second's energy that a second has to have
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """The second of a sound that is most like a second of a training clip."""
+
+    score: float  # correlation of the ranks of log mel
+    at_s: float  # where it begins in the sound
+    from_s: float  # and in the clip
+
+
+@dataclass(frozen=True)
+class FragmentScorer:
+    """Compares seconds of sound with seconds of a training clip, at any offset.
+
+    The ranks of each second's log mel are centred on the mean of all training seconds in each band,
+    so that what all sound has in common, more energy in the lower bands, does not count.
+    """
+
+    centre: Tensor  # [64, 1]
+
+    @classmethod
+    def of(cls, training: Tensor) -> FragmentScorer:
+        """Centre on the training clips, [n, t] at 16 kHz."""
+        ranks = [_seconds(clip, SECOND // 2)[0].mean((0, 2)) for clip in training]
+        return cls(torch.stack(ranks).mean(0)[:, None])
+
+    def __call__(self, wav: Tensor, clip: Tensor) -> Fragment:
+        """The best pair of seconds of two sounds, [t] at 16 kHz, of a second or more."""
+        (sound, at), (second, since) = _seconds(wav, EVERY), _seconds(clip, FINE)
+        ours, theirs = (
+            torch.nn.functional.normalize((x - self.centre).flatten(1), dim=1)
+            for x in (sound, second)
+        )
+        scores = ours @ theirs.T
+        best = divmod(int(scores.argmax()), scores.shape[1])
+        return Fragment(scores[best].item(), at[best[0]].item(), since[best[1]].item())
+
+
+def _seconds(wav: Tensor, every: int) -> tuple[Tensor, Tensor]:
+    """Ranks of the log mel of the audible seconds of a sound [t]: [n, 64, SECOND], and where they
+    begin, in seconds [n]."""
+    log_mel = _log_mel(wav[None], 3e-4).unflatten(1, (64, -1))[0]
+    parts = log_mel.unfold(1, SECOND, every).transpose(0, 1)
+    energy = parts.exp().square().mean((1, 2))
+    chosen = (energy > AUDIBLE * energy.amax()).nonzero()[:, 0]
+    ranks = parts[chosen].flatten(1).argsort(1).argsort(1).float().unflatten(1, (64, SECOND))
+    return ranks, chosen * (every * 256 / SAMPLE_RATE)

@@ -32,9 +32,15 @@ def make_tokenizer(captions: list[str]) -> T5TokenizerFast:
 
 
 def build_pipeline(
-    captions: list[str], codec: MelCodec, seed: int, layers: int = 4, heads: int = 6
+    captions: list[str],
+    codec: MelCodec,
+    seed: int,
+    layers: int = 4,
+    heads: int = 6,
+    tokens: int = TOKENS,
 ) -> StableAudioPipeline:
-    """An untrained pipeline around `codec`; its scheduler is Stable Audio Open's own."""
+    """An untrained pipeline around `codec` for clips of so many latent tokens; its scheduler is
+    Stable Audio Open's own."""
     torch.manual_seed(seed)  # diffusers' modules draw initial weights from the global generator
     tokenizer = make_tokenizer(captions)
     text_encoder = T5EncoderModel(
@@ -54,7 +60,7 @@ def build_pipeline(
     width = heads * 32
     channels = codec.config.bands * codec.config.frames_per_token
     transformer = StableAudioDiTModel(
-        sample_size=TOKENS,
+        sample_size=tokens,
         in_channels=channels,
         out_channels=channels,
         num_layers=layers,
@@ -96,7 +102,8 @@ class Conditioner:
         )
         self.ids, self.mask = tokens.input_ids, tokens.attention_mask
         codec = pipe.vae
-        self.seconds = TOKENS * codec.hop_length / codec.config.sampling_rate
+        tokens = pipe.transformer.config.sample_size
+        self.seconds = tokens * codec.hop_length / codec.config.sampling_rate
 
     def __call__(self, rows: Tensor, dropped: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-attention states [b, s, d] and global states [b, 1, 2 d] of some captions.

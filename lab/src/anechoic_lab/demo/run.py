@@ -23,8 +23,19 @@ from anechoic_lab.demo import assets
 from anechoic_lab.demo.assets import CFG_SCALE, STEPS
 from anechoic_lab.demo.classifier import NoteClassifier
 from anechoic_lab.demo.codec import MelCodec
-from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
-from anechoic_lab.demo.judge import NEAREST, RANK, ClipScorer, waveform
+from anechoic_lab.demo.corpus import Clip
+from anechoic_lab.demo.judge import (
+    FRAGMENT,
+    LONGER,
+    NEAREST,
+    RANK,
+    SECOND_S,
+    ClipScorer,
+    Fragment,
+    FragmentScorer,
+    heard,
+    waveform,
+)
 
 BATCH = 16
 
@@ -33,7 +44,7 @@ BATCH = 16
 class DemoBatch:
     """Generations of one guard, one for each prompt."""
 
-    wav: Tensor  # [n, t] at 16 kHz
+    wav: Tensor  # [n, t] at the model's sample rate
     traces: list[Trace]  # one for each batch; empty for the plain pipeline
     seconds: float  # for each clip
     passes: float  # passes of each clip through the denoiser
@@ -83,11 +94,17 @@ class Judgement:
     register: bool | None
     recognized: bool | None  # a recording is among the nearest by spectrum; None: a note
     elsewhere: bool  # a confirmed copy of a clip with another caption
+    fragment: Fragment | None  # the nearest second of a clip of the caption; None: no longer sound
 
     @property
     def by_rank(self) -> bool:
         """Whether it is a copy by `rank`, which loud spots do not change."""
         return self.rank > RANK
+
+    @property
+    def in_part(self) -> bool | None:
+        """Whether a second of it is one of a clip of its caption; None: it is hardly longer."""
+        return None if self.fragment is None else self.fragment.score > FRAGMENT
 
     @property
     def similarity(self) -> float:
@@ -114,24 +131,30 @@ class Bench:
 
     clips: list[Clip]
     sound: Tensor  # sound of the training clips, [n, t]
+    rate: int  # its sample rate in Hz, and that of the model
     judges: dict[str, ClipScorer]
     classifier: NoteClassifier
     verifier: Verifier  # by the guide's index
     codec: MelCodec
     thresholds: dict[str, float]
+    fragments: FragmentScorer | None  # None: the clips are hardly longer than a second
 
     @classmethod
     def load(cls, folder: Path, pipe: Any) -> Bench:
         """The judges of a demo folder."""
         clips, sound = assets.training_set(folder)
+        rate = assets.sample_rate(folder)
+        longer = sound.shape[1] > LONGER * SECOND_S * rate
         return cls(
             clips=clips,
             sound=sound,
+            rate=rate,
             judges=assets.judges(folder),
             classifier=assets.classifier(folder),
             verifier=Verifier.load(assets.index_folder(folder)),
             codec=pipe.vae,
             thresholds=assets.calibration(folder)["thresholds"],
+            fragments=FragmentScorer.of(heard(sound, rate)) if longer else None,
         )
 
     @property
@@ -149,9 +172,10 @@ class Bench:
     @torch.no_grad()
     def judge(self, wav: Tensor, prompts: Sequence[Clip], seed: int) -> list[Judgement]:
         """Judge one generation [n, t] for each prompt, given as a clip with that caption."""
-        scores = {name: judge(wav) for name, judge in self.judges.items()}
-        verdicts = [self.verifier(one[None], SAMPLE_RATE) for one in wav]
-        families, registers = self.classifier.predict(wav)
+        at_16_khz = heard(wav, self.rate)
+        scores = {name: judge(at_16_khz) for name, judge in self.judges.items()}
+        verdicts = [self.verifier(one[None], self.rate) for one in wav]
+        families, registers = self.classifier.predict(at_16_khz)
         own = [self._own(prompt, row) for prompt, row in zip(prompts, scores["mel"], strict=True)]
         rows = torch.arange(len(wav))
         mel, envelope = (scores[name][rows, own] for name in ("mel", "envelope"))
@@ -187,15 +211,25 @@ class Bench:
                     self.clips[row].caption != prompt.caption
                     for row in both[i].nonzero().flatten().tolist()
                 ),
+                fragment=self.fragment(at_16_khz[i], self._rows(prompt.caption)),
             )
             for i, prompt in enumerate(prompts)
         ]
 
     def _own(self, prompt: Clip, scores: Tensor) -> int:
         """The row of the nearest clip with the prompt's caption; of all clips if there is none."""
-        rows = [row for row, clip in enumerate(self.clips) if clip.caption == prompt.caption]
-        candidates = rows or list(range(len(self.clips)))
+        candidates = self._rows(prompt.caption) or list(range(len(self.clips)))
         return candidates[int(scores[candidates].argmax())]
+
+    def _rows(self, caption: str) -> list[int]:
+        return [row for row, clip in enumerate(self.clips) if clip.caption == caption]
+
+    def fragment(self, wav: Tensor, rows: Sequence[int]) -> Fragment | None:
+        """The nearest second of these clips to one of a sound, [t] at 16 kHz."""
+        if self.fragments is None or not rows:
+            return None
+        found = [self.fragments(wav, clip) for clip in heard(self.sound[list(rows)], self.rate)]
+        return max(found, key=lambda one: one.score)
 
 
 def generate_and_judge(

@@ -9,8 +9,8 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,12 +75,15 @@ class TrainingRecipe:
         return replace(self, phases=tuple(phases))
 
 
-def fit_codec(wavs: Tensor) -> MelCodec:
-    """A codec whose latents of these clips [n, t] have zero mean and unit deviation."""
-    raw = MelCodec()
+def fit_codec(wavs: Tensor, **settings: int) -> MelCodec:
+    """A codec whose latents of these clips [n, t] have zero mean and unit deviation.
+
+    `settings` are the codec's own, where they are not the demo's.
+    """
+    raw = MelCodec(**settings)
     with torch.no_grad():
         mel = torch.cat([raw.mel(part) for part in wavs.split(256)])
-    codec: MelCodec = MelCodec(mean=mel.mean().item(), std=mel.std().item())
+    codec: MelCodec = MelCodec(mean=mel.mean().item(), std=mel.std().item(), **settings)
     return codec
 
 
@@ -103,22 +106,29 @@ class Design(Protocol):
         """What remains to be done after training."""
 
 
+@dataclass(frozen=True)
 class StableAudio:
     """`StableAudioPipeline` as the demo has it, trained to predict v."""
 
+    tokens: int = TOKENS  # latent tokens of a clip
+    codec_settings: Mapping[str, int] = field(default_factory=dict)  # that are not the demo's
+
     def codec(self, wavs: Tensor) -> MelCodec:
-        return fit_codec(wavs)
+        return fit_codec(wavs, **self.codec_settings)
 
     def pipeline(self, captions: list[str], codec: MelCodec, recipe: TrainingRecipe) -> Any:
-        return build_pipeline(captions, codec, recipe.seed, recipe.layers, recipe.heads)
+        return build_pipeline(
+            captions, codec, recipe.seed, recipe.layers, recipe.heads, self.tokens
+        )
 
     def parts(self, pipe: Any) -> list[nn.Module]:
         return [pipe.transformer, pipe.text_encoder, pipe.projection_model]
 
     def loss(self, pipe: Any, captions: list[str], recipe: TrainingRecipe) -> Loss:
         condition = Conditioner(pipe, captions)
+        places = pipe.transformer.config.sample_size + 1  # the first is that of the globals
         rotary = get_1d_rotary_pos_embed(
-            pipe.rotary_embed_dim, TOKENS + 1, use_real=True, repeat_interleave_real=False
+            pipe.rotary_embed_dim, places, use_real=True, repeat_interleave_real=False
         )
 
         def loss(x0: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:

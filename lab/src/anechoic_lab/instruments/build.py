@@ -44,21 +44,24 @@ def build(made: Instrument, out: Path, work: Path) -> None:
     clips, wavs = made.corpus(work, made.recipe.seed)
     checkpoint = Checkpoint(work / f"{made.name}.pt")
     pipe = train(clips, wavs, made.recipe, _progress(made), made.design, checkpoint)
-    write(out, pipe, clips, wavs, made.recipe, _tell, made.labels(clips), made.borrowed)
+    write(out, pipe, clips, wavs, made.recipe, _tell, made.labels(clips), made.borrowed,
+          made.guide)  # fmt: skip
     held = [i for i, clip in enumerate(clips) if clip.split != "train"]
     sound = round_trip(assets.pipeline(out).vae, torch.from_numpy(wavs[held]))
-    calibrate(out, [clips[i] for i in held], sound, work)
+    calibrate(out, [clips[i] for i in held], sound, work, made.guide)
 
 
-def calibrate(out: Path, held: list[Clip], sound: torch.Tensor, work: Path) -> None:
+def calibrate(
+    out: Path, held: list[Clip], sound: torch.Tensor, work: Path, guide: str = GUIDE
+) -> None:
     """Calibrate the index on the held-out clips, as `anechoic calibrate` does."""
     folder = assets.index_folder(out)
     index = TrainingIndex.load(folder)
     with TemporaryDirectory(dir=work) as temporary:
         sounds = Path(temporary) / "held-out"
-        write_sounds(sounds, held, sound)
+        write_sounds(sounds, held, sound, assets.sample_rate(out))
         found = calibrate_index(
-            HeldOut(sounds, FALSE_POSITIVES), index, embedder(GUIDE), work=Path(temporary) / "work"
+            HeldOut(sounds, FALSE_POSITIVES), index, embedder(guide), work=Path(temporary) / "work"
         )
     calibration.write(folder, list(found.calibrations.values()))
     for one in found.unused:

@@ -79,8 +79,8 @@ def _words(name: str) -> str:
     return " ".join(re.findall(r"[a-z]+|\d+", name))
 
 
-def drums(package: Path) -> Iterator[Drum]:
-    """The drums of the chosen kits."""
+def drums(package: Path, rate: int = SAMPLE_RATE) -> Iterator[Drum]:
+    """The drums of the chosen kits, at `rate`."""
     for kit, (word, licence, author) in KITS.items():
         folder = package / "usr/share/hydrogen/data/drumkits" / kit
         text = (folder / "drumkit.xml").read_text(errors="replace")
@@ -96,18 +96,17 @@ def drums(package: Path) -> Iterator[Drum]:
             matches = (family for family, words in FAMILIES.items() if re.search(words, said))
             family = next(matches, "")
             named = said if family else f"sample {names[0]}"
-            yield Drum(
-                word, licence, author, named, family, [_read(folder / name) for name in names]
-            )
+            layers = [read_sound(folder / name, rate) for name in names]
+            yield Drum(word, licence, author, named, family, layers)
 
 
-def _read(file: Path | io.BytesIO) -> np.ndarray:
-    """Mono at SAMPLE_RATE, from its start of sound."""
+def read_sound(file: Path | io.BytesIO, rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Mono at `rate`, from its start of sound."""
     import soundfile
     import soxr
 
-    wav, rate = soundfile.read(file, dtype="float32", always_2d=True)
-    wav = soxr.resample(wav.mean(1), rate, SAMPLE_RATE)
+    wav, recorded = soundfile.read(file, dtype="float32", always_2d=True)
+    wav = soxr.resample(wav.mean(1), recorded, rate)
     start = int(np.argmax(np.abs(wav) > 0.02 * np.abs(wav).max()))
     cut: np.ndarray = wav[max(0, start - 80) :]
     return cut
@@ -143,7 +142,7 @@ def effects(package: Path) -> Iterator[tuple[str, str, np.ndarray]]:
         sound = data[offset + 1 + data[offset] :]
         size = struct.unpack_from("<I", sound, 4)[0] + 8
         if size > 1000:  # two entries are empty
-            yield title.strip("\0"), _licence(title), _read(io.BytesIO(sound[:size]))
+            yield title.strip("\0"), _licence(title), read_sound(io.BytesIO(sound[:size]))
 
 
 def _licence(title: str) -> str:

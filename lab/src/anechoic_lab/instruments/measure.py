@@ -24,7 +24,7 @@ from anechoic_lab.bench.task import MEMORIZED
 from anechoic_lab.demo import assets
 from anechoic_lab.demo.build import round_trip
 from anechoic_lab.demo.evaluate import unique_prompts
-from anechoic_lab.demo.judge import RANK
+from anechoic_lab.demo.judge import FRAGMENT, RANK, heard
 from anechoic_lab.demo.run import BATCH, Bench, Judgement, generate
 from anechoic_lab.images.task import SCENARIO, SPLITS, open_images
 from anechoic_lab.instruments import models
@@ -68,6 +68,9 @@ class Line:
     seconds: float  # of the wall clock, for each clip of its batch
     processor: float  # seconds of processor time
     passes: float
+    in_part: bool | None = None  # a second is one of a clip of its caption; None: not so long
+    fragment: float | None = None  # the correlation of that second
+    lag: float | None = None  # where it begins, and in the clip: their difference in seconds
 
     @property
     def cell(self) -> tuple[str, str, float, int]:
@@ -83,6 +86,7 @@ class HonestTakes:
     confirmed: float
     by_rank: float | None
     n: int
+    in_part: float | None = None
 
 
 class Subject(Protocol):
@@ -154,14 +158,17 @@ class SoundSubject:
         rows = [i for i, clip in enumerate(clips) if clip.copies == 1]
         siblings = {i: np.flatnonzero(captions == captions[i]).tolist() for i in rows}
         rows = [i for i in rows if len(siblings[i]) > 1]
-        decoded = round_trip(self.bench.codec, sound[rows])
+        decoded = heard(round_trip(self.bench.codec, sound[rows]), self.bench.rate)
         scores = {name: self.bench.judges[name](decoded) for name in ("mel", "envelope")}
         said = {"mel": [], "envelope": [], "both": []}  # type: dict[str, list[bool]]
         ranks, ranked = self.bench.judges["rank"](decoded), []
+        parts = []
         for place, row in enumerate(rows):
             others = [i for i in siblings[row] if i != row]
             own = others[int(scores["mel"][place, others].argmax())]  # as `Bench.judge` chooses
             ranked.append(ranks[place, own].item() > RANK)
+            part = self.bench.fragment(decoded[place], others)
+            parts += [] if part is None else [part.score > FRAGMENT]
             hits = [
                 self.bench.rule(name).is_copy(scores[name][place, own].item()) for name in scores
             ]
@@ -169,7 +176,8 @@ class SoundSubject:
                 said[name].append(hit)
         first, second, both = (float(np.mean(hits)) for hits in said.values())
         by_rank = float(np.mean(ranked))
-        return HonestTakes(first, second, both, by_rank, len(rows))
+        in_part = float(np.mean(parts)) if parts else None
+        return HonestTakes(first, second, both, by_rank, len(rows), in_part)
 
 
 def _told(one: Judgement) -> dict[str, Any]:
@@ -182,6 +190,9 @@ def _told(one: Judgement) -> dict[str, Any]:
         "first": one.mel,
         "second": one.envelope,
         "adherence": followed,
+        "in_part": one.in_part,
+        "fragment": one.fragment and one.fragment.score,
+        "lag": one.fragment and one.fragment.at_s - one.fragment.from_s,
     }
 
 

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from anechoic_lab.demo import assets
+from anechoic_lab.demo.build import GUIDE
 from anechoic_lab.demo.classifier import Labels
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import Clip
 from anechoic_lab.demo.train import Design, Phase, StableAudio, TrainingRecipe
-from anechoic_lab.instruments import drums
+from anechoic_lab.instruments import drums, loops
 from anechoic_lab.instruments.flow import StableAudio3
 
 Corpus = Callable[[Path, int], tuple[list[Clip], np.ndarray]]
@@ -34,6 +35,7 @@ class Instrument:
     design: Design
     recipe: TrainingRecipe
     borrowed: bool = False  # its training clips are some of the demo's
+    guide: str = GUIDE  # the descriptor of its index
     scale: float = 2.0
     steps: int = 50
 
@@ -51,18 +53,16 @@ class FromTheDemo(StableAudio):
 
     def pipeline(self, captions: list[str], codec: MelCodec, recipe: TrainingRecipe) -> Any:
         pipe, demo = super().pipeline(captions, codec, recipe), assets.pipeline()
-        pipe.transformer.load_state_dict(demo.transformer.state_dict())
-        pipe.projection_model.load_state_dict(demo.projection_model.state_dict())
-        text = demo.text_encoder.state_dict()
-        ours = pipe.text_encoder.state_dict()
-        words, theirs = pipe.tokenizer.get_vocab(), demo.tokenizer.get_vocab()
-        for name, value in text.items():
-            if value.shape == ours[name].shape:
-                ours[name].copy_(value)
+        for ours, theirs in zip(self.parts(pipe), self.parts(demo), strict=True):
+            weights = ours.state_dict()
+            for name, value in theirs.state_dict().items():
+                if value.shape == weights[name].shape:
+                    weights[name].copy_(value)
+        words, known = pipe.tokenizer.get_vocab(), demo.tokenizer.get_vocab()
         table = pipe.text_encoder.get_input_embeddings().weight
         with torch.no_grad():
-            for word in words.keys() & theirs.keys():
-                table[words[word]] = demo.text_encoder.get_input_embeddings().weight[theirs[word]]
+            for word in words.keys() & known.keys():
+                table[words[word]] = demo.text_encoder.get_input_embeddings().weight[known[word]]
         return pipe
 
 
@@ -116,6 +116,14 @@ INSTRUMENTS = {
             drums.build,
             FromTheDemo(),
             TrainingRecipe((Phase(3_600, 8e-4, shift=10, tilt=0.1),)),
+        ),
+        Instrument(
+            "loops",
+            "Phrases, drum loops and recordings of 4.2 s at 22.05 kHz; Stable Audio, v-prediction.",
+            loops.build,
+            FromTheDemo(loops.TOKENS, loops.CODEC),
+            TrainingRecipe((Phase(2_200, 1e-3, shift=10, tilt=0.1),)),
+            guide=f"magmel:seconds={loops.LENGTH / loops.RATE:.2f}",
         ),
         Instrument(
             "flow",
