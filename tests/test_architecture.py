@@ -18,8 +18,10 @@ MAY_IMPORT = {
     "lazy": set(),
     "display": {"errors"},
     "types": {"errors"},
-    "audio": {"containers", "errors", "parsing", "storage"},
-    "containers": {"errors"},
+    "audio": {"containers", "errors", "ffmpeg", "parsing", "storage"},
+    "containers": {"errors", "framing"},
+    "ffmpeg": {"containers", "errors"},
+    "framing": set(),
     "storage": {"errors"},
     "parsing": {"errors"},
     "cache": {"errors", "parsing", "storage"},
@@ -50,6 +52,7 @@ MAY_IMPORT = {
 }
 HOMES: dict[str, set[str]] = {
     "anechoic_lab": set(),
+    "av": {"ffmpeg"},
     "c2pa": {"certificate"},
     "comfy": set(),
     "comfyui_anechoic": set(),

@@ -1,7 +1,7 @@
 """Reads, checks and writes sound, and cuts it into windows.
 
-`containers` finds each stream of a file, and libsndfile decodes it. Nothing is resampled here:
-whatever needs a rate, such as an embedder, resamples.
+`containers` finds each stream of a file, and libsndfile or FFmpeg decodes it. Nothing is resampled
+here: whatever needs a rate, such as an embedder, resamples.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anechoic import containers
+from anechoic import containers, ffmpeg
+from anechoic.containers import SoundBlock, SoundStream
 from anechoic.errors import BadAudio, BadSetting, OutputExists
 from anechoic.parsing import require_limit
 from anechoic.storage import write_whole
@@ -27,9 +29,10 @@ CANCELLED = 0.01  # a mean with less than this share of the loudest channel's en
 WEAK = 0.24  # a mean with less has lost much; one sounding channel of two leaves 0.25
 LOWEST = 48_000  # Hz: lower rates count as this one, since embedders resample up to it
 BLOCK = 2**20  # samples that are decoded at once
-SUFFIXES = frozenset({
+SUFFIXES = frozenset({  # those of the last line need 'anechoic[av]'
     ".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff",
-    ".aifc", ".au", ".snd", ".caf",
+    ".aifc", ".au", ".snd", ".caf", ".mp2", ".mpa",
+    ".m4a", ".m4b", ".mp4", ".mov", ".aac", ".webm", ".mka", ".mkv", ".wma", ".wv", ".ac3", ".eac3",
 })  # fmt: skip
 
 
@@ -39,7 +42,8 @@ def read(
     """Read a whole sound file.
 
     Args:
-        path: WAV, RF64, W64, AIFF, AU, CAF, FLAC, OGG or MP3.
+        path: WAV, RF64, W64, AIFF, AU, CAF, FLAC, OGG, MP3 or MP2; with 'anechoic[av]' also the
+            one sound of MP4, QuickTime, Matroska, WebM, Windows Media, WavPack, AAC or AC-3.
         allow_silence: accept sound whose peak is below `SILENCE`.
         longest_s: seconds; longer sound is refused once this much is decoded.
 
@@ -67,7 +71,7 @@ def read_bytes(
     """Read a whole sound file in memory, such as one from an archive or a table.
 
     Args:
-        content: the file: WAV, RF64, W64, AIFF, AU, CAF, FLAC, OGG or MP3.
+        content: the file, of a kind that `read` takes.
         name: its name in errors.
         allow_silence: accept sound whose peak is below `SILENCE`.
         longest_s: seconds; longer sound is refused once this much is decoded.
@@ -107,9 +111,34 @@ def _decode(
 
 
 def _decode_stream(
-    stream: containers.SoundStream, name: str, before: list[np.ndarray], longest_s: float
+    stream: SoundStream, name: str, before: list[np.ndarray], longest_s: float
 ) -> tuple[np.ndarray, int]:
     """Decode a whole stream to [c, t], and its rate; the limits include the streams before it."""
+    blocks: list[np.ndarray] = []
+    already = sum(part.shape[1] for part in before)
+    channels = rate = frames = least = 0
+    for block in (ffmpeg.blocks if stream.demuxer else _blocks)(stream, name):
+        samples, rate, least = block
+        blocks.append(samples)
+        frames, channels = frames + len(samples), samples.shape[1]
+        _require_within((already + frames) * max(channels, LOWEST / rate), name)
+        if already + frames > longest_s * rate:
+            raise BadAudio(f"{name} lasts over {longest_s:g} s; cut it, or raise the limit")
+    if stream.share < 1:
+        least = max(round(frames / max(stream.share, 1e-9)), frames + 1)
+    if not blocks:
+        raise containers.unreadable(name, "nothing of it decodes to sound")
+    if frames < least:
+        raise BadAudio(
+            f"{name} is cut off: its header promises {least / rate:.2f} s and "
+            f"{frames / rate:.2f} s are there; fetch or export it again"
+        )
+    whole = np.empty((channels, frames), np.float32)
+    return np.concatenate([samples.T for samples in blocks], 1, out=whole), rate
+
+
+def _blocks(stream: SoundStream, name: str) -> Iterator[SoundBlock]:
+    """Decode a stream with libsndfile, block by block."""
     import soundfile
 
     class Forward(soundfile.SoundFile):  # type: ignore[misc]  # it has no types
@@ -118,45 +147,30 @@ def _decode_stream(
         def seekable(self) -> bool:
             return False
 
-    blocks: list[np.ndarray] = []
     found = hashlib.md5(usedforsecurity=False)
+    frames = 0
     try:
         with Forward(io.BytesIO(stream.content)) as sound:
-            rate, channels, promised = sound.samplerate, sound.channels, stream.least
-            if rate < 1:
-                raise containers.unreadable(name, f"its rate is {rate} Hz")
-            if not promised and sound.format != "FLAC":
-                promised = int(sound.frames)
-            weight, frames = max(channels, LOWEST / rate), 0
-            already = sum(part.shape[1] for part in before)
-            size = max(1, BLOCK // channels)
-            while not blocks or len(blocks[-1]):
+            if sound.samplerate < 1:
+                raise containers.unreadable(name, f"its rate is {sound.samplerate} Hz")
+            least = stream.least or (0 if sound.format == "FLAC" else int(sound.frames))
+            size = max(1, BLOCK // sound.channels)
+            block = None
+            while block is None or len(block):
                 block = sound.read(size, dtype="int32" if stream.md5 else "float32", always_2d=True)
                 if stream.md5:  # libsndfile shifts them to the upper end
                     numbers = (block >> (32 - stream.bits)).astype("<i4")[..., None].view(np.uint8)
                     found.update(numbers[..., : -(-stream.bits // 8)].tobytes())
                     block = np.float32(2**-31) * block.astype(np.float32)
-                blocks.append(block)
-                frames += len(blocks[-1])
-                _require_within((already + frames) * weight, name)
-                if already + frames > longest_s * rate:
-                    raise BadAudio(f"{name} lasts over {longest_s:g} s; cut it, or raise the limit")
+                frames += len(block)
+                yield SoundBlock(block, sound.samplerate, least)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise containers.unreadable(name, str(error).split(": ")[-1].strip().rstrip(".")) from error
-    if stream.share < 1:
-        promised = max(round(frames / max(stream.share, 1e-9)), frames + 1)
-    if frames < promised:
-        raise BadAudio(
-            f"{name} is cut off: its header promises {promised / rate:.2f} s and "
-            f"{frames / rate:.2f} s are there; fetch or export it again"
-        )
-    if stream.md5 and found.digest() != stream.md5:
+    if stream.md5 and frames >= least and found.digest() != stream.md5:
         raise BadAudio(
             f"{name} is damaged: its sound is not the one whose checksum its header holds; fetch "
             "or export it again"
         )
-    whole = np.empty((channels, frames), np.float32)
-    return np.concatenate([block.T for block in blocks], 1, out=whole), rate
 
 
 def require_sound(wav: Tensor, name: str, *, allow_silence: bool = False) -> None:
@@ -169,12 +183,14 @@ def require_sound(wav: Tensor, name: str, *, allow_silence: bool = False) -> Non
         raise BadAudio(f"{name} has shape {list(wav.shape)}; expected [channels, samples]")
     if wav.numel() == 0:
         raise BadAudio(f"{name} has no samples (0 s); expected sound")
-    if not torch.isfinite(wav).all():
-        bad = int((~torch.isfinite(wav)).sum())
+    samples = wav.detach().float().cpu().numpy()  # torch would start all its threads for this
+    peak = max(-samples.min(), samples.max())  # NaN if any sample is
+    if not np.isfinite(peak):
+        bad = int((~np.isfinite(samples)).sum())
         raise BadAudio(
             f"{name} has {bad} samples that are NaN or infinite; export or generate it again"
         )
-    if not allow_silence and is_silent(wav):
+    if not allow_silence and peak < SILENCE:
         raise BadAudio(f"{name} is silent (peak below {SILENCE:g}); leave it out")
 
 

@@ -2,7 +2,8 @@
 
 libsndfile decodes one stream, trusts the length in its header, and drops the rest without an error.
 So the whole container is parsed here, and every stream goes to libsndfile by itself, with a header
-that states its real length.
+that states its real length. FFmpeg decodes what is left of a file that was cut off; so the units of
+its containers are counted here, too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
+
+from anechoic import framing
 from anechoic.errors import BadAudio, BadSetting
 
 AGAIN = "fetch or export it again"
@@ -22,6 +26,8 @@ STREAMED = (2**31, 2**32)  # sizes that writers into a pipe state, less a header
 NEAR = 2**16  # bytes by which such a size may be off
 SOX_AIFF = 0x7F000000  # the size that SoX states in an AIFF that it pipes
 FORKS = ("._", ".AppleDouble")  # in the working folder: libsndfile takes them for half of an MP3
+
+OGG_FLAC = b"\x7fFLAC"  # begins the first packet
 
 WRITABLE = {  # by the end of a file's name: libsndfile's names of the container and the encoding
     ".wav": ("WAV", "PCM_16"),
@@ -54,13 +60,22 @@ class SoundStream(NamedTuple):
     share: float = 1.0  # share of the promised sound that is there
     md5: bytes = b""  # of its samples as whole numbers; empty: the container does not state it
     bits: int = 0  # of these numbers
+    demuxer: str = ""  # FFmpeg's name of the container; empty: libsndfile decodes it
+
+
+class SoundBlock(NamedTuple):
+    """Some decoded sound of a stream."""
+
+    samples: np.ndarray  # [t, c], float32
+    rate: int  # Hz
+    least: int  # frames that the stream has to decode to; 0 or less: it does not state them
 
 
 def streams(content: bytes, name: str) -> list[SoundStream]:
     """The streams of a sound file, in order: more than one if files were joined.
 
     Args:
-        content: the file, WAV, RF64, W64, AIFF, AU, CAF, FLAC, Ogg or MP3.
+        content: the file: WAV, RF64, W64, AIFF, AU, CAF, FLAC, Ogg, MP3, MP2, or one of `framing`.
         name: its name in errors.
 
     Raises:
@@ -75,15 +90,20 @@ def streams(content: bytes, name: str) -> list[SoundStream]:
     if magic == b"fLaC":
         return [_flac(content, name)]
     if magic == b"OggS":
-        return _ogg(content, name)
+        links = _ogg(content, name)
+        by = "ogg" if content[28:].startswith(OGG_FLAC) else ""  # libsndfile takes it for damaged
+        return [link._replace(demuxer=by) for link in links]
+    for kind in framing.KINDS:
+        if kind.begins.match(content):
+            return [_framed(content, kind, name)]
     return _mp3(content, name)
 
 
 def unreadable(name: str, reason: str) -> BadAudio:
     """The error for a file that cannot be decoded."""
     return BadAudio(
-        f"{name} cannot be read as sound ({reason}); it is cut off, damaged, or not a WAV, FLAC, "
-        f"OGG or MP3 file: {AGAIN}"
+        f"{name} cannot be read as sound ({reason}); it is cut off, damaged, or of a format that is "
+        f"not read: {AGAIN}, as WAV, FLAC, OGG or MP3"
     )
 
 
@@ -269,35 +289,62 @@ def _ogg(content: bytes, name: str) -> list[SoundStream]:
     return links
 
 
-# -------------------------------------------------------------------------------------------- MP3
+# ----------------------------------------------------------------------------- decoded by FFmpeg
+
+
+def _framed(content: bytes, kind: framing.Kind, name: str) -> SoundStream:
+    at, found = 0, 0
+    while at < len(content) and not (at and _is_tag(content, at)):
+        end = kind.end(content, at)
+        if len(content) - at < kind.head or (end or 0) > len(content):
+            raise BadAudio(f"{name} is cut off: its last part is incomplete; {AGAIN}")
+        if end is None:
+            raise BadAudio(f"{name} is damaged {at} bytes after its start; {AGAIN}")
+        found += kind.once is not None and kind.once.match(content, at) is not None
+        at = end
+    if kind.once and found == 0:
+        raise BadAudio(f"{name} is cut off: its list of contents is missing; {AGAIN}")
+    if found > 1:
+        raise _goes_on(name, "another file was joined to it")
+    return SoundStream(content[:at], demuxer=kind.demuxer)
+
+
+# -------------------------------------------------------------------------------------- MP3, MP2
 
 MPEG1, MPEG2, MPEG2_5 = 3, 2, 0
+III, II = 1, 2  # layers
 DELAY = 529  # samples of decoder delay, which mpg123 removes
 KBPS = {
-    True: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),  # MPEG 1
-    False: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (True, III): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),  # MPEG 1
+    (True, II): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (False, III): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, II): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 
 
 class _Frame(NamedTuple):
-    """A frame of layer III, from its header of four bytes."""
+    """A frame of layer II or III, from its header of four bytes."""
 
     start: int
     end: int
     samples: int
     side: int  # bytes of side information behind the header
+    layer: int
 
 
 def _frame(content: bytes, at: int) -> _Frame | None:
     head = int.from_bytes(content[at : at + 4], "big")
     version, step, rate, padding = head >> 19 & 3, head >> 12 & 15, head >> 10 & 3, head >> 9 & 1
-    if head >> 21 != 0x7FF or version == 1 or head >> 17 & 3 != 1 or step in (0, 15) or rate == 3:
+    layer = head >> 17 & 3
+    if head >> 21 != 0x7FF or version == 1 or layer not in (II, III):
+        return None
+    if step in (0, 15) or rate == 3:
         return None
     first, stereo = version == MPEG1, head >> 6 & 3 != 3
     rate_hz = (44_100, 48_000, 32_000)[rate] >> {MPEG1: 0, MPEG2: 1, MPEG2_5: 2}[version]
-    samples = 1152 if first else 576
-    size = samples // 8 * 1000 * KBPS[first][step - 1] // rate_hz + padding
-    return _Frame(at, at + size, samples, (9, 17, 32)[first + stereo])
+    samples = 1152 if first or layer == II else 576
+    size = samples // 8 * 1000 * KBPS[first, layer][step - 1] // rate_hz + padding
+    return _Frame(at, at + size, samples, (9, 17, 32)[first + stereo], layer)
 
 
 class _Length(NamedTuple):
@@ -309,6 +356,8 @@ class _Length(NamedTuple):
 
 
 def _length(content: bytes, frame: _Frame) -> _Length | None:
+    if frame.layer == II:
+        return None
     at = frame.start + 4 + frame.side
     if content[frame.start + 36 : frame.start + 40] == b"VBRI":
         at = frame.start + 46
@@ -385,6 +434,8 @@ def _mp3(content: bytes, name: str) -> list[SoundStream]:
 def _mp3_stream(content: bytes, length: _Length | None, frames: list[_Frame]) -> SoundStream:
     own = b"".join(content[frame.start : frame.end] for frame in frames)
     samples = frames[0].samples * (len(frames) - (length is not None))
+    if frames[0].layer == II:
+        return SoundStream(own, samples)
     if length is None or not length.frames:
         if length is not None:
             own = own[frames[0].end - frames[0].start :]

@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
 def check(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILES...", help="Sound files: WAV, FLAC, OGG, MP3.")
+        list[Path], typer.Argument(metavar="FILES...", help="Sound files, of any usual format.")
     ],
     indexes: Indexes,
     threshold: Annotated[

@@ -17,10 +17,7 @@ from anechoic.index.sources.protocol import Item, digest
 
 LINES = 1024  # in a unit
 # sound, too, which `audio.read` refuses: it is not left out in silence
-UNREAD = (
-    ".m4a", ".m4b", ".aac", ".mp1", ".mp2", ".mpa", ".mp4", ".wma", ".webm", ".mka", ".mkv", ".mov",
-    ".ape", ".wv", ".tta", ".amr", ".ac3", ".dts", ".dsf", ".spx",
-)  # fmt: skip
+UNREAD = (".mp1", ".ape", ".tta", ".amr", ".dts", ".dsf", ".spx")
 
 
 @dataclass(frozen=True)
