@@ -15,6 +15,7 @@ from anechoic.engine.run import guarding
 from anechoic.errors import GuardError, IndexMismatch, UnsupportedPipeline
 from anechoic.guidance import (
     AntiMemorization,
+    CaptionSubstitution,
     ClassifierFree,
     DynamicTransition,
     GramVolume,
@@ -37,6 +38,7 @@ METHODS = {
     "static": lambda: TransitionPoint(3.0, before=0.0, at=LogSNR(-0.5)),
     "dynamic": lambda: DynamicTransition(3.0, before=-1.0, fall=0.9),
     "interval": lambda: Interval(3.0, LogSNR(-2.0), LogSNR(1.0)),
+    "substitution": lambda: CaptionSubstitution(Pool(), Pool(), 3.0, opens=-0.2, watch=0.5),
     "function": lambda: lambda step: step.uncond + 2.0 * (step.cond - step.uncond),
     "noise": lambda: EmbeddingNoise(3.0, std=0.3),
     "perturb": lambda: PromptPerturbation(3.0, "word", 2),
@@ -110,6 +112,18 @@ def test_the_engines_own_guidance_sees_the_latents_the_noise_and_the_rows():
         alone = generate(TinyModel(), None, X[one], TEXTS[one], (ONE, OTHER)[row],
                          seconds=seconds[one], **projects)  # fmt: skip
         torch.testing.assert_close(own_levels[one], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_exact_samples_get_no_additions_of_the_engine():
+    """An estimate that replaces the run's own must not be mixed with what was made of that."""
+    settings = {"projects": True, "seconds": torch.tensor([4.0, 4.0])}
+    some = torch.tensor([True, False])
+    made, *_ = guarded_run(lambda step: Guided(3.0, exact=some), **settings)
+    projected = generate(TinyModel(), None, X, TEXTS, ONE, **settings)
+    plain = generate(TinyModel(), None, X, TEXTS, ONE)
+    torch.testing.assert_close(made[0], plain[0])
+    assert torch.equal(made[1], projected[1])
+    assert not torch.equal(plain[0], projected[0])
 
 
 @pytest.mark.parametrize("schedule", [ONE, stacked(ONE, OTHER)], ids=["one level", "two levels"])

@@ -12,7 +12,7 @@ from anechoic.guidance import CaptionSubstitution, ClassifierFree
 from anechoic.guidance.noise import NoiseLevel
 from anechoic.guidance.similarity import read_off
 from anechoic.guidance.step import Prompt, Record
-from anechoic.guidance.substitution import SUBSTITUTE
+from anechoic.guidance.substitution import BESIDE, SUBSTITUTE
 
 POINTS = torch.tensor(
     [[2.0, 1.0], [1.2, 1.8], [1.0, 2.2], [-2.0, 0.4], [0.5, -2.0]], dtype=torch.float64
@@ -45,8 +45,9 @@ def step_of(cond, estimates, uncond=None):
     return replace(step, cond=cond, uncond=uncond, denoise=denoise), asked
 
 
-def method(**settings):
+def method(captions=CAPTIONS, **settings):
     store = Store()
+    store.captions = captions
     return CaptionSubstitution(store, store, 3.0, **{"opens": 0.97, **settings})
 
 
@@ -79,18 +80,18 @@ def test_near_duplicates_of_the_clip_are_no_candidates():
     assert "a dog barks" not in asked
 
 
-def test_without_a_caption_that_serves_guidance_is_reversed():
-    step, _ = step_of(POINTS[:1].clone(), dict(zip(CAPTIONS, POINTS, strict=True)))
-    answer = method()(step)
+def test_an_index_without_captions_reverses_guidance():
+    step, _ = step_of(POINTS[:1].clone(), {})
+    answer = method(captions=[""] * 5)(step)
     assert answer.notes["lost"].tolist() == [True]
     assert answer.scales(1).tolist() == [-1.0]
 
 
-def test_without_an_unconditional_half_it_says_that_it_cannot_act():
+def test_without_captions_or_an_unconditional_half_it_says_that_it_cannot_act():
     cond = POINTS[:1].clone()
-    step, _ = step_of(cond, dict(zip(CAPTIONS, POINTS, strict=True)), cond * torch.nan)
+    step, _ = step_of(cond, {}, cond * torch.nan)
     with pytest.raises(GuardError, match="no unconditional half"):
-        method()(step)
+        method(captions=[""] * 5)(step)
 
 
 def test_each_sample_stands_for_itself():
@@ -108,11 +109,11 @@ def test_comparisons_are_spaced_by_noise_level():
     record = Record(0.0, step.noise, step.distance, torch.ones(1), notes=first.notes)
     soon = replace(step, history=(record,), memory=first.memory, noise=NoiseLevel.from_ratio(18.0))
     assert method()(soon).notes["similarity"].isnan().all()
-    assert method()(soon).memory[SUBSTITUTE].tolist() == [4]  # and the caption stays
+    assert method()(soon).notes[SUBSTITUTE].tolist() == [4]  # and the caption stays
     later = replace(soon, noise=NoiseLevel.from_ratio(2.0), cond=BLUR[None])
     answer = method()(later)
     assert not answer.notes["similarity"].isnan().any()
-    assert answer.memory[SUBSTITUTE].tolist() == [4]
+    assert answer.notes[SUBSTITUTE].tolist() == [4]
 
 
 def test_the_substitute_is_encoded_in_place_of_the_prompt():
@@ -126,7 +127,7 @@ def test_the_substitute_is_encoded_in_place_of_the_prompt():
     parts = dict.fromkeys(("mask", "x", "noise", "progress", "first", "denoise"))
     prompt = Prompt(
         encoded=encoded, texts=["a", "b"], seeds=(), encode=encode, words=list,
-        memory={SUBSTITUTE: torch.tensor([-1, 4])}, **parts,
+        memory={SUBSTITUTE: torch.tensor([0, 5])}, **parts,
     )  # fmt: skip
     changed = method().condition(prompt)
     assert torch.equal(changed, torch.stack([encoded[0], torch.ones(3, 4)]))
@@ -160,7 +161,93 @@ def test_comparisons_are_dense_in_noise_and_end_where_signal_prevails():
 
 
 def test_a_sample_that_no_caption_serves_is_compared_to_the_end():
-    assert compared(range(-4, 13, 2), POINTS[0], watch=1.5) == list(range(-4, 13, 2))
+    levels = list(range(-4, 13, 2))
+    assert compared(levels, POINTS[0], watch=1.5, captions=[""] * 5) == levels
+
+
+# ------------------------------------------------------------------- a second sample beside the run
+
+FAR = {"low viola note": torch.tensor([0.2, -1.0]).double(), "uncond": 0.8 * BLUR}
+LEVELS = [NoiseLevel.from_ratio(ratio) for ratio in (1.5, 0.8, 0.4, 0.1)]
+
+
+def drawn_by(x, caption, noise):
+    """The toy's network: a sample that holds much of the first clip is drawn to it by every
+    caption, and any other to a sound that depends on the caption, and a little on the sample."""
+    estimate = FAR.get(caption, BLUR) + 0.1 * x
+    held = x @ POINTS[0] > noise.alpha * 4.0
+    return torch.where(held[:, None], POINTS[0], estimate)
+
+
+def late_run(xs):
+    """The answers of a run that first compares when the samples `xs` [b, 2] are formed."""
+    guidance, answers, history, memory = method(watch=0.3), [], (), {}
+    own = "low cello note"
+    for noise in LEVELS:
+        x = noise.alpha * POINTS[0] + noise.sigma * xs
+
+        def denoise(x, condition, rows=None, noise=noise, memory=memory):
+            if condition == "cond":
+                found = memory[SUBSTITUTE][rows if rows is not None else slice(None)] - 1
+                condition = [CAPTIONS[row] for row in found.tolist()]
+            named = [condition] * len(x) if isinstance(condition, str) else condition
+            return torch.cat([drawn_by(x[[i]], one, noise) for i, one in enumerate(named)])
+
+        step = replace(
+            gaussian_mixture_step(POINTS, x, sigma=1.0), noise=noise, denoise=denoise,
+            cond=drawn_by(x, own, noise), uncond=drawn_by(x, "uncond", noise),
+            history=history, memory=memory,
+        )  # fmt: skip
+        answers.append((step, guidance(step)))
+        memory = answers[-1][1].memory
+        history += (Record(0.0, noise, step.distance, torch.ones(len(xs)),
+                           notes=answers[-1][1].notes),)  # fmt: skip
+    return answers
+
+
+def test_a_sample_that_holds_the_clip_starts_again_from_its_noise():
+    noise = torch.tensor([[0.3, -0.9]], dtype=torch.float64)
+    (step, answer), *_ = late_run(noise)
+    assert answer.notes[BESIDE].tolist() == [True]
+    assert answer.exact.tolist() == [True]
+    level = step.noise
+    pure = noise / noise.square().mean().sqrt()  # of unit variance, as this level's inputs are
+    x = level.alpha * drawn_by(pure, "low cello", level) + level.sigma * noise
+    cond, uncond = drawn_by(x, "low cello", level), drawn_by(x, "uncond", level)
+    torch.testing.assert_close(answer.x0(step), uncond + 3.0 * (cond - uncond))
+
+
+def test_the_second_sample_goes_on_by_ddim_under_its_caption():
+    run = late_run(torch.tensor([[0.3, -0.9]], dtype=torch.float64))
+    step, answer = run[0]
+    estimate, eps = answer.x0(step), answer.memory["noise"]
+    for step, answer in run[1:]:
+        x = step.noise.alpha * estimate + step.noise.sigma * eps
+        cond, uncond = (drawn_by(x, caption, step.noise) for caption in ("low cello", "uncond"))
+        estimate = uncond + 3.0 * (cond - uncond)
+        eps = (x - step.noise.alpha * estimate) / step.noise.sigma
+        torch.testing.assert_close(answer.x0(step), estimate)
+        assert answer.notes["similarity"].item() < 0.97  # of what it follows; compared to the end
+
+
+def test_a_second_sample_does_not_touch_the_others_of_its_batch():
+    near = torch.tensor([0.3, -0.9], dtype=torch.float64)
+    away = -20 * POINTS[0]  # this one holds nothing of the clip
+    both = late_run(torch.stack([near, away]))
+    for row, noise in enumerate((near, away)):
+        for (step, answer), (alone, own) in zip(both, late_run(noise[None]), strict=True):
+            torch.testing.assert_close(answer.x0(step)[row], own.x0(alone)[0])
+            assert answer.notes[BESIDE][row] == own.notes[BESIDE][0] == (row == 0)
+    step, answer = both[-1]
+    plain = ClassifierFree(3.0)(step).x0(step)
+    assert torch.equal(answer.x0(step)[1], plain[1])
+
+
+def test_where_all_captions_lead_to_a_clip_the_least_near_is_taken():
+    led = {"low cello": POINTS[4], "low viola note": torch.tensor([1.1, 2.0]).double()}
+    step, _ = step_of(POINTS[:1].clone(), dict.fromkeys(CAPTIONS, POINTS[0]) | led)
+    answer = method(opens=0.5)(step)
+    assert answer.notes[SUBSTITUTE].tolist() == [CAPTIONS.index("low cello")]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from anechoic.guidance.step import (
     Record,
     Step,
     checked,
+    classifier_free,
 )
 
 _NOT_NOTED = {torch.bool: False, torch.long: -1}  # of other types: NaN
@@ -365,6 +366,10 @@ def _combined(answer: Guided | Tensor, step: Step, call: Call, predictions: Pred
             scale = scale.to(guided.device, torch.float32).expand(call.batch).to(guided.dtype)
             scale = scale.reshape(-1, *[1] * (guided.dim() - 1))
         guided = call.combine(predictions, scale)
+        if answer.exact is not None:
+            plain = classifier_free(predictions["uncond"], predictions["cond"], scale)
+            rows = answer.exact.to(guided.device).reshape(-1, *[1] * (guided.dim() - 1))
+            guided = torch.where(rows, plain, guided)
     if answer.x is not None:  # the estimate stays, and belongs to other latents
         x0 = step.noise.to_x0(step.x, guided.float(), call.kind)
         x0 = x0 if answer.delta is None else x0 + answer.delta

@@ -17,7 +17,8 @@ from anechoic.guidance.step import Record
 # a note of evaluations at which it was true, and what that means: at {n} of them, first at {first}
 WORDS = {
     "gate": "near a training clip at {n}",
-    "lost": "without a caption that serves at {n}",
+    "beside": "beside a second sample at {n}",
+    "lost": "without a caption to try at {n}",
     "switched": "transition at number {first}",
     "suspected": "suspected of a copy at {n}",
     "clamped": "its step made smaller at {n}",

@@ -212,7 +212,10 @@ def select(step: Step, mask: Tensor, inside: Guidance, outside: Guidance) -> Gui
 
     delta = picked(a.delta, b.delta, torch.zeros_like(step.cond))
     notes, memory = {**b.notes, **a.notes}, {**b.memory, **a.memory}
-    return Guided(scale, delta, notes, picked(a.x, b.x, step.x), memory)
+    none = torch.zeros(len(mask), dtype=torch.bool)
+    exact = [none if one.exact is None else one.exact.cpu() for one in (a, b)]
+    exact_rows = torch.where(mask.cpu(), exact[0], exact[1])
+    return Guided(scale, delta, notes, picked(a.x, b.x, step.x), memory, exact_rows)
 
 
 def _cond_alone(step: Step) -> Guided:

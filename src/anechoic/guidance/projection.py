@@ -222,9 +222,7 @@ class Projection(ComparingGuidance):
         Returns:
             The steps [b, *latent]; the similarity to the nearest clip of `index` and its row, [b].
         """
-        guided = step.cond
-        if not step.distance.isnan().any():  # there is an unconditional estimate
-            guided = step.uncond + self.scale * (step.cond - step.uncond)
+        guided = step.guided(self.scale)
         values, gradients, limits, found = [], [], [], []
         for constraint in self.constraints:
             nearest, slopes = constraint.similarity().nearest_gradients(

@@ -90,7 +90,9 @@ class Screened(Guidance):
         delta = None if answer.delta is None else scatter_rows(answer.delta, rows, b, 0.0)
         x = None if answer.x is None else step.x.index_copy(0, rows, answer.x.to(step.x))
         memory = {name: scatter_rows(v, rows, b, 0.0) for name, v in answer.memory.items()}
-        return Guided(scale, delta, {**notes, "suspected": suspected}, x, memory)
+        exact = answer.exact
+        exact = None if exact is None else scatter_rows(exact.to(rows.device), rows, b, False)
+        return Guided(scale, delta, {**notes, "suspected": suspected}, x, memory, exact)
 
     def _reached(self, info: StepInfo) -> bool:
         return as_trigger(self.at).reached(info)

@@ -149,6 +149,16 @@ class Step:
         norm: Tensor = torch.linalg.vector_norm(difference, dim=dims)
         return norm / self.noise.ratio
 
+    @property
+    def has_uncond(self) -> bool:
+        """Whether there is an unconditional estimate."""
+        return not bool(self.distance.isnan().any())
+
+    def guided(self, scale: float) -> Tensor:
+        """The estimate under classifier-free guidance, [b, *latent]; without an unconditional one,
+        the conditional estimate."""
+        return classifier_free(self.uncond, self.cond, scale) if self.has_uncond else self.cond
+
     def per_sample(self, values: Tensor) -> Tensor:
         """Broadcast values [b] against latents, [b, 1, ...]."""
         return values.reshape(-1, *[1] * (self.x.dim() - 1)).to(self.x)
@@ -194,6 +204,8 @@ class Guided:
     notes: Mapping[str, Tensor] = field(default_factory=dict)  # for the trace, [b] each
     x: Tensor | None = None  # where the sampler goes on from, in place of `Step.x`, [b, *latent]
     memory: Mapping[str, Tensor] = field(default_factory=dict)  # for the next step, [b, ...] each
+    # samples for which the engine adds nothing to its guidance, such as rescaling, [b]; None: none
+    exact: Tensor | None = None
 
     def scales(self, batch: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """The scale of each sample, [b]."""
@@ -222,7 +234,7 @@ def checked(answer: Any, step: Step) -> Guided | Tensor:
         ] + [
             name for name, value in answer.memory.items()
             if not isinstance(value, Tensor) or value.shape[:1] != (batch,)
-        ]  # fmt: skip
+        ] + ["exact"] * (answer.exact is not None and answer.exact.shape != (batch,))  # fmt: skip
         scale, delta = answer.scale, answer.delta
         if isinstance(scale, Tensor):
             wrong += ["scale"] * (scale.shape not in ((), (1,), (batch,)))

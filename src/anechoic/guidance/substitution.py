@@ -26,7 +26,10 @@ from anechoic.guidance.step import Guided, Prompt, Record, Step
 from anechoic.types import Embedder, VectorIndex
 
 OPENS = 0.95  # share of unrelated sound that comes less near to the training set
-SUBSTITUTE = "substitute"  # the row whose caption is used, in notes and memory; -1: none
+# the row whose caption is used, -1: none; in memory, one more, since 0 is what has no memory yet
+SUBSTITUTE = "substitute"
+BESIDE = "beside"  # whether the run follows a second sample, in notes and memory
+ESTIMATE, NOISE = "estimate", "noise"  # of the second sample, in memory
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,18 @@ class CaptionSubstitution(ComparingGuidance):
     Clip k is one of those near clip j, but not nearer than `opens`; its caption has the most words
     in common with that of j, and its estimate is not over `opens` itself. The caption is used to
     the end of the run and watched like the prompt: if it leads to a training clip later on, it is
-    replaced, too. Where no caption serves, guidance is reversed until the next comparison, which
-    leaves the basin at the price of the prompt (opposite guidance, Jain et al.).
+    replaced, too.
+
+    Once the sample holds much of the clip, every caption leads back to it. Then a second sample is
+    started beside it, under another caption and from its noise, eps = (x - alpha*c) / sigma, which
+    holds nothing of the clip. It goes on by steps of DDIM, and the run follows its estimate:
+
+        x' = alpha*x0' + sigma*eps',   x0' <- u' + scale*(c' - u'),   eps' <- (x' - alpha*x0')/sigma
+
+    If the captions that are tried all lead to a clip even so, the one that comes least near is
+    taken, and the next comparison decides anew. An index without captions has none to try: then
+    guidance is reversed until the next comparison, which leaves the basin at the price of the
+    prompt (opposite guidance, Jain et al.).
 
     While no sample comes near a training clip, its output is classifier-free guidance bit for bit.
     Nothing is optimised, so the embedder that compares cannot be fooled, as it can by a gradient.
@@ -58,10 +71,10 @@ class CaptionSubstitution(ComparingGuidance):
             index, so that one in twenty unrelated sounds comes nearer.
         watch: distance between comparisons in the logarithm of abar, whatever the number of steps:
             in noise that is log-SNR, and once signal prevails nothing is left to decide. A sample
-            that no caption serves is compared at this distance in log-SNR itself.
+            that was started again is compared at this distance in log-SNR itself.
         candidates: captions that are tried at a comparison.
         pool: nearest training clips whose captions are candidates.
-        before: scale of the guidance while no caption serves.
+        before: scale of the guidance where the index has no caption to try.
 
     Raises:
         IndexMismatch: the index was built with another embedder, or is empty.
@@ -120,9 +133,9 @@ class CaptionSubstitution(ComparingGuidance):
     # -------------------------------------------------------------------------- the prompt
 
     def condition(self, prompt: Prompt) -> Tensor:
-        rows = prompt.memory.get(SUBSTITUTE)
-        if rows is None or bool((rows < 0).all()):
+        if SUBSTITUTE not in prompt.memory:
             return prompt.encoded
+        rows = prompt.memory[SUBSTITUTE] - 1
         own = prompt.texts or [""] * len(rows)
         captions = [
             self.index.captions[row] if row >= 0 else text
@@ -138,44 +151,53 @@ class CaptionSubstitution(ComparingGuidance):
     def __call__(self, step: Step) -> Guided:
         b = step.batch
         similarity, neighbour = torch.full((b,), torch.nan), torch.full((b,), -1)
-        substitute = step.memory.get(SUBSTITUTE, torch.full((b,), -1)).clone()
-        lost = torch.zeros(b, dtype=torch.bool)  # no caption serves
+        substitute = step.memory.get(SUBSTITUTE, torch.zeros_like(neighbour)) - 1
+        beside = step.memory.get(BESIDE, torch.zeros(b, dtype=torch.bool)).clone()
+        lost = torch.zeros(b, dtype=torch.bool)  # there is no caption to try
         if step.history and "lost" in step.history[-1].notes:
             lost = step.history[-1].notes["lost"].clone()
-        now, last = torch.tensor(step.noise.log_snr), compared_at(step)
-        moved = torch.where(lost, now - last, log_abar(now) - log_abar(last))
+        seen = _with_second_samples(step, beside)
+        followed = beside.clone()  # whose estimate is another than the run's own
+        noise, last = torch.tensor(step.noise.log_snr), compared_at(step)
+        moved = torch.where(lost | beside, noise - last, log_abar(noise) - log_abar(last))
         due = (moved >= self.watch).nonzero()[:, 0]
-        delta = None
         if len(due):
-            some = step.of(due)
-            similarity[due], neighbour[due] = self._nearest(some, step.cond[due.to(step.x.device)])
+            cond = seen.cond[due.to(step.x.device)]
+            similarity[due], neighbour[due] = self._nearest(seen.of(due), cond)
             lost[due] = False
-            near = (similarity > self.threshold).nonzero()[:, 0]
-            for sample in near.tolist():
-                row = torch.tensor([sample])
-                found = self._caption(step.of(row), int(neighbour[sample]), int(substitute[sample]))
-                if found is None:
-                    lost[sample] = True
-                    continue
-                substitute[sample], estimate = found
-                delta = torch.zeros_like(step.cond) if delta is None else delta
-                delta[sample] = self.scale * (estimate[0] - step.cond[sample])
-        if bool(lost.any()) and bool(step.distance.isnan().any()):
+        for sample in (similarity > self.threshold).nonzero()[:, 0].tolist():
+            one = seen.of(torch.tensor([sample]))
+            found = self._another(one, int(neighbour[sample]), int(substitute[sample]))
+            if found is None:
+                lost[sample] = not beside[sample]
+                continue
+            substitute[sample], other = found
+            beside[sample] |= other.x is not one.x
+            followed[sample] = True
+            seen = _put(seen, torch.tensor([sample], device=step.x.device), other)
+        if bool(lost.any()) and not step.has_uncond:
             raise GuardError(
-                "no caption of the index leads away from a training clip, and this generation has "
-                "no unconditional half by which guidance could be reversed; generate with a "
-                "guidance_scale above 1"
+                "the index has no captions that lead away from a training clip, and this "
+                "generation has no unconditional half by which guidance could be reversed; "
+                "generate with a guidance_scale above 1"
             )
         scale: Tensor | float = self.scale
         if bool(lost.any()):
             scale = torch.where(lost, self.before, self.scale)
-        gate = lost | (substitute >= 0)
         notes = {
-            "similarity": similarity, "neighbour": neighbour, "gate": gate,
-            SUBSTITUTE: substitute, "lost": lost,
+            "similarity": similarity, "neighbour": neighbour, "gate": lost | (substitute >= 0),
+            SUBSTITUTE: substitute, BESIDE: beside, "lost": lost,
         }  # fmt: skip
-        memory = {SUBSTITUTE: substitute} if bool((substitute >= 0).any()) else {}
-        return Guided(scale, delta, notes, memory=memory)
+        memory = {SUBSTITUTE: substitute + 1} if bool((substitute >= 0).any()) else {}
+        if not bool(followed.any()):
+            return Guided(scale, notes=notes, memory=memory)
+        estimate = seen.guided(self.scale)
+        rows = step.per_sample(followed) > 0
+        delta = torch.where(rows, estimate - step.guided(self.scale), 0.0)
+        if bool(beside.any()):
+            eps = (seen.x - step.noise.alpha * estimate) / step.noise.sigma
+            memory |= {BESIDE: beside, ESTIMATE: estimate, NOISE: eps}
+        return Guided(scale, delta, notes, memory=memory, exact=followed)
 
     def _similarity(self) -> SimilarityGradient:
         return SimilarityGradient(self.index, self.embedder, self.scale, "cond", "x0")
@@ -188,25 +210,41 @@ class CaptionSubstitution(ComparingGuidance):
         require_finite(nearest)
         return nearest.scores[:, 0].float().cpu(), nearest.rows[:, 0].cpu()
 
-    def _caption(self, step: Step, row: int, failed: int) -> tuple[int, Tensor] | None:
-        """A row whose caption serves one sample, and the estimate under it; None: there is none.
+    def _another(self, step: Step, row: int, failed: int) -> tuple[int, Step] | None:
+        """A row whose caption leads away from a training clip, and the step under it; its `x` is
+        another if the sample has to start again. None: there is no caption to try.
 
         Args:
             step: the sample alone.
             row: the training clip that it comes too near to.
             failed: the row whose caption led there; -1: it was the prompt's own.
         """
-        captions, tried = self.index.captions, 0
-        for other in self._similar(row):
-            if failed >= 0 and captions[other] == captions[failed]:
-                continue
-            if tried == self.candidates:
-                return None
-            tried += 1
-            estimate = step.denoise(step.x, [captions[other]])
-            if self._nearest(step, estimate)[0].item() <= self.threshold:
-                return other, estimate
-        return None
+        captions = self.index.captions
+        own = captions[failed] if failed >= 0 else None
+        others = [other for other in self._similar(row) if captions[other] != own]
+        others = others[: self.candidates]
+        alpha, sigma = step.noise.alpha, step.noise.sigma
+        eps = (step.x - alpha * step.cond) / sigma
+        tried: list[tuple[float, int, Step]] = []
+        for restart in (False, True):
+            for other in others:
+                x = step.x
+                if restart:
+                    size = eps.square().mean().sqrt() / math.hypot(alpha, sigma)
+                    x = alpha * step.denoise(eps / size, [captions[other]]) + sigma * eps
+                cond = step.denoise(x, [captions[other]])
+                score = self._nearest(step, cond)[0].item()
+                tried.append((score, other, replace(step, x=x, cond=cond)))
+                if score <= self.threshold:
+                    break
+            if tried and tried[-1][0] <= self.threshold:
+                break
+        if not tried:
+            return None
+        _, other, found = min(tried, key=lambda one: one[0])
+        if found.x is not step.x and step.has_uncond:
+            found = replace(found, uncond=step.denoise(found.x, "uncond"))
+        return other, found
 
     def _similar(self, row: int) -> list[int]:
         """Rows near a row of the index but not over the threshold, one for each caption; those
@@ -232,6 +270,28 @@ class CaptionSubstitution(ComparingGuidance):
 
         nearest = reversed(rows)  # a stable sort leaves the nearer one first
         return [rows[caption] for caption in sorted(nearest, key=overlap, reverse=True)]
+
+
+def _with_second_samples(step: Step, beside: Tensor) -> Step:
+    """A step with the second samples in place of those that they are beside."""
+    rows = beside.nonzero()[:, 0]
+    if len(rows) == 0:
+        return step
+    alpha, sigma, here = step.noise.alpha, step.noise.sigma, rows.to(step.x.device)
+    x = alpha * step.memory[ESTIMATE][here] + sigma * step.memory[NOISE][here]
+    uncond = step.denoise(x, "uncond", here) if step.has_uncond else step.uncond[here]
+    return _put(step, here, replace(step, x=x, cond=step.denoise(x, "cond", here), uncond=uncond))
+
+
+def _put(step: Step, rows: Tensor, samples: Step) -> Step:
+    """A step with other samples in these rows."""
+    return replace(
+        step,
+        **{
+            name: getattr(step, name).index_copy(0, rows, getattr(samples, name))
+            for name in ("x", "cond", "uncond")
+        },
+    )
 
 
 def substitutes(records: Sequence[Record], guidance: Guidance) -> list[str]:
