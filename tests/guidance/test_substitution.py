@@ -12,7 +12,7 @@ from anechoic.guidance import CaptionSubstitution, ClassifierFree
 from anechoic.guidance.noise import NoiseLevel
 from anechoic.guidance.similarity import read_off
 from anechoic.guidance.step import Prompt, Record
-from anechoic.guidance.substitution import BESIDE, SUBSTITUTE
+from anechoic.guidance.substitution import BESIDE, SUBSTITUTE, substitutes
 
 POINTS = torch.tensor(
     [[2.0, 1.0], [1.2, 1.8], [1.0, 2.2], [-2.0, 0.4], [0.5, -2.0]], dtype=torch.float64
@@ -80,18 +80,29 @@ def test_near_duplicates_of_the_clip_are_no_candidates():
     assert "a dog barks" not in asked
 
 
-def test_an_index_without_captions_reverses_guidance():
+def test_without_captions_the_prompt_is_tried_without_some_of_its_words():
+    step, asked = step_of(POINTS[:1].clone(), {"low cello": POINTS[0]})
+    step = replace(step, texts=lambda: ["low cello note"])
+    guidance = method(captions=[""] * 5)
+    answer = guidance(step)
+    assert asked == ["low cello", "cello note"]
+    assert answer.notes[SUBSTITUTE].tolist() == [-3]
+    record = Record(0.0, step.noise, step.distance, torch.ones(1), notes=answer.notes)
+    assert substitutes([record], guidance, ["low cello note"]) == ["cello note"]
+    torch.testing.assert_close(answer.x0(step), 3.0 * BLUR[None])
+
+
+def test_without_any_other_prompt_it_says_that_it_cannot_act():
     step, _ = step_of(POINTS[:1].clone(), {})
-    answer = method(captions=[""] * 5)(step)
-    assert answer.notes["lost"].tolist() == [True]
-    assert answer.scales(1).tolist() == [-1.0]
+    with pytest.raises(GuardError, match="not given as text"):
+        method(captions=[""] * 5)(step)
 
 
-def test_without_captions_or_an_unconditional_half_it_says_that_it_cannot_act():
+def test_it_needs_no_unconditional_half():
     cond = POINTS[:1].clone()
     step, _ = step_of(cond, {}, cond * torch.nan)
-    with pytest.raises(GuardError, match="no unconditional half"):
-        method(captions=[""] * 5)(step)
+    answer = method()(step)
+    torch.testing.assert_close(step.guided(3.0) + answer.delta, BLUR[None])
 
 
 def test_each_sample_stands_for_itself():
@@ -158,11 +169,6 @@ def compared(levels, estimate, **settings):
 def test_comparisons_are_dense_in_noise_and_end_where_signal_prevails():
     assert compared(range(-12, 13), BLUR, watch=1.5) == [-12, -10, -8, -6, -4, -2, 1]
     assert compared([6, 7, 9, 12], BLUR, watch=1.5) == [6]
-
-
-def test_a_sample_that_no_caption_serves_is_compared_to_the_end():
-    levels = list(range(-4, 13, 2))
-    assert compared(levels, POINTS[0], watch=1.5, captions=[""] * 5) == levels
 
 
 # ------------------------------------------------------------------- a second sample beside the run
@@ -251,7 +257,7 @@ def test_where_all_captions_lead_to_a_clip_the_least_near_is_taken():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"opens": 1.0}, {"watch": -1.0}, {"candidates": 0}, {"pool": 0}, {"before": 2.0}]
+    "settings", [{"opens": 1.0}, {"watch": -1.0}, {"candidates": 0}, {"pool": 0}]
 )
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(BadSetting, match=next(iter(settings))):

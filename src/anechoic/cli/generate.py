@@ -256,7 +256,7 @@ def generate(
         # the file is judged, not the samples before they were rounded
         heard = audio.read(file, allow_silence=True) if verifiers else None
         verdicts = [verifier(*heard) for verifier in verifiers if heard]
-        (caption,) = substitutes(records, method)
+        (caption,) = substitutes(records, method, [prompt])
         generations.append(GeneratedFile(file, prompt, records, caption, verdicts))
     if as_json:
         outputs = {"outputs": [_to_dict(one, verifiers) for one in generations]}

@@ -332,6 +332,7 @@ def lazy_step(
         decode=call.decode,
         sample_rate=sample_rate,
         memory=memory or {},
+        texts=lambda: call.prompt().texts,
         _call=call,
         _predictions=predictions,
     )

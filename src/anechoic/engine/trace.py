@@ -18,7 +18,6 @@ from anechoic.guidance.step import Record
 WORDS = {
     "gate": "near a training clip at {n}",
     "beside": "beside a second sample at {n}",
-    "lost": "without a caption to try at {n}",
     "switched": "transition at number {first}",
     "suspected": "suspected of a copy at {n}",
     "clamped": "its step made smaller at {n}",
@@ -103,8 +102,8 @@ def summary(records: Sequence[Record]) -> str:
             parts.append(words.format(n=len(on), first=on[0] + 1))
         elif name in NEVER:
             parts.append(NEVER[name])
-    if records and "substitute" in records[-1].notes:  # a row of the index, or -1
-        changed = [i for i, r in enumerate(records, 1) if bool((r.notes["substitute"] >= 0).any())]
+    if records and "substitute" in records[-1].notes:  # -1: none
+        changed = [i for i, r in enumerate(records, 1) if bool((r.notes["substitute"] != -1).any())]
         parts += [f"another caption from number {changed[0]} on"] if changed else []
     near = [r.notes["similarity"].tolist() for r in records if "similarity" in r.notes]
     if known := [value for values in near for value in values if math.isfinite(value)]:

@@ -135,6 +135,8 @@ class Step:
     sample_rate: int  # sample rate of decoded sound in Hz; 0 for images
     # what the method returned as `Guided.memory` at the previous evaluation of the same generation
     memory: Mapping[str, Tensor] = field(default_factory=dict)
+    # the user's prompt of each sample; None: the engine was given encoded ones
+    texts: Callable[[], Sequence[str] | None] = lambda: None
 
     @cached_property
     def batch(self) -> int:
@@ -182,13 +184,18 @@ class Step:
         def decode(x0: Tensor, rows: Tensor | None = None) -> Tensor:
             return self.decode(x0, among(rows))
 
+        def texts() -> Sequence[str] | None:
+            known = self.texts()
+            return None if known is None else [known[row] for row in samples.tolist()]
+
         parts = {name: getattr(self, name)[samples] for name in ("x", "cond", "uncond")}
         rows = samples.cpu()
         history = tuple(record.of(rows) for record in self.history) if keep_history else ()
         memory = {name: value[samples] for name, value in self.memory.items()}
         return replace(
-            self, **parts, history=history, denoise=denoise, decode=decode, memory=memory
-        )
+            self, **parts, history=history, denoise=denoise, decode=decode, memory=memory,
+            texts=texts,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,10 @@ from anechoic.guidance.step import Guided, Prompt, Record, Step
 from anechoic.types import Embedder, VectorIndex
 
 OPENS = 0.95  # share of unrelated sound that comes less near to the training set
-# the row whose caption is used, -1: none; in memory, one more, since 0 is what has no memory yet
+# the caption in place of the prompt: a row of the index; -1: none; -2, -3, ...: the first, second,
+# ... of the shorter prompts. In memory, one more, since what has no memory yet is 0.
 SUBSTITUTE = "substitute"
+NO_SUBSTITUTE = -1
 BESIDE = "beside"  # whether the run follows a second sample, in notes and memory
 ESTIMATE, NOISE = "estimate", "noise"  # of the second sample, in memory
 
@@ -56,9 +58,8 @@ class CaptionSubstitution(ComparingGuidance):
         x' = alpha*x0' + sigma*eps',   x0' <- u' + scale*(c' - u'),   eps' <- (x' - alpha*x0')/sigma
 
     If the captions that are tried all lead to a clip even so, the one that comes least near is
-    taken, and the next comparison decides anew. An index without captions has none to try: then
-    guidance is reversed until the next comparison, which leaves the basin at the price of the
-    prompt (opposite guidance, Jain et al.).
+    taken, and the next comparison decides anew. Where the clips near clip j have no captions, the
+    prompt itself is tried without some of its words.
 
     While no sample comes near a training clip, its output is classifier-free guidance bit for bit.
     Nothing is optimised, so the embedder that compares cannot be fooled, as it can by a gradient.
@@ -72,9 +73,8 @@ class CaptionSubstitution(ComparingGuidance):
         watch: distance between comparisons in the logarithm of abar, whatever the number of steps:
             in noise that is log-SNR, and once signal prevails nothing is left to decide. A sample
             that was started again is compared at this distance in log-SNR itself.
-        candidates: captions that are tried at a comparison.
+        candidates: captions that are tried at a comparison, or shorter prompts.
         pool: nearest training clips whose captions are candidates.
-        before: scale of the guidance where the index has no caption to try.
 
     Raises:
         IndexMismatch: the index was built with another embedder, or is empty.
@@ -93,7 +93,6 @@ class CaptionSubstitution(ComparingGuidance):
     watch: float = 1.5
     candidates: int = 8
     pool: int = 256
-    before: float = -1.0
 
     changes_prompt = True
 
@@ -112,8 +111,6 @@ class CaptionSubstitution(ComparingGuidance):
         for name in ("candidates", "pool"):
             if getattr(self, name) < 1:
                 raise BadSetting(f"expected {name} of 1 or more, got {getattr(self, name)}")
-        if not -100 < self.before <= 1:
-            raise BadSetting(f"expected before, a scale, of 1 or below, got {self.before}")
 
     @property
     def threshold(self) -> float:
@@ -135,16 +132,16 @@ class CaptionSubstitution(ComparingGuidance):
     def condition(self, prompt: Prompt) -> Tensor:
         if SUBSTITUTE not in prompt.memory:
             return prompt.encoded
-        rows = prompt.memory[SUBSTITUTE] - 1
-        own = prompt.texts or [""] * len(rows)
+        codes = prompt.memory[SUBSTITUTE] - 1
+        own = prompt.texts or [""] * len(codes)
         captions = [
-            self.index.captions[row] if row >= 0 else text
-            for row, text in zip(rows.tolist(), own, strict=True)
+            self._caption(code, text) for code, text in zip(codes.tolist(), own, strict=True)
         ]
         new, old = prompt.encode(captions).to(prompt.encoded), prompt.encoded
         length = max(new.shape[1], old.shape[1])
         new, old = (pad(one, (0, 0, 0, length - one.shape[1])) for one in (new, old))
-        return torch.where((rows >= 0).to(old.device)[:, None, None], new, old)
+        changed = (codes != NO_SUBSTITUTE).to(old.device)
+        return torch.where(changed[:, None, None], new, old)
 
     # ------------------------------------------------------------------------ one evaluation
 
@@ -153,51 +150,36 @@ class CaptionSubstitution(ComparingGuidance):
         similarity, neighbour = torch.full((b,), torch.nan), torch.full((b,), -1)
         substitute = step.memory.get(SUBSTITUTE, torch.zeros_like(neighbour)) - 1
         beside = step.memory.get(BESIDE, torch.zeros(b, dtype=torch.bool)).clone()
-        lost = torch.zeros(b, dtype=torch.bool)  # there is no caption to try
-        if step.history and "lost" in step.history[-1].notes:
-            lost = step.history[-1].notes["lost"].clone()
         seen = _with_second_samples(step, beside)
         followed = beside.clone()  # whose estimate is another than the run's own
         noise, last = torch.tensor(step.noise.log_snr), compared_at(step)
-        moved = torch.where(lost | beside, noise - last, log_abar(noise) - log_abar(last))
+        moved = torch.where(beside, noise - last, log_abar(noise) - log_abar(last))
         due = (moved >= self.watch).nonzero()[:, 0]
         if len(due):
             cond = seen.cond[due.to(step.x.device)]
             similarity[due], neighbour[due] = self._nearest(seen.of(due), cond)
-            lost[due] = False
         for sample in (similarity > self.threshold).nonzero()[:, 0].tolist():
             one = seen.of(torch.tensor([sample]))
-            found = self._another(one, int(neighbour[sample]), int(substitute[sample]))
-            if found is None:
-                lost[sample] = not beside[sample]
-                continue
-            substitute[sample], other = found
+            nearest, failed = int(neighbour[sample]), int(substitute[sample])
+            substitute[sample], other = self._another(one, nearest, failed)
             beside[sample] |= other.x is not one.x
             followed[sample] = True
             seen = _put(seen, torch.tensor([sample], device=step.x.device), other)
-        if bool(lost.any()) and not step.has_uncond:
-            raise GuardError(
-                "the index has no captions that lead away from a training clip, and this "
-                "generation has no unconditional half by which guidance could be reversed; "
-                "generate with a guidance_scale above 1"
-            )
-        scale: Tensor | float = self.scale
-        if bool(lost.any()):
-            scale = torch.where(lost, self.before, self.scale)
+        changed = substitute != NO_SUBSTITUTE
         notes = {
-            "similarity": similarity, "neighbour": neighbour, "gate": lost | (substitute >= 0),
-            SUBSTITUTE: substitute, BESIDE: beside, "lost": lost,
+            "similarity": similarity, "neighbour": neighbour, "gate": changed,
+            SUBSTITUTE: substitute, BESIDE: beside,
         }  # fmt: skip
-        memory = {SUBSTITUTE: substitute + 1} if bool((substitute >= 0).any()) else {}
+        memory = {SUBSTITUTE: substitute + 1} if bool(changed.any()) else {}
         if not bool(followed.any()):
-            return Guided(scale, notes=notes, memory=memory)
+            return Guided(self.scale, notes=notes, memory=memory)
         estimate = seen.guided(self.scale)
         rows = step.per_sample(followed) > 0
         delta = torch.where(rows, estimate - step.guided(self.scale), 0.0)
         if bool(beside.any()):
             eps = (seen.x - step.noise.alpha * estimate) / step.noise.sigma
             memory |= {BESIDE: beside, ESTIMATE: estimate, NOISE: eps}
-        return Guided(scale, delta, notes, memory=memory, exact=followed)
+        return Guided(self.scale, delta, notes, memory=memory, exact=followed)
 
     def _similarity(self) -> SimilarityGradient:
         return SimilarityGradient(self.index, self.embedder, self.scale, "cond", "x0")
@@ -210,41 +192,57 @@ class CaptionSubstitution(ComparingGuidance):
         require_finite(nearest)
         return nearest.scores[:, 0].float().cpu(), nearest.rows[:, 0].cpu()
 
-    def _another(self, step: Step, row: int, failed: int) -> tuple[int, Step] | None:
-        """A row whose caption leads away from a training clip, and the step under it; its `x` is
-        another if the sample has to start again. None: there is no caption to try.
+    def _another(self, step: Step, row: int, failed: int) -> tuple[int, Step]:
+        """A substitute that leads away from a training clip, and the step under it; its `x` is
+        another if the sample has to start again.
 
         Args:
             step: the sample alone.
             row: the training clip that it comes too near to.
-            failed: the row whose caption led there; -1: it was the prompt's own.
+            failed: the substitute that led there; -1: it was the prompt.
         """
-        captions = self.index.captions
-        own = captions[failed] if failed >= 0 else None
-        others = [other for other in self._similar(row) if captions[other] != own]
-        others = others[: self.candidates]
+        (prompt,) = step.texts() or [""]
+        codes = self._candidates(prompt, row, failed)
         alpha, sigma = step.noise.alpha, step.noise.sigma
         eps = (step.x - alpha * step.cond) / sigma
         tried: list[tuple[float, int, Step]] = []
-        for restart in (False, True):
-            for other in others:
-                x = step.x
-                if restart:
+        for again in (False, True):
+            for code in codes:
+                caption, x = [self._caption(code, prompt)], step.x
+                if again:
                     size = eps.square().mean().sqrt() / math.hypot(alpha, sigma)
-                    x = alpha * step.denoise(eps / size, [captions[other]]) + sigma * eps
-                cond = step.denoise(x, [captions[other]])
+                    x = alpha * step.denoise(eps / size, caption) + sigma * eps
+                cond = step.denoise(x, caption)
                 score = self._nearest(step, cond)[0].item()
-                tried.append((score, other, replace(step, x=x, cond=cond)))
+                tried.append((score, code, replace(step, x=x, cond=cond)))
                 if score <= self.threshold:
                     break
-            if tried and tried[-1][0] <= self.threshold:
+            if tried[-1][0] <= self.threshold:
                 break
-        if not tried:
-            return None
-        _, other, found = min(tried, key=lambda one: one[0])
+        _, code, found = min(tried, key=lambda one: one[0])
         if found.x is not step.x and step.has_uncond:
             found = replace(found, uncond=step.denoise(found.x, "uncond"))
-        return other, found
+        return code, found
+
+    def _candidates(self, prompt: str, row: int, failed: int) -> list[int]:
+        """The substitutes to try, best first.
+
+        Raises:
+            GuardError: there are none.
+        """
+        every = self._similar(row) or [-2 - number for number in range(len(shorter(prompt)))]
+        if not every:
+            raise GuardError(
+                "a sample comes near a training clip, and there is no other prompt to lead it "
+                "away: the clips near that one have no captions of their own, and the prompt is "
+                "empty or was not given as text; give a text, or index the clips with captions"
+            )
+        last = self._caption(failed, prompt)
+        others = [code for code in every if self._caption(code, prompt) != last] or every
+        return others[: self.candidates]
+
+    def _caption(self, code: int, prompt: str) -> str:
+        return caption_of(code, prompt, self.index.captions)
 
     def _similar(self, row: int) -> list[int]:
         """Rows near a row of the index but not over the threshold, one for each caption; those
@@ -294,19 +292,47 @@ def _put(step: Step, rows: Tensor, samples: Step) -> Step:
     )
 
 
-def substitutes(records: Sequence[Record], guidance: Guidance) -> list[str]:
+def substitutes(records: Sequence[Record], guidance: Guidance, prompts: Sequence[str]) -> list[str]:
     """The caption that each sample of a generation was guided by in the end, in place of its
     prompt; "": by the prompt.
 
     Args:
         records: what the guidance recorded of the generation.
         guidance: the guidance, alone or in a sequence.
+        prompts: of the samples.
     """
-    rows = records[-1].notes.get(SUBSTITUTE) if records else None
-    if rows is None:
-        return [""] * (len(records[-1].scale) if records else 0)
+    codes = records[-1].notes.get(SUBSTITUTE) if records else None
+    if codes is None:
+        return [""] * len(prompts)
     captions = guidance.indexes()[0].captions
-    return ["" if row < 0 else captions[int(row)] for row in rows.tolist()]
+    return [
+        "" if code == NO_SUBSTITUTE else caption_of(code, prompt, captions) or "(an empty prompt)"
+        for code, prompt in zip(codes.tolist(), prompts, strict=True)
+    ]
+
+
+def caption_of(substitute: int, prompt: str, captions: Sequence[str]) -> str:
+    """The caption that a substitute stands for."""
+    if substitute >= 0:
+        return captions[substitute]
+    return prompt if substitute == NO_SUBSTITUTE else shorter(prompt)[-2 - substitute]
+
+
+def shorter(prompt: str) -> list[str]:
+    """A prompt without an eighth, a quarter and a half of its words: the last, the first or those
+    in the middle.
+
+    >>> shorter("low cello note")
+    ['low cello', 'cello note', 'low note', 'low', 'note']
+    >>> shorter("rain")
+    ['']
+    """
+    every, found = prompt.split(), []
+    for share in (8, 4, 2):
+        without = max(1, round(len(every) / share))
+        for start in (len(every) - without, 0, (len(every) - without) // 2):
+            found.append(" ".join(every[:start] + every[start + without :]))
+    return [text for text in dict.fromkeys(found) if text or len(every) == 1]
 
 
 def words(caption: str) -> list[str]:

@@ -60,7 +60,11 @@ class PipelineGenerator:
             pairs = zip(prompts, seeds, strict=True)  # one may be the cause: each is made alone
             return [self([prompt], [seed], guidance)[0] for prompt, seed in pairs]
         each = (time.perf_counter() - start) / len(prompts)
-        captions = [""] * len(prompts) if guidance is None else substitutes(made.records, guidance)
+        captions = (
+            [""] * len(prompts)
+            if guidance is None
+            else substitutes(made.records, guidance, prompts)
+        )
         return [
             replace(timed(partial(self._with_rate, wav)), seconds=each, substitute=caption)
             for wav, caption in zip(made.samples, captions, strict=True)
