@@ -27,6 +27,7 @@ from anechoic_lab.demo.train import (
 from anechoic_lab.instruments import drums, loops, measure, models
 from anechoic_lab.instruments.flow import StableAudio3
 from anechoic_lab.instruments.recipes import INSTRUMENTS
+from support.instrument_lines import line
 
 from anechoic.diffusers import fingerprint, guard
 from anechoic.diffusers.pipelines import sound_seconds
@@ -270,14 +271,6 @@ def tones(generator: torch.Generator, count: int) -> torch.Tensor:
 
 
 # ----------------------------------------------------------------------------------- measuring
-
-
-def line(prompt: str, guard: str = "none", **changed: object) -> measure.Line:
-    plain = measure.Line(
-        "drums", guard, "0", 2.0, 50, 0, prompt, MEMORIZED, 64, True, True, False, True, 0.95,
-        0.9, 1.0, 2.0, 2.0, 100.0,
-    )  # fmt: skip
-    return replace(plain, **changed)
 
 
 def test_a_line_that_was_cut_off_is_made_again(tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from anechoic.diffusers import Trace
 from anechoic.guidance import registry
 from anechoic.guidance.base import Guidance
 from anechoic.types import Embedder, VectorIndex
@@ -28,6 +30,7 @@ from anechoic_lab.demo.judge import FRAGMENT, RANK, heard
 from anechoic_lab.demo.run import BATCH, Bench, Judgement, generate
 from anechoic_lab.images.task import SCENARIO, SPLITS, open_images
 from anechoic_lab.instruments import models
+from anechoic_lab.instruments.guards import NAMED
 
 ORDINARY = "ordinary"
 UNGUARDED = "none"
@@ -71,6 +74,10 @@ class Line:
     in_part: bool | None = None  # a second is one of a clip of its caption; None: not so long
     fragment: float | None = None  # the correlation of that second
     lag: float | None = None  # where it begins, and in the clip: their difference in seconds
+    # what the guard recorded at each evaluation: the distance of the predictions with and without
+    # the prompt, and the similarity of the estimate to the nearest training clip
+    distances: Sequence[float | None] | None = None
+    similarities: Sequence[float | None] | None = None
 
     @property
     def cell(self) -> tuple[str, str, float, int]:
@@ -147,7 +154,8 @@ class SoundSubject:
         captions = [prompt.caption for prompt in prompts]
         made = generate(self.pipe, captions, seed, guidance, scale, steps)
         clips = [self._clips[prompt.id] for prompt in prompts]
-        return [_told(one) for one in self.bench.judge(made.wav, clips, seed)], made.passes
+        judged = [_told(one) for one in self.bench.judge(made.wav, clips, seed)]
+        return _with_course(judged, made.traces[0] if made.traces else None), made.passes
 
     @torch.no_grad()
     def honest(self) -> HonestTakes:
@@ -196,6 +204,20 @@ def _told(one: Judgement) -> dict[str, Any]:
     }
 
 
+def _with_course(found: list[dict[str, Any]], trace: Trace | None) -> list[dict[str, Any]]:
+    """Add what a batch's guard recorded along the run."""
+    if trace is None:
+        return found
+    recorded = {"distances": trace.column("distance")}
+    if "similarity" in trace.records[0].notes:
+        recorded["similarities"] = trace.column("similarity")
+    for row, one in enumerate(found):
+        for name, values in recorded.items():
+            course = values[:, row].tolist()
+            one[name] = [round(x, 4) if math.isfinite(x) else None for x in course]
+    return found
+
+
 class ImagesSubject:
     """The small Stable Diffusion."""
 
@@ -224,7 +246,7 @@ class ImagesSubject:
         self.task.scale = scale
         made = self.task.make(captions, seed, guidance, steps)
         told = self.task.judge(captions, made.samples)
-        return [
+        found = [
             {
                 "copied": self.task.rules["grey"].is_copy(told["grey"][i].item()),
                 "confirmed": bool(told["copied"][i]),
@@ -235,7 +257,8 @@ class ImagesSubject:
                 "adherence": told["kept"][i].item(),
             }
             for i in range(len(captions))
-        ], made.passes
+        ]
+        return _with_course(found, None if guidance is None else made.trace), made.passes
 
     @torch.no_grad()
     def honest(self) -> HonestTakes:
@@ -266,11 +289,12 @@ def subject(name: str) -> Subject:
 
 
 def guidance(name: str, given: Subject, scale: float) -> Guidance | None:
-    """A guard without a setting by hand: "none", "auto", or a method at its class's defaults; or
-    with settings, as "amg:lambda_min=0.9,lambda_max=0.9", to see what they change."""
+    """A guard of `guards.NAMED`, or another method at its class's defaults; or with settings, as
+    "amg:lambda_min=0.9,lambda_max=0.9", to see what they change."""
     if name == UNGUARDED:
         return None
-    name, _, texts = name.partition(":")
+    text = NAMED[name].text if name in NAMED else name
+    name, _, texts = text.partition(":")
     settings = registry.parse(registry.method(name), texts.split(",") if texts else [])
     filled = {"index": given.index, "embedder": given.embedder, "scale": scale}
     return registry.build(name, settings, filled)
@@ -453,14 +477,14 @@ def cells_table(lines: Sequence[Line]) -> str:
 def cost_table(lines: Sequence[Line]) -> str:
     """Adherence and processor time of each guard over those of the unguarded model, on the same
     prompts, seeds, scales and steps."""
-    plain = {_pair(line): line for line in lines if line.guard == UNGUARDED}
+    plain = {place(line): line for line in lines if line.guard == UNGUARDED}
     rows = []
     for guard in _order(line.guard for line in lines if line.guard != UNGUARDED):
         for model in _order(line.model for line in lines):
             cells = []
             for group in (MEMORIZED, ORDINARY):
                 of = [x for x in lines if (x.guard, x.model, x.group) == (guard, model, group)]
-                pairs = [(x, plain[_pair(x)]) for x in of if _pair(x) in plain]
+                pairs = [(x, plain[place(x)]) for x in of if place(x) in plain]
                 if not pairs:
                     break
                 cells.append(_ratio([(a.adherence, b.adherence) for a, b in pairs]))
@@ -500,7 +524,8 @@ def degrees_table(lines: Sequence[Line]) -> str:
     return table(("model", "repeated", "confirmed copies, unguarded"), rows)
 
 
-def _pair(line: Line) -> tuple[Any, ...]:
+def place(line: Line) -> tuple[Any, ...]:
+    """What a line has in common with those of other guards that it is compared with."""
     return line.model, line.scale, line.steps, line.seed, line.prompt
 
 
