@@ -105,7 +105,8 @@ def test_a_method_works_on_a_pipeline_with_both_halves(pipeline: str, name: str)
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("pipeline", [name for name in COLUMNS if name not in CASES])
 def test_a_method_on_a_distilled_model_works_or_says_why_not(pipeline: str, name: str) -> None:
-    works = (DISSIMILARITY, "projection", "repellency", "volume", "noise", "cads", "perturb")
+    works = (DISSIMILARITY, "auto", "substitution", "projection", "repellency", "volume", "noise",
+             "cads", "perturb")  # fmt: skip
     if name in works:
         assert outcome(pipeline, name) == "works"
     else:

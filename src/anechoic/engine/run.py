@@ -62,8 +62,8 @@ class GuardedModel:
             raise GuardError(
                 "this generation has no unconditional half, for guidance_scale <= 1 or a model "
                 f"that is distilled, and {self.guidance.label()} acts through it; "
-                f"{self.model.guided_by}, or for a distilled model guard with the dissimilarity "
-                "of AntiMemorization(c1=0, c2=0) alone"
+                f"{self.model.guided_by}, or guard a distilled model with 'auto', which needs "
+                "no such half"
             )
         if torch.is_inference_mode_enabled() and self.guidance.gradient_reach() != "none":
             raise GuardError(INFERENCE_MODE)
