@@ -247,6 +247,7 @@ class Verifier:
         folder: str | Path,
         embedder: str | None = None,
         threshold: float | None = None,
+        index: TrainingIndex | None = None,
     ) -> Verifier:
         """A verifier for the index in a folder, with the calibration that is stored there.
 
@@ -254,6 +255,7 @@ class Verifier:
             folder: the folder of the index.
             embedder: the name of an embedder; by default, the one that the index names.
             threshold: a cosine; sound that reaches it is a copy. Replaces the calibrated one.
+            index: the same index, if it is open already, such as one that others search too.
 
         Raises:
             IndexMismatch: no index, one that another embedder built, or a calibration that is
@@ -263,7 +265,7 @@ class Verifier:
         """
         if threshold is not None and not -1 <= threshold <= 1:
             raise BadSetting(f"a threshold is a cosine similarity, from -1 to 1, got {threshold:g}")
-        index = TrainingIndex.load(folder)
+        index = TrainingIndex.load(folder) if index is None else index
         made = make_embedder(embedder or index.embedder_name, trusted=embedder is not None)
         index.check_embedder(made)
         calibrations = calibration.read(folder, needed=threshold is None)

@@ -20,6 +20,7 @@ from anechoic.errors import BadSetting
 from anechoic.processes import WorkerPool
 
 RETRIES = 3  # of what a worker did when it died
+STARTS = 3  # of a cluster of this machine alone, whose processes have a quarter of a minute each
 
 
 @contextmanager
@@ -41,14 +42,20 @@ def connected() -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        told = " ".join(str(error).split())
-        raise BadSetting(
-            f"no Ray cluster could be reached or started ({told}); correct RAY_ADDRESS, or leave "
-            "it out to work on this machine"
-        ) from error
+    for tries in range(STARTS):
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=ERROR)
+            break
+        except Exception as error:
+            # a plain one where its processes did not start in time, as on a busy machine
+            if type(error) is Exception and tries + 1 < STARTS:
+                ray.shutdown()
+                continue
+            told = " ".join(str(error).split())
+            raise BadSetting(
+                f"no Ray cluster could be reached or started ({told}); correct RAY_ADDRESS, or "
+                "leave it out to work on this machine"
+            ) from error
     try:
         yield ray
     finally:

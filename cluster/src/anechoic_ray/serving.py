@@ -32,19 +32,26 @@ SPARE_BYTES = 2**29  # for the shard that it reads, and Python
 
 @contextmanager
 def served(
-    folder: str | Path, actors: int, embedder: Embedder | None = None, *, cpus: float = 1.0
+    folder: str | Path,
+    actors: int,
+    embedder: Embedder | None = None,
+    *,
+    cpus: float = 1.0,
+    restarts: int = cluster.RETRIES,
 ) -> Iterator[TrainingIndex]:
     """An index whose vectors lie in the memory of so many actors, on as many machines as need be.
 
     It is a `TrainingIndex` like any other, for a guard or an audit; each search asks all actors,
     and the answer is that of the index in one memory, to the bit. An actor that is killed is
-    started again, reads its shards, and answers; a search of fewer rows is never an answer.
+    started again, reads its shards, and answers; a search of fewer rows is never an answer. It can
+    be sent to other processes of the cluster, which search it for the length of the block.
 
     Args:
         folder: of the index; a path that all machines share, or a URL that fsspec knows.
         actors: among which the shards are split.
         embedder: refuse the index if another embedder built it.
         cpus: of each actor.
+        restarts: how often each actor is started again; -1: always.
 
     Raises:
         BadSetting: actors below 1 or more than shards, or no room for them.
@@ -60,7 +67,7 @@ def served(
                 f"{actors} actors of {size / 2**30:.1f} GiB and {cpus:g} CPUs each do not fit on "
                 "the Ray cluster; add machines"
             )
-        options = {"num_cpus": cpus, "memory": size, "max_restarts": cluster.RETRIES,
+        options = {"num_cpus": cpus, "memory": size, "max_restarts": restarts,
                    "max_task_retries": cluster.RETRIES}  # fmt: skip
         kind = ray.remote(**options)(Part)
         parts = [kind.remote(getcwd(), place.name, manifest.mean, stretch, manifest.dim)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -11,10 +16,12 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.metrics_core import Metric
 
 from anechoic.protection.result import ProtectedSound
 
 SIMILARITY = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 1.0)
+OWN = "anechoic_"  # how the names of the service's own metrics begin
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 
 
@@ -92,3 +99,59 @@ class Metrics:
     def text(self) -> bytes:
         """The format that Prometheus reads."""
         return generate_latest(self.registry)
+
+    def families(self) -> list[Metric]:
+        """The service's own, without those of its process."""
+        return [one for one in self.registry.collect() if one.name.startswith(OWN)]
+
+
+@dataclass
+class Board:
+    """What several services counted, each by a name of its own.
+
+    Args:
+        seconds: after which one that tells nothing has ended. What it counted stays.
+    """
+
+    seconds: float = 30.0
+    _told: dict[str, tuple[float, Sequence[Metric]]] = field(default_factory=dict)
+    _one_at_a_time: Lock = field(default_factory=Lock)
+
+    def put(self, name: str, families: Sequence[Metric]) -> None:
+        """Note what a service has counted until now."""
+        with self._one_at_a_time:
+            self._told[name] = (time.monotonic(), families)
+
+    def text(self) -> bytes:
+        """All of it as one, in the format that Prometheus reads."""
+        with self._one_at_a_time:
+            told = list(self._told.values())
+        since = time.monotonic() - self.seconds
+        return generate_latest(_Sum([(at > since, families) for at, families in told]))
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """What services counted, as one collector: whether each still runs, and what it told."""
+
+    told: Sequence[tuple[bool, Sequence[Metric]]]
+
+    def collect(self) -> Iterable[Metric]:
+        merged: dict[str, Metric] = {}
+        values: dict[str, dict[tuple[str, frozenset[tuple[str, str]]], list[float]]] = {}
+        for runs, families in self.told:
+            for family in families:
+                if family.type == "gauge" and not runs:
+                    continue
+                about = Metric(family.name, family.documentation, family.type)
+                merged.setdefault(family.name, about)
+                found = values.setdefault(family.name, {})
+                for one in family.samples:
+                    key = (one.name, frozenset(one.labels.items()))
+                    found.setdefault(key, []).append(one.value)
+        for name, family in merged.items():
+            for (sample, labels), counted in values[name].items():
+                # ready if all are, and counted since the first began
+                least = sample == f"{OWN}ready" or sample.endswith("_created")
+                family.add_sample(sample, dict(labels), min(counted) if least else sum(counted))
+            yield family

@@ -24,7 +24,7 @@ from anechoic_serve.metrics import Metrics
 from anechoic_serve.settings import Settings
 
 if TYPE_CHECKING:
-    from anechoic import PipelinePool
+    from anechoic import PipelinePool, TrainingIndex
     from anechoic.protection import Judge, Judgement, ProtectedSound
 
 LOG = logging.getLogger("anechoic.serve")
@@ -99,13 +99,17 @@ class Service:
     Args:
         settings: of the operator.
         load: makes the pipeline and the judge; by default those that the settings name.
+        metrics: what counts; by default for this service alone.
     """
 
     def __init__(
-        self, settings: Settings, load: Callable[[Settings], tuple[Any, Judge]] | None = None
+        self,
+        settings: Settings,
+        load: Callable[[Settings], tuple[Any, Judge]] | None = None,
+        metrics: Metrics | None = None,
     ):
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         self.log = AuditLog(
             settings.log, settings.log_prompts, settings.log_bytes, settings.log_files
         )
@@ -424,8 +428,12 @@ def shown(judgement: Judgement) -> list[dict[str, Any]]:
     ]
 
 
-def load_named(settings: Settings) -> tuple[Any, Judge]:
+def load_named(settings: Settings, index: TrainingIndex | None = None) -> tuple[Any, Judge]:
     """The pipeline and the judge that the settings name.
+
+    Args:
+        settings: of the operator.
+        index: the one that they name, if it is open already.
 
     Raises:
         AnechoicError: they cannot be loaded, or do not belong together.
@@ -434,7 +442,7 @@ def load_named(settings: Settings) -> tuple[Any, Judge]:
     from anechoic.models import find
     from anechoic.protection import Judge
 
-    judge = Judge.load(settings.index_name)
+    judge = Judge.load(settings.index_name, index=index)
     pipe = load_pipeline(find(settings.model).pipeline, settings.device, settings.dtype)
     return pipe, judge
 

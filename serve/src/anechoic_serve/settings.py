@@ -89,8 +89,20 @@ class Settings(BaseSettings):
 
     replicas: Count = Field(default=1, description="at least, under `--engine ray`")
     most_replicas: Count | None = Field(default=None, description="that load can start")
+    more_after_s: Positive = Field(
+        default=30.0, description="how long requests wait before a replica is added"
+    )
+    fewer_after_s: Positive = Field(
+        default=600.0, description="how long there is less to do before a replica is ended"
+    )
     cpus: Positive = Field(default=1.0, description="of each replica")
     gpus: float = Field(default=0.0, ge=0, description="of each replica")
+    index_actors: Count | None = Field(
+        default=None,
+        description="that each hold a part of the index for all replicas, under `--engine ray`; by "
+        "default each replica opens the whole index",
+    )
+    index_cpus: Positive = Field(default=1.0, description="of each of them")
 
     log: Path | None = Field(
         default=None, description="JSON-lines file of all requests and attempts"

@@ -121,6 +121,7 @@ class Judge:
         embedder: str | None = None,
         threshold: float | None = None,
         detectors: Sequence[str] | None = None,
+        index: TrainingIndex | None = None,
     ) -> Judge:
         """A judge over the index in a folder, by all detectors that are calibrated for it.
 
@@ -130,6 +131,7 @@ class Judge:
             threshold: of the nearest stretch, in place of its calibration.
             detectors: the full names of the calibrated detectors that judge beside the nearest
                 stretch, as `anechoic calibrate` prints them; () for none.
+            index: as `Verifier.load`.
 
         Raises:
             IndexMismatch: no index, another embedder's, or a calibration from before the last
@@ -139,7 +141,7 @@ class Judge:
         """
         place, known = index_folder(str(folder)), find(str(folder))
         before = _files(place)
-        verifier = Verifier.load(place, embedder, threshold)
+        verifier = Verifier.load(place, embedder, threshold, index)
         if known.index is not None:
             verifier.index.name = known.name  # not that of the folder it ships in
         stored = calibration.read(place, needed=threshold is None)
