@@ -43,6 +43,9 @@ MAY_IMPORT = {
     "guards": {"auto", "diffusers", "engine", "stable_audio_tools"},
     "models": {"errors", "guidance", "index"},
     "verdict": LEAVES | {"audio", "detectors", "display", "embedders", "index", "storage"},
+    "training": LEAVES
+    | {"audio", "diffusers", "embedders", "guidance", "index", "lazy", "metrics", "parsing"}
+    | {"stable_audio_tools", "storage", "verdict"},
     "certificate": LEAVES
     | {"audio", "detectors", "environment", "index", "parsing", "storage", "verdict"},
     "audit": ROOMS - {"cli", "protection"},
@@ -66,11 +69,15 @@ HOMES: dict[str, set[str]] = {
     "httpx2": {"generators"},
     "ijson": {"index"},
     "jinja2": {"audit"},
+    "lightning": {"training"},
     "matplotlib": {"display"},
     "pyarrow": {"audit", "index", "parsing"},
+    "pytorch_lightning": {"training"},
     "ray": set(),
     "stable_audio_tools": set(),
+    "tensorboard": {"training"},
     "typer": {"cli"},
+    "wandb": {"training"},
 }
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from julius.resample import resample_frac
 from torch import Tensor
 
+from anechoic.diffusers.adapters.adapter import CallRecorder
 from anechoic.diffusers.connection import Connection
 from anechoic.diffusers.pipelines import adapter_for
 from anechoic.errors import UnsupportedPipeline
@@ -70,3 +71,17 @@ class LatentEncoder:
         length = round(self.seconds * self.sample_rate)
         wav = F.pad(wav, (0, length - wav.shape[-1]))  # a negative pad cuts
         return sound.encode(self.pipe, wav.to(self.pipe.device))
+
+
+@torch.no_grad()
+def decode(pipe: Any, latents: Tensor, seconds: float) -> Tensor:
+    """Latents [b, *latent] that a pipeline returned to its sound [b, c, t], in float32.
+
+    Args:
+        pipe: a pipeline for which there is a `LatentEncoder`.
+        latents: on any device.
+        seconds: of sound, as the pipeline was asked for.
+    """
+    asked = {"audio_start_in_s": 0.0, "audio_end_in_s": seconds}
+    recorder = CallRecorder(pipe, {}, {"check_inputs": asked})
+    return adapter_for(pipe).adapter.decode(recorder, latents.to(pipe.device))

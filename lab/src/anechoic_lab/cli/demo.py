@@ -182,6 +182,56 @@ def scenarios(
 
 
 @commands.command()
+def remedies(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of all trainings.")],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="A remedy; repeatable. By default all.")
+    ] = None,
+    steps: FewerSteps = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the copy rate over the steps: .png or .svg.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a small model with repeated clips, plainly and with what helps against copies.
+
+    Stop it when you like and run it again: it goes on where it was. Several processes may train
+    several remedies, with `--only`.
+
+    Example: `anechoic demo remedies -o remedies --figure remedies.svg`
+    """
+    from anechoic.training.trackers import console
+    from anechoic_lab.demo import remedies as found
+
+    total = steps or found.STEPS
+    track = [] if as_json else [console]
+    with _progress("starting") as report:
+        found.run(output, only or tuple(found.REMEDIES), total, track, report)
+    if only:
+        return
+    if figure is not None:
+        from anechoic_lab.demo.remedies_plot import draw
+
+        draw(output, figure, total)
+    lines = found.outcomes(output, total)
+    if as_json:
+        print_json({"steps": total, "limit": found.LIMIT, "lines": [asdict(one) for one in lines]})
+        return
+    from rich.table import Table
+
+    table = Table("training", "steps", "copies", "adherence", "adherence, ordinary prompts")
+    for one in lines:
+        rate = one.copies
+        spread = (rate.value, rate.low, rate.high)
+        cells = (
+            f"{value:.2f} " + rf"\[{low:.2f}, {high:.2f}]"
+            for value, low, high in (spread, one.adherence, one.ordinary)
+        )
+        table.add_row(one.name, f"{one.step}", *cells)
+    _print(table)
+
+
+@commands.command()
 def evaluate(
     data: Data = None,
     seeds: Seeds = 5,

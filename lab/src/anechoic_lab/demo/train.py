@@ -26,6 +26,7 @@ from anechoic_lab.demo.model import TOKENS, Conditioner, build_pipeline
 
 Report = Callable[[int, float, Any], None]
 Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # of latents and rows of captions
+Conditioned = tuple[Tensor, Tensor]  # see `Conditioner`
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,23 @@ class StableAudio:
         )
 
         def loss(x0: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
-            return _loss(pipe, condition, x0, rows, rotary, recipe, generator)
+            def conditioned(dropped: Tensor) -> Conditioned:
+                return self.condition(condition, rows, dropped, generator)
+
+            errors = _errors(pipe, conditioned, x0, rotary, recipe, generator)
+            return self.combine(errors, rows)
 
         return loss
+
+    def condition(
+        self, encode: Conditioner, rows: Tensor, dropped: Tensor, generator: torch.Generator
+    ) -> Conditioned:
+        """What the captions at `rows` [b] are given to the network as."""
+        return encode(rows, dropped)
+
+    def combine(self, errors: Tensor, rows: Tensor) -> Tensor:
+        """The loss of a batch whose samples have these errors, [b]."""
+        return errors.mean()
 
     def finish(self, pipe: Any) -> None:
         pass
@@ -381,16 +396,15 @@ def _varied(
     return torch.where(once[:, None, None], codec.pack(moved), x0)
 
 
-def _loss(
+def _errors(
     pipe: StableAudioPipeline,
-    condition: Conditioner,
+    condition: Callable[[Tensor], Conditioned],
     x0: Tensor,
-    rows: Tensor,
     rotary: tuple[Tensor, Tensor],
     recipe: TrainingRecipe,
     generator: torch.Generator,
 ) -> Tensor:
-    """Mean squared error of v = cos*eps - sin*x0 at stratified t, uniform in t."""
+    """Each sample's mean squared error of v = cos*eps - sin*x0 at stratified t, uniform in t."""
     b = len(x0)
     strata = (torch.arange(b) + torch.rand(b, generator=generator)) / b
     t = recipe.t_low + (recipe.t_high - recipe.t_low) * strata
@@ -398,7 +412,7 @@ def _loss(
     sin = torch.sin(t * math.pi / 2)[:, None, None]
     eps = torch.randn(x0.shape, generator=generator)
     dropped = torch.rand(b, generator=generator) < recipe.dropout
-    cross, globals_ = condition(rows, dropped)
+    cross, globals_ = condition(dropped)
     v = pipe.transformer(
         cos * x0 + sin * eps,
         t,
@@ -407,5 +421,5 @@ def _loss(
         rotary_embedding=rotary,
         return_dict=False,
     )[0]
-    loss: Tensor = (v - (cos * eps - sin * x0)).square().mean()
-    return loss
+    errors: Tensor = (v - (cos * eps - sin * x0)).square().mean((1, 2))
+    return errors
