@@ -507,10 +507,12 @@ def honest_table(found: Mapping[str, HonestTakes]) -> str:
             f"{one.second:.3f}",
             f"{one.confirmed:.3f}",
             "" if one.by_rank is None else f"{one.by_rank:.3f}",
+            "" if one.in_part is None else f"{one.in_part:.3f}",
         )
         for name, one in found.items()
     ]
-    return table(("model", "honest takes", "first judge", "second", "confirmed", "by ranks"), rows)
+    head = ("model", "honest takes", "first judge", "second", "confirmed", "by ranks", "a second")
+    return table(head, rows)
 
 
 def degrees_table(lines: Sequence[Line]) -> str:
