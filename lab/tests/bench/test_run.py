@@ -283,10 +283,15 @@ def test_processes_end_with_the_one_that_started_them(drive, tmp_path: Path) -> 
     assert len(left) < LONGER_CELLS
 
 
-def test_an_interrupt_leaves_finished_cells_and_is_over_at_once(drive, tmp_path: Path) -> None:
+def test_an_interrupt_leaves_finished_cells_and_the_folder_and_is_over_at_once(
+    drive, tmp_path: Path
+) -> None:
+    """Until then, no other bench may use the folder."""
     process = drive(tmp_path / "w", delay_s=20.0)
     while not stamps(tmp_path / "w"):  # the reference, which takes no time
         time.sleep(0.02)
+    with pytest.raises(BadSetting, match="another bench is running in"):
+        bench(tmp_path / "w")
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     start = time.monotonic()
@@ -294,16 +299,6 @@ def test_an_interrupt_leaves_finished_cells_and_is_over_at_once(drive, tmp_path:
     assert time.monotonic() - start < 5
     assert stderr.decode().strip().endswith("KeyboardInterrupt")
     assert stamps(tmp_path / "w")
-
-
-def test_two_benches_do_not_share_a_folder_at_once(drive, tmp_path: Path) -> None:
-    process = drive(tmp_path / "w", delay_s=20.0)
-    while not stamps(tmp_path / "w"):
-        time.sleep(0.02)
-    with pytest.raises(BadSetting, match="another bench is running in"):
-        bench(tmp_path / "w")
-    process.kill()
-    process.communicate()
     assert bench(tmp_path / "w").computed  # the lock is gone with its holder
 
 
@@ -324,7 +319,7 @@ def test_a_failed_cell_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
 def test_a_worker_that_dies_is_told_of(tmp_path: Path) -> None:
     plan = Plan("p", (Method("bad", "bad", "die"),), (0,), ("large",))
     with pytest.raises(AnechoicError, match=r"a worker process died.*finished cells are saved"):
-        bench(tmp_path, plan)
+        bench(tmp_path, plan, jobs=2)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from concurrent.futures import BrokenExecutor, Executor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +60,15 @@ def run(
     Every finished cell is a file in `work`. A bench that is killed at any moment and started again
     continues from there. The results do not depend on the number of processes, except the seconds.
 
-    Worker processes import the caller's main module: in a script, call this under
-    `if __name__ == "__main__":`.
+    Worker processes import the caller's main module: in a script with more than one job, call this
+    under `if __name__ == "__main__":`.
 
     Args:
         plan: the plan to run.
         source: the task to run it on; each process opens its own.
         work: folder of finished cells, created if missing. Plans can share it and reuse each
             other's cells.
-        jobs: number of processes, which share the threads.
+        jobs: number of processes, which share the threads; 1: this one.
         engine: "local", or "ray": the processes are tasks on a Ray cluster, whose machines share
             the work folder and what the source names; a task whose worker is killed runs again.
         progress: called with the number of finished cells and the total, at the start and after
@@ -81,7 +82,7 @@ def run(
     """
     many = engines.find(engine)
     cache = cells.cache_of(work)
-    workers: Any = Processes if many is None else many.tasks
+    workers: Any = many.tasks if many is not None else Processes if jobs != 1 else _here
     with cache.alone(), workers(jobs) as pool:
         if engine == "local" and cache.is_empty:
             # every process will have work: the others open the task while one describes it
@@ -107,8 +108,10 @@ def run(
 # ------------------------------------------------------------------------------ cells of the plan
 
 
-def _layout(plan: Plan, source: Source, pool: Executor) -> Layout:
-    layout: Layout = _answer(pool.submit(_describe, source, plan), f"task '{source.name}'")
+def _layout(plan: Plan, source: Source, pool: Executor | None) -> Layout:
+    describe = partial(_describe, source, plan)
+    asked = describe if pool is None else pool.submit(describe).result
+    layout: Layout = _answer(asked, f"task '{source.name}'")
     for scenario, prompts in layout.prompts.items():
         if not prompts:
             raise BadSetting(f"scenario '{scenario}' has no prompts in the split '{plan.split}'")
@@ -188,19 +191,33 @@ def _results(
 # ------------------------------------------------------------------------------------- processes
 
 
+@contextmanager
+def _here(jobs: int) -> Iterator[None]:
+    """No pool: this process computes. It opens the task anew each time, as files may change."""
+    try:
+        yield None
+    finally:
+        _opened.cache_clear()
+
+
 def _computed(
-    pool: Executor, source: Source, work: Path, missing: Sequence[Trial], how: str
+    pool: Executor | None, source: Source, work: Path, missing: Sequence[Trial], how: str
 ) -> Iterator[Trial]:
     """Compute cells and write their files; yields each when it is done."""
+    if pool is None:
+        for cell in missing:
+            _answer(partial(_compute, source, work, cell, how), str(cell))
+            yield cell
+        return
     running = {pool.submit(_compute, source, work, cell, how): cell for cell in missing}
     for future in as_completed(running):
-        _answer(future, str(running[future]))
+        _answer(future.result, str(running[future]))
         yield running[future]
 
 
-def _answer(future: Future[Any], what: str) -> Any:
+def _answer(call: Callable[[], Any], what: str) -> Any:
     try:
-        return future.result()
+        return call()
     except BrokenExecutor as error:
         raise AnechoicError(
             f"a worker process died at or next to {what}, killed or out of memory; {SAVED}, with "
