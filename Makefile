@@ -21,9 +21,10 @@ help: ## List what can be made.
 demo: $(READY) ## Set up, and run the demo, which writes anechoic-demo.html.
 	$(BIN)/anechoic demo -o anechoic-demo.html --overwrite
 
-# two processes of one thread each: files of tests are spread over both cores
+# two processes of one thread each: files of tests are spread over both cores; what one of the many
+# processes that tests start has compiled, the others read
 test: $(READY) ## Set up, and run the tests.
-	OMP_NUM_THREADS=1 $(BIN)/pytest -rfEs -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -rfEs -n 2 --dist loadfile
 
 coverage: $(READY) ## The same tests, and which lines of the packages they leave out.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -rfEs -n 2 --dist loadfile --cov --cov-report=term

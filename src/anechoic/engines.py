@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from anechoic.errors import BadSetting
+from anechoic.plugins import entry_points
 
 GROUP = "anechoic.engines"
 LOCAL = "local"

@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anechoic.errors import BadSetting, UnsupportedPipeline
+from anechoic.plugins import entry_points
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -92,11 +92,10 @@ def train_once(sample: np.ndarray, plan: Plan) -> bytes:
 
 @pytest.fixture
 def run(command: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs commands that train once, and do not wait for the disk: no kill takes its power."""
+    """Runs commands that train once."""
     monkeypatch.setattr(
         search, "structure", SimpleNamespace(**vars(structure) | {"train": train_once})
     )
-    monkeypatch.setattr(os, "fsync", lambda file: None)
     return command
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -41,6 +42,11 @@ def tones(seed: int) -> Tensor:
 
 def tune(seed: int, seconds: float = SECONDS) -> Tensor:
     """Plucked notes at times and pitches of their own, [1, t], peak at 0.9."""
+    return _tune(seed, seconds).clone()  # for a test to change
+
+
+@cache
+def _tune(seed: int, seconds: float) -> Tensor:
     rng = torch.Generator().manual_seed(seed)
     time = torch.arange(round(seconds * RATE)) / RATE
     wav = 0.002 * torch.randn(len(time), generator=rng)

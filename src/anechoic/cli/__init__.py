@@ -16,7 +16,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
@@ -26,6 +25,7 @@ from typer.core import TyperGroup
 from anechoic import __version__
 from anechoic.cli.output import QUIET, quietly, say
 from anechoic.errors import AnechoicError
+from anechoic.plugins import entry_points
 
 # the commands of other distributions, each with the extra that installs it
 EXTRAS = {"demo": "lab", "doctor": "lab", "bench": "lab", "basin": "lab", "serve": "serve",

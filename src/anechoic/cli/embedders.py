@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from importlib.metadata import entry_points
 
 import typer
 
 from anechoic.cli.guards import summary
 from anechoic.cli.options import Json
 from anechoic.cli.output import print_json, print_table, say
+from anechoic.plugins import entry_points
 
 
 def register(app: typer.Typer) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import MISSING, Field, fields, is_dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from anechoic.cli.options import Json
 from anechoic.cli.output import print_json, print_table, say
+from anechoic.plugins import entry_points
 
 if TYPE_CHECKING:
     from anechoic.guidance.base import Guidance

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any
 
 import typer
 
 from anechoic.cli.options import Json
 from anechoic.cli.output import print_json, print_table, say
+from anechoic.plugins import entry_points
 
 
 def register(app: typer.Typer) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ import typer
 from anechoic.cli import GROUP
 from anechoic.cli.output import print_json, say
 from anechoic.errors import BadSetting, did_you_mean
+from anechoic.plugins import entry_points
 
 PACKAGES = ("anechoic.cli",)  # and those whose commands are added, by the group of entry points
 DOCUMENTS = {  # schemas of what is written as a file, too

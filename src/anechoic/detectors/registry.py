@@ -6,10 +6,10 @@ that makes an `anechoic.detectors.Detector` or `RunDetector`.
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any
 
 from anechoic.errors import BadSetting, did_you_mean
+from anechoic.plugins import entry_points
 
 GROUP = "anechoic.detectors"
 

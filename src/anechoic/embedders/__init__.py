@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from importlib.metadata import entry_points
 
 from anechoic.errors import UnknownEmbedder, did_you_mean
+from anechoic.plugins import entry_points
 from anechoic.types import Embedder
 
 GROUP = "anechoic.embedders"

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from importlib.metadata import entry_points
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeGuard, Union, cast, get_args, get_origin, get_type_hints
 
 from anechoic.errors import BadSetting, did_you_mean
 from anechoic.guidance.base import Guidance, WatchingGuidance
 from anechoic.guidance.presets import PRESETS, resolve
+from anechoic.plugins import entry_points
 
 GROUP = "anechoic.guidance"
 GIVEN = ("index", "embedder", "latents", "network")

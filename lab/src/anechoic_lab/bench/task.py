@@ -11,10 +11,10 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
 from anechoic.errors import BadSetting
+from anechoic.plugins import entry_points
 from anechoic_lab.bench.plan import Method
 
 if TYPE_CHECKING:

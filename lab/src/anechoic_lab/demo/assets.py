@@ -156,14 +156,14 @@ def write_training_set(out: Path, folder: Path = SHIPPED) -> int:
 
 def judges(folder: Path = SHIPPED) -> dict[str, ClipScorer]:
     """The descriptors of the judges, over the training set."""
-    return {name: _judge(name, folder) for name in ("mel", "envelope", "spectrum", "rank")}
+    return _judges(folder)
 
 
 @cache
-def _judge(name: str, folder: Path) -> ClipScorer:
+def _judges(folder: Path) -> dict[str, ClipScorer]:
     from anechoic_lab.demo.judge import ClipScorer, heard
 
-    return ClipScorer.of(name, heard(training_set(folder)[1], sample_rate(folder)))
+    return ClipScorer.all_of(heard(training_set(folder)[1], sample_rate(folder)))
 
 
 def classifier(folder: Path = SHIPPED) -> NoteClassifier:

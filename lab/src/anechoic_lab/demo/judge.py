@@ -19,6 +19,7 @@ compares any second with any second of the training clip, by ranks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -31,6 +32,7 @@ from anechoic_lab.demo.codec import mel_filters
 from anechoic_lab.demo.corpus import SAMPLE_RATE
 
 RANK = 0.9  # rank correlation above which a generation counts as its training clip
+LOUD, QUIET = 0.03, 3e-4  # floors of log mel: ranges of 30 dB and 70 dB
 COPY = 0.9  # centred mel correlation above which a generation is its training clip
 
 
@@ -48,15 +50,31 @@ def _level(wav: Tensor) -> Tensor:
     return wav / wav.abs().amax(1, keepdim=True).clamp_min(1e-6)
 
 
+def _mel_bands(wav: Tensor) -> Tensor:
+    """Mel bands relative to the loudest part: [b, t] at 16 kHz -> [b, 64, frames]."""
+    bands = mel_filters(64, 513, SAMPLE_RATE, 40.0, 7600.0) @ _magnitude(_level(wav), 1024, 256)
+    return bands / bands.amax((1, 2), keepdim=True).clamp_min(1e-6)
+
+
+def _log(bands: Tensor, floor: float) -> Tensor:
+    return torch.log(bands + floor).flatten(1)
+
+
+def _mean_over_time(log_mel: Tensor) -> Tensor:
+    mean: Tensor = log_mel.unflatten(1, (64, -1)).mean(2)
+    return mean
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """The rank of each value in its row: [b, d] -> [b, d]."""
+    order = values.argsort(1)
+    places = torch.arange(order.shape[1], dtype=torch.float32, device=order.device)
+    return torch.empty_like(order, dtype=torch.float32).scatter_(1, order, places.expand_as(order))
+
+
 def mel(wav: Tensor) -> Tensor:
     """Log mel with a range of 30 dB: [b, t] at 16 kHz -> [b, d]."""
-    return _log_mel(wav, 0.03)
-
-
-def _log_mel(wav: Tensor, floor: float) -> Tensor:
-    """Log mel relative to its loudest part: [b, t] at 16 kHz -> [b, d]."""
-    bands = mel_filters(64, 513, SAMPLE_RATE, 40.0, 7600.0) @ _magnitude(_level(wav), 1024, 256)
-    return torch.log(bands / bands.amax((1, 2), keepdim=True).clamp_min(1e-6) + floor).flatten(1)
+    return _log(_mel_bands(wav), LOUD)
 
 
 def envelope(wav: Tensor) -> Tensor:
@@ -71,8 +89,7 @@ def envelope(wav: Tensor) -> Tensor:
 
 def spectrum(wav: Tensor) -> Tensor:
     """Mean over time of the log mel: [b, t] at 16 kHz -> [b, 64]."""
-    bands: Tensor = mel(wav).unflatten(1, (64, -1)).mean(2)
-    return bands
+    return _mean_over_time(mel(wav))
 
 
 def waveform(a: Tensor, b: Tensor) -> Tensor:
@@ -93,7 +110,15 @@ def rank(wav: Tensor) -> Tensor:
     `mel` and `magmel` follow the loudest part: one loud spot lowers them while the clip stays as it
     was beside it. Ranks do not move with a few spots, however loud.
     """
-    return _log_mel(wav, 3e-4).argsort(1).argsort(1).float()
+    return _ranks(_log(_mel_bands(wav), QUIET))
+
+
+def describe(wav: Tensor) -> dict[str, Tensor]:
+    """All descriptors at once, three of them from the same mel bands: [b, t] -> [b, d] each."""
+    bands = _mel_bands(wav)
+    log_mel = _log(bands, LOUD)
+    return {"mel": log_mel, "envelope": envelope(wav), "spectrum": _mean_over_time(log_mel),
+            "rank": _ranks(_log(bands, QUIET))}  # fmt: skip
 
 
 DESCRIPTORS = {"mel": mel, "envelope": envelope, "spectrum": spectrum, "rank": rank}
@@ -111,7 +136,17 @@ class ClipScorer:
     @classmethod
     def of(cls, name: str, training: Tensor) -> ClipScorer:
         """Describe the training clips, [n, t]."""
-        raw = torch.cat([DESCRIPTORS[name](part) for part in training.split(256)])
+        return cls._of(name, [DESCRIPTORS[name](part) for part in training.split(256)])
+
+    @classmethod
+    def all_of(cls, training: Tensor) -> dict[str, ClipScorer]:
+        """Describe the training clips, [n, t], by each descriptor."""
+        parts = [describe(part) for part in training.split(256)]
+        return {name: cls._of(name, [part[name] for part in parts]) for name in DESCRIPTORS}
+
+    @classmethod
+    def _of(cls, name: str, parts: Sequence[Tensor]) -> ClipScorer:
+        raw = torch.cat(list(parts))
         centre = raw.mean(0)
         return cls(name, centre, torch.nn.functional.normalize(raw - centre, dim=1))
 
@@ -170,9 +205,9 @@ class FragmentScorer:
 def _seconds(wav: Tensor, every: int) -> tuple[Tensor, Tensor]:
     """Ranks of the log mel of the audible seconds of a sound [t]: [n, 64, SECOND], and where they
     begin, in seconds [n]."""
-    log_mel = _log_mel(wav[None], 3e-4).unflatten(1, (64, -1))[0]
+    log_mel = _log(_mel_bands(wav[None]), QUIET).unflatten(1, (64, -1))[0]
     parts = log_mel.unfold(1, SECOND, every).transpose(0, 1)
     energy = parts.exp().square().mean((1, 2))
     chosen = (energy > AUDIBLE * energy.amax()).nonzero()[:, 0]
-    ranks = parts[chosen].flatten(1).argsort(1).argsort(1).float().unflatten(1, (64, SECOND))
+    ranks = _ranks(parts[chosen].flatten(1)).unflatten(1, (64, SECOND))
     return ranks, chosen * (every * 256 / SAMPLE_RATE)

@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -319,6 +320,7 @@ def _line(made: Mapping[str, Any], training: Mapping[str, Any], match: Mapping[s
     )
 
 
+@cache
 def environment() -> Environment:
     """The templates of this folder, with all text escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
