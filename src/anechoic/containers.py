@@ -102,8 +102,8 @@ def streams(content: bytes, name: str) -> list[SoundStream]:
 def unreadable(name: str, reason: str) -> BadAudio:
     """The error for a file that cannot be decoded."""
     return BadAudio(
-        f"{name} cannot be read as sound ({reason}); it is cut off, damaged, or of a format that is "
-        f"not read: {AGAIN}, as WAV, FLAC, OGG or MP3"
+        f"{name} cannot be read as sound ({reason}); it is cut off, damaged, or of a format that "
+        f"is not read: {AGAIN}, as WAV, FLAC, OGG or MP3"
     )
 
 
