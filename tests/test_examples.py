@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -65,6 +67,48 @@ def test_the_benchmark_of_the_pipelines_size_runs_on_tiny_sizes(
     ]
     assert all(row["evaluation_s"] > 0 and not row["refused"] for row in told["rows"])
     assert f"| {AMG} | 2 | " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_script_for_a_gpu_runs_on_tiny_sizes(tmp_path: Path) -> None:
+    script, output = ROOT / "benchmarks/gpu.sh", tmp_path / "gpu.json"
+    here = {"TINY": "1", "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([str(script), str(output)], env=os.environ | here, check=True)
+    told = json.loads(output.read_text())
+    names = {row["method"] for row in told["methods"]}
+    assert {"no guard", "cfg", "amg", "static, opposite"} <= names
+    assert {row["batch"] for row in told["methods"]} == {1, 2}
+    assert {row["network"] for row in told["compiled"]} == {"compiled", "CUDA graphs"}
+    assert all(row["evaluation_s"] > 0 for row in told["methods"] + told["compiled"])
+    assert told["embedding"]["windows_per_s"] > 0
+    assert told["search"]["found"]
+
+
+def test_without_a_gpu_its_script_says_so_and_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    with pytest.raises(SystemExit) as stopped:
+        run(ROOT / "benchmarks/gpu.py", monkeypatch, "--out", str(tmp_path / "gpu.json"))
+    assert stopped.value.code == 1
+    assert capsys.readouterr().out.startswith("there is no GPU here")
+
+
+def test_the_guards_at_the_real_size_are_measured_by_what_they_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On tiny sizes: passes through the network, and where the sound is the pipeline's own."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    names = runpy.run_path(str(ROOT / "benchmarks/real_size.py"))
+    rows = [names["measure"](guard, names["TINY"], 0.001) for guard in names["GUARDS"]]
+    plain, cfg, shut, gate_shut, static, opposite, replaced, opened = rows
+    assert {row.sha256 for row in (cfg, shut, gate_shut)} == {plain.sha256}
+    assert plain.sha256 not in {row.sha256 for row in (static, opposite, replaced, opened)}
+    assert [row.passes for row in rows[:6]] == [6, 6, 6, 6, 4, 6]  # three steps of two halves
+    assert replaced.passes >= 6
+    assert opened.passes == 9  # the caption, too
+    assert all(0 < row.network_s < row.seconds for row in rows)
 
 
 def test_without_a_gpu_the_benchmark_says_so_and_stops(
