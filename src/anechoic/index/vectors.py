@@ -14,7 +14,7 @@ from torch import Tensor
 from anechoic.errors import IndexMismatch
 from anechoic.index.clips import Clip
 from anechoic.index.pruned import Pruned
-from anechoic.index.structure import Searcher, give_back, require_unit, rerank
+from anechoic.index.structure import Searcher, rerank, take
 
 # A search finds some more rows than requested and scores them again, one by one, so that the order
 # under rounding and duplicates is the same in any batch.
@@ -131,10 +131,7 @@ class Mapped:
         return len(self._stored)
 
     def take(self, rows: Tensor) -> Tensor:
-        found = self._stored[rows.cpu().numpy()].astype(np.float32)
-        give_back(self._stored)
-        require_unit(found)
-        return torch.from_numpy(found).to(rows.device)
+        return torch.from_numpy(take(self._stored, rows.cpu().numpy())).to(rows.device)
 
     def candidates(self, query: Tensor, k: int) -> Tensor:
         asked, wanted = query.float().cpu().numpy(), min(k + SPARE, len(self))
