@@ -119,6 +119,9 @@ class Match:
     match_start_s: float | None = None  # start of the match in the training clip
     length_s: float | None = None  # length of the match
     resolution_s: float | None = None  # smallest step in which `start_s` was searched
+    semitones: float | None = None  # how far the sound is above the training clip; None: not sought
+    tempo: float | None = None  # how much faster than the training clip it plays; None: not sought
+    backwards: bool = False  # whether the match runs backwards in the sound
 
     @property
     def compared(self) -> bool:

@@ -17,6 +17,7 @@ from anechoic.detectors import (
     NearestRatio,
     Segments,
     TopCosine,
+    Transposed,
     fitted,
 )
 from anechoic.detectors.registry import GROUP, detector, names
@@ -37,13 +38,16 @@ def make(name: str) -> Detector:
         return Correlation.fit(TRAINING)
     if name == "landmarks":
         return Landmarks.fit(TRAINING)
+    if name == "transposed":
+        return Transposed.fit(TRAINING)
     whole = MagMel(seconds=2.0)
     index = TrainingIndex.build(TRAINING, whole)
     return TopCosine(index, whole) if name == "cosine" else NearestRatio(index, whole, k=8)
 
 
 @pytest.fixture(
-    scope="module", params=["cosine", "nearest-ratio", "segments", "correlation", "landmarks"]
+    scope="module",
+    params=["cosine", "nearest-ratio", "segments", "correlation", "landmarks", "transposed"],
 )
 def judge(request: pytest.FixtureRequest) -> Detector:
     return make(request.param)
@@ -129,7 +133,7 @@ def test_what_is_no_batch_of_sound_is_refused(judge: Detector, wav: torch.Tensor
         judge(wav, RATE)
 
 
-@pytest.mark.parametrize("kind", [Correlation, Landmarks])
+@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed])
 def test_a_fitted_detector_is_the_same_from_disk(kind, tmp_path) -> None:
     fitted = kind.fit(TRAINING)
     fitted.save(tmp_path / "fitted")
@@ -145,7 +149,7 @@ def test_a_file_of_another_detector_or_none_is_refused(tmp_path) -> None:
             Landmarks.load(tmp_path / name)
 
 
-@pytest.mark.parametrize("kind", [Correlation, Landmarks])
+@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed])
 def test_a_fitted_detector_that_was_damaged_anywhere_is_refused(kind, tmp_path) -> None:
     whole = kind.fit(TRAINING[:2]).save(tmp_path / "fitted").read_bytes()
     places = [*range(0, len(whole), max(1, len(whole) // 400)), whole.index(b"settings") + 12]
@@ -174,14 +178,14 @@ def test_a_fitted_detector_of_other_contents_is_refused(tensors, settings, tmp_p
         Correlation.load(tmp_path / "fitted")
 
 
-@pytest.mark.parametrize("kind", [Correlation, Landmarks])
+@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed])
 @pytest.mark.parametrize("wav", [torch.zeros(1, RATE), torch.ones(1, 40), torch.ones(RATE)])
 def test_a_training_clip_that_is_silent_too_short_or_misshapen_is_refused(kind, wav) -> None:
     with pytest.raises(BadAudio, match="training clip 1"):
         kind.fit([TRAINING[0], Sounding(wav)])
 
 
-@pytest.mark.parametrize("kind", [Correlation, Landmarks])
+@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed])
 def test_a_training_clip_that_is_too_short_is_left_out_and_named(kind) -> None:
     short = Sounding(TRAINING[0].wav[:, : round(0.09 * RATE)])
     detector = fit(kind, [TRAINING[0], short, TRAINING[1]])
@@ -192,7 +196,7 @@ def test_a_training_clip_that_is_too_short_is_left_out_and_named(kind) -> None:
         fit(kind, [short])
 
 
-@pytest.mark.parametrize("kind", [Correlation, Landmarks])
+@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed])
 @pytest.mark.parametrize("samples", [(1055, 2772), (2772, 1055), (801, 4001), (4000, 3999)])
 def test_sound_of_any_length_is_compared(kind, samples: tuple[int, int]) -> None:
     made = torch.Generator().manual_seed(0)
@@ -203,7 +207,7 @@ def test_sound_of_any_length_is_compared(kind, samples: tuple[int, int]) -> None
         assert match.score <= 1
 
 
-@pytest.mark.parametrize("kind", [Correlation, Landmarks])
+@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed])
 def test_no_training_clips_are_refused(kind) -> None:
     with pytest.raises(IndexMismatch, match="at least one training clip"):
         kind.fit([])

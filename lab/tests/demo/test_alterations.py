@@ -25,10 +25,13 @@ def pitch_hz(wav: np.ndarray) -> float:
     return int(spectrum.argmax()) * RATE / (1 << 17)
 
 
-@pytest.mark.parametrize("name", alter.ALTERATIONS)
+EVERY = {**alter.ALTERATIONS, **alter.EDITS}
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_an_alteration_is_seeded_and_leaves_the_clip_alone(name: str) -> None:
     before = CLIP.copy()
-    made = [alter.ALTERATIONS[name](CLIP, RATE, np.random.default_rng(5), OTHER) for _ in range(2)]
+    made = [EVERY[name](CLIP, RATE, np.random.default_rng(5), OTHER) for _ in range(2)]
     np.testing.assert_array_equal(made[0], made[1])
     np.testing.assert_array_equal(CLIP, before)
     assert made[0].dtype == np.float32
@@ -101,3 +104,27 @@ def test_a_stretched_clip_is_so_much_longer_at_its_pitch(factor: float) -> None:
     assert pitch_hz(made[-RATE // 3 :]) == pytest.approx(440, rel=0.003)
     onset = int((np.abs(made) > 0.5).argmax())
     assert onset / RATE == pytest.approx(0.5 * factor, abs=0.01)  # its latency was taken off
+
+
+def test_filters_keep_what_they_say() -> None:
+    low, high = (alter.pass_band(WHITE, RATE, kind, 1000.0) for kind in ("low", "high"))
+    at = np.abs(np.fft.rfft(WHITE)) > 0
+    hz = np.fft.rfftfreq(len(WHITE), 1 / RATE)
+    for wav, lost in ((low, hz > 2000), (high, hz < 500)):
+        spectrum = np.abs(np.fft.rfft(wav))
+        assert spectrum[lost & at].max() < 0.03 * spectrum.max()
+
+
+def test_parts_loops_and_reversals_are_made_of_the_clip() -> None:
+    half = len(CLIP) // 2
+    piece = alter.part(CLIP, 1 / 2, np.random.default_rng(0))
+    assert any(np.array_equal(piece, own) for own in (CLIP[:half], CLIP[half : 2 * half]))
+    np.testing.assert_array_equal(alter.backwards(alter.backwards(CLIP, 0.5), 0.5), CLIP)
+    made = alter.EDITS["one channel"](CLIP, RATE, np.random.default_rng(0), OTHER)
+    np.testing.assert_array_equal(made[0], CLIP)
+    assert power(made[1]) == pytest.approx(power(CLIP), rel=1e-3)
+
+
+def test_clipping_leaves_no_sample_above_its_limit() -> None:
+    clipped = alter.clip_peaks(CLIP, 0.2)
+    assert np.abs(clipped).max() == pytest.approx(np.quantile(np.abs(CLIP), 0.8))

@@ -227,6 +227,9 @@ def _finding(
         "training_id": None if row is None else clean(report.training.clips[row].id),
         "training_caption": None if row is None else clean(report.training.clips[row].caption),
         **place,
+        "semitones": finding.semitones,
+        "tempo": finding.tempo,
+        "backwards": finding.backwards,
     }
 
 

@@ -1,9 +1,10 @@
 """Detectors: does this sound copy a training clip, and is this prompt memorized?
 
 Detectors of sound are fitted to training clips (`NearestStretch`, `TopCosine`, `NearestRatio` and
-`Segments` to an index of their embeddings, `Correlation` and `Landmarks` to their sound) and return
-a `Match` for each clip. Detectors of runs (`Magnitude`, `Angle`) need neither training clips nor
-sound, only the records of a guard. A `Calibration` turns scores into p-values and a threshold.
+`Segments` to an index of their embeddings, `Correlation`, `Landmarks` and `Transposed` to their
+sound) and return a `Match` for each clip. Detectors of runs (`Magnitude`, `Angle`) need neither
+training clips nor sound, only the records of a guard. A `Calibration` turns scores into p-values
+and a threshold.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from anechoic.detectors.landmarks import Landmarks
 from anechoic.detectors.nearest import NearestRatio, NearestStretch, Segments, TopCosine, locate
 from anechoic.detectors.protocol import NOTHING, Detector, RunDetector, TrainingSound
 from anechoic.detectors.screening import Angle, AngleRecorder, Magnitude, alignment, magnitudes
+from anechoic.detectors.transposed import Transposed
 from anechoic.types import Match
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "Segments",
     "TopCosine",
     "TrainingSound",
+    "Transposed",
     "alignment",
     "calibrate",
     "locate",

@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from anechoic.errors import BadSetting
 
-Wave = np.ndarray  # mono sound, float32 [t]
+Wave = np.ndarray  # mono sound, float32 [t]; an alteration may answer with two channels, [2, t]
 
 
 def level(wav: Wave, gain_db: float) -> Wave:
@@ -149,6 +150,45 @@ def _stretch(wav: Wave, sample_rate: int, semitones: float = 0.0, factor: float 
     return stretched
 
 
+def pass_band(wav: Wave, sample_rate: int, kind: Literal["high", "low"], hz: float) -> Wave:
+    """Keep what is above or below a frequency: a Butterworth filter, 36 dB an octave."""
+    from scipy.signal import butter, sosfilt
+
+    sections = butter(6, hz, kind, fs=sample_rate, output="sos")
+    kept: Wave = sosfilt(sections, wav).astype(np.float32)
+    return kept
+
+
+def part(wav: Wave, share: float, rng: np.random.Generator) -> Wave:
+    """One of the equal parts of the clip; `share` is its length, such as 1/2."""
+    length = round(len(wav) * share)
+    return wav[int(rng.integers(round(1 / share))) * length :][:length]
+
+
+def backwards(wav: Wave, from_share: float = 0.0) -> Wave:
+    """Turn the sound around from a share of its length on."""
+    start = round(len(wav) * from_share)
+    return np.concatenate([wav[:start], wav[start:][::-1]])
+
+
+def modulate(wav: Wave, sample_rate: int, hz: float, depth: float) -> Wave:
+    """Multiply by 1 - depth + depth sin: tremolo at a few Hz; with depth 1 a ring modulator.
+
+    >>> modulate(np.ones(4, np.float32), 4, 1.0, 0.5).round(2).tolist()
+    [0.5, 1.0, 0.5, 0.0]
+    """
+    wave = np.sin(2 * np.pi * hz * np.arange(len(wav)) / sample_rate)
+    moved: Wave = (wav * (1 - depth + depth * wave)).astype(np.float32)
+    return moved
+
+
+def clip_peaks(wav: Wave, share: float) -> Wave:
+    """Clip the loudest `share` of the samples."""
+    limit = np.quantile(np.abs(wav), 1 - share)
+    clipped: Wave = np.clip(wav, -limit, limit)
+    return clipped
+
+
 @dataclass(frozen=True)
 class Alteration:
     """One way to alter a clip, and whether it preserves time."""
@@ -194,5 +234,75 @@ ALTERATIONS: Mapping[str, Alteration] = {
     ),
     "mixed": Alteration(
         "another sound on top, as loud", lambda wav, rate, rng, other: mix(wav, other, 0.0)
+    ),
+}
+
+# what `ALTERATIONS` lacks of the ways in which rights holders say that their sound comes back
+EDITS: Mapping[str, Alteration] = {
+    "2 semitones up": Alteration(
+        "two semitones up", lambda wav, rate, rng, other: pitch(wav, rate, 2.0)
+    ),
+    "2 semitones down": Alteration(
+        "two semitones down", lambda wav, rate, rng, other: pitch(wav, rate, -2.0)
+    ),
+    "5 semitones up": Alteration(
+        "five semitones up", lambda wav, rate, rng, other: pitch(wav, rate, 5.0)
+    ),
+    "10 % slower": Alteration(
+        "10 % longer, at its pitch",
+        lambda wav, rate, rng, other: stretch(wav, rate, 1.1),
+        keeps_time=False,
+    ),
+    "10 % faster": Alteration(
+        "10 % shorter, at its pitch",
+        lambda wav, rate, rng, other: stretch(wav, rate, 0.9),
+        keeps_time=False,
+    ),
+    "tape 10 % slower": Alteration(
+        "10 % longer and 1.7 semitones down, as by a wrong sample rate",
+        lambda wav, rate, rng, other: pitch(stretch(wav, rate, 1.1), rate, -1.65),
+        keeps_time=False,
+    ),
+    "half": Alteration(
+        "one half of it alone", lambda wav, rate, rng, other: part(wav, 1 / 2, rng), False
+    ),
+    "quarter": Alteration(
+        "a quarter of it alone", lambda wav, rate, rng, other: part(wav, 1 / 4, rng), False
+    ),
+    "loop": Alteration(
+        "its first half, twice",
+        lambda wav, rate, rng, other: np.tile(wav[: len(wav) // 2], 2),
+        keeps_time=False,
+    ),
+    "half reversed": Alteration(
+        "its second half backwards",
+        lambda wav, rate, rng, other: backwards(wav, 0.5),
+        keeps_time=False,
+    ),
+    "reversed": Alteration(
+        "all of it backwards", lambda wav, rate, rng, other: backwards(wav), keeps_time=False
+    ),
+    "one channel": Alteration(
+        "in one channel; another sound, as loud, in the other",
+        lambda wav, rate, rng, other: np.stack([wav, mix(wav, other) - wav]),
+    ),
+    "high-pass 500 Hz": Alteration(
+        "nothing below 500 Hz", lambda wav, rate, rng, other: pass_band(wav, rate, "high", 500.0)
+    ),
+    "low-pass 2 kHz": Alteration(
+        "nothing above 2 kHz", lambda wav, rate, rng, other: pass_band(wav, rate, "low", 2000.0)
+    ),
+    "under another": Alteration(
+        "another sound on top, 6 dB louder", lambda wav, rate, rng, other: mix(wav, other, -6.0)
+    ),
+    "tremolo": Alteration(
+        "its level moves up and down six times a second",
+        lambda wav, rate, rng, other: modulate(wav, rate, 6.0, 0.45),
+    ),
+    "clipped": Alteration(
+        "its loudest fifth clipped", lambda wav, rate, rng, other: clip_peaks(wav, 0.2)
+    ),
+    "ring modulated": Alteration(
+        "multiplied by a sine of 90 Hz", lambda wav, rate, rng, other: modulate(wav, rate, 90.0, 1)
     ),
 }
