@@ -153,7 +153,7 @@ def _search_in_a_generation(settings: dict[str, Any]) -> tuple[float, int, float
             pipe(caption, num_inference_steps=assets.STEPS, guidance_scale=assets.CFG_SCALE,
                  generator=torch.Generator().manual_seed(0))  # fmt: skip
 
-    memorized, ordinary = prompts_to_tune(assets.training_set()[0])
+    memorized, ordinary = prompts_to_tune(assets.training_clips())
     captions = [clip.caption for clip in (*memorized[:4], *ordinary[:4])]
     for caption in captions[:3]:  # until the index has looked for its directions
         generate(caption)

@@ -80,7 +80,7 @@ def demo() -> Subject:
     from anechoic_lab.demo.methods import METHODS
     from anechoic_lab.demo.show import prompts_to_tune
 
-    memorized, ordinary = prompts_to_tune(assets.training_set()[0])
+    memorized, ordinary = prompts_to_tune(assets.training_clips())
     index = assets.index()
     settings = dict(METHODS["amg"].settings)
     return Subject(

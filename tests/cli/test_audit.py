@@ -359,8 +359,8 @@ def test_a_guard_that_is_none_costs_no_generation(run: Run, model: Path) -> None
 def test_the_demo_index_brings_sound_licences_and_its_rate(run: Run, here: Path) -> None:
     from anechoic_lab.demo import assets
 
-    clips, sound = assets.training_set()
-    audio.write("takes/copy.wav", 0.5 * sound[0][None], RATE)
+    clips = assets.training_clips()
+    audio.write("takes/copy.wav", 0.5 * assets.clip_sound(assets.index().clips[0])[0], RATE)
     code, out, _ = run("--index", "demo", "--audio", "takes")
     assert code == 1
     assert "chance alone would flag about" in out

@@ -133,7 +133,7 @@ def test_the_demo_needs_no_prompts_and_is_judged_by_its_own_judge(run: Run) -> N
     told = json.loads(out)
     assert (code, told["scale"]) == (0, 2.0)
     assert [judge["name"] for judge in told["judges"]] == ["mel", "magmel"]
-    clips, _ = assets.training_set()
+    clips = assets.training_clips()
     duplicated = {clip.caption for clip in clips if clip.copies > 1}
     kinds = {clip.caption: clip.kind for clip in clips}
     chosen = [(p["group"], p["caption"] in duplicated, kinds[p["caption"]])

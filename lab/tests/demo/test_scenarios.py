@@ -32,7 +32,7 @@ def task(trained: Path):
 
 
 def test_each_scenario_memorizes_what_it_says() -> None:
-    clips, _ = assets.training_set()
+    clips = assets.training_clips()
     small = [c for c in scenarios.SCENARIOS["small-set"].clips(clips) if c]
     assert Counter(c.kind for c in small) == {"note": 12, "recording": 12}
     assert len({c.caption for c in small}) == 24
@@ -47,7 +47,7 @@ def test_each_scenario_memorizes_what_it_says() -> None:
 
 
 def test_no_scenario_memorizes_what_the_shipped_model_does() -> None:
-    clips, _ = assets.training_set()
+    clips = assets.training_clips()
     for scenario in scenarios.SCENARIOS.values():
         changed = scenario.clips(clips)
         assert not any(c and c.copies > 1 and clips[i].copies > 1 for i, c in enumerate(changed))
@@ -77,7 +77,7 @@ def test_a_scenario_of_another_model_or_none_is_refused(trained: Path, tmp_path:
 
 
 def test_the_splits_share_no_prompt_and_the_report_none_that_was_tuned_on(task) -> None:
-    clips, _ = assets.training_set()
+    clips = assets.training_clips()
     tuned = {clip.caption for part in prompts_to_tune(clips) for clip in part}
     for scenario in task.scenarios:
         asked = {split: task.prompts(scenario, split) for split in ("tune", "report")}
@@ -135,5 +135,5 @@ def test_reference_and_baseline_are_of_real_sound(task, monkeypatch) -> None:
     reference = torch.tensor(task.reference(scenarios.SHIPPED))
     torch.testing.assert_close(reference.norm(dim=1), torch.ones(len(reference)))
     baseline = torch.tensor(task.baseline(scenarios.SHIPPED))
-    assert len(baseline) == len(assets.training_set()[0])
+    assert len(baseline) == len(assets.training_clips())
     assert 0.5 < baseline.mean() < 1.0

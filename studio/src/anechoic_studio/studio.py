@@ -180,7 +180,7 @@ class Studio:
         if self.known.name == "demo":
             from anechoic_lab.demo import assets
 
-            clips, _ = assets.training_set()
+            clips = assets.training_clips()
             often = sorted(clips, key=lambda clip: -clip.copies)
             return list(dict.fromkeys(clip.caption for clip in often))[:number]
         captions = list(self.judge.training.of_caption)

@@ -84,18 +84,33 @@ def training_set(folder: Path = SHIPPED) -> tuple[list[Clip], Tensor]:
     return _training_set(folder)
 
 
+def training_clips(folder: Path = SHIPPED) -> list[Clip]:
+    """What is known of the training clips, in the order of the index."""
+    return _encoded(folder)[0]
+
+
 @cache  # of a function without a default, which would be another key than the same folder by name
 def _training_set(folder: Path) -> tuple[list[Clip], Tensor]:
+    clips, encoded = _encoded(folder)
+    return clips, torch.stack([_decode(audio) for audio in encoded])
+
+
+@cache
+def _encoded(folder: Path) -> tuple[list[Clip], list[bytes]]:
+    """The training clips, and the file of each."""
     import pyarrow.parquet
-    import soundfile
 
     rows = pyarrow.parquet.read_table(require(folder) / CLIPS).to_pylist()
     names = [f.name for f in fields(Clip)]
     clips = [Clip(**{name: row[name] for name in names}) for row in rows]
     borrowed = {} if all(row["audio"] for row in rows) else _audio()
-    encoded = [row["audio"] or borrowed[row["id"]] for row in rows]
-    sound = [soundfile.read(io.BytesIO(audio), dtype="float32")[0] for audio in encoded]
-    return clips, torch.from_numpy(np.stack(sound))
+    return clips, [row["audio"] or borrowed[row["id"]] for row in rows]
+
+
+def _decode(audio: bytes) -> Tensor:
+    import soundfile
+
+    return torch.from_numpy(soundfile.read(io.BytesIO(audio), dtype="float32")[0])
 
 
 def _audio() -> dict[str, bytes]:
@@ -114,12 +129,12 @@ def sample_rate(folder: Path = SHIPPED) -> int:
 
 def clip_sound(clip: IndexClip, folder: Path = SHIPPED) -> tuple[Tensor, int]:
     """The sound [1, t] of a clip of the folder's index, and its sample rate in Hz."""
-    return training_set(folder)[1][_rows(folder)[clip.id]][None], sample_rate(folder)
+    return _decode(_encoded(folder)[1][_rows(folder)[clip.id]])[None], sample_rate(folder)
 
 
 @cache
 def _rows(folder: Path) -> dict[str, int]:
-    return {clip.id: row for row, clip in enumerate(training_set(folder)[0])}
+    return {clip.id: row for row, clip in enumerate(training_clips(folder))}
 
 
 def write_training_set(out: Path, folder: Path = SHIPPED) -> int:

@@ -151,7 +151,7 @@ class DemoTask:
             generate(stage.pipe, captions[:1], seed, None, steps=3)
             self._warm.add(scenario)
         made = generate(stage.pipe, captions, seed, guide, steps=request.steps or assets.STEPS)
-        by_id = {clip.id: clip for clip in assets.training_set(self.folder)[0]}
+        by_id = {clip.id: clip for clip in assets.training_clips(self.folder)}
         by_caption = {clip.caption: clip for clip in stage.memorized}
         clips = [by_caption.get(prompt.caption, by_id[prompt.id]) for prompt in request.prompts]
         with torch.no_grad():
@@ -196,7 +196,7 @@ class DemoTask:
     @cached_property
     def _ordinary(self) -> Mapping[str, list[Clip]]:
         """Ordinary notes of each split; the report has none that the demo was tuned on."""
-        clips = assets.training_set(self.folder)[0]
+        clips = assets.training_clips(self.folder)
         notes = [c for c in unique_prompts(clips) if c.kind == "note" and c.copies == 1]
         tuned = {clip.caption for clip in prompts_to_tune(clips)[1]}
         drawn = [notes[i] for i in np.random.default_rng(2).permutation(len(notes))]
