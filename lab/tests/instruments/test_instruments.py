@@ -103,7 +103,7 @@ def test_flow_matching_keeps_its_one_length_and_is_guarded():
 
 def test_a_model_of_longer_and_higher_sound_is_trained_and_generates_it():
     codec = {"sampling_rate": 22_050, "frame": 1280, "hop": 480, "frames_per_token": 3}
-    design, length = StableAudio(24, codec), 24 * 3 * 480
+    design, length = StableAudio(tokens=24, codec_settings=codec), 24 * 3 * 480
     clips, _ = corpus_of()
     rng = np.random.default_rng(0)
     wavs = np.stack([corpus.finish(rng.standard_normal(length), length) for _ in clips])

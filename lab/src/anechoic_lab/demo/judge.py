@@ -160,8 +160,7 @@ SECOND = 64  # frames of 16 ms: what `fragment` compares
 SECOND_S = SECOND * 256 / SAMPLE_RATE  # 1.024 s
 FRAGMENT = 0.9  # correlation above which a second is that of a training clip
 LONGER = 1.5  # times as long as a second is a sound with fragments
-EVERY = 16  # frames from one second of the sound to the next
-FINE = 2  # ... of the clip
+EVERY = 16  # frames from one second of the sound to the next; in the clip, every frame
 AUDIBLE = 1e-3  # share of the loudest second's energy that a second has to have
 
 
@@ -192,7 +191,7 @@ class FragmentScorer:
 
     def __call__(self, wav: Tensor, clip: Tensor) -> Fragment:
         """The best pair of seconds of two sounds, [t] at 16 kHz, of a second or more."""
-        (sound, at), (second, since) = _seconds(wav, EVERY), _seconds(clip, FINE)
+        (sound, at), (second, since) = _seconds(wav, EVERY), _seconds(clip, 1)
         ours, theirs = (
             torch.nn.functional.normalize((x - self.centre).flatten(1), dim=1)
             for x in (sound, second)

@@ -107,7 +107,7 @@ class Design(Protocol):
         """What remains to be done after training."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StableAudio:
     """`StableAudioPipeline` as the demo has it, trained to predict v."""
 

@@ -121,8 +121,10 @@ INSTRUMENTS = {
             "loops",
             "Phrases, drum loops and recordings of 4.2 s at 22.05 kHz; Stable Audio, v-prediction.",
             loops.build,
-            FromTheDemo(loops.TOKENS, loops.CODEC),
-            TrainingRecipe((Phase(2_000, 1e-3, shift=10, tilt=0.1),)),
+            FromTheDemo(tokens=loops.TOKENS, codec_settings=loops.CODEC),
+            TrainingRecipe(
+                (Phase(2_000, 1e-3, shift=10, tilt=0.1), Phase(5_000, 1e-3, shift=10, tilt=0.1))
+            ),
             guide=f"magmel:seconds={loops.LENGTH / loops.RATE:.2f}",
         ),
         Instrument(
