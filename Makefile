@@ -13,7 +13,7 @@ ENGINES := 0.0.19 0.0.20
 TOO_OLD := anechoic needs Python 3.11 or newer; name one, as in: make test PYTHON=python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-slow test-engines test-readme test-lowest release-check docs paper notebooks fuzz proof load bench-speed bench-index bench-auto bench-all instruments evidence lint format check clean real-size
+.PHONY: help demo test coverage test-slow test-engines test-readme test-lowest release-check docs paper notebooks fuzz proof load bench-speed bench-index bench-auto bench-all instruments evidence lint format check clean real-size bench-guard
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -89,6 +89,9 @@ load: $(READY) ## Load the service, ten minutes for each of 1, 8, 32 clients, wi
 bench-speed: $(READY) ## Measure what each guard costs, and cold starts, against their targets.
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/cold_start.py
+
+bench-guard: $(READY) ## Compare what guards cost with the recorded baseline; two minutes.
+	$(BIN)/python benchmarks/guard.py
 
 real-size: $(READY) ## Guard Stable Audio Open's real size, random weights, on the CPU (an hour; goes on).
 	$(BIN)/python benchmarks/real_size.py --out docs/evidence/real-size-figures

@@ -95,6 +95,20 @@ def test_without_a_gpu_its_script_says_so_and_stops(
     assert capsys.readouterr().out.startswith("there is no GPU here")
 
 
+def test_a_guard_is_slower_where_chance_would_not_make_it_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    names = runpy.run_path(str(ROOT / "benchmarks/guard.py"))
+    is_slower = names["is_slower"]
+    assert is_slower([1.2] * 7, 1.0)
+    assert not is_slower([1.2] * 5 + [1.0] * 2, 1.0)
+    assert not is_slower([1.05] * 7, 1.0)
+    recorded = json.loads(names["BASELINE"].read_text())
+    rows = {f"{row.guard}, {row.prompt}" for row in names["targets"]()}
+    assert recorded.keys() <= rows
+
+
 def test_the_guards_at_the_real_size_are_measured_by_what_they_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
