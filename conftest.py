@@ -1,5 +1,6 @@
 """Shared fixtures. No test reaches for the network."""
 
+import gc
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -24,6 +25,12 @@ settings.load_profile("any machine")
 
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(2)
+
+
+def pytest_collection_finish():
+    """What is imported by now stays, so nothing has to look through it for garbage again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
