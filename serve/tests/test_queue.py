@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,8 @@ def test_those_who_wait_are_made_at_once_each_as_alone(gate: Gate) -> None:
 
 @pytest.mark.parametrize("how", ["deadline", "client", "events"])
 def test_whoever_gives_up_frees_the_pipeline(how: str, gate: Gate) -> None:
-    service = make_service(gate.folder, load=gate.load)
+    log = gate.folder.parent / "log.jsonl"
+    service = make_service(gate.folder, load=gate.load, log=log)
     path = "/v1/generate/events" if how == "events" else "/v1/generate"
 
     async def run(client: Any) -> None:
@@ -131,6 +133,8 @@ def test_whoever_gives_up_frees_the_pipeline(how: str, gate: Gate) -> None:
         )
 
     with_client(service, run)
+    outcomes = sorted(json.loads(line)["outcome"] for line in log.read_text().splitlines())
+    assert outcomes == [f"abandoned: {how}", "released"]
 
 
 def count_steps(gate: Gate) -> list[int]:

@@ -139,13 +139,15 @@ def test_an_exact_search_needs_nothing_on_disk(copied: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["vectors.npy", "clips.arrow", "index.faiss"])
-@pytest.mark.parametrize("how", ["cut", "gone"])
+@pytest.mark.parametrize("how", ["cut", "gone", "zeros", "NaN"])
 def test_a_damaged_search_is_refused_with_the_mend(copied: Path, name: str, how: str) -> None:
     file = copied / "search" / name
     content = file.read_bytes()
     file.unlink()
-    if how == "cut":
-        file.write_bytes(content[: len(content) // 2])
+    if how != "gone":
+        filler = np.array([np.nan if how == "NaN" else 0.0], np.float32).tobytes()
+        damaged = (filler * (len(content) // 4 + 1))[: len(content)]
+        file.write_bytes(content[: len(content) // 2] if how == "cut" else damaged)
     with pytest.raises(IndexMismatch, match="anechoic index optimise"):
         TrainingIndex.load(copied)
 

@@ -142,6 +142,8 @@ class Endpoint:
         if job.done.cancel():
             self.service.metrics.abandoned.labels(reason).inc()
             LOG.info("request %s was abandoned: %s", job.request, reason)
+            about = {"request": job.request, "key": job.owner, "outcome": f"abandoned: {reason}"}
+            asyncio.get_running_loop().run_in_executor(None, self.service.note, about)
 
     def keep(self, made: Made, asked: Generate, caller: str) -> str:
         """Keep a sound: its address."""
@@ -294,14 +296,14 @@ async def _outcome(here: Endpoint, job: Job, request: Request, seconds: float) -
         AnechoicError: what the job ended with.
     """
     done, gone = asyncio.wrap_future(job.done), asyncio.ensure_future(_gone(request))
-    reason = "deadline"
+    reason = "client"  # also where the server cancels this, as it ends
     try:
         either: set[asyncio.Future[Any]] = {done, gone}
         await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if done.done():
             return done.result()
-        if gone.done():
-            reason = "client"
+        if not gone.done():
+            reason = "deadline"
         raise TooLate(f"it was not done within {seconds:g} s; ask again, or for less")
     finally:
         here.give_up(job, reason)

@@ -404,6 +404,13 @@ class Service:
         detectors = shown(judgement)
         return {"verdict": judgement.status, "detectors": detectors, "certificate": certificate}
 
+    def note(self, about: dict[str, Any]) -> None:
+        """Log what is no attempt and no check; nothing leaves after it, so it may fail."""
+        try:
+            self.log.event(about)
+        except OSError as error:
+            LOG.error("the audit log '%s' cannot be written: %s", self.log.file, error)
+
     def _log_check(self, judgement: Judgement, sound: str, about: dict[str, str]) -> None:
         try:
             self.log.event(
