@@ -25,6 +25,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -121,6 +122,9 @@ def parse_record(kind: type[T], value: Any, what: str, error: Refuse, fix: str =
         raise error(f"{what} has another content than it should ({bad}); {fix}") from bad
 
 
+_types_of = cache(get_type_hints)  # which compiles each annotation, every time
+
+
 def _typed(kind: Any, value: Any, name: str) -> Any:
     inner = get_args(kind)
     match get_origin(kind) or kind:
@@ -140,7 +144,7 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
         case origin if origin in (dict, Mapping) and isinstance(value, dict):
             return {key: _typed(inner[1], one, f"{name}.{key}") for key, one in value.items()}
         case origin if is_dataclass(origin) and isinstance(value, dict):
-            hints = get_type_hints(origin)
+            hints = _types_of(kind)
             return kind(
                 **{n: _typed(hints.get(n, Any), v, f"{name}.{n}") for n, v in value.items()}
             )
