@@ -21,7 +21,6 @@ import torch
 from anechoic_lab.demo import assets, pairs
 from anechoic_lab.demo.alterations import ALTERATIONS, EDITS
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
-from anechoic_lab.demo.detection import HOP_S, WINDOW_S
 from anechoic_lab.metrics import ConfidenceInterval, auc, true_positive_rate
 from scipy.stats import binomtest
 from torch import Tensor
@@ -32,7 +31,6 @@ from anechoic.detectors import (
     Detector,
     Landmarks,
     NearestStretch,
-    Segments,
     Transposed,
 )
 from anechoic.embedders import embedder
@@ -132,11 +130,10 @@ def _same_genre(
 
 
 def detectors(catalogue: Sequence[Sound]) -> Iterator[tuple[str, Detector]]:
-    """The detectors, fitted to the catalogue."""
-    whole, part = embedder("magmel"), embedder(f"magmel:seconds={WINDOW_S}")
-    windows = TrainingIndex.build(catalogue, part, window_s=WINDOW_S, hop_s=HOP_S)
+    """The detectors, fitted to the catalogue; `Segments` has the embeddings of the nearest stretch,
+    and docs/evidence/calibration.md has its figures."""
+    whole = embedder("magmel")
     yield "nearest", NearestStretch(TrainingIndex.build(catalogue, whole), whole)
-    yield "segments", Segments(windows, part)
     yield "correlation", Correlation.fit(catalogue)
     yield "landmarks", Landmarks.fit(catalogue)
     yield "transposed", Transposed.fit(catalogue)

@@ -160,6 +160,8 @@ class Verdict:
             "resolution_s": match.resolution_s,
             "clip": {**asdict(self.clip), "row": match.row},
         }  # fmt: skip
+        if found and match.semitones is not None:
+            found |= {name: getattr(match, name) for name in ("semitones", "tempo", "backwards")}
         reason = {"reason": self.reason} if self.reason else {}
         return {"verdict": self.status, "copy": self.copy, "p_value": self.p_value,
                 **reason, **found}  # fmt: skip
@@ -270,6 +272,10 @@ class Verifier:
         index.check_embedder(made)
         calibrations = calibration.read(folder, needed=threshold is None)
         return cls.of(index, made, calibrations, threshold)
+
+    def file(self, row: int) -> Path | None:
+        """The sound file of a training clip, if the index names one."""
+        return self.index.file(row)
 
     def over(self, index: TrainingIndex) -> Verifier:
         """The same rule over another index of the same clips, such as one for another model."""

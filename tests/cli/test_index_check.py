@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from anechoic_lab.demo.alterations import pitch
 from support.commands import Run, lines
-from support.sounds import RATE, save_clips, tones
+from support.sounds import RATE, save_clips, tones, tune
 
 from anechoic import TrainingIndex, __version__, audio, cli
 
@@ -114,6 +115,43 @@ def test_check_judges_by_the_calibration_of_the_index(built: Path, run: Run) -> 
     index.save("i", overwrite=True)
     code, out, _ = run("check", "clips/0.wav", "--index", "i")
     assert (code, "over the threshold of 0.9\n" in out) == (1, True)
+
+
+def test_check_by_several_detectors_shares_their_rate_and_finds_what_one_misses(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_clips(tmp_path, map(tune, range(6)), caption=[f"take number {i} [b]" for i in range(6)])
+    assert run(*BUILD, "i")[0] == 0
+    for seed in range(100, 122):
+        audio.write(f"others/{seed}.wav", tune(seed), RATE)
+    both = ("--detector", "landmarks", "--detector", "transposed")
+    code, _, err = run("calibrate", "others", "--index", "i", "--fpr", "0.1", *both)
+    assert code == 0, err
+    audio.write("up.wav", torch.from_numpy(pitch(tune(3)[0].numpy(), RATE, 2.0))[None], RATE)
+    code, out, err = run("check", "up.wav", "--index", "i", *both, "--json")
+    assert code == 1, err
+    by_landmarks, by_intervals = json.loads(out)["indexes"]
+    assert by_landmarks["detector"].startswith("landmarks")
+    assert by_landmarks["files"][0]["verdict"] == "no copy"
+    assert by_intervals["detector"].startswith("transposed")
+    (found,) = by_intervals["files"]
+    assert found["verdict"] == "copy"
+    assert found["semitones"] == pytest.approx(2.0, abs=0.25)
+    assert found["clip"]["caption"] == "take number 3 [b]"
+    assert by_intervals["false_positive_rate"] == 0.05
+    _, out, _ = run("check", "up.wav", "--index", "i", *both)
+    assert "+2.0 semitones, tempo 1" in out
+
+
+def test_check_by_a_detector_that_is_not_calibrated_judges_nothing(built: Path, run: Run) -> None:
+    code, out, _ = run("check", "clips/0.wav", "--index", "i", "--detector", "transposed")
+    assert code == 3
+    assert out.startswith("NOT JUDGED: 1 of 1")
+    code, _, err = run("check", "clips/0.wav", "--index", "i", "--detector", "transposed",
+                       "--threshold", "0.9")  # fmt: skip
+    assert code == 2
+    assert "leave one of them out" in err
 
 
 def test_check_without_a_calibration_judges_nothing_and_says_so_first(

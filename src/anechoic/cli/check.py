@@ -20,12 +20,13 @@ from anechoic.cli.options import (
     signing_key,
 )
 from anechoic.cli.output import print_json, print_table, say
-from anechoic.cli.training import open_verifier
+from anechoic.cli.training import open_judges
 from anechoic.errors import BadSetting, OutputExists
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from anechoic.audit.judge import Judge
     from anechoic.certificate import SigningKey
     from anechoic.verdict import Verdict, Verifier
 
@@ -45,6 +46,13 @@ def check(
         typer.Option(
             help="Similarity from which on a sound is a copy. By default the calibration of the "
             "index decides, or the index's own threshold."
+        ),
+    ] = None,
+    detector: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="As of audit, by default nearest; repeatable: a file is a copy if one of them "
+            "says so. Calibrate the index with the same ones.",
         ),
     ] = None,
     embedder_name: EmbedderName = None,
@@ -73,7 +81,10 @@ def check(
     training clip. Where the index is calibrated (`anechoic calibrate`), p is at most how often real
     sound that is not a copy scores as high.
 
-    With several indexes a file is a copy if it is one of a clip of any of them.
+    With several indexes a file is a copy if it is one of a clip of any of them. With several
+    detectors it is one if any of them says so, and each has its part of the false-positive rate, so
+    that together they call no more of the held-out sound a copy. `transposed` finds other pitches,
+    tempos and reversals, `landmarks` filters and other sound on top.
 
     Exit codes: 0 no file is a copy; 1 a file is a copy; 2 a file cannot be used; 3 nothing is
     known to be a copy, but something could not be judged, as without a calibration; 70 a fault of
@@ -89,7 +100,12 @@ def check(
     if certify:
         _require_free(files, overwrite)
     signing = signing_key(signing_chain, signing_key_file)
-    verifiers = [open_verifier(index, embedder_name, threshold) for index in indexes]
+    named = [
+        (index, one)
+        for index in indexes
+        for one in open_judges(index, embedder_name, threshold, detector or ())
+    ]
+    verifiers = [one for _, one in named]
     sounds = [_read(file) for file in files]  # all of them, before any is searched for
     judged = [[verifier(*sound) for verifier in verifiers] for sound in sounds]
     certificates: list[Path | None] = [None] * len(files)
@@ -103,6 +119,7 @@ def check(
             {
                 "index": index,
                 "embedder": verifier.index.embedder_name,
+                "detector": _detector(verifier),
                 **rule_to_dict(verifier),
                 "files": [
                     {
@@ -113,18 +130,30 @@ def check(
                     for file, verdicts, certificate in zip(files, judged, certificates, strict=True)
                 ],
             }
-            for number, (index, verifier) in enumerate(zip(indexes, verifiers, strict=True))
+            for number, (index, verifier) in enumerate(named)
         ]
         print_json(each[0] if len(each) == 1 else {"indexes": each})
     else:
         for number, verifier in enumerate(verifiers):
             found = [verdicts[number] for verdicts in judged]
-            say(*([f"index '{verifier.index.name}':"] if len(verifiers) > 1 else []))
+            if len(verifiers) > 1:
+                say(f"index '{verifier.index.name}', {_detector(verifier)}:")
             print_verdicts(verifier, ("file",), [(str(file),) for file in files], found)
         if certify:
             written = zip(files, certificates, strict=True)
             say(*(f"{file}: {path or 'gets no certificate'}" for file, path in written))
     raise typer.Exit(exit_code([verdict for verdicts in judged for verdict in verdicts]))
+
+
+def _detector(verifier: Verifier | Judge) -> str:
+    """The name of what judges."""
+    from anechoic.verdict import Verifier
+
+    if isinstance(verifier, Verifier):
+        from anechoic.detectors import NearestStretch
+
+        return NearestStretch(verifier.index, verifier.embedder).name
+    return verifier.detector.name
 
 
 def _require_free(files: Sequence[Path], overwrite: bool) -> None:
@@ -140,7 +169,7 @@ def _certify(
     file: Path,
     wav: Tensor,
     verdicts: Sequence[Verdict],
-    verifiers: Sequence[Verifier],
+    verifiers: Sequence[Verifier | Judge],
     share: float | None,
     signing: SigningKey | None,
     overwrite: bool,
@@ -153,7 +182,7 @@ def _certify(
         return None
     about, judged = Provenance(share=share), samples_sha256(wav)
     return certify(
-        file, verdicts, [verifier.index for verifier in verifiers], about,
+        file, verdicts, list({id(one.index): one.index for one in verifiers}.values()), about,
         judged=judged, signing=signing, overwrite=overwrite,
     )  # fmt: skip
 
@@ -182,7 +211,7 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
     return EXIT_CODES[together(verdicts)] if verdicts else 0
 
 
-def rule_to_dict(verifier: Verifier | None) -> dict[str, Any]:
+def rule_to_dict(verifier: Verifier | Judge | None) -> dict[str, Any]:
     """What was judged by, as JSON holds it; all None: nothing was."""
     rule = None if verifier is None else verifier.rule
     known = None if verifier is None else verifier.calibration
@@ -193,17 +222,17 @@ def rule_to_dict(verifier: Verifier | None) -> dict[str, Any]:
     }
 
 
-def to_dict(verifier: Verifier, verdict: Verdict) -> dict[str, Any]:
+def to_dict(verifier: Verifier | Judge, verdict: Verdict) -> dict[str, Any]:
     """A verdict as JSON holds it, with the file of the training clip."""
     content = verdict.to_dict()
     if verdict.clip is not None and verdict.match.row is not None:
-        file = verifier.index.file(verdict.match.row)
+        file = verifier.file(verdict.match.row)
         content["clip"]["path"] = None if file is None else str(file)
     return content
 
 
 def print_verdicts(
-    verifier: Verifier,
+    verifier: Verifier | Judge,
     columns: Sequence[str],
     names: Sequence[Sequence[str]],
     verdicts: Sequence[Verdict],
@@ -226,8 +255,11 @@ def print_verdicts(
             rows.append((*name, words, *[""] * (4 + calibrated)))
             continue
         p_value = [] if not calibrated else [f"{verdict.p_value:.3g}"]
-        where = (f"{match.start_s:.2f}", f"{match.match_start_s:.2f}")
+        where = ["" if at is None else f"{at:.2f}" for at in (match.start_s, match.match_start_s)]
         near = clip.id if clip.caption in clip.id else f"{clip.caption} ({clip.id})"
+        if match.semitones is not None:
+            near += f", {match.semitones:+.1f} semitones, tempo {match.tempo:g}"
+            near += ", backwards" * match.backwards
         rows.append((*name, words, f"{match.score:.3f}", *p_value, *where, near))
     p_column = ["p"] if calibrated else []
     headers = ("verdict", "score", *p_column, "at s", "in clip s", "nearest")

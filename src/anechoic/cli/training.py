@@ -3,7 +3,7 @@ they are calibrated on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from anechoic.models import find, index_folder
 
 if TYPE_CHECKING:
     from anechoic.audit import AuditProgress, TrainingSet
+    from anechoic.audit.judge import Judge
     from anechoic.detectors import Calibration
     from anechoic.index import TrainingIndex
     from anechoic.types import Embedder
@@ -71,6 +72,41 @@ def open_verifier(
     if known.index is not None:
         verifier.index.name = known.name  # not that of the folder it ships in
     return verifier
+
+
+def open_judges(
+    name: str, embedder_name: str | None, threshold: float | None, detectors: Sequence[str]
+) -> list[Verifier | Judge]:
+    """What judges by an index: the nearest stretch, or each of some detectors by its calibration.
+
+    The detectors share the false-positive rate that they are calibrated at, so that all of them
+    together call no more of the held-out sound a copy than one would.
+
+    Raises:
+        BadSetting: no such detector, a threshold for several, or too few held-out sounds.
+    """
+    if not detectors:
+        return [open_verifier(name, embedder_name, threshold)]
+    if threshold is not None:
+        raise BadSetting(
+            "'--threshold' is a similarity by the embedder, and '--detector' names what has other "
+            "scores; leave one of them out, and calibrate the index with the same '--detector'"
+        )
+    from anechoic.audit.judge import Judge
+    from anechoic.audit.training import fitted
+    from anechoic.detectors import calibration
+    from anechoic.verdict import find_rule
+
+    training, embed = open_training(name, embedder_name)
+    known = calibration.read(index_folder(name))
+    judges: list[Verifier | Judge] = []
+    for made in (fitted(one, training, embed) for one in dict.fromkeys(detectors)):
+        rule, own = None, known.get(made.name)
+        if own is not None:
+            own = replace(own, false_positive_rate=own.false_positive_rate / len(set(detectors)))
+            rule = find_rule(made.name, training.index, {made.name: own})
+        judges.append(Judge(training, made, rule, own))
+    return judges
 
 
 def at_rate(known: Mapping[str, Calibration], decides: str, rate: float) -> dict[str, Calibration]:
