@@ -128,6 +128,7 @@ class FromStableAudioTools:
         seconds: of sound; None: its `sample_size`.
         sample_size: samples that it was trained on; None: those of `seconds`.
         conditioning: more that its conditioners ask for, the same for all prompts.
+        call: more arguments of `generate_diffusion_cond`, such as `sampler_type`.
         weights: a block in which other weights are in its place; see `averaged_by`.
     """
 
@@ -137,6 +138,7 @@ class FromStableAudioTools:
     seconds: float | None = None
     sample_size: int | None = None
     conditioning: Mapping[str, Any] | None = None
+    call: Mapping[str, Any] | None = None
     weights: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
 
     def __post_init__(self) -> None:
@@ -163,6 +165,7 @@ class FromStableAudioTools:
                     made = model.generate(
                         steps=self.steps, cfg_scale=self.scale, seed=seed, device=str(device),
                         sample_size=size, conditioning=[asked | dict(self.conditioning or {})],
+                        **(self.call or {}),
                     )  # fmt: skip
                 sounds.append(made[0, :, : round(seconds * rate)].float().cpu())
                 distances += _distances(trace.records)

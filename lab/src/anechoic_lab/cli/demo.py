@@ -206,7 +206,7 @@ def remedies(
     total = steps or found.STEPS
     track = [] if as_json else [console]
     with _progress("starting") as report:
-        found.run(output, only or tuple(found.REMEDIES), total, track, report)
+        found.run(output, only or (), total, track, report)
     if only:
         return
     if figure is not None:

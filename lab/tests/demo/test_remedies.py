@@ -1,0 +1,52 @@
+"""The trainings with remedies: each goes on where it was, and figures are the log's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from anechoic_lab.demo import remedies, remedies_plot
+
+from anechoic.errors import BadSetting
+from anechoic.training import Repeats
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(remedies, "GROUPS", ((64, 2), (16, 2), (4, 2), (1, 2)))
+    monkeypatch.setattr(remedies, "HELD_OUT", 99)
+    monkeypatch.setattr(remedies, "ORDINARY", 2)
+    monkeypatch.setattr(remedies, "SAMPLER_STEPS", 3)
+    monkeypatch.setattr(remedies, "REMEDIES", {"plain": remedies.Remedied,
+                                               "reweighting": remedies.Reweighted})  # fmt: skip
+    remedies.material.cache_clear()
+    yield
+    remedies.material.cache_clear()
+
+
+def test_it_trains_with_each_remedy_once(small, tmp_path) -> None:
+    with pytest.raises(BadSetting, match="expected a remedy among plain, reweighting"):
+        remedies.run(tmp_path, ["prayer"])
+    remedies.run(tmp_path, ["plain"], steps=2)
+    with pytest.raises(BadSetting):
+        remedies.outcomes(tmp_path, 2)
+    steps: list[str] = []
+    remedies.run(tmp_path, steps=2, report=lambda what, done, total: steps.append(what))
+    assert set(steps) == {"reweighting"}
+    plain, weighted = remedies.outcomes(tmp_path, 2)
+    assert (plain.name, weighted.name, plain.step) == ("plain", "reweighting", 2)
+    assert plain.copies.n == 2
+    remedies_plot.draw(tmp_path, tmp_path / "steps.svg", 2)
+    assert "<svg" in (tmp_path / "steps.svg").read_text()
+
+
+def test_remedies_act_on_repeated_clips_alone() -> None:
+    repeats = Repeats({"often": 50})
+    ids, generator = ["often", "once"] * 200, torch.Generator().manual_seed(0)
+    dropped = repeats.dropped(ids, generator)
+    assert 0.85 < dropped[::2].float().mean() < 0.95
+    assert not dropped[1::2].any()
+    encoded = torch.ones(400, 3, 4)
+    noised = repeats.noised(encoded, ids, generator, level=0.5)
+    assert torch.equal(noised[1::2], encoded[1::2])
+    assert (noised[::2] - 1).std() == pytest.approx(0.5, abs=0.02)
+    assert repeats.weights(ids).mean() == pytest.approx(1.0)
