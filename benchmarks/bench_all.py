@@ -12,8 +12,10 @@ need, then other scales and numbers of steps.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -108,10 +110,27 @@ def main() -> None:
         _measure(chosen)
     lines = measure.read(chosen.work)
     names = [name for name in chosen.models if any(line.model == name for line in lines)]
-    honest = {name: measure.subject(name).honest() for name in names}
+    honest = _honest(chosen.work.with_suffix(".honest.json"), names)
     where = ", ".join(f"{what} {value}" for what, value in machine("1 of one thread").items())
-    page.write(chosen.page, lines, honest, "make bench-all", where)
+    page.write(chosen.page, lines, honest, _command(chosen), where)
     print(f"{chosen.page}: written, of {len(lines)} generations")
+
+
+def _command(chosen: argparse.Namespace) -> str:
+    """What makes the page again."""
+    given = ["python benchmarks/bench_all.py", "--models", *chosen.models]
+    given += ["--prompts", str(chosen.prompts)] if chosen.prompts else []
+    return " ".join(given)
+
+
+def _honest(path: Path, models: Sequence[str]) -> dict[str, measure.HonestTakes]:
+    """The judges' false positives, which are measured once for each model."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    for name in models:
+        if name not in known:
+            known[name] = asdict(measure.subject(name).honest())
+            path.write_text(json.dumps(known, indent=1) + "\n")
+    return {name: measure.HonestTakes(**known[name]) for name in models}
 
 
 def _measure(chosen: argparse.Namespace) -> None:

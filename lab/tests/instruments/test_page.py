@@ -36,7 +36,7 @@ def lines(models: tuple[str, ...] = ("demo", "drums"), n: int = 12) -> list[Line
 def test_what_to_choose_names_the_models_that_bear_it_out():
     first, second, third = page.choose(lines()).splitlines()
     assert "`auto`" in first
-    assert "0 of 24" in first
+    assert "0 of 24 [0.00, 0.14] memorized prompts are copied, unguarded 24" in first
     assert "fewer copies than without on demo, drums" in first
     assert "Not measured." in second
     assert "not decided on demo, drums" in third
@@ -77,6 +77,7 @@ def test_the_page_and_its_figures_are_written_from_lines_alone(tmp_path: Path):
     text = out.read_text()
     assert f"{len(found)} generations" in text
     assert "{" not in text
+    assert "Not run: projection, AMG, defaults," in " ".join(text.split())
     assert "| (b) AMG for sound" in text
     for name in ("bench-surfaces.png", "bench-early.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,7 +75,8 @@ def _borne_out(lines: Sequence[Line], name: str) -> str:
     of = [x for x in lines if x.guard == name and x.group == MEMORIZED]
     if not of:
         return "Not measured."
-    left = _share(of, copied)
+    plain = {place(x): x for x in lines if x.guard == UNGUARDED}
+    before = sum(copied(plain[place(x)]) for x in of if place(x) in plain)
     kept = _kept(lines, name, ORDINARY)
     told = {
         claims.REPRODUCED: "fewer copies than without on {}",
@@ -87,7 +89,8 @@ def _borne_out(lines: Sequence[Line], name: str) -> str:
         if verdict in by_verdict
     ]
     models = "; ".join(parts)
-    return f"It leaves {left} of the copies ({models}); adherence to ordinary prompts {kept}."
+    left = f"{_share(of, copied)} memorized prompts are copied, unguarded {before:.0f} ({models})"
+    return f"{left}; adherence to ordinary prompts is {kept}."
 
 
 # -------------------------------------------------------------------------------------- the tables
@@ -231,8 +234,11 @@ PAGE = """# The bench on several models
 
 {choose}
 
-Written by `{command}` from its work file; {where}. {count} generations. Each table has what was
-measured and no more: a guard or a model that is missing was not run.
+Written by `{command}` from its work file; {where}. {count} generations, at a scale of 2 and 50
+steps
+where nothing else is said; seeds {seeds}, with which nothing was tuned.
+
+{missing}
 
 How to read it. A *copy* is one of the prompt's own clip, or of a second of it where clips are
 longer: two judges agree, or ranks of log mel, or ranks of any second at any offset. None of them
@@ -281,8 +287,7 @@ Copies of memorized prompts against ordinary prompts, by what is known while it 
 
 {early}
 
-{figures}
-## How often a clip was repeated
+{figures}## How often a clip was repeated
 
 {degrees}
 """
@@ -313,11 +318,32 @@ def write(
         courses(own).savefig(out.with_name(f"{out.stem}-early.png"), dpi=110)
         figures += f"![How early a copy can be told]({out.stem}-early.png)\n\n"
     text = PAGE.format(
+        missing=_missing(lines), seeds=", ".join(map(str, sorted({x.seed for x in lines}))),
         choose=choose(own), command=command, where=where, count=len(lines), copies=copies(own),
         honest=honest_table(honest), costs=costs(own), claims=claims.claims_table(own),
         early=early(own), figures=figures, degrees=degrees_table(own),
     )  # fmt: skip
-    out.write_text(text, "utf-8")
+    out.write_text("\n\n".join(map(_wrapped, text.split("\n\n"))), "utf-8")
+
+
+def _wrapped(paragraph: str) -> str:
+    """Text in lines of a readable length; tables, headings and figures stay as they are."""
+    if paragraph.lstrip().startswith(("|", "#", "!")):
+        return paragraph
+    lines = paragraph.split("\n- ") if paragraph.startswith("- ") else [paragraph]
+    filled = [fill(" ".join(line.removeprefix("- ").split()), 108) for line in lines]
+    if paragraph.startswith("- "):
+        return "\n".join("- " + one.replace("\n", "\n  ") for one in filled)
+    return "\n".join(filled)
+
+
+def _missing(lines: Sequence[Line]) -> str:
+    """What was not run, as a sentence."""
+    done = {line.guard for line in lines}
+    found = [one.label for name, one in NAMED.items() if name not in done]
+    if len({(line.scale, line.steps) for line in lines}) == 1:
+        found.append("other scales and numbers of steps")
+    return f"Not run: {', '.join(found)}." if found else "All of it was run."
 
 
 def _models(lines: Iterable[Line]) -> list[str]:
