@@ -158,6 +158,35 @@ def test_a_look_waits_until_its_share_of_the_time_is_free(tmp_path, monkeypatch)
     assert 0.025 < monitor.observations[-1].share <= 0.03
 
 
+def process(rank, folder, rendezvous, answers):
+    """One of two processes that train together."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2
+    )
+    model = Sounding(CLIPS)
+    model.learned = set(CLIPS)
+    monitor = make(folder, model)
+    said = [monitor(step) for step in (1, 2, 3)]
+    answers.put((rank, said, model.calls))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_the_first_of_two_processes_generates_and_both_stop(tmp_path) -> None:
+    context = torch.multiprocessing.get_context("fork")
+    answers = context.Queue()
+    started = [
+        context.Process(target=process, args=(rank, tmp_path, tmp_path / "rendezvous", answers))
+        for rank in (0, 1)
+    ]
+    for one in started:
+        one.start()
+    found = sorted(answers.get(timeout=120) for _ in started)
+    for one in started:
+        one.join(timeout=60)
+    assert found == [(0, [False, True, False], 1), (1, [False, True, False], 0)]
+
+
 def test_a_diverged_model_is_not_judged(tmp_path) -> None:
     def diverged(prompts, seeds):
         return Sketches([torch.full((1, 64), torch.nan)] * len(prompts), RATE)
