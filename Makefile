@@ -128,8 +128,8 @@ build/engines-%/ready: $(READY)
 	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 	  > "$$(build/engines-$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/tests.pth"
 	$(PYTHON) -m pip --python build/engines-$*/bin/python install $(QUIET) --no-deps --ignore-requires-python \
-	  stable-audio-tools==$* k-diffusion==0.1.1 alias-free-torch==0.0.6 einops einops-exts \
-	  lightning-utilities PyWavelets==1.9.0 pytorch-lightning torchaudio==2.11.0 torchmetrics
+	  stable-audio-tools==$* k-diffusion==0.1.1 alias-free-torch==0.0.6 auraloss einops einops-exts \
+	  ema-pytorch lightning-utilities PyWavelets==1.9.0 pytorch-lightning torchaudio==2.11.0 torchmetrics
 	rm -f build/engines-$*/lib/python*/site-packages/torchaudio/lib/*.so
 	build/engines-$*/bin/python -c "import stable_audio_tools"
 	@touch $@

@@ -61,7 +61,7 @@ def fit(wrapper, steps, callbacks=()):
 
 
 def wrapped(model, **settings):
-    for name in ("wandb", "audiotools", "auraloss"):  # of losses and loggers that are not used here
+    for name in ("wandb", "audiotools"):  # of losses and loggers that are not used here
         if name not in sys.modules and importlib.util.find_spec(name) is None:
             sys.modules[name] = MagicMock(__spec__=None)
     from stable_audio_tools.training.diffusion import DiffusionCondTrainingWrapper
