@@ -265,8 +265,8 @@ caption: what the judges call a copy, where there is none.
 
 Adherence against the unguarded model on the same prompts and seeds, with the difference's
 interval. Seconds are of the processor, with other work beside it. A recording is followed if a clip
-of its caption is among the ten nearest by mean spectrum, so a guard that keeps away from a memorized
-recording loses some of this by its nature.
+of its caption is among the ten nearest by mean spectrum, so a guard that keeps away from a
+memorized recording loses some of this by its nature.
 
 {costs}
 
