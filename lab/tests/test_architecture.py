@@ -20,12 +20,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "basin": {"bench", "metrics"},
     "demo": {"basin", "bench", "guidance", "metrics"},
     "images": {"basin", "bench", "demo", "embedders", "metrics"},
-    "instruments": {"bench", "demo", "images"},
+    "instruments": {"bench", "demo", "images", "metrics"},
     "cli": ROOMS,
 }
 HOMES = {
-    "fluidsynth": {"demo"},
-    "matplotlib": {"basin", "bench", "demo"},
+    "fluidsynth": {"demo", "instruments"},
+    "matplotlib": {"basin", "bench", "demo", "instruments"},
     "psutil": {"doctor"},
     "python_stretch": {"demo"},
     "rich": {"cli"},

@@ -14,12 +14,13 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from anechoic import framing
 from anechoic.errors import BadAudio, BadSetting
+
+if TYPE_CHECKING:
+    import numpy as np
 
 AGAIN = "fetch or export it again"
 STREAMED = (2**31, 2**32)  # sizes that writers into a pipe state, less a header or a rounding

@@ -35,7 +35,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(check, "open_verifier", fail)
+    monkeypatch.setattr(check, "open_judges", fail)
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,9 @@ class CaptionSubstitution(ComparingGuidance):
         Raises:
             GuardError: there are none.
         """
-        every = self._similar(row) or [-2 - number for number in range(len(shorter(prompt)))]
+        every = self._similar(row, self.threshold)
+        every = every or [-2 - number for number in range(len(shorter(prompt)))]
+        every = every or self._similar(row, math.inf)
         if not every:
             raise GuardError(
                 "a sample comes near a training clip, and there is no other prompt to lead it "
@@ -244,8 +246,8 @@ class CaptionSubstitution(ComparingGuidance):
     def _caption(self, code: int, prompt: str) -> str:
         return caption_of(code, prompt, self.index.captions)
 
-    def _similar(self, row: int) -> list[int]:
-        """Rows near a row of the index but not over the threshold, one for each caption; those
+    def _similar(self, row: int, highest: float) -> list[int]:
+        """Rows near a row of the index but not over a similarity, one for each caption; those
         first whose captions have most in common with its own."""
         query = self.index.vectors(torch.tensor([row]))
         near = self.index.search(query, min(self.pool, len(self.index)))
@@ -255,7 +257,7 @@ class CaptionSubstitution(ComparingGuidance):
             for score, other in reversed(
                 list(zip(near.scores[0].tolist(), near.rows[0].tolist(), strict=True))
             )
-            if score <= self.threshold and captions[other] and captions[other] != own
+            if score <= highest and captions[other] and captions[other] != own
         }
         frequency = Counter(word for caption in rows for word in set(words(caption)))
         weight = {word: math.log(1 + len(rows) / count) for word, count in frequency.items()}
