@@ -27,6 +27,7 @@ pytest.importorskip(
     reason="Ray Serve is not installed: pip install 'anechoic-serve[ray]'",
     exc_type=ImportError,
 )
+pytestmark = pytest.mark.slow  # a cluster may start late, and needs a minute
 
 
 @pytest.fixture(scope="module")
