@@ -2,7 +2,7 @@
 
     python benchmarks/bench_all.py --prompts 8          # a look
     python benchmarks/bench_all.py --minutes 60         # as much as that allows, the first first
-    python benchmarks/bench_all.py                      # all: the time is told beforehand
+    python benchmarks/bench_all.py                      # all: first prints how long it will take
 
 Each generation is a line of the work file; a run that was stopped goes on. What is most asked for
 comes first: the unguarded model and the guards at a scale of 2 and 50 steps, then what the claims

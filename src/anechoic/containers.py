@@ -293,7 +293,7 @@ def _ogg(content: bytes, name: str) -> list[SoundStream]:
 # ----------------------------------------------------------------------------- decoded by FFmpeg
 
 
-def _framed(content: bytes, kind: framing.Kind, name: str) -> SoundStream:
+def _framed(content: bytes, kind: framing.Framing, name: str) -> SoundStream:
     at, found = 0, 0
     while at < len(content) and not (at and _is_tag(content, at)):
         end = kind.end(content, at)

@@ -2,7 +2,7 @@
 
 A file is whole if its last unit is, and if it holds what a file of its kind has once. Where no
 length is stated (AAC and AC-3 without a container, a stream that was recorded live), sound that
-ends after a whole unit cannot be told from sound that was cut there.
+ends after a whole unit cannot be distinguished from sound that was cut there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 
-class Kind(NamedTuple):
+class Framing(NamedTuple):
     """A kind of file."""
 
     demuxer: str  # as FFmpeg names it
@@ -87,14 +87,14 @@ def _block(content: bytes, at: int) -> int | None:
 EBML = rb"\x1a\x45\xdf\xa3"
 ASF = re.escape(bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"))
 KINDS = (
-    Kind(
+    Framing(
         "mov", re.compile(rb"(?s)....(ftyp|moov|mdat|wide|free|skip|pnot)"), 8, _box,
         re.compile(rb"(?s)....moov"),
     ),
-    Kind("matroska", re.compile(EBML), 2, _element, re.compile(EBML)),
-    Kind("asf", re.compile(ASF), 24, _object, re.compile(ASF)),
-    Kind("wv", re.compile(rb"wvpk"), 8, _block),
-    Kind("ac3", re.compile(rb"(?s)\x0bw...[\0-\x57]"), 6, _ac3),
-    Kind("eac3", re.compile(rb"(?s)\x0bw...[\x58-\x87]"), 6, _ac3),
-    Kind("aac", re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"), 7, _adts),
+    Framing("matroska", re.compile(EBML), 2, _element, re.compile(EBML)),
+    Framing("asf", re.compile(ASF), 24, _object, re.compile(ASF)),
+    Framing("wv", re.compile(rb"wvpk"), 8, _block),
+    Framing("ac3", re.compile(rb"(?s)\x0bw...[\0-\x57]"), 6, _ac3),
+    Framing("eac3", re.compile(rb"(?s)\x0bw...[\x58-\x87]"), 6, _ac3),
+    Framing("aac", re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"), 7, _adts),
 )  # fmt: skip

@@ -51,9 +51,9 @@ def connected() -> Iterator[Any]:
             if type(error) is Exception and tries + 1 < STARTS:
                 ray.shutdown()
                 continue
-            told = " ".join(str(error).split())
+            reason = " ".join(str(error).split())
             raise BadSetting(
-                f"no Ray cluster could be reached or started ({told}); correct RAY_ADDRESS, or "
+                f"no Ray cluster could be reached or started ({reason}); correct RAY_ADDRESS, or "
                 "leave it out to work on this machine"
             ) from error
     try:

@@ -28,7 +28,7 @@ from anechoic_serve.shelf import Shelf, Shelved
 if TYPE_CHECKING:
     from anechoic import TrainingIndex
 
-TOLD_EVERY_S = 5.0
+REPORT_EVERY_S = 5.0
 
 
 class SharedShelf:
@@ -86,7 +86,7 @@ class SharedMetrics(Metrics):
         from ray.exceptions import RayError
 
         while True:
-            time.sleep(TOLD_EVERY_S)
+            time.sleep(REPORT_EVERY_S)
             with suppress(RayError):  # it is started again, and told the next time
                 self._tell()
 

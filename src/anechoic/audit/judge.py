@@ -14,7 +14,7 @@ from anechoic.verdict import Rule, Verdict, weigh, without_rule
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class DetectorVerifier:
     """A detector that is fitted to a training set, and the rule that its scores are judged by.
 
     Args:
@@ -38,7 +38,7 @@ class Judge:
         return self.training.file(number)
 
     def __call__(self, wav: Tensor, sample_rate: int) -> Verdict:
-        """Judge one sound [c, t].
+        """DetectorVerifier one sound [c, t].
 
         Raises:
             BadAudio: not usable sound.

@@ -26,7 +26,7 @@ from anechoic.errors import BadSetting, OutputExists
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from anechoic.audit.judge import Judge
+    from anechoic.audit.judge import DetectorVerifier
     from anechoic.certificate import SigningKey
     from anechoic.verdict import Verdict, Verifier
 
@@ -145,7 +145,7 @@ def check(
     raise typer.Exit(exit_code([verdict for verdicts in judged for verdict in verdicts]))
 
 
-def _detector(verifier: Verifier | Judge) -> str:
+def _detector(verifier: Verifier | DetectorVerifier) -> str:
     """The name of what judges."""
     from anechoic.verdict import Verifier
 
@@ -169,7 +169,7 @@ def _certify(
     file: Path,
     wav: Tensor,
     verdicts: Sequence[Verdict],
-    verifiers: Sequence[Verifier | Judge],
+    verifiers: Sequence[Verifier | DetectorVerifier],
     share: float | None,
     signing: SigningKey | None,
     overwrite: bool,
@@ -211,7 +211,7 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
     return EXIT_CODES[together(verdicts)] if verdicts else 0
 
 
-def rule_to_dict(verifier: Verifier | Judge | None) -> dict[str, Any]:
+def rule_to_dict(verifier: Verifier | DetectorVerifier | None) -> dict[str, Any]:
     """What was judged by, as JSON holds it; all None: nothing was."""
     rule = None if verifier is None else verifier.rule
     known = None if verifier is None else verifier.calibration
@@ -222,7 +222,7 @@ def rule_to_dict(verifier: Verifier | Judge | None) -> dict[str, Any]:
     }
 
 
-def to_dict(verifier: Verifier | Judge, verdict: Verdict) -> dict[str, Any]:
+def to_dict(verifier: Verifier | DetectorVerifier, verdict: Verdict) -> dict[str, Any]:
     """A verdict as JSON holds it, with the file of the training clip."""
     content = verdict.to_dict()
     if verdict.clip is not None and verdict.match.row is not None:
@@ -232,7 +232,7 @@ def to_dict(verifier: Verifier | Judge, verdict: Verdict) -> dict[str, Any]:
 
 
 def print_verdicts(
-    verifier: Verifier | Judge,
+    verifier: Verifier | DetectorVerifier,
     columns: Sequence[str],
     names: Sequence[Sequence[str]],
     verdicts: Sequence[Verdict],

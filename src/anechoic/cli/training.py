@@ -15,7 +15,7 @@ from anechoic.models import find, index_folder
 
 if TYPE_CHECKING:
     from anechoic.audit import AuditProgress, TrainingSet
-    from anechoic.audit.judge import Judge
+    from anechoic.audit.judge import DetectorVerifier
     from anechoic.detectors import Calibration
     from anechoic.index import TrainingIndex
     from anechoic.types import Embedder
@@ -76,7 +76,7 @@ def open_verifier(
 
 def open_judges(
     name: str, embedder_name: str | None, threshold: float | None, detectors: Sequence[str]
-) -> list[Verifier | Judge]:
+) -> list[Verifier | DetectorVerifier]:
     """What judges by an index: the nearest stretch, or each of some detectors by its calibration.
 
     The detectors share the false-positive rate that they are calibrated at, so that all of them
@@ -92,20 +92,20 @@ def open_judges(
             "'--threshold' is a similarity by the embedder, and '--detector' names what has other "
             "scores; leave one of them out, and calibrate the index with the same '--detector'"
         )
-    from anechoic.audit.judge import Judge
+    from anechoic.audit.judge import DetectorVerifier
     from anechoic.audit.training import fitted
     from anechoic.detectors import calibration
     from anechoic.verdict import find_rule
 
     training, embed = open_training(name, embedder_name)
     known = calibration.read(index_folder(name))
-    judges: list[Verifier | Judge] = []
+    judges: list[Verifier | DetectorVerifier] = []
     for made in (fitted(one, training, embed) for one in dict.fromkeys(detectors)):
         rule, own = None, known.get(made.name)
         if own is not None:
             own = replace(own, false_positive_rate=own.false_positive_rate / len(set(detectors)))
             rule = find_rule(made.name, training.index, {made.name: own})
-        judges.append(Judge(training, made, rule, own))
+        judges.append(DetectorVerifier(training, made, rule, own))
     return judges
 
 

@@ -40,7 +40,7 @@ JUDGES: Mapping[str, Hit] = {
     "any": lambda line: bool(copied(line)),
 }
 GRADIENT = ("amg-tuned", "volume-tuned", "projection")  # guards that follow a gradient
-SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # of a run, at which a copy may be told
+SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # of a run, at which a copy may be recognized
 
 
 # --------------------------------------------------------------------------------- what to choose
@@ -78,14 +78,14 @@ def _borne_out(lines: Sequence[Line], name: str) -> str:
     plain = {place(x): x for x in lines if x.guard == UNGUARDED}
     before = sum(copied(plain[place(x)]) for x in of if place(x) in plain)
     kept = _kept(lines, name, ORDINARY)
-    told = {
+    sentences = {
         claims.REPRODUCED: "fewer copies than without on {}",
         claims.NOT_REPRODUCED: "hardly fewer on {}",
         claims.NOT_DECIDED: "not decided on {}",
     }
     parts = [
         text.format(", ".join(by_verdict[verdict]))
-        for verdict, text in told.items()
+        for verdict, text in sentences.items()
         if verdict in by_verdict
     ]
     models = "; ".join(parts)
@@ -130,7 +130,7 @@ def costs(lines: Sequence[Line]) -> str:
 
 
 def early(lines: Sequence[Line]) -> str:
-    """How early a copy can be told: the area under the curve, by model."""
+    """How early a copy can be recognized: the area under the curve, by model."""
     rows = []
     for what, guard, score in _detectors():
         for model in _models(lines):
@@ -283,7 +283,7 @@ not. KL, FAD and the CLAP score of the papers are not part of it.
 
 {claims}
 
-## How early a copy can be told
+## How early a copy can be recognized
 
 Copies of memorized prompts against ordinary prompts, by what is known while it is generated.
 
@@ -318,7 +318,7 @@ def write(
         figures += f"![Copies over scale, steps and duplication]({out.stem}-surfaces.png)\n\n"
     if any(x.guard == "cfg" for x in own):
         courses(own).savefig(out.with_name(f"{out.stem}-early.png"), dpi=110)
-        figures += f"![How early a copy can be told]({out.stem}-early.png)\n\n"
+        figures += f"![How early a copy can be recognized]({out.stem}-early.png)\n\n"
     text = PAGE.format(
         missing=_missing(lines), seeds=", ".join(map(str, sorted({x.seed for x in lines}))),
         choose=choose(own), command=command, where=where, count=len(lines), copies=copies(own),
