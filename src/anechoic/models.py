@@ -43,6 +43,7 @@ class KnownModel:
         guards: guards with settings tuned for this model, by name.
         sound: reads a training clip of the index: sound [c, t] and its sample rate in Hz.
         false_positive_rate: the share of other real sound over the index's own copy threshold.
+        adherence: how well a sound [c, t], of a rate, fits its prompt; None: it cannot say.
     """
 
     name: str
@@ -53,6 +54,7 @@ class KnownModel:
     guards: Mapping[str, Preset] = field(default_factory=dict)
     sound: Callable[[Clip], tuple[Tensor, int]] | None = None
     false_positive_rate: float | None = None
+    adherence: Callable[[Tensor, int, str], float | None] | None = None
 
 
 def find(name: str) -> KnownModel:

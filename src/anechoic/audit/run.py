@@ -113,7 +113,9 @@ def audit(
     training = index if isinstance(index, TrainingSet) else TrainingSet(index)
     searching = list(detectors) or [NearestStretch(training.index, embedder)]
     plan, generators = _plan(source, prompts, seeds, model)
-    run = _Run.over(training, searching, scorers, Path(work), longest_s, generators, model, pool)
+    run = AuditRun.over(
+        training, searching, scorers, Path(work), longest_s, generators, model, pool
+    )
     known = dict(calibrations or {})
     facts = dict(about or {})
     decides = searching[0].name
@@ -177,7 +179,7 @@ def calibrate(
     """
     training = index if isinstance(index, TrainingSet) else TrainingSet(index)
     searching = list(detectors) or [NearestStretch(training.index, embedder)]
-    run = _Run.over(training, searching, scorers, Path(work), longest_s)
+    run = AuditRun.over(training, searching, scorers, Path(work), longest_s)
     null = _held_out(held_out)
     with run.cache.alone():
         timer = ProgressTimer([run.kinds(sample) for sample in null.samples], progress)
@@ -210,7 +212,7 @@ def _plan(
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
+class AuditRun:
     """One run of an audit."""
 
     cache: AuditCache
@@ -232,7 +234,7 @@ class _Run:
         generators: Mapping[str, Generate] | None = None,
         model: str = "",
         pool: Pool | None = None,
-    ) -> _Run:
+    ) -> AuditRun:
         """A run over a training set that continues from `work`."""
         cache = AuditCache(work)
         setting = identity(
@@ -244,9 +246,13 @@ class _Run:
         examiner = Examiner(training, detectors, scorers, cache.add_medium)
         return cls(cache, examiner, generators or {}, model, longest_s, setting, pool)
 
+    def file(self, sample: Sample) -> Path:
+        """The file of a generated sound; it is there once the sound is examined."""
+        return self.cache.sound(self._identity(sample))
+
     def kinds(self, sample: Sample) -> list[str]:
         """The kinds of work that a sound may need; each takes its own time."""
-        made = sample.file is not None or self.cache.sound(self._identity(sample)).exists()
+        made = sample.file is not None or self.file(sample).exists()
         return ["examine"] if made else [f"make {sample.guard}", "examine"]
 
     def examine(
@@ -336,7 +342,7 @@ class _Run:
 
     def _made(self, sample: Sample, timer: ProgressTimer) -> Path:
         """The file of a generated sound, generated if it is missing or damaged."""
-        path = self.cache.sound(self._identity(sample))
+        path = self.file(sample)
         if path.exists():
             try:
                 audio.read(path, allow_silence=True)

@@ -206,10 +206,10 @@ def audit(
     today = datetime.now(UTC).date().isoformat()
     about = {"command": shlex.join(["anechoic", *sys.argv[1:]]), "date": today}
     if outside is not None:
-        asked, source = _prompts(prompts, every, limit), outside
+        asked, source = asked_prompts(prompts, every, limit), outside
         about["model"] = str(generator)
     if model is not None:
-        asked = _prompts(prompts, every, limit)
+        asked = asked_prompts(prompts, every, limit)
         source, facts = _generators(
             model,
             guards or ["none"],
@@ -295,7 +295,7 @@ def _require_source(
         raise BadSetting("a model is asked by '--prompts FILE' or by '--captions', one of them")
 
 
-def _prompts(file: Path | None, captions: Iterable[str], limit: int | None) -> list[str]:
+def asked_prompts(file: Path | None, captions: Iterable[str], limit: int | None) -> list[str]:
     from anechoic.audit.prompts import read_prompts
 
     found = list(captions) if file is None else read_prompts(file)
@@ -323,7 +323,7 @@ def _generators(
 
     known = find(model)
     scale, steps = scale or known.scale or SCALE, steps or known.steps
-    guided = {text: _guidance(text, known, store, embed, scale) for text in guards}
+    guided = {text: guidance_named(text, known, store, embed, scale) for text in guards}
     if len(guided) < len(guards):
         raise BadSetting(f"the guards {', '.join(guards)} are not distinct; give each once")
     pipe = load_pipeline(known.pipeline, device, dtype, seconds, loras)
@@ -337,7 +337,7 @@ def _generators(
     return {text: Guarded(pipeline, guide) for text, guide in guided.items()}, facts
 
 
-def _guidance(
+def guidance_named(
     text: str,
     model: KnownModel,
     store: TrainingIndex | JoinedIndex,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from anechoic import audio
+from anechoic.embedders.text import Adherence, cosine_to_text
 from anechoic.errors import BadSetting
 from anechoic.storage import write_whole
 from anechoic.training import trackers
@@ -27,7 +28,6 @@ from anechoic.training.trackers import Tracker
 from anechoic.verdict import Verdict, Verifier, without_rule
 
 Weights = Callable[[], AbstractContextManager[object]]
-Scorer = Callable[[Tensor, int, str], float]  # of a sound [c, t], its rate and its prompt
 FORMAT = 1
 
 
@@ -78,7 +78,7 @@ class Monitor:
         limit: float = 0.1,
         act: Literal["stop", "warn"] = "stop",
         weights: Weights = contextlib.nullcontext,
-        scorer: Scorer | None = None,
+        scorer: Adherence | None = None,
         track: Sequence[Tracker] | None = None,
         keep: int = 3,
     ) -> None:
@@ -97,7 +97,7 @@ class Monitor:
         self.generate, self.verifier, self.panel = generate, verifier, panel
         self.folder, self.every, self.share, self.limit = Path(folder), every, share, limit
         self.act, self.weights, self.keep = act, weights, keep
-        self.scorer = scorer or _cosine_to_text(verifier)
+        self.scorer = scorer or cosine_to_text(verifier.embedder)
         self.observations: list[Observation] = []
         self._settings = {
             "format": FORMAT,
@@ -124,7 +124,7 @@ class Monitor:
         count: int = 24,
         seeds: Sequence[int] = (0,),
         threshold: float | None = None,
-        scorer: Scorer | None = None,
+        scorer: Adherence | None = None,
         sketch: dict[str, Any] | None = None,
         **settings: Any,
     ) -> Monitor:
@@ -146,7 +146,7 @@ class Monitor:
             AnechoicError: as above, or as `Verifier.load`, `Panel.of` and `adapter_for` have it.
         """
         verifier = Verifier.load(index, threshold=threshold)
-        scorer = scorer or _cosine_to_text(verifier)
+        scorer = scorer or cosine_to_text(verifier.embedder)
         native = type(model).__name__ == "ConditionedDiffusionModelWrapper"
         generate: Generate
         if native:
@@ -232,7 +232,7 @@ class Monitor:
             verdict.score if math.isfinite(verdict.score) else None,
             None if verdict.clip is None else verdict.clip.id,
             distance,
-            None if self.scorer is None else float(self.scorer(wav, rate, prompt)),
+            None if self.scorer is None else self.scorer(wav, rate, prompt),
         )
 
     # ------------------------------------------------------------------------------- the log
@@ -278,18 +278,6 @@ class Monitor:
         said = [stop]
         torch.distributed.broadcast_object_list(said)
         return said[0]
-
-
-def _cosine_to_text(verifier: Verifier) -> Scorer | None:
-    embedder: Any = verifier.embedder
-    if not hasattr(embedder, "text"):
-        return None
-
-    @torch.no_grad()
-    def score(wav: Tensor, sample_rate: int, prompt: str) -> float:
-        return float((embedder(wav[None], sample_rate) @ embedder.text([prompt]).T).item())
-
-    return score
 
 
 @contextmanager

@@ -188,6 +188,28 @@ def classifier(folder: Path = SHIPPED) -> NoteClassifier:
     return NoteClassifier.load(require(folder) / CLASSIFIER)
 
 
+def adherence(wav: Tensor, sample_rate: int, prompt: str) -> float | None:
+    """Share of a training caption that a sound [c, t] has right: family and register. None: a
+    prompt that is not the caption of a note."""
+    from anechoic_lab.demo.judge import heard
+
+    clip = _notes().get(prompt)
+    if clip is None:
+        return None
+    families, registers = _classifier().predict(heard(wav.mean(0, keepdim=True), sample_rate))
+    return ((families[0] == clip.family) + (registers[0] == clip.register)) / 2
+
+
+@cache
+def _notes() -> dict[str, Clip]:
+    return {clip.caption: clip for clip in training_clips() if clip.kind == "note"}
+
+
+@cache
+def _classifier() -> NoteClassifier:
+    return classifier()
+
+
 def calibration(folder: Path = SHIPPED) -> dict[str, Any]:
     """Thresholds and the classifier's accuracy, measured on held-out real sound."""
     measured: dict[str, Any] = json.loads((require(folder) / CALIBRATION).read_text())

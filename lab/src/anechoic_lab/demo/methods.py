@@ -86,6 +86,7 @@ def known_model() -> KnownModel:
         },
         sound=assets.clip_sound,
         false_positive_rate=None if quantile is None else round(1 - quantile, 6),
+        adherence=assets.adherence,
     )
 
 

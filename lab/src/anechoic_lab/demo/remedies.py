@@ -171,18 +171,6 @@ class Previews:
         return Sketches(sounds, SAMPLE_RATE)
 
 
-def scorer(known: Material) -> Callable[[Tensor, int, str], float]:
-    """Share of the caption that a sound has right: family and register, by the demo's judge."""
-    classifier = assets.classifier(assets.SHIPPED)
-
-    def score(wav: Tensor, sample_rate: int, prompt: str) -> float:
-        families, registers = classifier.predict(wav)
-        clip = known.labels[prompt]
-        return ((families[0] == clip.family) + (registers[0] == clip.register)) / 2
-
-    return score
-
-
 def monitor(
     known: Material, previews: Previews, folder: Path, every: int, track: Sequence[Tracker]
 ) -> Monitor:
@@ -197,7 +185,7 @@ def monitor(
         share=None,
         limit=LIMIT,
         act="warn",
-        scorer=scorer(known),
+        scorer=assets.adherence,
         track=track,
     )
 
