@@ -26,7 +26,7 @@ from anechoic.storage import write_whole
 SILENCE = 1e-6  # a peak below this is silence: 30 dB under the last bit of 16-bit sound
 OFFSET = 0.1  # share of the rms: a larger constant offset is removed; real sound has less
 CANCELLED = 0.01  # a mean with less than this share of the loudest channel's energy is lost
-WEAK = 0.24  # a mean with less has lost much; one sounding channel of two leaves 0.25
+DIFFERENT = 0.01  # a channel with more of its energy outside of another one is searched as well
 LOWEST = 48_000  # Hz: lower rates count as this one, since embedders resample up to it
 BLOCK = 2**20  # samples that are decoded at once
 SUFFIXES = frozenset({  # those of the last line need 'anechoic[av]'
@@ -238,18 +238,40 @@ def mono(wav: Tensor, sample_rate: int, name: str = "the sound") -> Tensor:
     return torch.where(cancelled[:, None], loudest, middle)
 
 
-def voices(wav: Tensor, sample_rate: int, name: str) -> list[Tensor]:
-    """The channels [1, t] of sound [c, t] to search: the mix, and if it has lost much of the sound,
-    such as a copy that is inverted in one channel, each channel as well.
+def voices(wav: Tensor, sample_rate: int, name: str = "the sound") -> list[list[Tensor]]:
+    """What to search for copies: each clip's mix [t], and each channel that differs from it.
+
+    A copy in one channel is buried in the mix if another channel plays something else. A channel
+    that is another one at another level is left out, so equal channels are searched once.
+
+    Args:
+        wav: sound [b, c, t].
+        sample_rate: in Hz.
+        name: its name in errors.
 
     Raises:
         BadAudio: as `mono`.
+
+    >>> one, other = torch.tensor([[1.0, -1, 1, -1], [1, 1, -1, -1]])
+    >>> [len(clip) for clip in voices(torch.stack([torch.stack([one, -2 * one])]), 4)]
+    [1]
+    >>> [len(clip) for clip in voices(torch.stack([torch.stack([one, other])]), 4)]
+    [3]
     """
-    mixed = mono(wav[None], sample_rate, name)
-    each = [mono(channel[None, None], sample_rate, name) for channel in wav]
-    if mixed.square().sum() >= WEAK * max(one.square().sum() for one in each):
-        return [mixed]
-    return [mixed, *(one for one in each if not (is_silent(one) or torch.equal(one, mixed)))]
+    found = [[mixed] for mixed in mono(wav, sample_rate, name)]
+    if wav.shape[1] > 1:
+        for clip, one in zip(wav, found, strict=True):
+            for channel in mono(clip[:, None], sample_rate, name):
+                if not is_silent(channel) and all(_differs(channel, voice) for voice in one):
+                    one.append(channel)
+    return found
+
+
+def _differs(channel: Tensor, voice: Tensor) -> bool:
+    """Whether a channel [t] holds more than another one does at any level."""
+    a, b = (x.double() / x.abs().max().clamp_min(1e-30).double() for x in (channel, voice))
+    alike, power = (a @ b).square(), (a @ a) * (b @ b)
+    return bool(alike < (1 - DIFFERENT) * power) or not power
 
 
 def write(path: str | Path, wav: Tensor, sample_rate: int, *, overwrite: bool = False) -> Path:

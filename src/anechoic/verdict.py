@@ -284,7 +284,8 @@ class Verifier:
     def __call__(self, x: Tensor, sample_rate: int = 0) -> Verdict:
         """Judge one sound [c, t] or, with an embedder of images, one image [3, h, w] in [0, 1].
 
-        A sound is compared as one channel, over every stretch as long as the index's rows.
+        The mix of a sound is compared, and each channel that differs from it, over every stretch
+        as long as the index's rows.
 
         Raises:
             BadAudio: not usable sound.

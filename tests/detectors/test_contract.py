@@ -98,6 +98,14 @@ def test_a_copy_with_one_channel_turned_over_is_a_copy(judge: Detector) -> None:
     assert stereo == mono
 
 
+def test_a_copy_in_one_channel_is_found_whatever_the_other_plays(judge: Detector) -> None:
+    (mono,) = judge(tune(3)[None, None], RATE)
+    found = judge(torch.stack([torch.stack([tune(3), tune(50)]), torch.stack([tune(50), tune(3)])]),
+                  RATE)  # fmt: skip
+    assert [match.row for match in found] == [3, 3]
+    assert [match.score for match in found] == pytest.approx([mono.score] * 2, abs=1e-4)
+
+
 def test_a_copy_at_another_sample_rate_is_found(judge: Detector) -> None:
     import soxr
 

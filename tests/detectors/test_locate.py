@@ -62,13 +62,14 @@ def test_a_clip_of_any_length_is_found_after_silence(
         assert match.score > 0.97
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
 @pytest.mark.parametrize("channel", [0, 1])
-def test_a_copy_that_the_mix_cancels_is_found_in_its_channel(
-    index: TrainingIndex, channel: int
+def test_a_copy_that_the_mix_buries_or_cancels_is_found_in_its_channel(
+    index: TrainingIndex, channel: int, cancelled: bool
 ) -> None:
     copy = sounds()[2].wav
     noise = torch.randn(copy.shape, generator=torch.Generator().manual_seed(1)) * copy.std()
-    both = torch.cat([copy, noise - copy])
+    both = torch.cat([copy, noise - copy if cancelled else noise])
     both = both.flip(0) if channel else both
     match = locate(both, RATE, index, embedder("magmel"))[0]
     assert match.row == 2

@@ -5,7 +5,7 @@ All comparisons of waveforms use the transform of `cross_correlation`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from anechoic.audio import is_silent, mono, window_starts
+from anechoic.audio import is_silent, window_starts
 from anechoic.detectors import fitted
 from anechoic.detectors.protocol import NOTHING, TrainingSound
-from anechoic.detectors.sound import resample, training
+from anechoic.detectors.sound import best_of_voices, training
 from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.types import Match
 
@@ -164,7 +164,9 @@ class Correlation:
         Raises:
             BadAudio: not usable sound.
         """
-        clips = [resample(one, sample_rate, self.sample_rate) for one in mono(wav, sample_rate)]
+        return best_of_voices(wav, sample_rate, self._search, self.sample_rate)
+
+    def _search(self, clips: Sequence[Tensor]) -> list[Match]:
         length = round(self.window_s * self.sample_rate)
         windows = {
             i: _windows(clip, length)
@@ -178,7 +180,7 @@ class Correlation:
         ]:
             if i not in best or peak.ranks_over(best[i]):
                 best[i] = peak
-        return [self._match(clips[i], best[i]) if i in best else NOTHING for i in range(len(wav))]
+        return [self._match(clips[i], best[i]) if i in best else NOTHING for i in range(len(clips))]
 
     # ---------------------------------------------------------------------- both directions
 
@@ -219,7 +221,7 @@ class Correlation:
                     yield clip, _Peak(float(top[i]), rows[i], start, int(lags[i]), length)
 
     def _short_clips_in(
-        self, windows: _Windows, clips: list[Tensor]
+        self, windows: _Windows, clips: Sequence[Tensor]
     ) -> Iterator[tuple[int, _Peak]]:
         """The best position in each clip of the training clips shorter than a window."""
         length = round(self.window_s * self.sample_rate)

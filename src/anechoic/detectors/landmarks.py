@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anechoic.audio import is_silent, mono
+from anechoic.audio import is_silent
 from anechoic.detectors import fitted
 from anechoic.detectors.protocol import NOTHING, TrainingSound
-from anechoic.detectors.sound import resample, training
+from anechoic.detectors.sound import best_of_voices, training
 from anechoic.errors import IndexMismatch
 from anechoic.types import Match
 
@@ -117,10 +117,7 @@ class Landmarks:
         Raises:
             BadAudio: not usable sound.
         """
-        clips = [resample(one, sample_rate, SAMPLE_RATE) for one in mono(wav, sample_rate)]
-        return [
-            NOTHING if len(clip) < SIZE or is_silent(clip) else self._find(clip) for clip in clips
-        ]
+        return best_of_voices(wav, sample_rate, lambda clips: map(self._find, clips), SAMPLE_RATE)
 
     @cached_property
     def _sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -130,6 +127,8 @@ class Landmarks:
         return self.hashes.numpy()[order], rows, self.frames.numpy()[order].astype(np.int64)
 
     def _find(self, clip: Tensor) -> Match:
+        if len(clip) < SIZE or is_silent(clip):
+            return NOTHING
         pairs = landmarks(clip)
         pair, rows, offsets = self._hits(pairs)
         if len(pair) == 0:

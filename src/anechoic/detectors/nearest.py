@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from anechoic import audio
-from anechoic.audio import is_silent, mono
+from anechoic.audio import is_silent
 from anechoic.detectors.protocol import NOTHING
+from anechoic.detectors.sound import best_of_voices
 from anechoic.errors import BadSetting
 from anechoic.types import Embedder, Match, require_whole
 
@@ -121,8 +122,8 @@ def locate(
     of a long clip, index windows of the clips.
 
     Args:
-        wav: sound [c, t]; it is compared as one channel, as the index's clips are, and if its
-            channels largely cancel, each of them is compared as well.
+        wav: sound [c, t]; its mix is compared, as the index's clips are, and each channel that
+            differs from it.
         sample_rate: in Hz.
         index: the index to search. If it holds whole clips of many lengths, stretches of eight of
             these lengths are searched.
@@ -139,11 +140,11 @@ def locate(
     """
     index.check_embedder(embedder)
     audio.require_sound(wav, "the recording")
-    voices = audio.voices(wav, sample_rate, "the recording")
-    audio.require_sound(voices[0], "the recording without its constant offset")
+    (voices,) = audio.voices(wav[None], sample_rate, "the recording")
+    audio.require_sound(voices[0][None], "the recording without its constant offset")
     found: dict[int | None, Match] = {}
     for voice in voices:
-        for match in _locate(voice, sample_rate, index, embedder, k):
+        for match in _locate(voice[None], sample_rate, index, embedder, k):
             if match.row not in found or match.score > found[match.row].score:
                 found[match.row] = match
     return sorted(found.values(), key=lambda match: -match.score)[:k]
@@ -247,13 +248,15 @@ class _WholeClipDetector(ABC):
             BadAudio: not usable sound.
             BadSetting: clips longer than the embedder allows.
         """
-        clips = mono(wav, sample_rate)
-        fix = "search by segments, over an index of windows"
-        require_whole(self.embedder, clips.shape[1] / sample_rate, "the sound", "compared", fix)
-        # one at a time: its neighbours must not change a bit
-        return [NOTHING if is_silent(clip) else self._find(clip, sample_rate) for clip in clips]
+        return best_of_voices(
+            wav, sample_rate, lambda clips: (self._find(clip, sample_rate) for clip in clips)
+        )
 
     def _find(self, clip: Tensor, sample_rate: int) -> Match:
+        fix = "search by segments, over an index of windows"
+        require_whole(self.embedder, len(clip) / sample_rate, "the sound", "compared", fix)
+        if is_silent(clip):
+            return NOTHING
         whole = [_Span(0, len(clip))]
         near = _pairs(clip[None], sample_rate, whole, self.index, self.embedder, self._neighbours)
         return Match(self._score(near), near[0].row) if near else NOTHING
@@ -358,7 +361,9 @@ class _StretchDetector(ABC):
         Raises:
             BadAudio: not usable sound.
         """
-        return [self._find(clip, sample_rate) for clip in mono(wav, sample_rate)]
+        return best_of_voices(
+            wav, sample_rate, lambda clips: (self._find(clip, sample_rate) for clip in clips)
+        )
 
     @abstractmethod
     def _find(self, clip: Tensor, sample_rate: int) -> Match:

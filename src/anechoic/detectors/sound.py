@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anechoic.audio import SILENCE, is_silent, mono
+from anechoic.audio import SILENCE, is_silent, mono, voices
 from anechoic.detectors.protocol import Detector, TrainingSound
 from anechoic.errors import BadAudio
 from anechoic.types import Match
@@ -69,6 +69,29 @@ def _fits(kind: Fitted, sound: TrainingSound) -> bool:
     except BadAudio:
         return False
     return True
+
+
+def best_of_voices(
+    wav: Tensor,
+    sample_rate: int,
+    search: Callable[[Sequence[Tensor]], Iterable[Match]],
+    target: int | None = None,
+) -> list[Match]:
+    """Search the mix of each clip [b, c, t] and its channels that differ; the best match of each.
+
+    Args:
+        wav: sound at `sample_rate`.
+        sample_rate: in Hz.
+        search: the match of each of some sounds [t].
+        target: the rate at which they are searched; None: that of the sound.
+
+    Raises:
+        BadAudio: not usable sound.
+    """
+    clips = voices(wav, sample_rate)
+    flat = [resample(one, sample_rate, target or sample_rate) for clip in clips for one in clip]
+    found = iter(search(flat))
+    return [max((next(found) for _ in clip), key=lambda match: match.score) for clip in clips]
 
 
 def resample(wav: Tensor, sample_rate: int, target: int) -> Tensor:

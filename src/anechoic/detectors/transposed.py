@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anechoic.audio import is_silent, mono
+from anechoic.audio import is_silent
 from anechoic.detectors import fitted
 from anechoic.detectors.protocol import NOTHING, TrainingSound
-from anechoic.detectors.sound import resample, training
+from anechoic.detectors.sound import best_of_voices, training
 from anechoic.errors import IndexMismatch
 from anechoic.types import Match
 
@@ -142,13 +142,7 @@ class Transposed:
         Raises:
             BadAudio: not usable sound.
         """
-        clips = [resample(one, sample_rate, SAMPLE_RATE) for one in mono(wav, sample_rate)]
-        return [
-            NOTHING
-            if len(clip) < SIZE or is_silent(clip)
-            else self._find(peaks(clip / clip.abs().max()))
-            for clip in clips
-        ]
+        return best_of_voices(wav, sample_rate, lambda clips: map(self._find, clips), SAMPLE_RATE)
 
     def _clip(self, row: int) -> Peaks:
         here = slice(int(self.ends[row - 1]) if row else 0, int(self.ends[row]))
@@ -161,7 +155,10 @@ class Transposed:
         mean, spread = raw.mean(0), raw.std(0) + np.float32(SPREAD)
         return _unit((raw - mean) / spread), mean, spread
 
-    def _find(self, sound: Peaks) -> Match:
+    def _find(self, clip: Tensor) -> Match:
+        if len(clip) < SIZE or is_silent(clip):
+            return NOTHING
+        sound = peaks(clip / clip.abs().max())
         if len(sound.frame) < LEAST:
             return NOTHING
         clips, mean, spread = self._histograms
