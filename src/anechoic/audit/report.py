@@ -73,6 +73,7 @@ def document(report: Report, cases: int | None = None) -> dict[str, Any]:
         "unexamined": [
             {**_sample(one.sample), "reason": clean(one.reason)} for one in report.unexamined
         ],
+        "index": _index(report),
         "about": {clean(name): clean(value) for name, value in report.about.items()},
         "notes": [clean(note) for note in report.notes],
         "citations": list(report.citations),
@@ -151,6 +152,17 @@ def _examined(report: Report, rank: int, one: Examined, shown: bool) -> dict[str
         "notes": [clean(note) for note in found.notes],
         "shown": _shown(found.shown) if found.shown and shown else None,
         "detail": _detail(report, one.sample),
+    }
+
+
+def _index(report: Report) -> dict[str, Any]:
+    index = report.training.index
+    return {
+        "name": clean(index.name),
+        "clips": len(report.training.clips),
+        "rows": len(index),
+        "seconds": round(index.seconds, 3) or None,
+        "sha256": report.training.fingerprint,
     }
 
 

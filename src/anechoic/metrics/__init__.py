@@ -5,11 +5,14 @@ same.
 """
 
 from anechoic.metrics.interval import Estimate, share_interval
+from anechoic.metrics.paired import Paired, paired
 from anechoic.metrics.similarity import Similarity, top1_summary
 
 __all__ = [
     "Estimate",
+    "Paired",
     "Similarity",
+    "paired",
     "share_interval",
     "top1_summary",
 ]

@@ -2,7 +2,7 @@
 
 A claim is one or several comparisons of two guards on the same models, prompts and seeds. Each is
 decided by its difference, signed so that what the claim says is positive, and that difference's
-95 % interval and test (`anechoic_lab.metrics.paired`):
+95 % interval and test (`anechoic.metrics.paired`):
 
 - *greater*: reproduced if the difference is positive at a p-value under `LEVEL`; not reproduced if
   its interval lies under `MARGIN`, as an advantage of that size is then excluded; otherwise not
@@ -23,9 +23,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from anechoic.metrics import Paired, paired
 from anechoic_lab.bench.task import MEMORIZED
 from anechoic_lab.instruments.measure import ORDINARY, UNGUARDED, Line, place, table
-from anechoic_lab.metrics import Paired, auc, paired
+from anechoic_lab.metrics import auc
 from anechoic_lab.metrics.rates import ConfidenceInterval
 
 LEVEL = 0.05

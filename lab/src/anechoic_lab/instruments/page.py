@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anechoic.metrics import share_interval
+from anechoic.metrics import paired, share_interval
 from anechoic_lab.bench.plot import COLOURS, STYLE
 from anechoic_lab.bench.task import MEMORIZED
 from anechoic_lab.instruments import claims
@@ -27,7 +27,6 @@ from anechoic_lab.instruments.measure import (
     place,
     table,
 )
-from anechoic_lab.metrics import paired
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

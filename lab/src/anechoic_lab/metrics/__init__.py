@@ -21,7 +21,6 @@ from anechoic_lab.metrics.frechet import (
 )
 from anechoic_lab.metrics.frontier import area_under_front, pareto_front, staircase
 from anechoic_lab.metrics.kernel import KernelReference, kernel_distance
-from anechoic_lab.metrics.paired import Paired, paired
 from anechoic_lab.metrics.rates import ConfidenceInterval, auc, true_positive_rate
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "Extrapolation",
     "Gaussian",
     "KernelReference",
-    "Paired",
     "area_under_front",
     "auc",
     "background",
@@ -48,7 +46,6 @@ __all__ = [
     "label_hits",
     "leave_one_out",
     "mean_interval",
-    "paired",
     "pareto_front",
     "staircase",
     "statistic_interval",

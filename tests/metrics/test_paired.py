@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from anechoic_lab.metrics import paired
 from scipy.stats import binomtest
 
 from anechoic.errors import BadSetting
+from anechoic.metrics import paired
 
 
 def test_shares_are_tested_as_mcnemar_does():
