@@ -74,6 +74,36 @@ def test_who_comes_too_many_is_told_when_to_come_again(gate: Gate) -> None:
     with_client(service, run)
 
 
+def test_who_would_be_served_after_the_deadline_is_refused_at_once(gate: Gate) -> None:
+    service = make_service(gate.folder, load=gate.load)
+
+    async def run(client: Any) -> None:
+        first = asyncio.create_task(client.post("/v1/generate", json=ASKED))
+        await gate.holds()
+        await asyncio.sleep(0.2)  # which it takes
+        gate.opened.set()
+        assert (await first).status_code == 200
+        gate.opened.clear()
+        gate.entered.clear()
+        held = [asyncio.create_task(client.post("/v1/generate", json=ASKED))]
+        await gate.holds()
+        hasty = {**ASKED, "deadline_s": 0.1}
+        # nothing waits: what is under way may end at any moment
+        held.append(asyncio.create_task(client.post("/v1/generate", json=hasty)))
+        await until(lambda: service.waiting() == 1)
+        busy = await client.post("/v1/generate", json=hasty)
+        assert busy.status_code == 429
+        assert int(busy.headers["retry-after"]) >= 1
+        assert "after its deadline of 0.1 s" in busy.json()["detail"]
+        patient = asyncio.create_task(client.post("/v1/generate", json=ASKED))
+        await until(lambda: held[1].done() and service.waiting() == 1)
+        gate.opened.set()
+        codes = [(await one).status_code for one in (*held, patient)]
+        assert codes == [200, 504, 200]
+
+    with_client(service, run)
+
+
 def test_those_who_wait_are_made_at_once_each_as_alone(gate: Gate) -> None:
     service = make_service(gate.folder, load=gate.load, batch=3)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from anechoic.errors import AnechoicError
 
 
@@ -21,13 +23,13 @@ class NotReady(NotServed):
 
 
 class Busy(NotServed):
-    """More sounds wait than may."""
+    """So many sounds wait that no more may, or that this one would come too late."""
 
     status = 429
 
-    def __init__(self, sentence: str, retry_after_s: int):
+    def __init__(self, sentence: str, retry_after_s: float):
         super().__init__(sentence)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = max(1, math.ceil(retry_after_s))
 
     @property
     def headers(self) -> dict[str, str]:

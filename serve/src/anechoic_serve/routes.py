@@ -51,7 +51,11 @@ PROBLEMS: Answers = {
     408: {"model": Problem, "description": "The body did not come in time."},
     413: {"model": Problem, "description": "The body is too large."},
     422: {"model": Problem, "description": "Something else was expected."},
-    429: {"model": Problem, "description": "Too many sounds wait; see Retry-After."},
+    429: {
+        "model": Problem,
+        "description": "So many sounds wait that this one cannot, or not until its deadline; see "
+        "Retry-After.",
+    },
     503: {"model": Problem, "description": "Nothing can be verified, so nothing is released."},
 }
 GONE: Answers = {404: {"model": Problem, "description": "There is no such sound."}}
@@ -128,6 +132,7 @@ class Endpoint:
             asked.seconds,
             policy,
             f".{asked.format}",
+            self.seconds(asked),
             **more,
         )
         self.service.submit(job)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import threading
 import time
 from collections import deque
@@ -59,6 +58,7 @@ class Job:
     seconds: float | None
     policy: str
     suffix: str  # of the files
+    deadline_s: float  # how long the client waits at most
     progress: Progress = lambda name, content: None  # called in the thread that generates
     done: Future[list[Made]] = field(default_factory=Future)
     made: dict[int, Made] = field(default_factory=dict)
@@ -120,7 +120,8 @@ class Service:
         self._changed = threading.Condition()
         self._stopping = False
         self._threads: list[threading.Thread] = []
-        self._seconds = 1.0  # that a sound took lately
+        self._seconds: float | None = None  # that a sound took lately
+        self._underway = 0  # sounds that pipelines generate now
         self.metrics.waiting.set_function(self.waiting)
         self.metrics.ready.set_function(lambda: not self.unready())
 
@@ -219,7 +220,7 @@ class Service:
 
         Raises:
             NotReady: nothing can be verified.
-            Busy: too many wait.
+            Busy: too many wait, or so many that it would not be done by its deadline.
             BadSetting: a length that the model does not make.
         """
         loaded = self._ready()
@@ -229,12 +230,24 @@ class Service:
             if waiting + job.count > self.settings.queue:
                 raise Busy(
                     f"{waiting} sounds wait, at most {self.settings.queue} may; try again later",
-                    max(1, math.ceil(waiting * self._seconds / self.settings.pipelines)),
+                    self._wait(waiting),
+                )
+            ready = self._wait(waiting + job.count)
+            if waiting and ready > job.deadline_s:
+                raise Busy(
+                    f"{waiting} sounds wait; this one would be ready in about {ready:.0f} s, after "
+                    f"its deadline of {job.deadline_s:g} s; try again later, or allow it more time",
+                    ready - job.deadline_s,
                 )
             if self._stopping:
                 raise NotReady(CLOSED)
             self._waiting.append(job)
             self._changed.notify()
+
+    def _wait(self, count: int) -> float:
+        """About how many seconds it takes until so many sounds that wait are made, by what sounds
+        took lately; what is under way is halfway there on average."""
+        return (count + self._underway / 2) * (self._seconds or 0.0) / self.settings.pipelines
 
     def _next(self) -> list[Job]:
         """Jobs to be done at once; none: the service ends."""
@@ -257,6 +270,7 @@ class Service:
                 else:
                     left.append(job)
             self._waiting = left
+            self._underway += count
             return batch
 
     # --------------------------------------------------------------------------- generating
@@ -273,6 +287,9 @@ class Service:
             except BaseException as error:
                 LOG.exception("a batch failed")
                 self._fail(batch, error)
+            finally:
+                with self._changed:
+                    self._underway -= sum(job.count for job in batch)
 
     @staticmethod
     def _fail(batch: Sequence[Job], error: BaseException) -> None:
@@ -316,7 +333,7 @@ class Service:
             )
         self.metrics.batch.observe(len(places))
         took = (time.monotonic() - start) / len(places)
-        self._seconds += 0.2 * (took - self._seconds)
+        self._seconds = took if self._seconds is None else 0.8 * self._seconds + 0.2 * took
 
     def _end(self, job: Job, number: int, sound: ProtectedSound) -> None:
         """One sound of a job has its verdict; the last one answers the job."""
