@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from support.browser import Tab
 
 from anechoic import audio
 from anechoic.certificate import verify
+from anechoic.index import TrainingIndex
 
 pytestmark = pytest.mark.browser
 
@@ -37,12 +40,19 @@ def address(studio: Studio) -> Iterator[str]:
 
 @pytest.fixture
 def tab(browser: Tab, address: str, tmp_path: Path) -> Iterator[Tab]:
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    with opened(browser, address):
+        yield browser
+
+
+@contextmanager
+def opened(browser: Tab, address: str) -> Iterator[None]:
+    """The page at an address, which must not complain until it is left."""
     browser.size(1280)
     browser.call("Page.navigate", url="about:blank")  # what the page before it was still fetching
     browser.open(address)
-    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     browser.until("document.querySelector('#generate') != null")
-    yield browser
+    yield
     found = [json.dumps(one) for one in browser.complaints()]
     bad = [one for one in found if GRADIOS_OWN not in one]
     assert not bad, "\n".join(bad)
@@ -149,6 +159,60 @@ def test_the_index_is_searched_and_its_duplicates_are_heard(tab: Tab) -> None:
     tab.run("document.querySelector('#clusters audio').play().then(() => 0)")
     tab.size(390, mobile=True)
     assert wide(tab) <= 0
+
+
+def fill(tab: Tab, css: str, value: str) -> None:
+    tab.run(f"box = document.querySelector({css!r}); box.value = {value!r}; 0")
+    tab.run("box.dispatchEvent(new Event('input')); 0")
+
+
+@pytest.mark.slow
+def test_clips_are_added_to_an_index_of_ones_own_and_withdrawn(
+    browser: Tab, studio: Studio, tmp_path: Path
+) -> None:
+    own = tmp_path / "index"
+    shutil.copytree(studio.judge.index.folder, own)
+    calibration = (own / "calibration.json").rename(tmp_path / "calibration.json")
+    (tmp_path / "new").mkdir()
+    wav = torch.rand(1, 16_000, generator=torch.Generator().manual_seed(0)) - 0.5
+    audio.write(tmp_path / "new" / "my own noise.wav", wav, 16_000)
+    editable = Studio.open("demo", tmp_path, device="cpu", index=str(own))
+    served, address = page.serve(editable, 0, wait=False)
+    before = len(TrainingIndex.load(own).clips)
+    try:
+        with opened(browser, address):
+            browser.click("#tab-index-button")
+            there(browser, "#add")
+            fill(browser, "#folder textarea, #folder input", str(tmp_path / "new"))
+            browser.click("#add")
+            says = "document.querySelector('#changed').textContent"
+            browser.until(f"{says}.includes('has no metadata.csv')", 60)
+            listed = "file_name,caption\nmy own noise.wav,my own noise\n"
+            (tmp_path / "new" / "metadata.csv").write_text(listed)
+            browser.click("#add")
+            browser.until(f"{says}.includes('Done.')", 60)
+            clips = TrainingIndex.load(own).clips
+            assert len(clips) == before + 1
+            assert f"{before + 1} of {before + 1} clips" in browser.run(
+                "document.querySelector('#clips').textContent"
+            )
+            fill(browser, "#ids textarea", "nobody knows this")
+            browser.click("#withdraw")
+            browser.until(f"{says}.includes('nobody knows this')", 60)
+            fill(browser, "#ids textarea", clips[-1].id)
+            browser.click("#withdraw")
+            browser.until(f"{says}.includes('Done.')", 120)
+            assert len(TrainingIndex.load(own).clips) == before
+            assert editable.judge.index.clips == TrainingIndex.load(own).clips
+            calibration.rename(own / "calibration.json")  # of the index before
+            browser.click("#add")
+            browser.until(f"{says}.includes('Nothing is released until it is opened again')", 60)
+            assert "calibrate again" in browser.run(says)
+            assert editable.judge.unable()
+            browser.size(390, mobile=True)
+            assert wide(browser) <= 0
+    finally:
+        served.close(verbose=False)
 
 
 @pytest.mark.slow

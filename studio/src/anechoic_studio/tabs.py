@@ -189,7 +189,11 @@ def index(studio: Studio) -> None:
         )
         return
     with gr.Row():
-        folder = gr.Textbox(label="Add the clips of a folder on this machine", elem_id="folder")
+        folder = gr.Textbox(
+            label="Add the clips of a folder on this machine: sound files, and their captions in "
+            "its metadata.csv",
+            elem_id="folder",
+        )
         add = gr.Button("Add", elem_id="add")
     with gr.Row():
         ids = gr.Textbox(
@@ -202,10 +206,16 @@ def index(studio: Studio) -> None:
         yield {status: cards.note("Changing the index ...")}
         try:
             edit(index_folder(studio.index_name), value)
-            studio.reopen()
-            yield {status: cards.note("Done."), clips: listed("")}
         except (AnechoicError, OSError) as error:
             yield {status: cards.problem(sentence(error))}
+            return
+        try:
+            studio.reopen()
+        except (AnechoicError, OSError) as error:
+            closed = "The index is changed. Nothing is released until it is opened again, but"
+            yield {status: cards.problem(f"{closed}: {sentence(error)}")}
+            return
+        yield {status: cards.note("Done."), clips: listed("")}
 
     def without(held: str, names: str) -> None:
         index_commands.remove(held, ids=names.split("\n"))
