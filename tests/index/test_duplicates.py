@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from anechoic.errors import BadSetting
 from anechoic.index import TrainingIndex
 from anechoic.index.clips import Clip
-from anechoic.index.duplicates import duplicates
+from anechoic.index.duplicates import duplicates, ranked
 
 
 def unrelated(count, dim=64, seed=0):
@@ -55,3 +55,27 @@ def test_the_threshold_of_the_index_is_used_where_it_has_one():
     assert duplicates(index) == []
     with pytest.raises(BadSetting, match="a cosine"):
         duplicates(index, 2.0)
+
+
+def test_clips_are_ranked_by_copies_then_by_captions_of_their_own_then_by_length():
+    vectors = unrelated(6)[[0, 0, 1, 2, 3, 4]]
+    captions = ["a", "b", "c", "d", "d", "e"]
+    index = TrainingIndex.from_embeddings(vectors, captions)
+    lengths = [1.0, 1.0, 9.0, 1.0, 1.0, 3.0]
+    index.clips = [
+        Clip(str(i), caption, seconds=seconds)
+        for i, (caption, seconds) in enumerate(zip(captions, lengths, strict=True))
+    ]
+    found = ranked(index, duplicates(index, 0.9))
+    assert [(one.clip.id, one.copies, one.sharing) for one in found] == [
+        ("0", 2, 0), ("1", 2, 0), ("5", 1, 0), ("2", 1, 0), ("3", 1, 1), ("4", 1, 1)
+    ]  # fmt: skip
+
+
+def test_a_caption_that_stands_over_the_copies_of_a_clip_alone_is_a_key_to_it():
+    index = TrainingIndex.from_embeddings(unrelated(3)[[0, 0, 1, 2]], ["a", "a", "b", "b"])
+    index.clips = [Clip(name, caption) for name, caption in zip("wxyz", "aabb", strict=True)]
+    found = {one.clip.id: one for one in ranked(index, duplicates(index, 0.9))}
+    assert found["w"].alone
+    assert not found["y"].alone
+    assert found["w"].seconds == 0.0

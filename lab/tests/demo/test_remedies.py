@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from anechoic_lab.demo import remedies, remedies_plot
@@ -23,7 +25,7 @@ def small(monkeypatch):
     remedies.material.cache_clear()
 
 
-def test_it_trains_with_each_remedy_once(small, tmp_path) -> None:
+def test_it_trains_with_each_remedy_once(small, tmp_path, command) -> None:
     with pytest.raises(BadSetting, match="expected a remedy among plain, reweighting"):
         remedies.run(tmp_path, ["prayer"])
     remedies.run(tmp_path, ["plain"], steps=2)
@@ -35,6 +37,16 @@ def test_it_trains_with_each_remedy_once(small, tmp_path) -> None:
     plain, weighted = remedies.outcomes(tmp_path, 2)
     assert (plain.name, weighted.name, plain.step) == ("plain", "reweighting", 2)
     assert plain.copies.n == 2
+    code, out, _ = command("demo", "remedies", "-o", tmp_path, "--steps", "2", "--json")
+    told = json.loads(out)
+    assert (code, [one["name"] for one in told["lines"]]) == (0, ["plain", "reweighting"])
+    assert [(one["step"], list(one["copies"])) for one in told["curve"]][-1] == (
+        2, ["64", "16", "4"]
+    )  # fmt: skip
+    code, out, _ = command("demo", "remedies", "-o", tmp_path, "--steps", "2")
+    assert code == 0
+    assert "64 times" in out
+    assert "reweighting" in out
     remedies_plot.draw(tmp_path, tmp_path / "steps.svg", 2)
     assert "<svg" in (tmp_path / "steps.svg").read_text()
 

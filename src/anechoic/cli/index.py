@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
@@ -16,19 +18,22 @@ from anechoic.cli.options import (
     EmbedderName,
     Json,
     Model,
+    OverwriteFiles,
     require_index,
+    require_page,
     require_source,
     require_there,
 )
 from anechoic.cli.output import count, print_json, print_table, progress_bar, progress_of, say
 from anechoic.cli.training import open_index
-from anechoic.errors import BadSetting
+from anechoic.errors import BadSetting, OutputExists
 from anechoic.lazy import uncollected
 from anechoic.models import index_folder
 
 if TYPE_CHECKING:
     from anechoic.index import TrainingIndex
     from anechoic.index.build import Run, Work
+    from anechoic.index.duplicates import Cluster
     from anechoic.index.embedding import Windows
     from anechoic.index.manifest import About, Manifest
     from anechoic.index.plan import Plan
@@ -376,19 +381,56 @@ def duplicates(
         typer.Option(help="Cosine that joins two clips; by default the index's threshold or 0.95."),
     ] = None,
     limit: Annotated[int, typer.Option(help="Show so many clusters; 0: all.")] = 20,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Page to listen to them, .html, with what else is memorized."
+        ),
+    ] = None,
+    melody: Annotated[
+        bool,
+        typer.Option(
+            "--melody",
+            help="On the page also clips at another pitch or tempo. The index needs a calibration "
+            "of the detector transposed.",
+        ),
+    ] = False,
+    cleaned: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest",
+            help="Folder to write what to train on: for stable-audio-tools, WebDataset and an "
+            "audiofolder. Nothing is deleted.",
+        ),
+    ] = None,
+    overwrite: OverwriteFiles = False,
     as_json: Json = False,
 ) -> None:
     """List clips that stand in the training set more than once: what gets memorized first.
 
     Example: `anechoic index duplicates clips.index --above 0.98`
+
+    `anechoic index duplicates clips.index -o duplicates.html --manifest cleaned`
     """
     require_index(index)
+    if melody and output is None:
+        raise BadSetting("'--melody' is shown on the page; name it with '-o PAGE.html'")
+    if output is not None:
+        require_page(output, overwrite)
+    if cleaned is not None and cleaned.exists() and not overwrite:
+        raise OutputExists.at(cleaned)
     from anechoic.index import TrainingIndex
     from anechoic.index.duplicates import duplicates as find
 
     store = TrainingIndex.load(index_folder(index))
     with progress_of("comparing", len(store)) as progress:
         found = find(store, above, progress)
+    if output is not None:
+        _write_page(index, store, found, melody, output)
+    if cleaned is not None:
+        from anechoic.training import CleanedSet
+
+        CleanedSet.of(store, found).write(cleaned, overwrite=overwrite)
     shown = found[: limit or None]
     if as_json:
         clusters = [
@@ -411,6 +453,52 @@ def duplicates(
         print_table(("clips", "cosine", "captions", "which"), rows, ("captions", "which"))
     if len(found) > len(shown):
         say(f"and {len(found) - len(shown)} more clusters ('--limit 0' shows all)")
+    for path in (output, cleaned):
+        if path is not None:
+            say(f"written: {path}")
+
+
+def _write_page(
+    index: str, store: TrainingIndex, found: Sequence[Cluster], melody: bool, output: Path
+) -> None:
+    """The page of duplicates.
+
+    Raises:
+        BadSetting: melodies are asked for, and nothing says how alike is alike.
+    """
+    from anechoic.audit import TrainingSet
+    from anechoic.audit.html.duplicates import render_duplicates
+    from anechoic.audit.melody import same_melody
+    from anechoic.detectors import calibration
+    from anechoic.detectors.transposed import Transposed
+    from anechoic.index.duplicates import ranked
+    from anechoic.models import find
+    from anechoic.storage import write_whole
+
+    model = find(index)
+    if model.index is not None:
+        store.name = model.name  # not that of the folder it ships in
+    training = TrainingSet(store, model.sound)
+    melodies, lost = None, list[str]()
+    if melody:
+        known = calibration.read(index_folder(index)).get(Transposed.name)
+        if known is None:
+            raise BadSetting(
+                f"index '{index}' has no calibration of 'transposed', so nothing says how alike is "
+                "alike; make it with 'anechoic calibrate FOLDER --detector transposed'"
+            )
+        clusters = {clip.id: number for number, one in enumerate(found) for clip in one.clips}
+        of = [clusters.get(clip.id) for clip in training.clips]
+        with progress_of("comparing melodies") as progress:
+            melodies, lost = same_melody(
+                training, known, lambda a, b: of[a] is None or of[a] != of[b], progress
+            )
+    page = render_duplicates(
+        training, found, ranked(store, found), melodies, lost,
+        shlex.join(["anechoic", *sys.argv[1:]]),
+    )  # fmt: skip
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(output, page.encode())
 
 
 def info(

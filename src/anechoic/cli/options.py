@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anechoic.errors import BadSetting, IndexMismatch
+from anechoic.errors import BadSetting, IndexMismatch, OutputExists
 from anechoic.models import index_folder
 
 PARTS = ("", ".new", ".old")  # what the folder's name ends in while it is replaced
@@ -51,6 +51,19 @@ def require_source(clips: str) -> None:
     """
     if not clips.startswith("hf:") and not any(mark in clips for mark in ("://", *"*?[{")):
         require_there(Path(clips), what="folder or file")
+
+
+def require_page(output: Path, overwrite: bool) -> None:
+    """Refuse a page to write, before anything heavy is imported.
+
+    Raises:
+        BadSetting: its name does not end in .html.
+        OutputExists: it exists, and `overwrite` is off.
+    """
+    if output.suffix != ".html":
+        raise BadSetting(f"expected a page that ends in .html after '-o', got '{output}'")
+    if output.exists() and not overwrite:
+        raise OutputExists.at(output)
 
 
 _MODEL = typer.Option(

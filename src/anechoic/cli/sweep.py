@@ -22,11 +22,12 @@ from anechoic.cli.options import (
     Seconds,
     Work,
     require_index,
+    require_page,
     require_there,
 )
 from anechoic.cli.output import print_json, print_table, progress_of, say
 from anechoic.cli.training import open_training
-from anechoic.errors import BadSetting, IndexMismatch, OutputExists
+from anechoic.errors import BadSetting, IndexMismatch
 from anechoic.models import SCALE, find, index_folder, model_place
 
 if TYPE_CHECKING:
@@ -138,10 +139,7 @@ def sweep(
     require_index(index)
     for model in models:
         model_place(find(model).pipeline)
-    if output.suffix != ".html":
-        raise BadSetting(f"expected a page that ends in .html after '-o', got '{output}'")
-    if output.exists() and not overwrite:
-        raise OutputExists.at(output)
+    require_page(output, overwrite)
     if weights and not loras:
         raise BadSetting("'--weight' is that of a LoRA; name it with '--lora', or leave it out")
     from anechoic.audit.html.sweep import render_sweep

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,6 +99,54 @@ def duplicates(
         for label, found in members.items()
     ]
     return sorted(clusters, key=lambda cluster: -len(cluster.clips))
+
+
+@dataclass(frozen=True)
+class RankedClip:
+    """A clip of a training set, with what makes a model memorize it."""
+
+    clip: Clip  # its first row
+    seconds: float  # of all its rows; 0: not known
+    copies: int  # clips that are the same or nearly so, itself among them
+    sharing: int  # other clips under its caption, but for those
+
+    @property
+    def alone(self) -> bool:
+        """Whether its caption is a key to it: no other clip has that caption."""
+        return self.sharing == 0
+
+
+def ranked(index: TrainingIndex, clusters: Sequence[Cluster]) -> list[RankedClip]:
+    """All clips of a training set, those first that are probably memorized first.
+
+    Repeated clips come first, the most often repeated at the top; then clips whose caption stands
+    over no other clip; then short ones. It is an order, and no probability.
+
+    Args:
+        index: the training set.
+        clusters: those of `duplicates`.
+
+    Source: of copies and captions, Somepalli et al., 2023 (arXiv:2305.20086); that short clips
+    follow is our own guess, as less of them is to be learnt.
+    """
+    found: dict[str, tuple[Clip, float]] = {}
+    for row in index.clips:
+        clip, seconds = found.get(row.id, (row, 0.0))
+        found[row.id] = clip, max(seconds, row.start_s + row.seconds)
+    cluster_of = {clip.id: number for number, one in enumerate(clusters) for clip in one.clips}
+    clips = {id: cluster_of.get(id, -1) for id in found}
+    under = Counter(clip.caption for clip, _ in found.values())
+    within = Counter((clip.caption, clips[id]) for id, (clip, _) in found.items())
+    ranks = [
+        RankedClip(
+            clip,
+            seconds,
+            1 if clips[id] < 0 else len(clusters[clips[id]].clips),
+            under[clip.caption] - (1 if clips[id] < 0 else within[clip.caption, clips[id]]),
+        )
+        for id, (clip, seconds) in found.items()
+    ]
+    return sorted(ranks, key=lambda one: (-one.copies, one.sharing > 0, one.seconds or math.inf))
 
 
 def _numbered(index: TrainingIndex) -> tuple[np.ndarray, list[int]]:

@@ -18,6 +18,7 @@ from anechoic.lazy import on_first_use
 if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
     from anechoic.training.averages import averaged
     from anechoic.training.callback import lightning_callback
+    from anechoic.training.cleaned import CleanedSet
     from anechoic.training.monitor import Monitor
     from anechoic.training.observation import Observation, PanelSound
     from anechoic.training.panel import Panel
@@ -25,8 +26,8 @@ if TYPE_CHECKING:  # the same names as below, so that a type checker sees them
     from anechoic.training.sketches import FromPipeline, FromStableAudioTools, Sketches
 
 __all__ = [
-    "FromPipeline", "FromStableAudioTools", "Monitor", "Observation", "Panel", "PanelSound",
-    "Repeats", "Sketches", "averaged", "lightning_callback",
+    "CleanedSet", "FromPipeline", "FromStableAudioTools", "Monitor", "Observation", "Panel",
+    "PanelSound", "Repeats", "Sketches", "averaged", "lightning_callback",
 ]  # fmt: skip
 
 if not TYPE_CHECKING:  # a type checker would take any name for one that exists
@@ -35,6 +36,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that exists
         {
             "anechoic.training.averages": ("averaged",),
             "anechoic.training.callback": ("lightning_callback",),
+            "anechoic.training.cleaned": ("CleanedSet",),
             "anechoic.training.monitor": ("Monitor",),
             "anechoic.training.observation": ("Observation", "PanelSound"),
             "anechoic.training.panel": ("Panel",),

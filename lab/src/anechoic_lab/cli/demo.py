@@ -213,12 +213,22 @@ def remedies(
         from anechoic_lab.demo.remedies_plot import draw
 
         draw(output, figure, total)
-    lines = found.outcomes(output, total)
+    lines, curve = found.outcomes(output, total), found.curve(output, total)
     if as_json:
-        print_json({"steps": total, "limit": found.LIMIT, "lines": [asdict(one) for one in lines]})
+        rates = [
+            {"step": step, "copies": {str(times): asdict(rate) for times, rate in known.items()}}
+            for step, known in curve
+        ]
+        told = {"steps": total, "limit": found.LIMIT, "lines": [asdict(one) for one in lines]}
+        print_json({**told, "curve": rates})
         return
     from rich.table import Table
 
+    shape = r"{0.value:.2f} \[{0.low:.2f}, {0.high:.2f}]"
+    plain = Table("step of the plain training", *(f"{times} times" for times in curve[0][1]))
+    for step, known in curve:
+        plain.add_row(f"{step}", *(shape.format(rate) for rate in known.values()))
+    _print(plain)
     table = Table("training", "steps", "copies", "adherence", "adherence, ordinary prompts")
     for one in lines:
         rate = one.copies

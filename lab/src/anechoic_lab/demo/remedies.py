@@ -277,6 +277,15 @@ def copies_by_group(found: Observation, copies: int) -> Estimate:
     return share_interval(hits, [one.prompt for one in sounds])
 
 
+def curve(out: Path, steps: int = STEPS) -> list[tuple[int, dict[int, Estimate]]]:
+    """The copy rates of the plain training at each step that was looked at, by the copies."""
+    repeated = [copies for copies, _ in GROUPS if copies > 1]
+    return [
+        (one.step, {copies: copies_by_group(one, copies) for copies in repeated})
+        for one in observations(out, PLAIN, steps)
+    ]
+
+
 def outcome(name: str, found: Observation) -> Outcome:
     """The figures of an observation."""
     labels, most = material().labels, GROUPS[0][0]

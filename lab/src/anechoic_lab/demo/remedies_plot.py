@@ -21,13 +21,13 @@ def draw(out: Path, figure: Path, steps: int = remedies.STEPS) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    found = remedies.observations(out, remedies.PLAIN, steps)
-    at = [one.step for one in found]
+    found = remedies.curve(out, steps)
+    at = [step for step, _ in found]
     with mpl.rc_context(STYLE):
         canvas = Figure(figsize=(6.4, 3.6), layout="constrained")
         axes = canvas.add_subplot()
-        for (copies, _), colour in zip(remedies.GROUPS[:-1], COLOURS, strict=False):
-            rates = [remedies.copies_by_group(one, copies) for one in found]
+        for copies, colour in zip(found[0][1], COLOURS, strict=False):
+            rates = [known[copies] for _, known in found]
             axes.plot(at, [rate.value for rate in rates], color=colour, label=f"{copies} times")
             low, high = [rate.low for rate in rates], [rate.high for rate in rates]
             axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
