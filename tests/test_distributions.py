@@ -183,6 +183,7 @@ print(len(index), rate, tuple(sound.shape))
 """
 
 
+@pytest.mark.slow
 def test_the_laboratory_adds_its_commands_and_its_model(
     core_wheel: Path, lab_wheel: Path, libraries: Path, tmp_path: Path
 ) -> None:

@@ -109,6 +109,7 @@ def test_a_guard_is_slower_where_chance_would_not_make_it_so(
     assert recorded.keys() <= rows
 
 
+@pytest.mark.slow
 def test_the_guards_at_the_real_size_are_measured_by_what_they_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -133,6 +134,7 @@ def test_without_a_gpu_the_benchmark_says_so_and_stops(
     assert capsys.readouterr().out.startswith("skipped: no GPU here")
 
 
+@pytest.mark.slow
 def test_the_memory_of_the_real_size_is_what_the_page_says() -> None:
     """In bfloat16 and for 10 s; the rest of the table is the same function's."""
     import torch

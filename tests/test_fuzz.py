@@ -27,15 +27,15 @@ def fuzz(script: Path, count: int) -> Ran:
     return Ran(ran.returncode, json.loads(ran.stdout or "{}"), ran.stderr)
 
 
-def test_of_each_boundary_ten_malformed_inputs_end_well() -> None:
-    ran = fuzz(FUZZER, 160)
+def test_of_each_boundary_four_malformed_inputs_end_well() -> None:
+    ran = fuzz(FUZZER, 64)
     assert ran.code == 0, ran.err
     assert len(ran.counts) == 16
     for boundary, ends in ran.counts.items():
         assert ends.keys() <= {"refused", "accepted"}, boundary
-        assert sum(ends.values()) == 10, boundary
+        assert sum(ends.values()) == 4, boundary
         # whatever a log holds, a line can be appended
-        assert ends["refused"] > 2 if boundary != "logs" else ends["accepted"] == 10, boundary
+        assert ends["refused"] > 0 if boundary != "logs" else ends["accepted"] == 4, boundary
 
 
 TOY = f"""

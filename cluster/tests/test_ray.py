@@ -120,6 +120,7 @@ def test_a_build_whose_worker_is_killed_is_that_of_one_process(built: Path, tmp_
     assert len({line.split()[-1] for line in lines if line != "died"}) >= 2
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_is_told_in_its_own_words_and_goes_on(
     built: Path, tmp_path: Path
 ) -> None:

@@ -159,7 +159,12 @@ def goes_on_after_each_kill(
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        *product(("build", "add", "remove", "fetch", "optimise"), ("exact", "ivfpq")),
+        *product(("build", "add", "remove", "fetch", "optimise"), ("exact",)),
+        ("optimise", "ivfpq"),
+        *(
+            pytest.param(name, "ivfpq", marks=pytest.mark.slow)
+            for name in ("build", "add", "remove", "fetch")
+        ),
         ("overwrite", "exact"),
     ],
 )

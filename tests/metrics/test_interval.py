@@ -159,6 +159,7 @@ def test_the_mean_as_a_statistic_has_the_interval_of_the_mean() -> None:
     assert found.high == pytest.approx(expected.high, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fad", "kad"])
 def test_fad_and_kad_are_covered_though_resamples_hold_clips_twice(name: str) -> None:
     rng, d, n = np.random.default_rng(0), 8, 20

@@ -270,6 +270,7 @@ def test_killed_again_and_again_it_ends_with_the_table_of_a_run_that_was_not(
     assert known == stamps(work)
 
 
+@pytest.mark.slow
 def test_processes_end_with_the_one_that_started_them(drive, tmp_path: Path) -> None:
     process = drive(tmp_path / "w", delay_s=0.05)
     while len(stamps(tmp_path / "w")) < 6:

@@ -126,6 +126,7 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(run: Run, words, said: str
     assert said in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not assets.SHIPPED.is_dir(), reason="the demo's model is not in this tree")
 def test_the_demo_needs_no_prompts_and_is_judged_by_its_own_judge(run: Run) -> None:
     words = ["--prompts", "2", "--seeds", "1", "--steps", "3", "--points", "2", "--json"]

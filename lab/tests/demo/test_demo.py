@@ -238,13 +238,21 @@ def test_settings_were_tuned_on_other_prompts_than_are_reported(shipped):
     assert not report & tune
 
 
-def test_the_shipped_model_copies_unguarded_and_not_under_each_guard(shipped):
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("none", "auto", "amg"),
+        pytest.param(tuple(METHODS), marks=pytest.mark.slow),
+    ],
+    ids=["some", "all"],
+)
+def test_the_shipped_model_copies_unguarded_and_not_under_a_guard(shipped, names):
     """One seed of four duplicated prompts of the report; the demo has the figures in full."""
     pipe, bench = shipped
     prompts = prompts_to_report(bench)[0][::3]
     captions = [clip.caption for clip in prompts]
     share = {}
-    for name in METHODS:
+    for name in names:
         guide = guidance(name, bench.index, bench.embedder)
         made = generate(pipe, captions, seed=0, guidance=guide)
         share[name] = np.mean([v.copied for v in bench.judge(made.wav, prompts, 0)])

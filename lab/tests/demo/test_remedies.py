@@ -25,6 +25,7 @@ def small(monkeypatch):
     remedies.material.cache_clear()
 
 
+@pytest.mark.slow
 def test_it_trains_with_each_remedy_once(small, tmp_path, command) -> None:
     with pytest.raises(BadSetting, match="expected a remedy among plain, reweighting"):
         remedies.run(tmp_path, ["prayer"])

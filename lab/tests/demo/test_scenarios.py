@@ -53,6 +53,7 @@ def test_no_scenario_memorizes_what_the_shipped_model_does() -> None:
         assert not any(c and c.copies > 1 and clips[i].copies > 1 for i, c in enumerate(changed))
 
 
+@pytest.mark.slow
 def test_a_trained_scenario_is_another_model_and_is_kept(trained: Path) -> None:
     prints = {fingerprint(scenarios.load(trained / name)[0]) for name in scenarios.SCENARIOS}
     assert len({*prints, fingerprint(assets.pipeline())}) == 4

@@ -238,11 +238,13 @@ def test_a_scene_for_the_basin_scores_by_its_judges(subject: ImagesTask) -> None
 TINY = replace(ImageRecipe(), codec_steps=2, steps=2, batch=4, classifier_epochs=1)
 
 
+@pytest.mark.slow
 def test_training_is_reproducible() -> None:
     weights = [train(TILES, IMAGES, TINY).unet.state_dict() for _ in range(2)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.slow
 def test_what_is_built_generates_and_is_not_replaced(tmp_path: Path) -> None:
     folder.build(tmp_path / "a", TINY, lambda *told: None)
     assert json.loads((tmp_path / "a" / folder.ABOUT).read_text())["recipe"]["steps"] == 2
@@ -280,6 +282,7 @@ def test_what_the_command_line_prints_has_its_schema(command: Run, tmp_path: Pat
         assert json.loads(out)["scale"] == SCALE
 
 
+@pytest.mark.slow
 def test_the_command_line_draws_the_sheet_and_refuses_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,6 +183,7 @@ def test_kad_of_single_points_far_apart_has_its_closed_form() -> None:
     assert kernel_distance(x, y) == pytest.approx(100 * (np.exp(-0.5) + np.exp(-4.5)))
 
 
+@pytest.mark.slow
 def test_kad_is_unbiased_for_any_number_of_clips() -> None:
     d, bandwidth, shift = 3, 1.5, 0.8
     rng = np.random.default_rng(0)
