@@ -15,7 +15,7 @@ from scipy.stats import kstest, norm
 from support.detector_sounds import Sounding
 
 from anechoic.detectors import NOTHING, Calibration, Match, calibrate
-from anechoic.detectors.calibration import read, write
+from anechoic.detectors.calibration import family_p_value, read, write
 from anechoic.errors import BadAudio, BadSetting, IndexMismatch, OutputExists
 
 
@@ -38,6 +38,19 @@ def test_the_rate_of_false_positives_is_what_was_asked_for() -> None:
         rates.append(math.exp(-calibration.threshold))  # the share of exponentials above it
     # Beta(5, 95): standard deviation 0.0217
     assert np.mean(rates) == pytest.approx(5 / 100, abs=3 * 0.0217 / 20)
+
+
+def test_several_detectors_share_the_rate_and_a_single_one_is_enough() -> None:
+    rng = np.random.default_rng(2)
+    judges = [Calibration(f"d{i}", tuple(rng.normal(size=399)), 0.01).among(4) for i in range(4)]
+    sounds = rng.normal(size=(2000, 4))
+    sounds[:1000, 2] += 9  # found by one of the four
+    p = np.array([family_p_value([j.p_value(s) for j, s in zip(judges, sound, strict=True)])
+                  for sound in sounds])  # fmt: skip
+    found = [any(j.exceeds(s) for j, s in zip(judges, sound, strict=True)) for sound in sounds]
+    assert (p <= 0.01 + 1e-9).tolist() == found
+    assert all(found[:1000])
+    assert np.mean(found[1000:]) < 0.03  # 0.01 on average over calibrations
 
 
 DEVIATION = math.sqrt(0.95 * 0.05 / 400)  # of a share of 400 that is 0.95

@@ -125,6 +125,13 @@ def test_parts_loops_and_reversals_are_made_of_the_clip() -> None:
     assert power(made[1]) == pytest.approx(power(CLIP), rel=1e-3)
 
 
+def test_a_silent_part_is_not_drawn() -> None:
+    faded = np.concatenate([np.zeros(300, np.float32), CLIP[:100]])
+    for seed in range(8):
+        piece = alter.part(faded, 1 / 4, np.random.default_rng(seed))
+        np.testing.assert_array_equal(piece, CLIP[:100])
+
+
 def test_clipping_leaves_no_sample_above_its_limit() -> None:
     clipped = alter.clip_peaks(CLIP, 0.2)
     assert np.abs(clipped).max() == pytest.approx(np.quantile(np.abs(CLIP), 0.8))

@@ -103,7 +103,7 @@ def open_judges(
     for made in (fitted(one, training, embed) for one in dict.fromkeys(detectors)):
         rule, own = None, known.get(made.name)
         if own is not None:
-            own = replace(own, false_positive_rate=own.false_positive_rate / len(set(detectors)))
+            own = own.among(len(set(detectors)))
             rule = find_rule(made.name, training.index, {made.name: own})
         judges.append(DetectorVerifier(training, made, rule, own))
     return judges

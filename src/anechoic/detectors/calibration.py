@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -129,6 +129,19 @@ class Calibration:
         """Whether a score is above the threshold, so that its sound is a copy."""
         return score > self.threshold
 
+    def among(self, detectors: int) -> Calibration:
+        """This calibration as that of one of several detectors, any of which finds copies.
+
+        They share the rate, so that together they call no more held-out sound a copy than one
+        would.
+
+        Raises:
+            BadSetting: too few held-out scores for the share of the rate.
+
+        Source: Bonferroni's inequality.
+        """
+        return replace(self, false_positive_rate=self.false_positive_rate / detectors)
+
     def to_dict(self) -> dict[str, Any]:
         """The calibration for JSON."""
         return {
@@ -149,6 +162,17 @@ class Calibration:
         """
         fields = {name: value for name, value in content.items() if name != "threshold"}
         return parse_record(cls, fields, "a calibration", IndexMismatch, "calibrate again")
+
+
+def family_p_value(p_values: Sequence[float]) -> float:
+    """The p-value of several detectors together, any of which finds copies: the smallest of
+    theirs, times their number (Bonferroni). It is at most a rate where one of them exceeds its
+    threshold `among` them.
+
+    >>> family_p_value([0.5, 0.002])
+    0.004
+    """
+    return min(1.0, len(p_values) * min(p_values))
 
 
 def calibrate(

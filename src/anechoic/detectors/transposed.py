@@ -1,9 +1,9 @@
-"""Finds a training clip at another pitch, another tempo or backwards, by its spectral peaks."""
+"""Finds a training clip at another pitch, another tempo or backwards, by its spectrogram."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anechoic.audio import is_silent
+from anechoic.audio import is_silent, window_starts
 from anechoic.detectors import fitted
 from anechoic.detectors.protocol import NOTHING, TrainingSound
 from anechoic.detectors.sound import best_of_voices, training
@@ -31,10 +31,13 @@ TEMPOS = (0.8, 0.84, 0.88, 0.92, 0.96, 1.0, 1.04, 1.09, 1.14, 1.19, 1.25)
 STEP = 0.25  # semitones; alignments of peaks are counted in squares of two steps by two frames
 PRIOR = 20  # peaks added to those of each sound, so that a match of few counts less
 CANDIDATES = 16  # training clips that are aligned
-WIDEST, FURTHEST = 24.0, 40  # semitones and frames between the peaks of a pair
-WIDTH, LENGTH = 0.33, 0.14  # cells of the histogram of pairs: semitones, and log of frames
-SPREAD = 0.05  # added to the spread of each cell over the training set
-RECIPE = 1  # increase with any change of the above: fitted files record it
+LOWEST, HIGHEST, BANDS = 6.0, 84.0, 2  # the picture: from 78 Hz to 7 kHz, bands in a semitone,
+EVERY = 2  # one frame of this many,
+AROUND_BANDS, AROUND_FRAMES = 16, 17  # and its level above the mean of as many around it
+PITCHES, TIMES = 40, 30  # components of a picture's Fourier transform that are compared,
+SIZES = (256, 128)  # of so many bands and frames; longer sounds are cut into halves that overlap
+SPREAD = 0.001  # of the mean spread, added to that of each component over the training set
+RECIPE = 2  # increase with any change of the above: fitted files record it
 SHORTEST_S = SIZE / SAMPLE_RATE
 
 
@@ -43,6 +46,13 @@ class Peaks(NamedTuple):
 
     semitone: np.ndarray  # above 55 Hz, float32 [n]
     frame: np.ndarray  # int32 [n]
+
+
+class _Analysis(NamedTuple):
+    """What is compared of a sound."""
+
+    peaks: Peaks
+    picture: np.ndarray  # dB above what is around, by pitch and frame, uint8 [bands, frames]
 
 
 class _Alignment(NamedTuple):
@@ -62,26 +72,30 @@ class _Alignment(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Transposed:
-    """Share of the spectral peaks of two sounds that agree on one pitch, tempo and alignment.
+    """Likeness of the spectrograms of two sounds at one pitch, tempo and alignment.
 
     Up to 6 semitones, tempos from 0.8 to 1.25, forwards and backwards:
 
-        s = n / sqrt((m + 20) (m_j + 20))
+        s = sqrt(r n / sqrt((m + 20) (m_j + 20)))
 
-    where n peaks of the sound fall on n peaks of the training clip, m and m_j are the peaks that
-    each has in the time that both cover. The match says how far the sound is transposed, how much
-    faster it plays, and whether it is backwards.
+    where n spectral peaks of the sound fall on n peaks of the training clip, m and m_j are the
+    peaks that each has in the time that both cover, and r is the correlation there of the two
+    spectrograms, as levels above what is around, by semitones. The match says how far the sound is
+    transposed, how much faster it plays, and whether it is backwards.
 
-    The candidates are the 16 clips with the most similar histogram of the intervals between peaks,
-    in pitch and in time, which none of these changes much. So a short fragment of a long clip,
-    or a clip under loud other sound, may not be among them: `Landmarks` finds those.
+    The candidates are the 16 clips whose spectrogram by semitones has the most similar magnitudes
+    of its two-dimensional Fourier transform, of which a shift in pitch or time changes only the
+    phases. So a short fragment of a long clip, or a clip under loud other sound, may not be among
+    them: `Landmarks` finds those.
 
     A note resembles other notes of its instrument at another pitch. So calibrate, on sound of the
     same kind. A hum or a thud has few peaks, so its copies score low. Sound under 0.128 s, or with
     fewer than 4 peaks, is not compared.
 
     Source: after Wang, An industrial-strength audio search algorithm, ISMIR 2003, and Sonnleitner
-    and Widmer, Robust quad-based audio fingerprinting, 2016; the histogram is our own.
+    and Widmer, Robust quad-based audio fingerprinting, 2016; magnitudes of the transform as in
+    Bertin-Mahieux and Ellis, Large-scale cover song recognition using the 2D Fourier transform
+    magnitude, ISMIR 2012.
 
     >>> notes = torch.cat([torch.sin(torch.arange(4000.0) * f) for f in (0.1, 0.15, 0.12, 0.2)])
     >>> from anechoic.index import Sound
@@ -93,7 +107,9 @@ class Transposed:
 
     semitones: Tensor  # of each peak, clip after clip, float32
     frames: Tensor  # int32
-    ends: Tensor  # where each clip ends in them, int64 [n]
+    pictures: Tensor  # clip after clip, one of two frames, uint8 [frames, bands]
+    ends: Tensor  # where each clip's peaks end, int64 [n]
+    picture_ends: Tensor  # where each clip's picture ends, int64 [n]
 
     name = f"transposed ({SAMPLE_RATE} Hz, {SIZE} samples every {HOP}, recipe {RECIPE})"
 
@@ -103,20 +119,28 @@ class Transposed:
 
     @classmethod
     def fit(cls, sounds: Iterable[TrainingSound]) -> Transposed:
-        """Compute the peaks of the training clips, eight bytes each; about 100 in a second.
+        """Analyse the training clips: five kilobytes for a second of sound, and its peaks.
 
         Raises:
             BadAudio: a clip that is not usable sound, or is shorter than 0.128 s.
             IndexMismatch: no clips.
         """
-        found = [
-            peaks(training(sound.wav, sound.sample_rate, SAMPLE_RATE, row, SHORTEST_S))
-            for row, sound in enumerate(sounds)
-        ]
-        ends = torch.tensor([len(one.frame) for one in found], dtype=torch.int64).cumsum(0)
-        columns = zip(*found, strict=True) if found else [[np.zeros(0)]] * 2
-        semitones, frames = (torch.from_numpy(np.concatenate(list(one))) for one in columns)
-        return cls(semitones, frames, ends)
+        semitones, frames, pictures = [], [], []
+        for row, sound in enumerate(sounds):
+            wav = training(sound.wav, sound.sample_rate, SAMPLE_RATE, row, SHORTEST_S)
+            found, picture = _analyse(wav)
+            semitones.append(torch.from_numpy(found.semitone))
+            frames.append(torch.from_numpy(found.frame))
+            pictures.append(torch.from_numpy(picture.T[::EVERY].copy()))
+
+        def joined(parts: list[Tensor]) -> Tensor:
+            return torch.cat(parts or [torch.zeros(0)])
+
+        def ends(parts: list[Tensor]) -> Tensor:
+            return torch.tensor([len(part) for part in parts], dtype=torch.int64).cumsum(0)
+
+        columns = (joined(semitones), joined(frames), joined(pictures))
+        return cls(*columns, ends(frames), ends(pictures))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the fitted detector as one file.
@@ -124,7 +148,7 @@ class Transposed:
         Raises:
             OutputExists: the file exists, and `overwrite` is off.
         """
-        tensors = {name: getattr(self, name) for name in ("semitones", "frames", "ends")}
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         return fitted.write(path, self.name, tensors, {}, overwrite=overwrite)
 
     @classmethod
@@ -144,31 +168,39 @@ class Transposed:
         """
         return best_of_voices(wav, sample_rate, lambda clips: map(self._find, clips), SAMPLE_RATE)
 
-    def _clip(self, row: int) -> Peaks:
-        here = slice(int(self.ends[row - 1]) if row else 0, int(self.ends[row]))
-        return Peaks(self.semitones[here].numpy(), self.frames[here].numpy())
+    def _clip(self, row: int) -> _Analysis:
+        """A training clip; of its picture, one of two frames."""
+        here, picture = (
+            slice(int(ends[row - 1]) if row else 0, int(ends[row]))
+            for ends in (self.ends, self.picture_ends)
+        )
+        found = Peaks(self.semitones[here].numpy(), self.frames[here].numpy())
+        return _Analysis(found, self.pictures[picture].numpy().T)
 
     @cached_property
-    def _histograms(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The clips' histograms at unit norm, and the mean and spread that they are taken from."""
-        raw = np.stack([_intervals(self._clip(row)) for row in range(len(self.ends))])
-        mean, spread = raw.mean(0), raw.std(0) + np.float32(SPREAD)
-        return _unit((raw - mean) / spread), mean, spread
+    def _shapes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The clips' shapes at unit norm, and the mean and spread that they are taken from."""
+        raw = np.stack([_shape(self._clip(row).picture) for row in range(len(self.ends))])
+        mean, spread = raw.mean(0), raw.std(0)
+        spread = spread + np.float32(SPREAD * raw.std() + 1e-9)
+        unit = (raw - mean) / spread
+        unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
+        return unit, mean, spread
 
     def _find(self, clip: Tensor) -> Match:
         if len(clip) < SIZE or is_silent(clip):
             return NOTHING
-        sound = peaks(clip / clip.abs().max())
-        if len(sound.frame) < LEAST:
+        sound = _analyse(clip / clip.abs().max())
+        if len(sound.peaks.frame) < LEAST:
             return NOTHING
-        clips, mean, spread = self._histograms
-        near = clips @ ((_intervals(sound) - mean) / spread)
+        clips, mean, spread = self._shapes
+        near = clips @ ((_shape(sound.picture[:, ::EVERY]) - mean) / spread)
         rows = np.argsort(-near, kind="stable")[:CANDIDATES].tolist()
-        matches = (self._match(sound, row) for row in rows if int(self.ends[row]))
-        return max(matches, key=lambda match: match.score, default=NOTHING)
+        matches = (self._match(sound, row) for row in rows)
+        return max(matches, key=lambda match: match.score)
 
-    def _match(self, sound: Peaks, row: int) -> Match:
-        clip = self._clip(row)
+    def _match(self, found: _Analysis, row: int) -> Match:
+        (sound, ours_seen), (clip, theirs_seen) = found, self._clip(row)
         if len(clip.frame) == 0:
             return Match(0.0, row)
         best, last = _align(sound, clip), int(sound.frame.max())
@@ -184,11 +216,12 @@ class Transposed:
         first, stop = max(at.min(), clip.frame.min()) - 1, min(at.max(), clip.frame.max()) + 1
         m, m_j = (int(((x >= first) & (x <= stop)).sum()) for x in (at, clip.frame))
         n = min(int(ours.sum()), int(theirs.sum()))
+        alike = _correlation(ours_seen, theirs_seen, best, semitones, last)
         begin, end = sound.frame[ours].min(), sound.frame[ours].max()
         start = best.frames(np.array([end if best.backwards else begin]), last)[0]
         seconds = HOP / SAMPLE_RATE
         return Match(
-            score=n / ((m + PRIOR) * (m_j + PRIOR)) ** 0.5,
+            score=(alike * n / ((m + PRIOR) * (m_j + PRIOR)) ** 0.5) ** 0.5,
             row=row,
             start_s=float(begin) * seconds,
             match_start_s=max(float(start), 0.0) * seconds,
@@ -199,15 +232,33 @@ class Transposed:
         )
 
 
-def peaks(wav: Tensor) -> Peaks:
-    """The peaks of sound [t] at 16 kHz; their pitch is refined by a parabola through three bins."""
-    from scipy.ndimage import maximum_filter, uniform_filter
+def _analyse(wav: Tensor) -> _Analysis:
+    """The peaks and the picture of sound [t] at 16 kHz."""
+    from scipy.ndimage import uniform_filter
 
+    level = _levels(wav)
+    place = 55 * 2 ** (np.arange(LOWEST, HIGHEST, 1 / BANDS) / 12) * SIZE / SAMPLE_RATE
+    below = place.astype(int)
+    share = (place - below).astype(np.float32)[:, None]
+    bands = np.maximum((1 - share) * level[below] + share * level[below + 1], -FLOOR_DB)
+    bands -= uniform_filter(bands, (AROUND_BANDS, AROUND_FRAMES), mode="nearest")
+    return _Analysis(_peaks(level), np.round(np.maximum(bands, 0)).astype(np.uint8))
+
+
+def _levels(wav: Tensor) -> np.ndarray:
+    """The spectrogram of sound [t] in dB under its loudest bin, [bins, frames]."""
     padded = torch.nn.functional.pad(wav, (SIZE // 2, SIZE // 2))
     window = torch.hann_window(SIZE)
     spectrum = torch.stft(padded, SIZE, HOP, window=window, center=False, return_complex=True)
     magnitude = spectrum.abs().numpy()
-    level = 20 * np.log10(np.maximum(magnitude / max(magnitude.max(), 1e-30), 1e-4))
+    level: np.ndarray = 20 * np.log10(np.maximum(magnitude / max(magnitude.max(), 1e-30), 1e-4))
+    return level
+
+
+def _peaks(level: np.ndarray) -> Peaks:
+    """The peaks of a spectrogram; their pitch is refined by a parabola through three bins."""
+    from scipy.ndimage import maximum_filter, uniform_filter
+
     peak = level == maximum_filter(level, 2 * AROUND + 1, mode="nearest")
     peak &= level > -FLOOR_DB
     peak &= level > uniform_filter(level, BACKGROUND, mode="nearest") + MARGIN_DB
@@ -219,35 +270,35 @@ def peaks(wav: Tensor) -> Peaks:
     return Peaks((12 * np.log2(hertz / 55)).astype(np.float32), frames.astype(np.int32))
 
 
-def _intervals(sound: Peaks) -> np.ndarray:
-    """Square roots of a histogram of the intervals between peaks in pitch and time, [cells].
+def _shape(picture: np.ndarray) -> np.ndarray:
+    """Magnitudes of a picture's slow components, [PITCHES * TIMES]; the mean over the parts of a
+    long one. They are the same at any pitch and any start, and backwards."""
+    starts = window_starts(picture.shape[1], SIZES[1], SIZES[1] // 2)
+    parts = [picture[:, start : start + SIZES[1]].astype(np.float32) for start in starts]
+    found = np.mean([np.abs(np.fft.rfft2(part - part.mean(), SIZES)) for part in parts], axis=0)
+    both = found[:PITCHES] + found[-np.arange(PITCHES)]  # backwards, one becomes the other
+    shape: np.ndarray = np.sqrt(both[:, :TIMES]).astype(np.float32).ravel()
+    return shape
 
-    The sign of the interval is left out, so that the reversed sound has the same; times are
-    logarithmic, so that another tempo moves all by one cell or two.
+
+def _correlation(
+    sound: np.ndarray, clip: np.ndarray, best: _Alignment, semitones: float, last: int
+) -> float:
+    """Correlation of two pictures in the time that both cover; 0 if it is negative.
+
+    `clip` has one of two frames.
     """
-    order = np.argsort(sound.frame, kind="stable")
-    pitch, frame = sound.semitone[order], sound.frame[order]
-    until = np.searchsorted(frame, frame + FURTHEST, "right")
-    count = until - np.arange(len(frame)) - 1
-    first = np.repeat(np.arange(len(frame)), count)
-    second = first + 1 + np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
-    wide, ahead = np.abs(pitch[second] - pitch[first]), frame[second] - frame[first]
-    known = wide < WIDEST
-    across = wide[known] / WIDTH
-    along = np.where(ahead > 0, 1 + np.log(np.maximum(ahead, 1)) / LENGTH, 0.0)[known]
-    rows, columns = int(WIDEST / WIDTH) + 2, int(np.log(FURTHEST) / LENGTH) + 3
-    total = np.zeros(rows * columns)
-    for up in (0, 1):  # shared between the cells around it
-        for on in (0, 1):
-            cell = (across.astype(int) + up) * columns + along.astype(int) + on
-            weight = np.abs(1 - up - across % 1) * np.abs(1 - on - along % 1)
-            total += np.bincount(cell, weight, rows * columns)
-    return np.sqrt(total).astype(np.float32)
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-    return unit
+    frame = (EVERY * np.arange(clip.shape[1]) - best.lag) / best.tempo
+    frame = np.round(last - frame if best.backwards else frame).astype(int)
+    common = (frame >= 0) & (frame < sound.shape[1])
+    up = round(semitones * BANDS)
+    ours = sound[max(up, 0) : len(sound) + min(up, 0), frame[common]].astype(np.float32)
+    theirs = clip[max(-up, 0) : len(clip) - max(up, 0), common].astype(np.float32)
+    if common.sum() < 2:
+        return 0.0
+    ours, theirs = ours - ours.mean(), theirs - theirs.mean()
+    norm = float(np.linalg.norm(ours) * np.linalg.norm(theirs))
+    return max(float((ours * theirs).sum()) / max(norm, 1e-9), 0.0)
 
 
 def _align(sound: Peaks, clip: Peaks) -> _Alignment:

@@ -160,9 +160,16 @@ def pass_band(wav: Wave, sample_rate: int, kind: Literal["high", "low"], hz: flo
 
 
 def part(wav: Wave, share: float, rng: np.random.Generator) -> Wave:
-    """One of the equal parts of the clip; `share` is its length, such as 1/2."""
-    length = round(len(wav) * share)
-    return wav[int(rng.integers(round(1 / share))) * length :][:length]
+    """One of the equal parts of the clip; `share` is its length, such as 1/2.
+
+    If it is 40 dB below the clip, it is the next part that is not: in silence nothing is found.
+    """
+    length, count = round(len(wav) * share), round(1 / share)
+    parts = wav[: count * length].reshape(count, length)
+    level = np.square(parts, dtype=np.float64).mean(1)
+    order = (int(rng.integers(count)) + np.arange(count)) % count
+    chosen: Wave = parts[next(i for i in order if level[i] >= 1e-4 * level.mean())]
+    return chosen
 
 
 def backwards(wav: Wave, from_share: float = 0.0) -> Wave:
@@ -264,10 +271,14 @@ EDITS: Mapping[str, Alteration] = {
         keeps_time=False,
     ),
     "half": Alteration(
-        "one half of it alone", lambda wav, rate, rng, other: part(wav, 1 / 2, rng), False
+        "one half of it alone, no silent one",
+        lambda wav, rate, rng, other: part(wav, 1 / 2, rng),
+        False,
     ),
     "quarter": Alteration(
-        "a quarter of it alone", lambda wav, rate, rng, other: part(wav, 1 / 4, rng), False
+        "a quarter of it alone, no silent one",
+        lambda wav, rate, rng, other: part(wav, 1 / 4, rng),
+        False,
     ),
     "loop": Alteration(
         "its first half, twice",
