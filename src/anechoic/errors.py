@@ -52,6 +52,10 @@ class BadCertificate(AnechoicError):
     """A certificate that cannot be read or signed."""
 
 
+class BadEvidence(AnechoicError):
+    """A file of evidence that is none, or that is not safe to unpack."""
+
+
 class BadSetting(AnechoicError):
     """A parameter outside its range."""
 

@@ -56,7 +56,7 @@ class SigningKey:
             load_pem_private_key,
         )
 
-        certificates = _certificates(self.chain, "the signer's chain")
+        chain = certificates(self.chain, "the signer's chain")
         try:
             private: Any = load_pem_private_key(self.key, None)
         except (ValueError, TypeError) as error:
@@ -68,7 +68,7 @@ class SigningKey:
         object.__setattr__(self, "algorithm", _algorithm(private))
         plain = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         object.__setattr__(self, "key", plain)  # the one encoding that the signer reads
-        if private.public_key() != certificates[0].public_key():
+        if private.public_key() != chain[0].public_key():
             raise BadSetting(
                 "the signing key is not that of the first certificate of the chain; put the "
                 "signer's own certificate first"
@@ -101,7 +101,7 @@ def require_installed() -> None:
     """
     if find_spec("c2pa") is None:
         raise BadSetting(
-            "signatures inside sound files need a package that is not installed; install it with "
+            "signatures need a package that is not installed; install it with "
             "pip install 'anechoic[c2pa]'"
         )
 
@@ -180,7 +180,7 @@ def read_signed(content: bytes, file: Path, trust: bytes | None = None) -> Signe
 
     settings: dict[str, Any] = dict(OFFLINE)
     if trust is not None:
-        _certificates(trust, "the file of '--trust'")
+        certificates(trust, "the file of '--trust'")
         settings["trust"] = {"trust_anchors": trust.decode()}
     try:
         with (
@@ -218,7 +218,13 @@ def _parts(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [results.get("activeManifest", {}), *deltas]
 
 
-def _certificates(content: bytes, what: str) -> Sequence[Any]:
+def certificates(content: bytes, what: str) -> Sequence[Any]:
+    """The certificates of a PEM file.
+
+    Raises:
+        BadSetting: it has none.
+    """
+
     from cryptography.x509 import load_pem_x509_certificates
 
     with suppress(ValueError):

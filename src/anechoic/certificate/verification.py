@@ -106,7 +106,7 @@ def verify(
     broken = signed if signed is not None and signed.state == "broken" else None
     if beside is None and inside is None:
         if broken is not None:
-            return Verification(str(path), INSIDE, None, (_signature(broken, False),))
+            return Verification(str(path), INSIDE, None, (signature_finding(broken, False),))
         raise BadCertificate(
             f"'{path}' has no certificate in it, and none beside it ('{beside_path}'); name it "
             "with '--certificate'"
@@ -119,7 +119,7 @@ def verify(
         chosen, source = inside, INSIDE
     assert chosen is not None
     found += _itself(chosen)
-    found += [_signature(signed if chosen is inside else broken, anchors is not None)]
+    found += [signature_finding(signed if chosen is inside else broken, anchors is not None)]
     whole = chosen.file.sha256 or (beside.file.sha256 if beside is not None else None)
     found += _sound(path, content, chosen, whole)
     found += _indexes(chosen, folders, path if recheck else None)
@@ -177,11 +177,17 @@ def _itself(certificate: Certificate) -> Iterator[Finding]:
         yield Finding("verdict", False, "the certificate names no detector")
 
 
-def _signature(signed: Signed | None, trust: bool) -> Finding:
-    """What the signature that covers a certificate is worth; None: there is none."""
+def signature_finding(signed: Signed | None, trust: bool, what: str = "the certificate") -> Finding:
+    """What a signature is worth.
+
+    Args:
+        signed: the signature; None: there is none.
+        trust: a trusted one is asked for.
+        what: what it covers.
+    """
     unsure = False if trust else None  # where a trusted signature is asked for, nothing less holds
     if signed is None:
-        unsigned = "the certificate is not signed: anyone could have written it"
+        unsigned = f"{what} is not signed: anyone could have written it"
         return Finding("signature", unsure, unsigned)
     if signed.state == "broken":
         return Finding("signature", False, f"the signature in the file is broken: {signed.reason}")

@@ -31,8 +31,8 @@ from anechoic.plugins import entry_points
 EXTRAS = {"demo": "lab", "doctor": "lab", "bench": "lab", "basin": "lab", "serve": "serve",
           "studio": "studio"}  # fmt: skip
 COMMANDS = (
-    "generate", "index", "check", "verify", "calibrate", "screen", "audit", "compare", "sweep",
-    "convert", "guards", "embedders", "models", "schema",
+    "generate", "index", "check", "verify", "calibrate", "screen", "audit", "compare",
+    "evidence", "sweep", "convert", "guards", "embedders", "models", "schema",
 )  # fmt: skip
 GROUP = "anechoic.commands"
 UNUSABLE = 2  # exit code: the input cannot be used

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from anechoic.cli.options import IndexesOrNone, Json, require_there
 from anechoic.cli.output import count, print_json, say
+from anechoic.errors import BadSetting
 from anechoic.models import index_folder
 
 if TYPE_CHECKING:
@@ -23,7 +25,10 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Sound file.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Sound file, or evidence of `anechoic evidence`."),
+    ],
     certificate: Annotated[
         Path | None,
         typer.Option(
@@ -44,7 +49,8 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Tell whether the certificate of a sound file fits it, its signature and the index.
+    """Tell whether the certificate of a sound file fits it, its signature and the index; or whether
+    a file of evidence is as it was written.
 
     A certificate beside a file (FILE.anechoic.json) is not signed: anyone could have written it. A
     signed one is inside the file, in WAV, FLAC and MP3, and needs 'anechoic[c2pa]' to be read.
@@ -56,15 +62,31 @@ def verify(
     Example: `anechoic verify out.wav --index clips.index --recheck`
     """
     require_there(file)
-    from anechoic.certificate import verify as verify_file
-
     folders = [index_folder(index) for index in indexes or ()]
-    found = verify_file(file, certificate, folders, recheck=recheck, trust=trust)
+    if is_zip(file):
+        if certificate is not None or recheck:
+            raise BadSetting(
+                "'--certificate' and '--recheck' are for sound files, and this is a file of "
+                "evidence; leave them out"
+            )
+        from anechoic.evidence import verify_evidence
+
+        found = verify_evidence(file, folders, trust=trust)
+    else:
+        from anechoic.certificate import verify as verify_file
+
+        found = verify_file(file, certificate, folders, recheck=recheck, trust=trust)
     if as_json:
         print_json(found.to_dict())
     else:
         _print(found)
     raise typer.Exit(0 if found.verified else DIFFERS)
+
+
+def is_zip(file: Path) -> bool:
+    """Whether a file is a ZIP, by its name or its content, so that no damaged one is taken for
+    sound."""
+    return file.suffix.lower() == ".zip" or zipfile.is_zipfile(file)
 
 
 def _print(found: Verification) -> None:
@@ -75,7 +97,8 @@ def _print(found: Verification) -> None:
         say(f"{words[one.holds]}: {one.sentence}")
     differs = sum(one.holds is False for one in found.findings)
     if found.verified:
-        say(f"{found.file}: verified by the certificate {found.source}")
+        by = "" if found.certificate is None else "the certificate "
+        say(f"{found.file}: verified by {by}{found.source}")
     else:
         say(f"{found.file}: NOT VERIFIED, {count(differs, 'finding')} against it")
 

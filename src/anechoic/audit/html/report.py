@@ -58,6 +58,7 @@ class Timeline:
 
     first_s: float  # start of the common time axis, in the generation's time
     last_s: float
+    starts: Mapping[str, float]  # of each excerpt on it
     made: Span
     training: Span | None
     own: Span | None
@@ -183,35 +184,42 @@ def _case(row: Mapping[str, Any], guards: Sequence[str], others: Sequence[str]) 
     data = _sorted_by(row, guards, others)
     if row["shown"] is None:
         return Case(row, data, None)
+    time = timeline(row)
+    times = {"first": time.first_s, "last": time.last_s, **time.starts}
+    times |= {"start": row["match"]["start_s"]} if row["match"] else {}
+    return Case(row, {**data, **{f"data-{key}": f"{at:.6f}" for key, at in times.items()}}, time)
+
+
+def timeline(row: Mapping[str, Any]) -> Timeline:
+    """Where the excerpts of a row lie on their common time axis; the row has to show them."""
     made, training, own = (row["shown"].get(name) for name in ("made", "training", "own"))
     match = row["match"]
     lag = match["lag_s"] if match else 0.0
-    starts, ends = [made["start_s"]], [made["start_s"] + made["seconds"]]
+    starts, ends = {"made": made["start_s"]}, [made["start_s"] + made["seconds"]]
     if training:
-        starts.append(training["start_s"] + lag)
-        ends.append(starts[-1] + training["seconds"])
-    ends += [starts[0] + own["seconds"]] if own else []
-    first, last = min(starts), max(max(ends), min(starts) + 1e-3)
+        starts["training"] = training["start_s"] + lag
+        ends.append(starts["training"] + training["seconds"])
+    first = min(starts.values())
+    if own:
+        starts["own"] = starts["made"]
+        ends.append(starts["own"] + own["seconds"])
+    last = max(max(ends), first + 1e-3)
 
     def span(start_s: float, length_s: float) -> Span:
         left, right = (min(max(t, first), last) for t in (start_s, start_s + length_s))
         return Span(100 * (left - first) / (last - first), 100 * (right - left) / (last - first))
 
     alike = bool(match and match["length_s"])
-    times = {"first": first, "last": last, "made": starts[0]}
-    times |= {"training": starts[1]} if training else {}
-    times |= {"own": starts[0]} if own else {}
-    times |= {"start": match["start_s"]} if match else {}
-    time = Timeline(
+    return Timeline(
         first_s=first,
         last_s=last,
-        made=span(starts[0], made["seconds"]),
-        training=span(starts[1], training["seconds"]) if training else None,
-        own=span(starts[0], own["seconds"]) if own else None,
+        starts=starts,
+        made=span(starts["made"], made["seconds"]),
+        training=span(starts["training"], training["seconds"]) if training else None,
+        own=span(starts["own"], own["seconds"]) if own else None,
         match=span(match["start_s"], match["length_s"]) if alike else None,
         line=_line(made, training, match) if alike and training else None,
     )
-    return Case(row, {**data, **{f"data-{key}": f"{at:.6f}" for key, at in times.items()}}, time)
 
 
 def _calls(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
