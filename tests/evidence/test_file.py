@@ -101,6 +101,12 @@ def test_as_it_was_written_it_is_verified(packed: Path) -> None:
     assert not verify_evidence(packed, trust=None).findings[1].holds
 
 
+def test_the_example_in_the_docs_is_verified() -> None:
+    path = Path(__file__).parents[2] / "docs/evidence-demo/case-5.zip"
+    assert verify_evidence(path).verified
+    assert path.stat().st_size < 1_000_000
+
+
 def test_damage_of_any_member_is_named(packed: Path, tmp_path: Path) -> None:
     whole, path = members(packed), tmp_path / "case.zip"
     for name in set(whole) - {SUMS, "evidence.json"}:

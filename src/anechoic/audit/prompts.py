@@ -23,7 +23,7 @@ def read_prompts(path: str | Path) -> list[str]:
     if Path(path).suffix.lower() in TABLES:
         return [row["caption"] for row in read_table(path)]
     try:
-        content = None if path == "-" else read_file(path, "file of prompts", BadSetting)
+        content = None if str(path) == "-" else read_file(path, "file of prompts", BadSetting)
         text = sys.stdin.read() if content is None else content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadSetting(f"'{path}' is not UTF-8 text ({error.reason}); save it as such") from error

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from anechoic.evidence.file import CaseFiles, Statement
 
 PAPERS = ("a4", "letter")
+MATRIX_WORDS = (
+    "Every moment of the one sound beside every moment of the other: time of the examined sound "
+    "runs downwards, time of the training clip to the right, and what is alike is bright. A copy "
+    "is a bright diagonal, a loop several; two sounds of one instrument are bright blocks."
+)
 HANDS = ("Date and time", "Handed over by", "Received by", "Purpose", "Signatures")
 
 
@@ -161,6 +166,8 @@ def _case(sheet: Any, content: Mapping[str, Any], case: CaseFiles) -> None:
          for one in row["findings"]],
         (58, 14, 14, 14),
     )  # fmt: skip
+    if shown["matrix"]:
+        sheet.matrix(case.excerpts[f"{case.folder}/matrix.png"], MATRIX_WORDS)
 
 
 def _figures(
@@ -175,7 +182,7 @@ def _figures(
     sheet.heading("In this audit")
     sheet.bullets(content["sentences"])
     sheet.grid(
-        ("Sounds", "Over the limit", "Share, 95 % interval over prompts", "By chance"),
+        ("Sounds", "Over the limit", "Share, 95 % interval over prompts", "By chance alone"),
         [(group["label"], _of(group), _share(group["share"]),
           "not known" if group["expected"] is None else f"{group['expected']:.3g}")
          for group in content["guards"]],

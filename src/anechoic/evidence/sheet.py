@@ -20,7 +20,7 @@ FAMILY, HASHES = "text", "hashes"
 FACES = {"": "DejaVuSans.ttf", "B": "DejaVuSans-Bold.ttf"}
 HASH_FACE = "DejaVuSansMono.ttf"
 INK, SOFT, RULE, COPY = (27, 31, 35), (89, 97, 106), (205, 209, 213), (163, 63, 0)
-MARGIN, PICTURE = 20, 30  # mm
+MARGIN, PICTURE, MATRIX = 20, 30, 46  # mm
 Colour = tuple[int, int, int]
 
 
@@ -122,9 +122,9 @@ class Sheet:
             self.pdf.rect(MARGIN, top, 1.6, self.pdf.get_y() - top - 1, style="F")
         self.pdf.ln(3)
 
-    def facts(self, rows: Sequence[tuple[str, str]], size: float = 9) -> None:
+    def facts(self, rows: Sequence[tuple[str, str]], size: float = 8.5) -> None:
         """Names, and what each is."""
-        self.grid((), rows, (26, 74), size, soft_first=True)
+        self.grid((), rows, (24, 76), size, soft_first=True)
 
     def grid(
         self,
@@ -188,6 +188,18 @@ class Sheet:
                 self.pdf.rect(left + x, top, width, PICTURE)
             self.pdf.set_line_width(0.2)
         self.pdf.set_y(top + PICTURE + 1)
+
+    def matrix(self, png: bytes, text: str) -> None:
+        """A square picture with its explanation beside it, if the page has room for it."""
+        top = self.pdf.get_y() + 2
+        if top + MATRIX > self.pdf.h - 22:
+            return
+        self.pdf.image(io.BytesIO(png), MARGIN, top, MATRIX, MATRIX, keep_aspect_ratio=True)
+        self.pdf.set_left_margin(MARGIN + MATRIX + 6)
+        self.pdf.set_y(top)
+        self.paragraph(text, 9, soft=True)
+        self.pdf.set_left_margin(MARGIN)
+        self.pdf.set_y(top + MATRIX)
 
     def axis(self, ticks: Sequence[tuple[float, str]], label: str) -> None:
         """The time below the pictures."""
