@@ -140,6 +140,18 @@ def test_a_pipeline_is_benched_from_the_command_line(shared: Path, run: Run) -> 
         assert fact in out
 
 
+def test_a_pipelines_generations_are_heard_beside_the_clips_they_are_most_like(task) -> None:
+    prompts = task.prompts("all", "report")
+    pairs = task.pairs(Request("all", prompts, 0, Method("none", "n"), 3))
+    known = {clip.id for clip in task.judges.guide.index.clips}
+    assert len(pairs) == len(prompts)
+    for pair in pairs:
+        assert pair.id in known
+        assert pair.made.shape[-1] == pair.clip.shape[-1]
+    made, clip = (wav / wav.abs().max() for wav in (pairs[0].made, pairs[0].clip))
+    torch.testing.assert_close(made, clip, atol=1e-3, rtol=0)  # what the pipeline makes is the clip
+
+
 def test_the_plain_pipeline_is_benched_as_it_is(shared: Path, task) -> None:
     prompts = task.prompts("all", "report")
     assert prompts[0] == BenchPrompt(CAPTIONS[0], CAPTIONS[0], "memorized")
@@ -295,6 +307,16 @@ def test_the_table_and_the_plot_are_written_and_printed(run: Run) -> None:
     assert Path("t.md").read_text().count("| push, strength") == 2
     assert Path("p.png").stat().st_size > 10_000
     assert Path("t.csv").exists()
+
+
+def test_a_listening_test_of_what_has_no_sound_is_refused_before_anything_is_run(run: Run) -> None:
+    words = ("--model", NUMBERS, "--scenarios", "large", "--listening", "l.html")
+    code, _, err = run(*words)
+    assert code == 2
+    assert "a listening test needs sound, and the task 'points on a sphere' has no" in err
+    assert not Path("l.html").exists()
+    assert not Path("bench-work").exists()
+    assert run(*words[:-1], "l.txt")[0] == 2
 
 
 def test_presets_are_listed(run: Run) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from anechoic_lab.bench import Method, Plan, Request
 from anechoic_lab.demo import assets, scenarios
+from anechoic_lab.demo.judge import ClipScorer
 from anechoic_lab.demo.methods import METHODS, guidance
 from anechoic_lab.demo.show import prompts_to_tune
 from anechoic_lab.demo.task import ORDINARY, open_demo
@@ -104,6 +105,18 @@ def test_the_bench_runs_the_demos_guards_at_their_shipped_settings(task) -> None
         own = guidance(name, bench, made.embedder if hasattr(made, "embedder") else None)
         for field in registry.settings(type(own)):
             assert getattr(made, field.name) == getattr(own, field.name)
+
+
+def test_a_generation_is_heard_beside_its_captions_own_clip(task) -> None:
+    prompts = task.prompts(scenarios.SHIPPED, "report")[:2]
+    none = Method("none", "unguarded")
+    pairs = task.pairs(Request(scenarios.SHIPPED, prompts, 0, none, 25))
+    assert [pair.id for pair in pairs] == [prompt.id for prompt in prompts]
+    assert all(pair.made.shape == pair.clip.shape for pair in pairs)
+    judge = ClipScorer.of("mel", torch.cat([pair.clip for pair in pairs]))
+    scores = judge(torch.cat([pair.made for pair in pairs]))
+    assert scores.argmax(1).tolist() == [0, 1]  # the model gives each one back
+    assert scores.diagonal().min() > 0.9
 
 
 def test_rows_are_judged_as_the_demo_judges(task) -> None:

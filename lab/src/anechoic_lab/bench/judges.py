@@ -109,6 +109,26 @@ class Judges:
             )
         return verdict, scores
 
+    def beside(self, wav: Tensor, sample_rate: int) -> tuple[Tensor, Tensor, str]:
+        """The stretch of a sound [c, t] that is most like a training clip, that of the clip, and
+        its id.
+
+        Raises:
+            BadSetting: the clip's file is not there.
+        """
+        verdict = self.guide(wav, sample_rate)
+        match, row = verdict.match, verdict.match.clip_in(range(len(self.guide.index)))
+        clip, file = self.guide.index.clips[row], self.guide.index.file(row)
+        if file is None or not file.is_file():
+            raise BadSetting(f"the sound file of training clip '{clip.id}' is not there: {file}")
+        own = _read(file, sample_rate)
+        starts = [round((at or 0.0) * sample_rate) for at in (match.start_s, match.match_start_s)]
+        length = min(wav.shape[-1] - starts[0], own.shape[-1] - starts[1])
+        if match.length_s is not None:
+            length = min(length, round(match.length_s * sample_rate))
+        parts = [x[..., at : at + length] for x, at in zip((wav, own), starts, strict=True)]
+        return parts[0], parts[1], clip.id
+
     def _sound(self, row: int, sample_rate: int) -> Tensor:
         """The sound of a row, [c, t]."""
         clip, file = self.guide.index.clips[row], self.guide.index.file(row)

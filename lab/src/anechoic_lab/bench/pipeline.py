@@ -25,6 +25,7 @@ from anechoic.guidance import registry
 from anechoic.guidance.base import Guidance
 from anechoic.types import Embedder
 from anechoic_lab.bench.judges import Judges, describe
+from anechoic_lab.bench.listening import Pair
 from anechoic_lab.bench.plan import Method
 from anechoic_lab.bench.prompts import PromptFile
 from anechoic_lab.bench.task import BenchPrompt, Request, SampleScore
@@ -165,6 +166,16 @@ class PipelineSubject:
         made = self._make(request.captions, request.seed, guidance, request.steps)
         with torch.no_grad():
             return list(self._judged(request, made))
+
+    @torch.no_grad()
+    def pairs(self, request: Request) -> Sequence[Pair]:
+        """Generations beside the training clips that they are most like."""
+        guidance = self.guidance(request.scenario, request.method)
+        made = self._make(request.captions, request.seed, guidance, request.steps)
+        for caption, wav in zip(request.captions, made.samples, strict=True):
+            audio.require_sound(wav, f"the sound generated for '{caption}'")
+        found = [self.judges.beside(wav.cpu(), self.sample_rate) for wav in made.samples]
+        return [Pair(wav, clip, self.sample_rate, name) for wav, clip, name in found]
 
     @torch.no_grad()
     def reference(self, scenario: str) -> Sequence[Sequence[float]]:

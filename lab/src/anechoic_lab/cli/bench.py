@@ -94,6 +94,15 @@ def bench(
         typer.Option("-o", "--output", help="Table: .md, .csv, .parquet or .json; repeatable."),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Plot: .png or .svg.")] = None,
+    listening: Annotated[
+        Path | None,
+        typer.Option(
+            help="Page of a blind listening test, .html: generations against training clips."
+        ),
+    ] = None,
+    listening_trials: Annotated[
+        int, typer.Option(min=1, help="Questions of the listening test, over all methods.")
+    ] = 24,
     overwrite: OverwriteFiles = False,
     listed: Annotated[bool, typer.Option("--list", help="List the presets, and stop.")] = False,
     as_json: Json = False,
@@ -120,6 +129,8 @@ def bench(
         from anechoic_lab.bench.plot import plot as draw
 
         require_plot(plot, overwrite, LEAVE_OUT)
+    if listening is not None:
+        write.require_writable([listening], [".html"], overwrite)
     asked = _plan(plan, preset, steps, quality)
     asked = asked.only(_names(methods), _names(scenarios), seeds)
     options_of_task = {
@@ -128,7 +139,10 @@ def bench(
         "threshold": threshold, "scale": scale, "seconds": seconds, "device": device,
         "dtype": dtype, "loras": tuple(loras) if loras else None, **_pairs(options or []),
     }  # fmt: skip
-    results = _run(asked, _source(model, options_of_task), work, jobs, engine)
+    source = _source(model, options_of_task)
+    if listening is not None:
+        _listening(listening, source, asked, listening_trials, f"{asked.name}, {model}")
+    results = _run(asked, source, work, jobs, engine)
     table = tabulate(results, shlex.join(["anechoic", *sys.argv[1:]]))
     for output in outputs or []:
         write.write(output, table, overwrite=overwrite)
@@ -185,6 +199,15 @@ def _source(model: str, options: Mapping[str, Any]) -> Source:
             "'--index' and '--prompts'"
         )
     return Source.of(PIPELINE, model=model, **options)
+
+
+def _listening(path: Path, source: Source, plan: Plan, count: int, title: str) -> None:
+    from anechoic_lab.bench import open_task
+    from anechoic_lab.bench.listening import trials, write_page
+
+    found = trials(open_task(source), plan, count)
+    write_page(path, found, title)
+    say(f"{path}: {len(found)} questions for listeners")
 
 
 def _run(plan: Plan, source: Source, work: Path, jobs: int, engine: str) -> Results:

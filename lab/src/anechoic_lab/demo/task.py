@@ -20,6 +20,7 @@ from anechoic.errors import BadSetting
 from anechoic.guidance import registry
 from anechoic.guidance.base import Guidance
 from anechoic.index import TrainingIndex
+from anechoic_lab.bench.listening import Pair
 from anechoic_lab.bench.plan import Method
 from anechoic_lab.bench.task import MEMORIZED, BenchPrompt, Request, SampleScore
 from anechoic_lab.demo import assets, scenarios
@@ -28,7 +29,7 @@ from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 from anechoic_lab.demo.evaluate import unique_prompts
 from anechoic_lab.demo.judge import RANK
-from anechoic_lab.demo.run import Bench, generate
+from anechoic_lab.demo.run import Bench, DemoBatch, generate
 from anechoic_lab.demo.show import prompts_to_tune
 from anechoic_lab.guidance.latents import LatentBank
 from anechoic_lab.metrics import leave_one_out
@@ -145,15 +146,8 @@ class DemoTask:
         return registry.build(method.guard, method.settings, given)
 
     def generate(self, request: Request) -> Sequence[SampleScore]:
-        scenario, seed, captions = request.scenario, request.seed, request.captions
-        stage, guide = self._stage(scenario), self.guidance(scenario, request.method)
-        if scenario not in self._warm:  # the first call of a process is slower
-            generate(stage.pipe, captions[:1], seed, None, steps=3)
-            self._warm.add(scenario)
-        made = generate(stage.pipe, captions, seed, guide, steps=request.steps or assets.STEPS)
-        by_id = {clip.id: clip for clip in assets.training_clips(self.folder)}
-        by_caption = {clip.caption: clip for clip in stage.memorized}
-        clips = [by_caption.get(prompt.caption, by_id[prompt.id]) for prompt in request.prompts]
+        stage, seed = self._stage(request.scenario), request.seed
+        made, clips = self._made(request)
         with torch.no_grad():
             quality = self.quality(made.wav[:, None], SAMPLE_RATE).tolist()
         return [
@@ -177,6 +171,33 @@ class DemoTask:
             for key, judged, emb in zip(
                 request.keys, stage.bench.judge(made.wav, clips, seed), quality, strict=True
             )
+        ]
+
+    @torch.no_grad()
+    def pairs(self, request: Request) -> Sequence[Pair]:
+        """Generations beside their captions' own clips, as the codec gives these back."""
+        made, clips = self._made(request)
+        known, sound = assets.training_set(self.folder)
+        rows = {clip.id: row for row, clip in enumerate(known)}
+        own = sound[[rows[clip.id] for clip in clips]]
+        heard = round_trip(self._stage(request.scenario).bench.codec, own)
+        return [
+            Pair(wav[None], clip[None], SAMPLE_RATE, one.id)
+            for wav, clip, one in zip(made.wav, heard, clips, strict=True)
+        ]
+
+    def _made(self, request: Request) -> tuple[DemoBatch, list[Clip]]:
+        """The generations, and the training clip of each one's prompt."""
+        scenario, seed, captions = request.scenario, request.seed, request.captions
+        stage, guide = self._stage(scenario), self.guidance(scenario, request.method)
+        if scenario not in self._warm:  # the first call of a process is slower
+            generate(stage.pipe, captions[:1], seed, None, steps=3)
+            self._warm.add(scenario)
+        made = generate(stage.pipe, captions, seed, guide, steps=request.steps or assets.STEPS)
+        by_id = {clip.id: clip for clip in assets.training_clips(self.folder)}
+        by_caption = {clip.caption: clip for clip in stage.memorized}
+        return made, [
+            by_caption.get(prompt.caption, by_id[prompt.id]) for prompt in request.prompts
         ]
 
     @torch.no_grad()
