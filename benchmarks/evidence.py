@@ -84,7 +84,7 @@ def sounds(catalogue: int, copies: int, nulls: int, seed: int) -> Sounds:
     clips, sound = assets.training_set(assets.SHIPPED)
     split = _cut(pairs.split(clips, seed, *DRAWN), clips, catalogue, copies)
     waves = {
-        ("unrelated", i): sound[row][None] for i, row in enumerate(split.unrelated[: 2 * nulls])
+        ("unrelated", i): sound[row][None] for i, row in enumerate(split.unrelated[: 4 * nulls])
     }
     waves |= {("siblings", i): sound[row][None] for i, row in enumerate(split.siblings[:nulls])}
     genre = _same_genre(clips, split, np.random.default_rng(seed), nulls)
@@ -393,7 +393,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--catalogue", type=int, default=661, help="clips that are searched")
     parser.add_argument("--copies", type=int, default=24, help="clips that are altered")
-    parser.add_argument("--nulls", type=int, default=200, help="clips of a null; twice unrelated")
+    parser.add_argument("--nulls", type=int, default=100, help="clips of a null; 4 times unrelated")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("evidence.jsonl"))
     parser.add_argument("--page", type=Path, default=ROOT / "docs/evidence/detectors.md")
