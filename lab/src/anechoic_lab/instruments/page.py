@@ -189,6 +189,9 @@ def surfaces(lines: Sequence[Line]) -> Canvas:
                                   label=f"{label(guard)}, {count} steps")  # fmt: skip
                 name = f"{least}+" if most == math.inf else f"{least} to {most}"
                 axes.set_title(f"{model}, repeated {name} times", fontsize=8)
+                if not of:
+                    axes.text(0.5, 0.5, "no such prompts", transform=axes.transAxes,
+                              ha="center", fontsize=7, color="grey")  # fmt: skip
                 axes.set_ylim(-0.05, 1.05)
         for axes in panels[-1]:
             axes.set_xlabel("guidance scale")
