@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from pathlib import Path
@@ -301,6 +302,12 @@ def test_prompts_are_read_from_lines_and_from_tables(tmp_path: Path) -> None:
         read_prompts(lines)
     with pytest.raises(BadSetting, match=r"the file of prompts .* does not exist"):
         read_prompts(tmp_path / "none.txt")
+
+
+def test_a_dash_reads_prompts_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    for dash in ("-", Path("-")):
+        monkeypatch.setattr("sys.stdin", io.StringIO("rain\n\nwind\n"))
+        assert read_prompts(dash) == ["rain", "wind"]
 
 
 def test_a_line_may_name_its_file_by_another_road(tmp_path: Path) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("fpdf", reason="needs 'anechoic[pdf]'")
 pytest.importorskip("uharfbuzz", reason="needs 'anechoic[pdf]'")
 
+from anechoic.audit.html.media import shaded_png
+from anechoic.audit.html.report import Span
 from anechoic.errors import BadSetting
 from anechoic.evidence.sheet import FACES, Sheet
 
@@ -24,6 +27,25 @@ def test_greek_cyrillic_hebrew_and_arabic_are_drawn_and_others_named() -> None:
     sheet.paragraph("歌 \u202e \x1b[2J")
     assert sheet.undrawn == {"歌"}
     assert sheet.content().startswith(b"%PDF")
+
+
+def test_a_picture_that_does_not_fit_starts_a_page_and_a_long_head_is_cut() -> None:
+    png = shaded_png(np.eye(4))
+    sheet = Sheet("a4", [], NOON, "")
+    sheet.add_page()
+    sheet.page_title("word " * 400)
+    sheet.picture(png, "one", Span(0, 100), Span(10, 20))
+    assert sheet.pdf.page == 1
+    while sheet.pdf.page == 1:
+        sheet.picture(png, "more", Span(0, 100), None)
+        assert sheet.pdf.get_y() < sheet.pdf.h - 20
+    sheet.matrix(png, "beside it")
+    assert sheet.pdf.page == 2
+    before = sheet.pdf.get_y()
+    sheet.pdf.set_y(sheet.pdf.h - 40)
+    sheet.matrix(png, "no room")
+    assert (sheet.pdf.page, sheet.pdf.get_y()) == (2, sheet.pdf.h - 40)
+    assert before < sheet.pdf.h - 40
 
 
 def test_a_further_font_adds_its_characters(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from anechoic.audit.training import TrainingSet
 from anechoic.certificate import Finding, SigningKey, Verification
 from anechoic.certificate.detached import check_detached, sign_detached
 from anechoic.certificate.verification import signature_finding
-from anechoic.errors import BadEvidence, BadSetting, OutputExists, some
+from anechoic.errors import BadEvidence, BadSetting, OutputExists, printable, some
 from anechoic.evidence.words import case_sentence, ordinary_sentences
 from anechoic.index import TrainingIndex
 from anechoic.parsing import parse_object, read_file, require_limit
@@ -108,7 +108,9 @@ def write_evidence(
     output = Path(output)
     if output.exists() and not overwrite:
         raise OutputExists.at(output)
-    chosen = [_files(report, row, work) for row in _chosen(report, cases)]
+    rows = _chosen(report, cases)
+    examined = dict(_examined(rows, work))
+    chosen = [_files(report, row, examined.get(row["sha256"])) for row in rows]
     ordinary = list(ordinary_sentences(report.content, statement.ordinary))
     members: dict[str, bytes] = {}
     for case in chosen:
@@ -167,7 +169,22 @@ def _chosen(report: StoredReport, cases: Sequence[int]) -> list[Mapping[str, Any
     return [rows[number] for number in numbers]
 
 
-def _files(report: StoredReport, row: Mapping[str, Any], work: str | Path | None) -> CaseFiles:
+def _examined(
+    rows: Sequence[Mapping[str, Any]], work: str | Path | None
+) -> Iterator[tuple[str, tuple[str, bytes]]]:
+    """The suffix and the content of the examined files that are still there, by their hashes."""
+    wanted = {row["sha256"] for row in rows}
+    places = [Path(row["file"]) for row in rows if row["file"] is not None]
+    places += [] if work is None else sorted(Path(work, "sounds").glob("*.flac"))
+    for path in places:
+        content = path.read_bytes() if path.is_file() else b""
+        if (digest := sha256_of(content)) in wanted:
+            yield digest, (path.suffix.lower(), content)
+
+
+def _files(
+    report: StoredReport, row: Mapping[str, Any], examined: tuple[str, bytes] | None
+) -> CaseFiles:
     folder, shown = f"case-{row['rank']}", row["shown"]
     found: dict[str, bytes] = {}
     for which, name in (("made", "generated"), ("training", "training"), ("own", "own")):
@@ -177,24 +194,10 @@ def _files(report: StoredReport, row: Mapping[str, Any], work: str | Path | None
     if shown["matrix"]:
         found[f"{folder}/matrix.png"] = report.medium(shown["matrix"])
     whole = None
-    for path in _candidates(row, work):
-        if (
-            path.is_file()
-            and (content := path.read_bytes())
-            and sha256_of(content) == row["sha256"]
-        ):
-            whole = f"{folder}/examined{path.suffix.lower()}"
-            found[whole] = content
-            break
+    if examined is not None:
+        whole = f"{folder}/examined{examined[0]}"
+        found[whole] = examined[1]
     return CaseFiles(row, case_sentence(report.content, row), found, whole)
-
-
-def _candidates(row: Mapping[str, Any], work: str | Path | None) -> Iterator[Path]:
-    """Where the examined file may lie."""
-    if row["file"] is not None:
-        yield Path(row["file"])
-    if work is not None:
-        yield from sorted(Path(work, "sounds").glob("*.flac"))
 
 
 def _page(report: StoredReport, chosen: Sequence[CaseFiles]) -> bytes:
@@ -225,7 +228,7 @@ def _readme(chosen: Sequence[CaseFiles], signing: SigningKey | None) -> bytes:
             f"The signature: openssl x509 -in {CHAIN} -pubkey -noout > key.pem",
             f"openssl dgst -sha256 -verify key.pem{pss} -signature {SIGNATURE} {SUMS}",
         ]
-    return ("\n".join(" ".join(line.splitlines()) for line in lines) + "\n").encode()
+    return ("\n".join(" ".join(printable(line).splitlines()) for line in lines) + "\n").encode()
 
 
 def sums(members: Mapping[str, bytes]) -> bytes:

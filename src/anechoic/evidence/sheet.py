@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import matplotlib
@@ -21,6 +22,7 @@ FACES = {"": "DejaVuSans.ttf", "B": "DejaVuSans-Bold.ttf"}
 HASH_FACE = "DejaVuSansMono.ttf"
 INK, SOFT, RULE, COPY = (27, 31, 35), (89, 97, 106), (205, 209, 213), (163, 63, 0)
 MARGIN, PICTURE, MATRIX = 20, 30, 46  # mm
+LONGEST = 120  # characters of the head of a page
 Colour = tuple[int, int, int]
 
 
@@ -56,7 +58,8 @@ class Sheet:
             self._drawable |= _characters(font)
             self.pdf.add_font(f"more-{i}", "", font)
         self.pdf.set_fallback_fonts([f"more-{i}" for i in range(len(fonts))], exact_match=False)
-        self.pdf.set_text_shaping(True)  # joins Arabic letters, and turns what reads from the right
+        # joins Arabic letters, and turns what reads from the right inside our own sentences
+        self.pdf.set_text_shaping(True, direction="ltr")
 
     def add_page(self) -> None:
         """Begin a page."""
@@ -77,9 +80,9 @@ class Sheet:
         )
 
     def page_title(self, text: str, below: str = "") -> None:
-        """The head of a page."""
+        """The head of a page; a long prompt is cut here, and stands whole below."""
         self._type(18, INK, "B")
-        self._text(text, 8)
+        self._text(shorten(text, LONGEST, placeholder=" …"), 8)
         if below:
             self.paragraph(below, 10, soft=True)
         self.pdf.ln(3)
@@ -173,6 +176,8 @@ class Sheet:
 
     def picture(self, png: bytes, label: str, span: Span, frame: Span | None) -> None:
         """A spectrogram where its sound lies on the time axis, and a frame around what is alike."""
+        if self.pdf.will_page_break(PICTURE + 8):
+            self.pdf.add_page()
         self._type(8.5, SOFT)
         self._text(label, 4.5)
         top, left = self.pdf.get_y(), self.pdf.l_margin
