@@ -131,7 +131,12 @@ def test_check_by_several_detectors_shares_their_rate_and_finds_what_one_misses(
     audio.write("up.wav", torch.from_numpy(pitch(tune(3)[0].numpy(), RATE, 2.0))[None], RATE)
     code, out, err = run("check", "up.wav", "--index", "i", *both, "--json")
     assert code == 1, err
-    by_landmarks, by_intervals = json.loads(out)["indexes"]
+    content = json.loads(out)
+    by_landmarks, by_intervals = content["indexes"]
+    alone = [one["files"][0]["p_value"] for one in (by_landmarks, by_intervals)]
+    assert content["files"] == [
+        {"file": "up.wav", "verdict": "copy", "p_value": pytest.approx(2 * min(alone))}
+    ]
     assert by_landmarks["detector"].startswith("landmarks")
     assert by_landmarks["files"][0]["verdict"] == "no copy"
     assert by_intervals["detector"].startswith("transposed")
@@ -142,6 +147,7 @@ def test_check_by_several_detectors_shares_their_rate_and_finds_what_one_misses(
     assert by_intervals["false_positive_rate"] == 0.05
     _, out, _ = run("check", "up.wav", "--index", "i", *both)
     assert "+2.0 semitones, tempo 1" in out
+    assert "all together:" in out
 
 
 def test_check_by_a_detector_that_is_not_calibrated_judges_nothing(built: Path, run: Run) -> None:

@@ -132,17 +132,39 @@ def check(
             }
             for number, (index, verifier) in enumerate(named)
         ]
-        print_json(each[0] if len(each) == 1 else {"indexes": each})
+        print_json(
+            each[0] if len(each) == 1 else {"indexes": each, "files": _together(files, judged)}
+        )
     else:
         for number, verifier in enumerate(verifiers):
             found = [verdicts[number] for verdicts in judged]
             if len(verifiers) > 1:
                 say(f"index '{verifier.index.name}', {_detector(verifier)}:")
             print_verdicts(verifier, ("file",), [(str(file),) for file in files], found)
+        if len(verifiers) > 1:
+            whole = [
+                (one["file"], one["verdict"], "" if (p := one["p_value"]) is None else f"{p:.3g}")
+                for one in _together(files, judged)
+            ]
+            say("all together:")
+            print_table(("file", "verdict", "p-value"), whole)
         if certify:
             written = zip(files, certificates, strict=True)
             say(*(f"{file}: {path or 'gets no certificate'}" for file, path in written))
     raise typer.Exit(exit_code([verdict for verdicts in judged for verdict in verdicts]))
+
+
+def _together(files: Sequence[Path], judged: Sequence[Sequence[Verdict]]) -> list[dict[str, Any]]:
+    """What all indexes and detectors say of each file; no p-value if one of them has none."""
+    from anechoic.detectors.calibration import family_p_value
+    from anechoic.verdict import together
+
+    found = []
+    for file, verdicts in zip(files, judged, strict=True):
+        p_values = [one.p_value for one in verdicts if one.p_value is not None]
+        whole = family_p_value(p_values) if len(p_values) == len(verdicts) else None
+        found.append({"file": str(file), "verdict": together(verdicts), "p_value": whole})
+    return found
 
 
 def _detector(verifier: Verifier | DetectorVerifier) -> str:
