@@ -15,6 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": set(),
     "embedders": set(),
     "guidance": set(),
+    "membership": set(),
     "metrics": set(),
     "bench": {"metrics"},
     "basin": {"bench", "metrics"},

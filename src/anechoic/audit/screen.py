@@ -224,7 +224,7 @@ def records(
         batch = list(prompts[i : i + BATCH])
         probe = _Probe(AngleRecorder(ClassifierFree(scale)), look.evaluations)
         try:
-            with _starting_at(pipe, look.log_snr):
+            with starting_at(pipe, look.log_snr):
                 generate(pipe, batch, seed, arguments, probe)
         except _Enough:
             pass
@@ -234,7 +234,7 @@ def records(
 
 
 @contextmanager
-def _starting_at(pipe: Any, log_snr: float | None) -> Iterator[None]:
+def starting_at(pipe: Any, log_snr: float | None) -> Iterator[None]:
     """Start the pipeline's schedule at another noise level, still from pure noise.
 
     Raises:
