@@ -18,6 +18,7 @@ from typing import Any
 
 from anechoic_lab.demo import remedies
 from anechoic_lab.demo.train import Phase, TrainingRecipe, train
+from anechoic_lab.demo.watch import Previews
 
 from anechoic.environment import machine
 from anechoic.training import Monitor, Panel, Repeats
@@ -33,7 +34,7 @@ def main() -> None:
     asked = parser.parse_args()
     known = remedies.material()
     captions = [clip.caption for clip in known.clips if clip.copies > 1][: asked.captions]
-    previews = remedies.Previews()
+    previews = Previews()
     with tempfile.TemporaryDirectory() as folder:
         watch = Monitor(
             previews, known.verifier, Panel(tuple(captions)), Path(folder),

@@ -12,8 +12,13 @@ from pathlib import Path
 
 import pytest
 from anechoic_lab.demo import assets
+from anechoic_lab.demo.corpus import SAMPLE_RATE
 
-from anechoic import cli
+from anechoic import TrainingIndex, audio, cli, embedder
+from anechoic.diffusers import lora
+from anechoic.diffusers.loading import load_pipeline
+from anechoic.diffusers.lora_files import read_adapter
+from anechoic.training import CleanedSet
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples/stable_audio_open.py"
@@ -53,6 +58,34 @@ def test_the_example_is_short_and_its_commands_are_understood() -> None:
         while rest and rest[0] in getattr(command, "commands", {}):
             command = command.commands[rest.pop(0)]
         command.make_context(line, rest)
+
+
+@pytest.mark.slow
+def test_a_lora_is_trained_on_a_folder_of_tracks_under_a_monitor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("peft", reason="pip install peft, which the extra 'dev' has")
+    if not assets.SHIPPED.is_dir():
+        pytest.skip("the demo's model is not in this tree")
+    monkeypatch.chdir(tmp_path)
+    known, sounds = assets.training_set()
+    rows = [i for i, clip in enumerate(known) if clip.kind == "note"][:9:3]
+    lines = ["file_name,caption"]
+    for row in rows:
+        audio.write(Path(f"{row}.flac"), sounds[row][None], SAMPLE_RATE)
+        lines.append(f"{row}.flac,{known[row].caption}")
+    Path("metadata.csv").write_text("\n".join(lines), "utf-8")
+    index = TrainingIndex.build(".", embedder("magmel"), captions="metadata.csv")
+    index.thresholds["copy"] = 0.99
+    index.save("i")
+    CleanedSet.of(index, []).write(Path("cleaned"))
+    asked = ("--model", "demo", "--clips", ".", "--index", "i", "--cleaned", "cleaned")
+    small = ("--steps", "2", "--every", "1", "--batch", "2", "--rank", "2")
+    run(ROOT / "examples/fine_tune_lora.py", monkeypatch, *asked, *small, "-o", "lora")
+    assert (tmp_path / "lora/monitor/monitor.jsonl").is_file()
+    adapter = read_adapter(tmp_path / "lora/step-00002")
+    pipe = load_pipeline("demo", "cpu")
+    assert lora.apply(pipe, tmp_path / "lora/step-00002").fingerprint == adapter.fingerprint
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from anechoic_lab.demo import assets, build, corpus
+from anechoic_lab.demo import assets, build, corpus, watch
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import INSTRUMENTS, PITCHES, Clip
 from anechoic_lab.demo.judge import ClipScorer, mel, waveform
@@ -180,6 +180,18 @@ def test_nothing_is_written_over(trained):
     folder, _, clips, wavs, recipe = trained
     with pytest.raises(OutputExists):
         build.write(folder, assets.pipeline(folder), clips, wavs, recipe)
+
+
+def test_a_training_shows_what_its_monitor_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(corpus, "build", lambda work, seed: tiny_corpus())
+    monkeypatch.setattr(watch, "EVERY", 2)
+    monkeypatch.setattr(watch, "SAMPLER_STEPS", 2)
+    recipe = TrainingRecipe((Phase(2, 1e-3),), batch=4, layers=1, heads=2)
+    build.build(tmp_path / "demo", tmp_path, recipe, monitor=tmp_path / "monitor")
+    assert "anechoic: step 2: 0 copies of 3 from training captions" in capsys.readouterr().out
+    assert (tmp_path / "monitor/monitor.jsonl").is_file()
 
 
 def test_what_training_needs_is_told_before_anything_is_fetched(

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from anechoic_lab.demo import remedies, remedies_plot
+from anechoic_lab.demo import remedies, remedies_plot, watch
 
 from anechoic.errors import BadSetting
 from anechoic.training import Repeats
@@ -17,7 +17,7 @@ def small(monkeypatch):
     monkeypatch.setattr(remedies, "GROUPS", ((64, 2), (16, 2), (4, 2), (1, 2)))
     monkeypatch.setattr(remedies, "HELD_OUT", 99)
     monkeypatch.setattr(remedies, "ORDINARY", 2)
-    monkeypatch.setattr(remedies, "SAMPLER_STEPS", 3)
+    monkeypatch.setattr(watch, "SAMPLER_STEPS", 3)
     monkeypatch.setattr(remedies, "REMEDIES", {"plain": remedies.Remedied,
                                                "reweighting": remedies.Reweighted})  # fmt: skip
     remedies.material.cache_clear()

@@ -73,7 +73,7 @@ class Repeats:
             generator: of the noise, on the CPU.
             level: of the noise, in units of each caption's own root mean square.
 
-        Source: Somepalli et al., 2023 (arXiv:2305.20086).
+        Source: Somepalli et al., 2023 (arXiv:2305.20086), who add it to the captions of all clips.
         """
         noise = torch.randn(encoded.shape, generator=generator).to(encoded)
         rms = encoded.detach().square().mean((1, 2), keepdim=True).sqrt()

@@ -138,8 +138,11 @@ def train(
     ] = Path("demo-corpus"),
     steps: FewerSteps = None,
     seed: Annotated[int, typer.Option(help="Seed of the corpus and the training.")] = 0,
+    monitor: Annotated[
+        Path, typer.Option(help="Folder of the monitor's log; what it sees is printed.")
+    ] = Path("demo-monitor"),
 ) -> None:
-    """Rebuild the demo's model, index and judges from scratch.
+    """Rebuild the demo's model, index and judges from scratch, under a monitor.
 
     Needs `pip install "anechoic-lab[train]"` and Debian's libfluidsynth3.
 
@@ -152,7 +155,7 @@ def train(
     if steps is not None:
         recipe = recipe.shortened_to(steps)
     with _progress("starting") as report:
-        build(output, work, recipe, report)
+        build(output, work, recipe, report, monitor)
     print(f"written: {output}")
 
 

@@ -25,13 +25,17 @@ from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 from anechoic_lab.demo.judge import COPY, ClipScorer, heard
 from anechoic_lab.demo.train import TrainingRecipe, train
+from anechoic_lab.demo.watch import GUIDE, Previews, watched
 
-GUIDE = "magmel"  # the descriptor that guards follow; those in `judge` judge
 Report = Callable[[str, int, int], None]  # current task, steps done, total
 
 
 def build(
-    out: Path, work: Path, recipe: TrainingRecipe, report: Report = lambda what, done, total: None
+    out: Path,
+    work: Path,
+    recipe: TrainingRecipe,
+    report: Report = lambda what, done, total: None,
+    monitor: Path | None = None,
 ) -> None:
     """Make the demo's folder from scratch.
 
@@ -40,6 +44,7 @@ def build(
         work: folder for the unpacked Debian packages.
         recipe: training settings.
         report: called after each step.
+        monitor: folder for the log of a monitor, which prints what it sees; None: there is none.
 
     Raises:
         OutputExists: `out` exists already.
@@ -49,7 +54,18 @@ def build(
     report("rendering the corpus", 0, 1)
     clips, wavs = corpus.build(work, recipe.seed)
     report("rendering the corpus", 1, 1)
-    pipe = train(clips, wavs, recipe, lambda step, loss, _: report("training", step, recipe.steps))
+    previews = Previews()
+    watch = None
+    if monitor is not None:
+        watch = watched(clips, torch.from_numpy(wavs), monitor, previews)
+
+    def step(done: int, loss: float, averaged: Any) -> None:
+        previews.pipe = averaged
+        if watch is not None:
+            watch(done)
+        report("training", done, recipe.steps)
+
+    pipe = train(clips, wavs, recipe, step)
     write(out, pipe, clips, wavs, recipe, report)
 
 

@@ -18,25 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anechoic.detectors import Calibration
-from anechoic.detectors.nearest import NearestStretch
-from anechoic.diffusers.generate import generate
-from anechoic.diffusers.latents import decode
-from anechoic.diffusers.pipelines import call_arguments, sound_seconds
-from anechoic.embedders import embedder
 from anechoic.errors import BadSetting
-from anechoic.index import Sound, TrainingIndex
 from anechoic.metrics import Estimate, share_interval
-from anechoic.training import Monitor, Observation, Panel, Repeats, Sketches
+from anechoic.training import Monitor, Observation, Panel, Repeats
 from anechoic.training.observation import read_log
 from anechoic.training.trackers import Tracker
 from anechoic.verdict import Verifier
 from anechoic_lab.demo import assets
-from anechoic_lab.demo.build import GUIDE, round_trip
 from anechoic_lab.demo.codec import MelCodec
-from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
+from anechoic_lab.demo.corpus import Clip
 from anechoic_lab.demo.model import Conditioner
-from anechoic_lab.demo.run import BATCH, interval
+from anechoic_lab.demo.run import interval
 from anechoic_lab.demo.train import (
     Checkpoint,
     Conditioned,
@@ -45,12 +37,12 @@ from anechoic_lab.demo.train import (
     TrainingRecipe,
     train,
 )
+from anechoic_lab.demo.watch import Previews, verifier
 
 GROUPS = ((64, 42), (16, 10), (4, 10), (1, 30))  # copies, clips
 ORDINARY, HELD_OUT = 12, 299  # prompts, and sounds that the rule is calibrated on
 STEPS, LIMIT = 2_000, 0.1
 LOOKS, FEWER_LOOKS = 8, 2  # at the plain training, and at the others
-SCALE, SAMPLER_STEPS = 3.0, 12
 PLAIN, EARLY = "plain", "early stopping"
 Report = Callable[[str, int, int], None]
 
@@ -132,43 +124,14 @@ def material(seed: int = 0) -> Material:
     captions = {clip.caption for clip in ours}
     others = [i for i, clip in enumerate(clips) if clip.caption not in captions]
     held = [others[i] for i in rng.permutation(len(others))[:HELD_OUT]]
-    guide = embedder(GUIDE)
-    index = TrainingIndex.build(
-        [
-            Sound(clip.id, clip.caption, wav[None], SAMPLE_RATE)
-            for clip, wav in zip(ours, wavs, strict=True)
-        ],
-        guide,
-    )
-    with torch.no_grad():
-        made = guide(round_trip(assets.pipeline().vae, sound[held])[:, None], SAMPLE_RATE)
-    null = index.search(index.project(made), 1).scores[:, 0].tolist()
-    detector = NearestStretch(index, guide).name
-    known = {detector: Calibration(detector, tuple(null))}
     ordinary = [clips[row] for row in rows[at : at + ORDINARY]]
     return Material(
         ours,
         wavs,
         ordinary,
-        Verifier.of(index, guide, known),
+        verifier(ours, wavs, sound[held], assets.pipeline().vae),
         {clip.caption: clip for clip in [*ours, *ordinary]},
     )
-
-
-@dataclass(eq=False)
-class Previews:
-    """Generates by the demo's pipeline, and decodes by its codec's preview, for the monitor."""
-
-    pipe: Any = None
-
-    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Sketches:
-        sounds: list[Tensor] = []
-        arguments = call_arguments(self.pipe, SCALE, SAMPLER_STEPS) | {"output_type": "latent"}
-        for at in range(0, len(prompts), BATCH):
-            some = slice(at, at + BATCH)
-            made = generate(self.pipe, prompts[some], list(seeds[some]), arguments)
-            sounds += decode(self.pipe, made.samples, sound_seconds(self.pipe))
-        return Sketches(sounds, SAMPLE_RATE)
 
 
 def monitor(

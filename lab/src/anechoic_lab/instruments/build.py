@@ -20,10 +20,11 @@ from anechoic.detectors import calibration
 from anechoic.embedders import embedder
 from anechoic.index import TrainingIndex
 from anechoic_lab.demo import assets
-from anechoic_lab.demo.build import GUIDE, round_trip, write
+from anechoic_lab.demo.build import round_trip, write
 from anechoic_lab.demo.corpus import Clip
 from anechoic_lab.demo.held_out import write as write_sounds
 from anechoic_lab.demo.train import Checkpoint, train
+from anechoic_lab.demo.watch import GUIDE
 from anechoic_lab.instruments.recipes import INSTRUMENTS, Instrument
 
 FALSE_POSITIVES = 0.05  # share of held-out sound that the index's rule may call a copy

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from anechoic_lab.demo import assets
-from anechoic_lab.demo.build import GUIDE
 from anechoic_lab.demo.classifier import Labels
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import Clip
 from anechoic_lab.demo.train import Design, Phase, StableAudio, TrainingRecipe
+from anechoic_lab.demo.watch import GUIDE
 from anechoic_lab.instruments import drums, loops
 from anechoic_lab.instruments.flow import StableAudio3
 
