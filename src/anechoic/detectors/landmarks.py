@@ -30,6 +30,7 @@ BLUR = 1  # tolerance in frames of alignments and of the lengths of pairs
 PRIOR = 10  # pairs added to those of each clip, so that a match of few counts less
 RECIPE = 1  # increase with any change of the above: fitted files record it
 SHORTEST_S = SIZE / SAMPLE_RATE
+SHIFT = 1 << 32  # numbers of clips are kept above offsets in one integer
 
 
 class _Pairs(NamedTuple):
@@ -209,11 +210,19 @@ def _best_alignment(
     pair: np.ndarray, row: np.ndarray, offset: np.ndarray
 ) -> tuple[int, int, np.ndarray]:
     """The clip and offset on which most landmarks agree, and the hits that do."""
-    shift = 1 << 32
-    votes = [(row * shift + offset + d + (shift >> 1), pair) for d in range(-BLUR, BLUR + 1)]
+    hits = np.bincount(row)
+    likely = row == hits.argmax()
+    _, least = _most_votes(pair[likely], row[likely], offset[likely])
+    able = hits[row] >= least  # a clip has no more votes than hits, so most need no count
+    best, _ = _most_votes(pair[able], row[able], offset[able])
+    winner, at = best // SHIFT, best % SHIFT - (SHIFT >> 1)
+    return winner, at, (row == winner) & (np.abs(offset - at) <= BLUR)
+
+
+def _most_votes(pair: np.ndarray, row: np.ndarray, offset: np.ndarray) -> tuple[int, int]:
+    """The clip and offset with most votes, as one number, and how many; the first among equals."""
+    votes = [(row * SHIFT + offset + d + (SHIFT >> 1), pair) for d in range(-BLUR, BLUR + 1)]
     keys, voters = (np.concatenate(part) for part in zip(*votes, strict=True))
     once = np.unique(np.stack([keys, voters], 1), axis=0)[:, 0]  # a landmark has one vote
     places, count = np.unique(once, return_counts=True)
-    best = int(places[count.argmax()])
-    winner, at = best // shift, best % shift - (shift >> 1)
-    return winner, at, (row == winner) & (np.abs(offset - at) <= BLUR)
+    return int(places[count.argmax()]), int(count.max())
