@@ -355,7 +355,8 @@ the whole catalogue for them. Three kinds of sound that copies nothing say what 
 *unrelated* clips, of other sources; the *same genre*, notes of other instruments of the same
 families; and *siblings*, other renderings of the catalogue's own notes, which are as like as sounds
 get without being copies. Thresholds are calibrated on each of them (`anechoic calibrate`); square
-brackets hold 95 % intervals. All clips are real and last 1.024 s.
+brackets hold 95 % intervals. All clips are real and last 1.024 s. A half or a quarter that is 40 dB
+under its clip is replaced by another one, since nothing can be found in silence.
 
 *Combined* is what `anechoic check` says with all detectors: a copy if one of them says so, at a
 quarter of the rate for each of the four, so its rate of false alarms is that of the whole family.
