@@ -8,64 +8,13 @@ import random
 import numpy as np
 import pytest
 import torch
+from support.monitored import CLIPS, RATE, Sounding, make, noise, one_of_two, verifier
 from support.pipelines import CAPTIONS, make_pipe
 
 from anechoic.diffusers.pipelines import sound_seconds
 from anechoic.errors import BadSetting
-from anechoic.index import Sound, TrainingIndex
 from anechoic.training import FromPipeline, Monitor, Observation, Panel, Sketches, averaged
 from anechoic.training.observation import LOG
-from anechoic.types import Embedder
-from anechoic.verdict import Verifier
-
-RATE = 4  # of the tiny model's sound, in Hz
-
-
-class Samples(Embedder):
-    """The samples themselves: a sound of the tiny model has 64."""
-
-    name, dim, sample_rate, seconds = "samples", 64, RATE, 16.0
-
-    def __call__(self, wav, sample_rate):
-        mono = torch.nn.functional.pad(wav.mean(1), (0, 64))[:, :64]
-        return torch.nn.functional.normalize(mono - mono.mean(1, keepdim=True) + 1e-4, dim=1)
-
-
-def verifier(sounds, captions=CAPTIONS[:3], threshold=0.9):
-    clips = [Sound(text, text, wav, RATE) for text, wav in zip(captions, sounds, strict=True)]
-    index = TrainingIndex.build(clips, Samples(), centre=False)
-    return Verifier.of(index, Samples(), threshold=threshold)
-
-
-def noise(seed, channels=1):
-    return 0.3 * torch.randn(channels, 64, generator=torch.Generator().manual_seed(seed))
-
-
-class Sounding:
-    """In place of a model: it plays the sound of a caption once it has learned it."""
-
-    def __init__(self, clips):
-        self.clips, self.learned, self.calls = clips, set(), 0
-
-    def __call__(self, prompts, seeds):
-        self.calls += 1
-        torch.rand(3), np.random.rand(), random.random()
-        sounds = [
-            self.clips[text] if text in self.learned else noise(100 + seed + len(text))
-            for text, seed in zip(prompts, seeds, strict=True)
-        ]
-        return Sketches(sounds, RATE, [1.0] * len(sounds))
-
-
-CLIPS = {text: noise(i) for i, text in enumerate(CAPTIONS[:3])}
-
-
-def make(tmp_path, model=None, **settings):
-    panel = Panel(tuple(CLIPS), ("thunder far away", "a bell"))
-    settings = {"every": 2, "share": None, "track": [], **settings}
-    return Monitor(
-        model or Sounding(CLIPS), verifier(CLIPS.values()), panel, tmp_path / "m", **settings
-    )
 
 
 def test_it_stops_once_the_lower_end_of_the_interval_is_over_the_limit(tmp_path, capsys) -> None:
@@ -138,7 +87,7 @@ def test_it_keeps_the_worst_sounds_and_tells_the_trackers(tmp_path) -> None:
     assert rate == RATE
     assert found.mean("adherence", trained=False) == pytest.approx((16 + 6) / 200)
     assert set(found.scalars()) >= {"copies/training_low", "distance/ordinary", "time_share"}
-    assert "1 copies of 3 from training captions (1% to 91%)" in found.sentence()
+    assert "1 copy of 3 from training captions (1% to 91%)" in found.sentence()
 
 
 def test_a_look_waits_until_its_share_of_the_time_is_free(tmp_path, monkeypatch) -> None:
@@ -158,25 +107,30 @@ def test_a_look_waits_until_its_share_of_the_time_is_free(tmp_path, monkeypatch)
     assert 0.025 < monitor.observations[-1].share <= 0.03
 
 
-def process(rank, folder, rendezvous, answers):
-    """One of two processes that train together."""
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2
-    )
-    model = Sounding(CLIPS)
-    model.learned = set(CLIPS)
-    monitor = make(folder, model)
-    said = [monitor(step) for step in (1, 2, 3)]
-    answers.put((rank, said, model.calls))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+def test_a_look_waits_until_there_is_room_for_the_costliest_one_so_far(
+    tmp_path, monkeypatch
+) -> None:
+    now, costs = [0.0], iter([1.0, 9.0, 1.0, 9.0, 1.0, 9.0, 1.0, 9.0])
+    monkeypatch.setattr("anechoic.training.monitor.time.monotonic", lambda: now[0])
+
+    class Uneven(Sounding):
+        def __call__(self, prompts, seeds):
+            now[0] += next(costs)
+            return super().__call__(prompts, seeds)
+
+    monitor = make(tmp_path, Uneven(CLIPS), every=1, share=0.05)
+    for step in range(1, 800):
+        now[0] += 1.0
+        monitor(step)
+    assert len(monitor.observations) > 3
+    assert all(found.share <= 0.05 for found in monitor.observations[2:])
 
 
 def test_the_first_of_two_processes_generates_and_both_stop(tmp_path) -> None:
-    context = torch.multiprocessing.get_context("fork")
+    context = torch.multiprocessing.get_context("spawn")
     answers = context.Queue()
     started = [
-        context.Process(target=process, args=(rank, tmp_path, tmp_path / "rendezvous", answers))
+        context.Process(target=one_of_two, args=(rank, tmp_path, tmp_path / "rendezvous", answers))
         for rank in (0, 1)
     ]
     for one in started:

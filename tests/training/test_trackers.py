@@ -57,7 +57,7 @@ def test_weights_and_biases_gets_one_log(found, tmp_path, monkeypatch) -> None:
 
 def test_the_console_gets_a_line(found, tmp_path, capsys) -> None:
     trackers.console(found, tmp_path)
-    assert "step 10: 1 copies of 2 from training captions" in capsys.readouterr().out
+    assert "step 10: 1 copy of 2 from training captions" in capsys.readouterr().out
 
 
 def test_lightning_is_stopped_and_asked_once_a_step(monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import random
@@ -51,8 +52,9 @@ class Monitor:
         panel: what is generated.
         folder: of the log, and of the sounds that come nearest to training clips.
         every: steps from one look at the training to the next.
-        share: of the time, at most: a look that would cost more waits for a later `every`th step.
-            What the first one costs is not known before. None: no limit.
+        share: of the time, at most: a look waits for a later `every`th step until there is room
+            for the costliest one so far. What the first one costs is not known before. None: no
+            limit.
         limit: copy rate whose lower end stops the training; 1: never.
         act: "stop", or "warn" to write it and train on.
         weights: a block in which the weights to generate with are in place; see `averaged`.
@@ -259,8 +261,9 @@ class Monitor:
     def _affordable(self) -> bool:
         if self.share is None or not self.observations:
             return True
-        elapsed = time.monotonic() - self._began
-        return self._spent + self._spent / len(self.observations) <= self.share * elapsed
+        spent = [0.0, *(one.spent_s for one in self.observations)]
+        dearest = max(after - before for before, after in itertools.pairwise(spent))
+        return self._spent + dearest <= self.share * (time.monotonic() - self._began)
 
     @property
     def _alone(self) -> bool:

@@ -101,7 +101,8 @@ class Observation:
                 continue
             found, copies = self.copies(trained), sum(s.status == "copy" for s in group)
             interval = f" ({found.low:.0%} to {found.high:.0%})" if found else ""
-            text = f"{copies} copies of {len(group)} from {name}{interval}"
+            many = "1 copy" if copies == 1 else f"{copies} copies"
+            text = f"{many} of {len(group)} from {name}{interval}"
             if unjudged := sum(s.status == "not judged" for s in group):
                 text += f", {unjudged} not judged"
             for what, symbol in (("distance", "d_t"), ("adherence", "adherence")):
