@@ -279,7 +279,8 @@ def test_a_line_that_was_cut_off_is_made_again(tmp_path):
     work.write_text(work.read_text()[:-20])
     assert [one.prompt for one in measure.read(work)] == ["a"]
     measure.append(work, [line("b")])
-    assert [one.prompt for one in measure.read(work)] == ["a", "b"]
+    measure.append(work, [line("a", copied=False)])
+    assert [(one.prompt, one.copied) for one in measure.read(work)] == [("a", True), ("b", True)]
 
 
 def test_batches_that_are_done_are_not_made_again(monkeypatch):
@@ -290,6 +291,8 @@ def test_batches_that_are_done_are_not_made_again(monkeypatch):
     todo = [measure.Unit("drums", "none", 2.0, 50, 0, (one,)) for one in asked]
     done = [line("a", settings=settings), line("b", settings="of an older guard")]
     assert measure.unfinished(todo, done) == todo[1:]
+    whole = measure.Unit("drums", "none", 2.0, 50, 0, tuple(asked))
+    assert measure.unfinished([whole], done)[0].prompts == tuple(asked[1:])
 
 
 def test_the_tables_compare_a_guard_with_the_unguarded_model():

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -371,30 +371,32 @@ def _warm(model: str) -> None:
 
 
 def read(path: Path) -> list[Line]:
-    """The lines of a work file; a line that was cut off by a kill is left out."""
-    lines = []
+    """The lines of a work file, each generation once; one that was cut off by a kill is left out."""
+    lines: dict[tuple[Any, ...], Line] = {}
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
-            lines.append(Line(**json.loads(text)))
+            line = Line(**json.loads(text))
         except json.JSONDecodeError:
             continue
-    return lines
+        lines.setdefault(key(line), line)
+    return list(lines.values())
 
 
 def unfinished(todo: Iterable[Unit], done: Iterable[Line]) -> list[Unit]:
-    """The batches of which a line is missing."""
+    """The batches of which a line is missing, without the prompts whose line is there."""
     known = {key(line) for line in done}
 
     @cache
     def settings(model: str, guard: str, scale: float) -> str:
         return settings_hash(guidance(guard, subject(model), scale))
 
-    def missing(unit: Unit) -> bool:
+    def missing(unit: Unit) -> tuple[Asked, ...]:
         hashed = settings(unit.model, unit.guard, unit.scale)
         head = (unit.model, unit.guard, hashed, unit.scale, unit.steps, unit.seed)
-        return any((*head, asked.id) not in known for asked in unit.prompts)
+        return tuple(asked for asked in unit.prompts if (*head, asked.id) not in known)
 
-    return [unit for unit in todo if missing(unit)]
+    left = [replace(unit, prompts=missing(unit)) for unit in todo]
+    return [unit for unit in left if unit.prompts]
 
 
 def append(path: Path, lines: Iterable[Line]) -> None:

@@ -347,7 +347,10 @@ def _missing(lines: Sequence[Line]) -> str:
     found = [one.label for name, one in NAMED.items() if name not in done]
     if len({(line.scale, line.steps) for line in lines}) == 1:
         found.append("other scales and numbers of steps")
-    return f"Not run: {', '.join(found)}." if found else "All of it was run."
+    at = [x.guard for x in lines if (x.scale, x.steps) == (2.0, 50)]
+    fewer = [one.label for name, one in NAMED.items() if 0 < at.count(name) < at.count(UNGUARDED)]
+    text = f"Not run: {', '.join(found)}." if found else "All guards were run."
+    return text + (f" On fewer prompts than unguarded: {', '.join(fewer)}." if fewer else "")
 
 
 def _models(lines: Iterable[Line]) -> list[str]:
