@@ -58,7 +58,7 @@ def test_long_work_shows_its_rate_and_the_time_left_unless_it_is_quiet(
     code, out, err = command(*BUILD)
     shown = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", err)
     assert code == 0
-    assert re.search(r"embedding .* 3/3 [\d.]+/s \d:\d\d:\d\d", shown)
+    assert re.search(r"embedding .* 3/3 [\d.,]+/s \d:\d\d:\d\d", shown)
     assert COLOUR.search(err)
     for words in (("--quiet", *BUILD), (*BUILD, "--quiet")):
         assert command(*words) == (0, out, "")

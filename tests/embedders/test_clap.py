@@ -160,7 +160,8 @@ def test_the_clap_of_a_pipeline_is_shared_and_is_the_one_that_is_read(clap):
     shared = Clap.of(pipe)
     assert shared._model is pipe.text_encoder
     assert shared.revision == clap.revision
-    assert torch.equal(shared(noise(2.0), RATE), clap(noise(2.0), RATE))
+    # to the last bit or so: sums depend on where weights lie in memory
+    torch.testing.assert_close(shared(noise(2.0), RATE), clap(noise(2.0), RATE), atol=1e-6, rtol=0)
     assert torch.equal(shared.text(["a dog barks"]), clap.text(["a dog barks"]))
 
 

@@ -71,7 +71,8 @@ def test_an_image_tower_alone_embeds_images_and_refuses_captions(clip, folder, t
     shutil.copy(folder / "preprocessor_config.json", tmp_path)
     alone = ClipEmbedder(str(tmp_path))
     assert alone.revision == clip.revision
-    assert torch.equal(alone(picture(40, 40)), clip(picture(40, 40)))
+    seen = picture(40, 40)  # to the last bit or so: sums depend on where weights lie in memory
+    torch.testing.assert_close(alone(seen), clip(seen), atol=1e-6, rtol=0)
     with pytest.raises(UnknownEmbedder, match=r"^expected text tower .*, got none; name"):
         alone.text(["a dog"])
 

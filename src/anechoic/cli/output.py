@@ -73,7 +73,8 @@ def progress_bar(*fields: str) -> Progress:
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:.3g}/s", style="progress.data.speed")
+            shown = "" if speed is None else f"{speed:,.0f}/s" if speed >= 100 else f"{speed:.3g}/s"
+            return Text(shown, style="progress.data.speed")
 
     counted = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate())
     told: list[ProgressColumn] = [TextColumn(f"{{task.fields[{name}]}}") for name in fields]
