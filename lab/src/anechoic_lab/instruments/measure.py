@@ -371,7 +371,7 @@ def _warm(model: str) -> None:
 
 
 def read(path: Path) -> list[Line]:
-    """The lines of a work file, each generation once; one that was cut off by a kill is left out."""
+    """The lines of a work file, each generation once; a line that a kill cut off is left out."""
     lines: dict[tuple[Any, ...], Line] = {}
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
