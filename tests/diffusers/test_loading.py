@@ -195,6 +195,14 @@ BROKEN: dict[str, tuple[Callable[[], object], str]] = {
 }
 
 
+def test_weights_that_another_user_may_not_read_are_named_with_what_helps(
+    model, monkeypatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != WEIGHTS)
+    with pytest.raises(UnsupportedPipeline, match="not be read by this user.*chmod -R"):
+        load_pipeline(str(model))
+
+
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_folder_that_cannot_be_loaded_is_one_sentence(model: Path, kind: str) -> None:
     spoil, sentence = BROKEN[kind]

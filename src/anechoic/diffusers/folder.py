@@ -6,6 +6,7 @@ import importlib
 import inspect
 import logging
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -83,6 +84,12 @@ def require_whole(folder: Path, parts: Iterable[str]) -> None:
                 "the whole pipeline again"
             )
         for weights in sorted((folder / part).glob("*.safetensors")):
+            # safetensors would say that there is no such file; it saves files for their owner alone
+            if not os.access(weights, os.R_OK):
+                raise UnsupportedPipeline(
+                    f"'{weights}' may not be read by this user; let everybody read it, as by "
+                    f"'chmod -R a+rX {folder}'"
+                )
             try:
                 with safe_open(weights, "pt"):  # reads the header, and compares the file's length
                     pass
