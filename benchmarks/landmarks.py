@@ -33,21 +33,16 @@ def grown(own: Landmarks, size: int, rng: np.random.Generator) -> Landmarks:
     ends = own.ends.tolist()
     parts = list(zip([0, *ends[:-1]], ends, strict=True))
     chosen = [*range(len(parts)), *rng.integers(len(parts), size=size - len(parts)).tolist()]
-    hashes, frames = own.hashes.numpy(), own.frames.numpy()
-    made = []
+    order = np.lexsort((own.frames.numpy(), own.rows.numpy()))  # clip after clip, in time
+    hashes, times, made = own.hashes.numpy()[order], own.times.numpy(), []
     for place, number in enumerate(chosen):
         packed = hashes[slice(*parts[number])]
         if place >= len(parts):
             low = np.clip((packed >> 14) + int(rng.integers(-20, 21)), 2, 480)
             packed = ((low << 14) | (packed & 0x3FFF)).astype(np.int32)
         made.append(packed)
-    counts = torch.tensor([len(one) for one in made])
-    return Landmarks(
-        torch.from_numpy(np.concatenate(made)),
-        torch.from_numpy(np.concatenate([frames[slice(*parts[number])] for number in chosen])),
-        counts.cumsum(0),
-        own.lengths[torch.tensor(chosen)],
-    )
+    when = [times[slice(*parts[number])] for number in chosen]
+    return Landmarks.of(made, when, own.lengths[torch.tensor(chosen)].tolist())
 
 
 def seconds(judge: Landmarks, queries: torch.Tensor) -> list[float]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -128,6 +129,7 @@ def test_check_by_several_detectors_shares_their_rate_and_finds_what_one_misses(
     both = ("--detector", "landmarks", "--detector", "transposed")
     code, _, err = run("calibrate", "others", "--index", "i", "--fpr", "0.1", *both)
     assert code == 0, err
+    shutil.rmtree("clips")  # it was fitted to them, and is kept
     audio.write("up.wav", torch.from_numpy(pitch(tune(3)[0].numpy(), RATE, 2.0))[None], RATE)
     code, out, err = run("check", "up.wav", "--index", "i", *both, "--json")
     assert code == 1, err

@@ -199,7 +199,7 @@ def test_weights_that_another_user_may_not_read_are_named_with_what_helps(
     model, monkeypatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != WEIGHTS)
-    with pytest.raises(UnsupportedPipeline, match="not be read by this user.*chmod -R"):
+    with pytest.raises(UnsupportedPipeline, match=r"not be read by this user.*chmod -R"):
         load_pipeline(str(model))
 
 

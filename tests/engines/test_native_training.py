@@ -61,9 +61,10 @@ def fit(wrapper, steps, callbacks=()):
 
 
 def wrapped(model, **settings):
-    for name in ("wandb", "audiotools"):  # of losses and loggers that are not used here
+    # of losses and loggers that are not used here; new versions of torchaudio have no prototypes
+    for name in ("wandb", "audiotools", "torchaudio.prototype"):
         if name not in sys.modules and importlib.util.find_spec(name) is None:
-            sys.modules[name] = MagicMock(__spec__=None)
+            sys.modules[name] = sys.modules[f"{name}.transforms"] = MagicMock(__spec__=None)
     from stable_audio_tools.training.diffusion import DiffusionCondTrainingWrapper
 
     return DiffusionCondTrainingWrapper(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from anechoic import audio
-from anechoic.detectors import registry
+from anechoic.detectors import registry, stored
 from anechoic.detectors.nearest import clip_numbers
 from anechoic.detectors.protocol import Detector
 from anechoic.detectors.sound import Fitted, fit
@@ -130,10 +130,11 @@ class TrainingSet:
 
 
 def fitted(name: str, training: TrainingSet, embedder: Embedder) -> Detector:
-    """A detector by name, fitted to the training set.
+    """A detector by name, fitted to the training set, or as it was fitted when it was calibrated.
 
     Raises:
         BadSetting: no such detector, or the sound of a training clip that it needs is not here.
+        IndexMismatch: a detector that is kept beside the index is damaged.
     """
     kind = registry.detector(name)
     if not judges_sound(kind):
@@ -144,6 +145,9 @@ def fitted(name: str, training: TrainingSet, embedder: Embedder) -> Detector:
     if not hasattr(kind, "fit"):
         detector: Detector = kind(training.index, embedder)
         return detector
+    folder = training.index.folder
+    if folder and (kept := stored.read(folder, name, kind, training.index.content)) is not None:
+        return kept
     sounds = [training.sound(number) for number in range(len(training.clips))]
     known = [one for one in sounds if not isinstance(one, str)]
     if missing := [one for one in sounds if isinstance(one, str)]:

@@ -60,23 +60,26 @@ def calibrate(
     from anechoic.audit import HeldOut
     from anechoic.audit import calibrate as run
     from anechoic.audit.training import fitted
-    from anechoic.detectors import calibration
+    from anechoic.detectors import calibration, stored
 
     folder = index_folder(index)
     calibration.require_free(folder, overwrite)
     training, embed = open_training(index, embedder_name)
+    searching = {name: fitted(name, training, embed) for name in detector or ["nearest"]}
     with progress_of_audit("calibrating") as progress:
         found = run(
             HeldOut(held_out, fpr),
             training,
             embed,
-            detectors=[fitted(name, training, embed) for name in detector or ["nearest"]],
+            detectors=list(searching.values()),
             longest_s=longest,
             work=work,
             progress=progress,
         )
     made = list(found.calibrations.values())
     path = calibration.write(folder, made, overwrite=overwrite)
+    for name, fit in searching.items():
+        stored.write(folder, name, fit, training.index.content)
     unused = [{"name": one.sample.name, "reason": one.reason} for one in found.unused]
     if as_json:
         rows = [{**one.to_dict(), "null": len(one.null)} for one in made]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,9 +61,13 @@ class Landmarks:
     our own.
     """
 
-    hashes: Tensor  # one for each landmark, int32, clip after clip, in time
-    frames: Tensor  # the frame of each landmark in its clip, int32
-    ends: Tensor  # where each clip ends in `hashes`, int64 [n]
+    # the postings: all landmarks by their hash
+    hashes: Tensor  # int32, ascending
+    rows: Tensor  # the clip of each, int32
+    frames: Tensor  # its frame in the clip, int32
+    # the same landmarks clip after clip, in time
+    times: Tensor  # frames, int32
+    ends: Tensor  # where each clip ends in `times`, int64 [n]
     lengths: Tensor  # frames of each clip, int64 [n]
 
     name = f"landmarks ({SAMPLE_RATE} Hz, {SIZE} samples every {HOP}, recipe {RECIPE})"
@@ -75,23 +78,37 @@ class Landmarks:
 
     @classmethod
     def fit(cls, sounds: Iterable[TrainingSound]) -> Landmarks:
-        """Compute the landmarks of the training clips, eight bytes each.
+        """Compute the landmarks of the training clips, 16 bytes each.
 
         Raises:
             BadAudio: a clip that is not usable sound, or is shorter than 0.128 s.
             IndexMismatch: no clips.
         """
-        hashes, frames, lengths = [], [], []
+        hashes, times, lengths = [], [], []
         for row, sound in enumerate(sounds):
             wav = training(sound.wav, sound.sample_rate, SAMPLE_RATE, row, SHORTEST_S)
             pairs = landmarks(wav)
-            hashes.append(torch.from_numpy(_hash(pairs, pairs.ahead)))
-            frames.append(torch.from_numpy(pairs.frame.astype(np.int32)))
+            hashes.append(_hash(pairs, pairs.ahead))
+            times.append(pairs.frame.astype(np.int32))
             lengths.append(len(wav) // HOP)
-        ends = torch.tensor([len(part) for part in hashes], dtype=torch.int64).cumsum(0)
-        empty = torch.zeros(0, dtype=torch.int32)
+        return cls.of(hashes, times, lengths)
+
+    @classmethod
+    def of(
+        cls, hashes: Sequence[np.ndarray], times: Sequence[np.ndarray], lengths: Sequence[int]
+    ) -> Landmarks:
+        """From the hashes and frames of each clip's landmarks, int32, and its length in frames."""
+        count = np.array([len(part) for part in hashes], np.int64)
+        flat, when = (np.concatenate([np.zeros(0, np.int32), *one]) for one in (hashes, times))
+        order = np.argsort(flat, kind="stable")
+        rows = np.repeat(np.arange(len(count), dtype=np.int32), count)
         return cls(
-            torch.cat([empty, *hashes]), torch.cat([empty, *frames]), ends, torch.tensor(lengths)
+            torch.from_numpy(flat[order]),
+            torch.from_numpy(rows[order]),
+            torch.from_numpy(when[order]),
+            torch.from_numpy(when),
+            torch.from_numpy(count.cumsum()),
+            torch.tensor(lengths),
         )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -100,7 +117,7 @@ class Landmarks:
         Raises:
             OutputExists: the file exists, and `overwrite` is off.
         """
-        tensors = {name: getattr(self, name) for name in ("hashes", "frames", "ends", "lengths")}
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         return fitted.write(path, self.name, tensors, {}, overwrite=overwrite)
 
     @classmethod
@@ -120,13 +137,6 @@ class Landmarks:
         """
         return best_of_voices(wav, sample_rate, lambda clips: map(self._find, clips), SAMPLE_RATE)
 
-    @cached_property
-    def _sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Hashes in ascending order, and the clip and frame of each."""
-        order = np.argsort(self.hashes.numpy(), kind="stable")
-        rows = np.searchsorted(self.ends.numpy(), order, side="right")
-        return self.hashes.numpy()[order], rows, self.frames.numpy()[order].astype(np.int64)
-
     def _find(self, clip: Tensor) -> Match:
         if len(clip) < SIZE or is_silent(clip):
             return NOTHING
@@ -137,7 +147,7 @@ class Landmarks:
         number, offset, agree = _best_alignment(pair, rows, offsets)
         begin, end = max(0, offset), min(len(clip) // HOP, offset + int(self.lengths[number]))
         stop = int(self.ends[number])
-        theirs = self.frames[int(self.ends[number - 1]) if number else 0 : stop].numpy() + offset
+        theirs = self.times[int(self.ends[number - 1]) if number else 0 : stop].numpy() + offset
         m, m_j = (int(((f >= begin) & (f <= end)).sum()) for f in (pairs.frame, theirs))
         n = len(np.unique(pair[agree]))
         first, last = pairs.frame[pair[agree]], (pairs.frame + pairs.ahead)[pair[agree]]
@@ -154,7 +164,7 @@ class Landmarks:
 
     def _hits(self, pairs: _Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Landmarks shared with training clips: number in the clip, row, and offset."""
-        hashes, rows, frames = self._sorted
+        hashes, rows, frames = (x.numpy() for x in (self.hashes, self.rows, self.frames))
         found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for blur in range(-BLUR, BLUR + 1):
             wanted = _hash(pairs, pairs.ahead + blur)
@@ -163,7 +173,8 @@ class Landmarks:
             pair = np.repeat(np.arange(len(wanted)), count)
             within = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
             at = np.repeat(left, count) + within
-            found.append((pair, rows[at], pairs.frame[pair] - frames[at]))
+            row, frame = rows[at].astype(np.int64), frames[at].astype(np.int64)
+            found.append((pair, row, pairs.frame[pair] - frame))
         pair, row, offset = (np.concatenate(part) for part in zip(*found, strict=True))
         return pair, row, offset
 
