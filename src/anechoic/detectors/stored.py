@@ -16,7 +16,7 @@ from anechoic.detectors.protocol import Detector
 from anechoic.detectors.sound import FittedToSome, underlying
 from anechoic.errors import IndexMismatch
 from anechoic.parsing import parse_object
-from anechoic.storage import whole_folder
+from anechoic.storage import Storage, whole_folder
 
 FOLDER, FITTED, ABOUT = "detectors", "fitted.safetensors", "about.json"
 
@@ -32,20 +32,20 @@ def write(folder: str | Path, name: str, detector: Detector, content: str) -> Pa
     """Keep a fitted detector in the folder of its index.
 
     Args:
-        folder: of the index, on this machine.
+        folder: of the index.
         name: of the detector in `registry`.
         detector: fitted to all clips of the index, or to those that are long and loud enough.
         content: what the index holds (`TrainingIndex.content`).
 
     Returns:
-        Its folder; None: this kind of detector is not fitted, or cannot be written.
+        Its folder; None: this kind of detector is not fitted, or the index is not on this machine.
     """
-    own = underlying(detector)
-    if not isinstance(own, Saved):
+    own, local = underlying(detector), Storage(folder).local
+    if not isinstance(own, Saved) or local is None:
         return None
     left_out = list(detector.left_out) if isinstance(detector, FittedToSome) else []
     clips = len(left_out) + len(detector.rows) if isinstance(detector, FittedToSome) else None
-    place = Path(folder, FOLDER, name)
+    place = local / FOLDER / name
     with whole_folder(place) as part:
         own.save(part / FITTED)
         about: dict[str, Any] = {"content": content, "clips": clips, "left_out": left_out}
@@ -69,8 +69,8 @@ def read(folder: str | Path, name: str, kind: type[Any], content: str) -> Detect
     Raises:
         IndexMismatch: what was kept is damaged.
     """
-    place = Path(folder, FOLDER, name)
-    if not (place / ABOUT).is_file():
+    local = Storage(folder).local
+    if local is None or not (place := local / FOLDER / name).joinpath(ABOUT).is_file():
         return None
     what = f"'{place / ABOUT}'"
     again = "remove its folder, and calibrate the index again with this detector"
