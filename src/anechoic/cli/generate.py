@@ -39,7 +39,6 @@ from anechoic.cli.protection import (
     print_protection,
 )
 from anechoic.cli.training import open_verifier
-from anechoic.containers import writable
 from anechoic.errors import BadSetting, OutputExists
 from anechoic.models import KnownModel, find, model_place
 
@@ -277,6 +276,8 @@ def _outputs(output: Path, count: int, overwrite: bool) -> list[Path]:
         OutputExists: one is there and may not be replaced.
         BadSetting: a name without a known sound format, or a folder that is not writable.
     """
+    from anechoic.containers import writable
+
     writable(output)
     files = numbered(output, count)
     for file in files:
