@@ -1,4 +1,4 @@
-"""The bench on all models: every table and figure of docs/evidence/bench-models.md.
+"""The bench on all models: every table and figure of docs/evidence/bench.md.
 
     python benchmarks/bench_all.py --prompts 8          # a look
     python benchmarks/bench_all.py --minutes 60         # as much as that allows, the first first
@@ -26,7 +26,7 @@ from anechoic_lab.instruments.guards import NAMED
 
 from anechoic.environment import machine
 
-PAGE = Path("docs/evidence/bench-models.md")
+PAGE = Path("docs/evidence/bench.md")
 SEED = 1000  # none that anything was tuned with
 FIRST = ("none", "auto", "amg-tuned", "opposite", "static", "cfg", "projection", "dissimilarity")
 SURFACE = 8  # memorized prompts of each model at other scales and steps

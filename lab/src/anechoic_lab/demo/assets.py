@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # the model, its classifier and judges bring diffusers
 
 SHIPPED = Path(__file__).parent / "data"
 CLIPS, CALIBRATION, CLASSIFIER = "clips.parquet", "calibration.json", "classifier.safetensors"
-STEP_STATISTICS = "step-statistics.json"  # made as docs/evidence/bench.md says
+STEP_STATISTICS = "step-statistics.json"  # made as docs/evidence/demo-methods.md says
 CFG_SCALE = 2.0  # the demo model's own classifier-free guidance scale
 STEPS = 50
 

@@ -232,13 +232,12 @@ def _style() -> AbstractContextManager[None]:
 # ---------------------------------------------------------------------------------------- the page
 
 
-PAGE = """# The bench on several models
+PAGE = """# The benchmark: guards on several models
 
 {choose}
 
 Written by `{command}` from its work file; {where}. {count} generations, at a scale of 2 and 50
-steps
-where nothing else is said; seeds {seeds}, with which nothing was tuned.
+steps where nothing else is said; seeds {seeds}, with which nothing was tuned.
 
 {missing}
 
