@@ -34,7 +34,9 @@ MAY_IMPORT = {
     "generators": {"audio", "errors", "parsing"},
     "metrics": LEAVES,
     "embedders": LEAVES | {"audio", "plugins"},
-    "detectors": LEAVES | {"audio", "guidance", "index", "parsing", "plugins", "storage"},
+    "detectors": LEAVES
+    | {"audio", "guidance", "index", "parsing", "plugins", "storage", "transcription"},
+    "transcription": {"errors"},
     "testing": LEAVES | {"guidance"},
     "engine": LEAVES | {"display", "guidance"},
     "auto": LEAVES | {"detectors", "embedders", "guidance", "index"},
@@ -75,6 +77,7 @@ HOMES: dict[str, set[str]] = {
     "jinja2": {"audit"},
     "lightning": {"training"},
     "matplotlib": {"display", "evidence"},
+    "onnxruntime": {"transcription"},
     "pyarrow": {"audit", "index", "parsing"},
     "pytorch_lightning": {"training"},
     "ray": set(),

@@ -171,7 +171,7 @@ class Keys:
 def test_a_phrase_fills_its_clip_in_the_register_of_its_caption():
     for register, lowest, highest in (("low", 35, 62), ("high", 63, 90)):
         keys = Keys()
-        wav = loops.phrase(keys, 0, 40, register, np.random.default_rng(0))
+        wav = loops.perform(keys, 0, 40, loops.compose(register, np.random.default_rng(0)))
         assert len(wav) >= loops.LENGTH
         assert lowest <= min(keys.heard) < max(keys.heard) <= highest
         assert sum(keys.heard.values()) > 0.7 * loops.LENGTH

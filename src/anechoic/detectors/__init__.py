@@ -1,8 +1,8 @@
 """Detectors: does this sound copy a training clip, and is this prompt memorized?
 
 Detectors of sound are fitted to training clips (`NearestStretch`, `TopCosine`, `NearestRatio` and
-`Segments` to an index of their embeddings, `Correlation`, `Landmarks` and `Transposed` to their
-sound) and return a `Match` for each clip. Detectors of runs (`Magnitude`, `Angle`) need neither
+`Segments` to an index of their embeddings, `Correlation`, `Landmarks`, `Transposed` and `Notes`
+to their sound) and return a `Match` for each clip. Detectors of runs (`Magnitude`, `Angle`) need neither
 training clips nor sound, only the records of a guard. A `Calibration` turns scores into p-values
 and a threshold.
 """
@@ -13,6 +13,7 @@ from anechoic.detectors.calibration import Calibration, calibrate
 from anechoic.detectors.correlation import Correlation
 from anechoic.detectors.landmarks import Landmarks
 from anechoic.detectors.nearest import NearestRatio, NearestStretch, Segments, TopCosine, locate
+from anechoic.detectors.notes import Notes
 from anechoic.detectors.protocol import NOTHING, Detector, RunDetector, TrainingSound
 from anechoic.detectors.screening import Angle, AngleRecorder, Magnitude, alignment, magnitudes
 from anechoic.detectors.transposed import Transposed
@@ -30,6 +31,7 @@ __all__ = [
     "Match",
     "NearestRatio",
     "NearestStretch",
+    "Notes",
     "RunDetector",
     "Segments",
     "TopCosine",

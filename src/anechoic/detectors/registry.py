@@ -24,7 +24,7 @@ def detector(name: str) -> type[Any]:
 
     Args:
         name: "nearest", "cosine", "nearest-ratio", "segments", "correlation", "landmarks",
-            "transposed", "magnitude", "angle", or one that an installed package adds.
+            "transposed", "notes", "magnitude", "angle", or one that an installed package adds.
 
     Raises:
         BadSetting: an unknown name.

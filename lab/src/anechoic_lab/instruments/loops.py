@@ -16,6 +16,7 @@ four kits of `hydrogen-drumkits` play loops, and the long ones among the recordi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,17 +68,26 @@ STYLES = {
 }  # fmt: skip
 
 
-def phrase(
-    synth: Any, font: int, program: int, register: str, rng: np.random.Generator
-) -> np.ndarray:
+@dataclass(frozen=True)
+class Score:
+    """What is played of a phrase, and with which touch and tone."""
+
+    notes: Sequence[tuple[float, float, int, int]]  # as of `play`
+    register: str
+    tonic: int  # MIDI pitch
+    scale: tuple[int, ...]  # semitones above it
+    beat_s: float
+    modulation: int  # wheel: vibrato
+    cutoff_hz: float
+
+
+def compose(register: str, rng: np.random.Generator) -> Score:
     """A motif of four beats, again with another ending, and so on until the clip is full."""
     tonic = int(rng.choice(list(TONICS[register])))
     scale = SCALES[int(rng.integers(len(SCALES)))]
     beat = 60.0 / rng.uniform(80, 150)
     motif, ending = (_melody(rng) for _ in range(2))
-    synth.system_reset()
-    synth.program_select(0, font, 0, program)
-    synth.cc(0, 1, int(rng.integers(0, 90)))  # modulation wheel: vibrato
+    modulation = int(rng.integers(0, 90))
     notes, bar, seconds = [], rng.uniform(0.0, 0.1), LENGTH / RATE
     for number in range(8):
         for place, (onset, beats, step) in enumerate(motif):
@@ -89,8 +99,17 @@ def phrase(
             if start < seconds:
                 notes.append((start, end, midi, int(rng.integers(60, 125))))
         bar += MOTIF_BEATS * beat
-    wav = play(synth, notes, max(end for _, end, _, _ in notes) + 0.1, RATE)
-    return _low_pass(wav, float(np.exp(rng.uniform(np.log(3000), np.log(9000)))), RATE)
+    cutoff_hz = float(np.exp(rng.uniform(np.log(3000), np.log(9000))))
+    return Score(notes, register, tonic, scale, beat, modulation, cutoff_hz)
+
+
+def perform(synth: Any, font: int, program: int, score: Score) -> np.ndarray:
+    """A phrase, played by an instrument of the soundfont."""
+    synth.system_reset()
+    synth.program_select(0, font, 0, program)
+    synth.cc(0, 1, score.modulation)
+    seconds = max(end for _, end, _, _ in score.notes) + 0.1
+    return _low_pass(play(synth, score.notes, seconds, RATE), score.cutoff_hz, RATE)
 
 
 def _melody(rng: np.random.Generator) -> list[tuple[float, float, int]]:
@@ -154,7 +173,7 @@ def phrases(package: Path, rng: np.random.Generator) -> list[tuple[Clip, np.ndar
                 family=family,
                 register=register,
             )
-            out.append((clip, phrase(synth, font, program, register, rng)))
+            out.append((clip, perform(synth, font, program, compose(register, rng))))
     synth.delete()
     return out
 
