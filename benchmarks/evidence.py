@@ -362,6 +362,9 @@ under its clip is replaced by another one, since nothing can be found in silence
 quarter of the rate for each of the four, so its rate of false alarms is that of the whole family.
 At 1 % that takes 399 held-out clips.
 
+Melodies that another instrument plays are measured apart, with the detector `notes`:
+[melodies](melodies.md).
+
 ## The targets, against unrelated sound at 1 %
 
 {targets}

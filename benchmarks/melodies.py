@@ -40,6 +40,7 @@ STAGGER_S = 0.01  # standard deviation of a player's onsets
 SOFTER_DB = 6.0  # how far the chords are under the melody
 NULLS = ("unrelated", "same genre")
 FRESH = "fresh "  # nulls that no threshold was read off
+BESIDE = 400  # so many sounds of each set are searched by the detector beside it, too
 
 
 # ------------------------------------------------------------------------------------ the music
@@ -120,6 +121,9 @@ def chords_under(score: Score) -> Score:
     return replace(score, notes=[note for note in notes if note[0] < LENGTH / RATE])
 
 
+COPIES = (*CHANGES, "over chords")
+
+
 def catalogue(count: int, rng: np.random.Generator) -> list[Piece]:
     """Phrases of all instruments and registers in turn."""
     kinds = [(program, register) for program in PROGRAMS for register in REGISTERS]
@@ -197,7 +201,7 @@ def pieces(size: int, copies: int, nulls: int, seed: int) -> tuple[list[Piece], 
         score = played_anew(piece.score, rng)
         made = Piece(score, another(piece.program, rng), chords_under(score))
         found["over chords", number] = made
-    for prefix, count in (("", nulls), (FRESH, nulls // 2)):
+    for prefix, count in (("", nulls), (FRESH, nulls // 4)):
         for number in range(count):
             found[f"{prefix}unrelated", number] = stranger(rng)
             found[f"{prefix}same genre", number] = sibling(known[number % size], rng)
@@ -230,6 +234,8 @@ def _score(job: tuple[Key, Made]) -> tuple[Key, dict[str, tuple[float | None, in
     wav = band.play(made) if isinstance(made, Piece) else finish(made, LENGTH)
     found = {}
     for name, judge in judges.items():
+        if name != "notes" and (key[1] >= BESIDE or key[0] not in (*COPIES, *NULLS)):
+            continue
         (match,) = judge(torch.from_numpy(wav)[None, None], RATE)
         found[name] = (match.score if match.compared else None, match.row)
     return key, found
@@ -284,7 +290,7 @@ def share(found: int, of: int) -> str:
 
 def of_set(found: Scores, name: str, detector: str) -> list[tuple[float | None, int | None]]:
     """Scores and rows of a set, in order."""
-    keys = sorted(key for key in found if key[0] == name)
+    keys = sorted(key for key in found if key[0] == name and detector in found[key])
     return [tuple(found[key][detector]) for key in keys]
 
 
@@ -296,12 +302,12 @@ def calibration(found: Scores, null: str, detector: str, rate: float) -> Calibra
 
 def copies_found(found: Scores, null: str) -> str:
     """Markdown: the copies that exceed the thresholds of one null."""
-    names = [(detector, rate) for detector in ("notes", "transposed") for rate in RATES]
+    names = [("notes", RATES[0]), ("notes", RATES[1]), ("transposed", RATES[0])]
     lines = [
         f"| copies | {' | '.join(f'{name}, {100 * rate:g} %' for name, rate in names)} |",
         "|" + "---|" * (len(names) + 1),
     ]
-    for change in (*CHANGES, "over chords"):
+    for change in COPIES:
         cells = []
         for detector, rate in names:
             rule = calibration(found, null, detector, rate)
@@ -330,7 +336,7 @@ def named(found: Scores) -> str:
     """Markdown: the share of copies of which the right clip is named, and what is not judged."""
     lines = ["| sounds | right clip: notes | right clip: transposed | not judged by notes |",
              "|---|---|---|---|"]  # fmt: skip
-    for change in (*CHANGES, "over chords"):
+    for change in COPIES:
         rows = {name: [row for _, row in of_set(found, change, name)] for name in
                 ("notes", "transposed")}  # fmt: skip
         right = [np.mean([row == place for place, row in enumerate(of)]) for of in rows.values()]
@@ -406,6 +412,73 @@ TEXT = """\
 # Melodies: the same tune on another instrument
 
 Written by `python benchmarks/melodies.py {command}`; {machine}.
+
+The detector `notes` compares melodies: intervals and rhythm, in any key, at a tempo from 0.66 to
+1.5, on any instrument. After `pip install 'anechoic[notes]'`:
+
+```sh
+anechoic calibrate others --index clips.index --detector notes --overwrite
+anechoic check take1.wav --index clips.index --detector notes
+```
+
+The network of Basic Pitch (0.23 MB, by Spotify, Apache-2.0, part of this package) writes down the
+notes; those that no louder ones cover are the melody. What has fewer than five notes is not judged.
+
+## What was measured
+
+{catalogue} composed phrases of 4.2 s, on 20 instruments of FluidSynth in three registers, are the
+catalogue; {left_out} of them, in which fewer than five notes are heard, are left out and cannot be
+found. The first {copies} are played again, always by another instrument and another player, with
+other forces, vibrato and tone, and onsets that stagger by 10 ms. Two kinds of phrases that copy
+nothing say what chance does, {nulls} each: *unrelated* ones, broken chords in triplets and runs
+through all twelve tones; and the *same genre*, other phrases by the composer of the catalogue, each
+in the scale, register and tempo of one of its phrases and on its instrument. Square brackets hold
+95 % intervals. Settings were chosen on phrases of other seeds.
+
+- *transposed*: by 1 to 5 semitones, up or down
+- *another ending*: other pitches of the scale in the last third
+- *over chords*: triads of strings beneath, 6 dB softer
+
+## Found, at thresholds read off unrelated phrases
+
+What is not judged counts as not found. Beside `notes` stands the detector
+[transposed](detectors.md), which compares spectrograms, on the same sounds.
+
+{unrelated}
+
+The target is 0.9 of the melodies that another instrument plays, at 1 %.
+
+## Found, at thresholds read off the same genre
+
+{genre}
+
+A phrase has some eight notes, so some of the same genre are the same tune by chance, in intervals
+and rhythm alike, and a copy with another ending is not more alike than those. Calibrate on your own
+genre: a threshold read off other music is too low for it, as the next table shows.
+
+## False alarms
+
+Phrases that no threshold was read off, drum loops of Hydrogen, and recordings of Sonic Pi, of which
+few have a melody. Shares are of those that are judged.
+
+{alarms}
+
+## Which clip is named, and what is not judged
+
+{named}
+
+## By instrument
+
+The share that is found at 1 % of the same genre, of all copies but those with another ending, by the
+instrument that plays it and by that of the training clip. What has a slow attack is heard badly.
+
+{missed}
+
+## What it does not find
+
+Percussion, speech and held chords have no melody, and are not judged. A melody under louder music is
+hard to hear, and a tune that is repeated on one pitch without rests is one long note. Nothing was
+measured on singing, on recordings of real bands, or on phrases longer than 4.2 s.
 """
 
 

@@ -65,7 +65,7 @@ def test_the_wheel_of_the_core_is_small(core_wheel: Path) -> None:
 
 def test_licences_ship_with_what_they_are_of(core_wheel: Path, lab_wheel: Path) -> None:
     for wheel, expected in (
-        (core_wheel, {"LICENSE"}),
+        (core_wheel, {"LICENSE", "NOTICE"}),
         (lab_wheel, {"LICENSE", "ATTRIBUTION.md"}),
     ):
         with ZipFile(wheel) as content:

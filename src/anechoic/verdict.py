@@ -196,7 +196,7 @@ def weigh(
     p_value: float | None = None
     reason = ""
     if match.score == -math.inf:
-        reason = "it is silent, or too short to be compared"
+        reason = "it is silent, too short, or has too little in it to be compared"
     elif not math.isfinite(match.score):
         reason = f"its score is {match.score}"
     elif rule is None:

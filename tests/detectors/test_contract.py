@@ -15,6 +15,7 @@ from anechoic.detectors import (
     Detector,
     Landmarks,
     NearestRatio,
+    Notes,
     Segments,
     TopCosine,
     Transposed,
@@ -40,6 +41,8 @@ def make(name: str) -> Detector:
         return Landmarks.fit(TRAINING)
     if name == "transposed":
         return Transposed.fit(TRAINING)
+    if name == "notes":
+        return Notes.fit(TRAINING)
     whole = MagMel(seconds=2.0)
     index = TrainingIndex.build(TRAINING, whole)
     return TopCosine(index, whole) if name == "cosine" else NearestRatio(index, whole, k=8)
@@ -47,7 +50,15 @@ def make(name: str) -> Detector:
 
 @pytest.fixture(
     scope="module",
-    params=["cosine", "nearest-ratio", "segments", "correlation", "landmarks", "transposed"],
+    params=[
+        "cosine",
+        "nearest-ratio",
+        "segments",
+        "correlation",
+        "landmarks",
+        "transposed",
+        "notes",
+    ],
 )
 def judge(request: pytest.FixtureRequest) -> Detector:
     return make(request.param)
@@ -141,7 +152,7 @@ def test_what_is_no_batch_of_sound_is_refused(judge: Detector, wav: torch.Tensor
         judge(wav, RATE)
 
 
-@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed])
+@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed, Notes])
 def test_a_fitted_detector_is_the_same_from_disk(kind, tmp_path) -> None:
     fitted = kind.fit(TRAINING)
     fitted.save(tmp_path / "fitted")
@@ -157,7 +168,7 @@ def test_a_file_of_another_detector_or_none_is_refused(tmp_path) -> None:
             Landmarks.load(tmp_path / name)
 
 
-@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed])
+@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed, Notes])
 def test_a_fitted_detector_that_was_damaged_anywhere_is_refused(kind, tmp_path) -> None:
     whole = kind.fit(TRAINING[:2]).save(tmp_path / "fitted").read_bytes()
     places = [*range(0, len(whole), max(1, len(whole) // 400)), whole.index(b"settings") + 12]
@@ -186,14 +197,14 @@ def test_a_fitted_detector_of_other_contents_is_refused(tensors, settings, tmp_p
         Correlation.load(tmp_path / "fitted")
 
 
-@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed])
+@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed, Notes])
 @pytest.mark.parametrize("wav", [torch.zeros(1, RATE), torch.ones(1, 40), torch.ones(RATE)])
 def test_a_training_clip_that_is_silent_too_short_or_misshapen_is_refused(kind, wav) -> None:
     with pytest.raises(BadAudio, match="training clip 1"):
         kind.fit([TRAINING[0], Sounding(wav)])
 
 
-@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed])
+@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed, Notes])
 def test_a_training_clip_that_is_too_short_is_left_out_and_named(kind) -> None:
     short = Sounding(TRAINING[0].wav[:, : round(0.09 * RATE)])
     detector = fit(kind, [TRAINING[0], short, TRAINING[1]])
@@ -215,7 +226,7 @@ def test_sound_of_any_length_is_compared(kind, samples: tuple[int, int]) -> None
         assert match.score <= 1
 
 
-@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed])
+@pytest.mark.parametrize("kind", [Correlation, Landmarks, Transposed, Notes])
 def test_no_training_clips_are_refused(kind) -> None:
     with pytest.raises(IndexMismatch, match="at least one training clip"):
         kind.fit([])

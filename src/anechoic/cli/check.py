@@ -84,7 +84,8 @@ def check(
     With several indexes a file is a copy if it is one of a clip of any of them. With several
     detectors it is one if any of them says so, and each has its part of the false-positive rate, so
     that together they call no more of the held-out sound a copy. `transposed` finds other pitches,
-    tempos and reversals, `landmarks` filters and other sound on top.
+    tempos and reversals, `landmarks` filters and other sound on top, `notes` a melody on another
+    instrument (`pip install 'anechoic[notes]'`).
 
     Exit codes: 0 no file is a copy; 1 a file is a copy; 2 a file cannot be used; 3 nothing is
     known to be a copy, but something could not be judged, as without a calibration; 70 a fault of

@@ -1,10 +1,10 @@
 """Detectors: does this sound copy a training clip, and is this prompt memorized?
 
 Detectors of sound are fitted to training clips (`NearestStretch`, `TopCosine`, `NearestRatio` and
-`Segments` to an index of their embeddings, `Correlation`, `Landmarks`, `Transposed` and `Notes`
-to their sound) and return a `Match` for each clip. Detectors of runs (`Magnitude`, `Angle`) need neither
-training clips nor sound, only the records of a guard. A `Calibration` turns scores into p-values
-and a threshold.
+`Segments` to an index of their embeddings, `Correlation`, `Landmarks`, `Transposed` and `Notes` to
+their sound) and return a `Match` for each clip. Detectors of runs (`Magnitude`, `Angle`) need
+neither training clips nor sound, only the records of a guard. A `Calibration` turns scores into
+p-values and a threshold.
 """
 
 from __future__ import annotations

@@ -91,11 +91,13 @@ class Notes:
     def of(cls, melodies: Iterable[Melody]) -> Notes:
         """Fit to melodies that are written down already."""
         found = list(melodies)
-        columns = [
-            torch.from_numpy(np.concatenate(column)) for column in zip(*found, strict=True)
-        ] or [torch.zeros(0)] * 3
+
+        def column(name: str) -> Tensor:
+            parts = [torch.from_numpy(getattr(one, name)) for one in found]
+            return torch.cat(parts or [torch.zeros(0)])
+
         lengths = torch.tensor([len(one.pitch) for one in found], dtype=torch.int64)
-        return cls(*columns, lengths.cumsum(0))
+        return cls(column("start_s"), column("length_s"), column("pitch"), lengths.cumsum(0))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the fitted detector as one file.

@@ -11,7 +11,7 @@ from torch import Tensor
 from anechoic.guidance.step import Record
 from anechoic.types import Match
 
-NOTHING = Match(-math.inf)  # for a clip that is silent or too short to be compared
+NOTHING = Match(-math.inf)  # for a clip that is silent, too short, or too bare
 
 
 @runtime_checkable
@@ -19,8 +19,8 @@ class Detector(Protocol):
     """Scores how much a sound is like the training clip that it comes nearest to.
 
     Each clip of a batch is compared separately, and the same sound gives the same match. The match
-    of a clip that is silent, or too short for the detector, is `NOTHING`; NaN, infinite values and
-    other shapes are refused.
+    of a clip that is silent, too short for the detector, or has too little in it (peaks, notes), is
+    `NOTHING`; NaN, infinite values and other shapes are refused.
     """
 
     @property

@@ -58,15 +58,15 @@ def note_events(sounding: np.ndarray, starting: np.ndarray, shortest: int = SHOR
         if after + before > shortest:
             found.append((middle - before, middle + after, pitch))
     levels = [float(sounding[start:stop, pitch].mean()) for start, stop, pitch in found]
-    start, stop, pitch = np.array(found, np.int64).reshape(-1, 3).T
-    return NoteEvents(start, stop, pitch + LOWEST, np.array(levels, np.float64))
+    starts, stops, rows = np.array(found, np.int64).reshape(-1, 3).T
+    return NoteEvents(starts, stops, rows + LOWEST, np.array(levels, np.float64))
 
 
 def _starts(sounding: np.ndarray, starting: np.ndarray) -> list[tuple[int, int]]:
-    """Frame and pitch of the peaks of `starting`, and of the rises of `sounding`; the last first."""
+    """Frame and pitch of each peak of `starting`, and of rises of `sounding`; the last first."""
     rise = np.zeros(sounding.shape)
     rise[2:] = np.minimum(sounding[2:] - sounding[1:-1], sounding[2:] - sounding[:-2]).clip(0)
-    likely = np.maximum(starting, rise * (starting.max() / max(rise.max(), 1e-9)))
+    likely = np.maximum(starting, rise * (starting.max(initial=0) / max(rise.max(initial=0), 1e-9)))
     within = likely[1:-1]
     peak = (within > likely[:-2]) & (within > likely[2:]) & (within >= STARTING)
     frame, pitch = np.nonzero(peak)
