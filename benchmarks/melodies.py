@@ -469,16 +469,17 @@ few have a melody. Shares are of those that are judged.
 
 ## By instrument
 
-The share that is found at 1 % of the same genre, of all copies but those with another ending, by the
-instrument that plays it and by that of the training clip. What has a slow attack is heard badly.
+The share that is found at 1 % of the same genre, of all copies but those with another ending and
+those over chords, by the instrument that plays it and by that of the training clip. What has a slow
+attack is heard badly.
 
 {missed}
 
 ## What it does not find
 
-Percussion, speech and held chords have no melody, and are not judged. A melody under louder music is
-hard to hear, and a tune that is repeated on one pitch without rests is one long note. Nothing was
-measured on singing, on recordings of real bands, or on phrases longer than 4.2 s.
+Drums, and what else has few notes, are mostly not judged; a drone is one note. A melody under
+other music is hard to hear, and a tone that is repeated without rests is one long note. Nothing was
+measured on speech, on singing, on recordings of real bands, or on phrases longer than 4.2 s.
 """
 
 

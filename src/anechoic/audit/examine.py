@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anechoic.audit.excerpts import Keep, Shown, show
 from anechoic.audit.training import TrainingSet
-from anechoic.detectors import NOTHING, Correlation, Detector, Landmarks, Match
+from anechoic.detectors import NOTHING, Correlation, Detector, Landmarks, Match, Notes
 from anechoic.detectors.sound import Fitted, fit, underlying
 from anechoic.errors import AnechoicError
 from anechoic.index import Sound
@@ -100,7 +100,9 @@ class Examiner:
             aligned_by=aligned_by,
             notes=notes,
             own=mine,
-            shown=show(wav, sample_rate, match, sound, self.keep, other) if pictures else None,
+            shown=show(wav, sample_rate, match, sound, self.keep, other, _by_notes(scored, clip))
+            if pictures
+            else None,
         )
 
     def _score(
@@ -147,6 +149,13 @@ def _nearest_own(scored: Sequence[Scored], own: Sequence[int]) -> int | None:
     found = [one.match for one in scored if one.name.endswith(PROMPTED)]
     named = [row for one in found if (row := one.row) is not None]
     return next(iter([*named, *own]), None)
+
+
+def _by_notes(scored: Sequence[Scored], clip: int | None) -> Match | None:
+    """The match of the deciding detector, if it compares notes and has one."""
+    first = scored[0]
+    found = isinstance(underlying(first.detector), Notes) and first.match.row is not None
+    return first.match if found and first.match.row == clip else None
 
 
 def _alignment(scored: Sequence[Scored], clip: int | None) -> tuple[str, Match]:

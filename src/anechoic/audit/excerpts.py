@@ -10,6 +10,7 @@ from torch import Tensor
 
 from anechoic.audio import mono
 from anechoic.audit.html.media import FLOOR_DB, flac, shaded_png, spectrogram_db
+from anechoic.audit.roll import heard, piano_roll
 from anechoic.detectors import Match
 from anechoic.index import Sound
 
@@ -41,13 +42,14 @@ class Shown:
     own: Picture | None  # the prompt's own clip, if the training clip is another one
     matrix: str | None  # key of the similarity matrix's PNG
     missing: str  # why the training clip's sound is not shown
+    melodies: str | None = None  # key of the PNG with the notes of both, if notes decide
 
     @property
     def keys(self) -> list[str]:
         """The keys of all sounds and pictures."""
         pictures = [one for one in (self.made, self.training, self.own) if one]
         keys = [key for picture in pictures for key in (picture.sound, picture.spectrogram)]
-        return [*keys, *([self.matrix] if self.matrix else [])]
+        return [*keys, *(key for key in (self.matrix, self.melodies) if key)]
 
 
 def show(
@@ -57,6 +59,7 @@ def show(
     clip: Sound | str,
     keep: Keep,
     own: Sound | str = "",
+    by_notes: Match | None = None,
 ) -> Shown:
     """Excerpts and pictures of a sound and its training clip, over the same time.
 
@@ -67,6 +70,7 @@ def show(
         clip: the training clip, or why its sound is not available.
         keep: stores sounds and pictures.
         own: the prompt's own training clip, if `clip` is another one; it starts with the sound.
+        by_notes: where the notes of the two match, if notes decide.
     """
     seconds = wav.shape[-1] / sample_rate
     if isinstance(clip, str):
@@ -80,7 +84,12 @@ def show(
     other, b = _picture(clip.wav, clip.sample_rate, first - lag, last - lag, highest, keep)
     matrix = similarity_matrix(a, b, (made.seconds, other.seconds))
     mine = _own(own, first, last, keep)
-    return Shown(made, other, mine, keep(shaded_png(matrix), ".png"), "")
+    melodies = None
+    if by_notes is not None:
+        both = (heard(wav, sample_rate), heard(clip.wav, clip.sample_rate))
+        roll = piano_roll(*both, by_notes, made.start_s, made.seconds)
+        melodies = keep(shaded_png(roll), ".png")
+    return Shown(made, other, mine, keep(shaded_png(matrix), ".png"), "", melodies)
 
 
 def _own(clip: Sound | str, first_s: float, last_s: float, keep: Keep) -> Picture | None:

@@ -89,8 +89,8 @@ def audit(
         list[str] | None,
         typer.Option(
             help="nearest (the default: any stretch, by the index's embedder), segments, cosine, "
-            "correlation, landmarks, transposed, notes, or one that a package adds; repeatable: the "
-            "first decides, the others are shown beside it.",
+            "correlation, landmarks, transposed, notes, or one that a package adds; repeatable: "
+            "the first decides, the others are shown beside it.",
         ),
     ] = None,
     held_out: Annotated[

@@ -191,8 +191,9 @@ def _files(
         if shown.get(which):
             found[f"{folder}/{name}.flac"] = report.medium(shown[which]["sound"])
             found[f"{folder}/{name}.png"] = report.medium(shown[which]["spectrogram"])
-    if shown["matrix"]:
-        found[f"{folder}/matrix.png"] = report.medium(shown["matrix"])
+    for name in ("matrix", "melodies"):
+        if shown.get(name):
+            found[f"{folder}/{name}.png"] = report.medium(shown[name])
     whole = None
     if examined is not None:
         whole = f"{folder}/examined{examined[0]}"

@@ -134,6 +134,14 @@ def _case(sheet: Any, content: Mapping[str, Any], case: CaseFiles) -> None:
             sheet.picture(
                 case.excerpts[f"{name}.png"], f"{labels[which]} ({name}.flac)", span, frame
             )
+    if shown.get("melodies"):
+        sheet.picture(
+            case.excerpts[f"{case.folder}/melodies.png"],
+            f"Notes of the {content['noun']} above, of the training clip below, moved to the same "
+            "key, tempo and time; the lighter ones are in both",
+            time.made,
+            time.match,
+        )
     sheet.axis(time.ticks, f"seconds of the {content['noun']}; low sound below, high above")
     if shown["training"] is None:
         sheet.paragraph(f"The sound of the training clip is not shown: {shown['missing']}.")

@@ -163,8 +163,9 @@ def _keys(row: Mapping[str, Any]) -> Iterator[str]:
         if picture:
             yield picture["sound"]
             yield picture["spectrogram"]
-    if shown["matrix"]:
-        yield shown["matrix"]
+    for picture in (shown["matrix"], shown.get("melodies")):
+        if picture:
+            yield picture
 
 
 def _inside(rows: Sequence[Mapping[str, Any]], medium: Medium, budget: int) -> set[str]:
