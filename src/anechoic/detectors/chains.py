@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +33,7 @@ class Chain(NamedTuple):
     theirs: np.ndarray  # and in the second, int64 [k]
 
 
-def worths(tune: Tunes, others: Tunes, tempos: np.ndarray = TEMPOS) -> np.ndarray:
+def worths(tune: Tunes, others: Tunes) -> Iterator[np.ndarray]:
     """The worth of the best chain that ends at each pair of notes, by tempo.
 
         w(i, j) = max(0, max over a, b of w(i - a, j - b) + p r - 0.4 (a + b - 2))
@@ -43,25 +45,28 @@ def worths(tune: Tunes, others: Tunes, tempos: np.ndarray = TEMPOS) -> np.ndarra
     Args:
         tune: one melody, of n notes.
         others: the melodies to search, with m notes in all.
-        tempos: how much faster `tune` may be, [r].
 
-    Returns:
-        float32 [n, r, m].
+    Yields:
+        float32 [tempos, m], for each note of `tune`.
 
     Source: after Mongeau and Sankoff, Comparison of musical sequences, 1990, without a key.
     """
-    found = np.zeros((len(tune.pitch), len(tempos), len(others.pitch)), np.float32)
+    before: deque[np.ndarray] = deque(maxlen=REACH)  # the nearest first
     for i in range(len(tune.pitch)):
-        for a in range(1, min(REACH, i) + 1):
+        here = np.zeros((len(TEMPOS), len(others.pitch)), np.float32)
+        for a, there in enumerate(before, 1):
             for b in range(1, min(REACH, len(others.pitch) - 1) + 1):
-                worth = found[i - a, :, :-b] + _step(tune, others, i, a, b, tempos)
-                np.maximum(found[i, :, b:], worth, out=found[i, :, b:])
-    return found
+                worth = there[:, :-b] + _step(tune, others, i, a, b, TEMPOS)
+                np.maximum(here[:, b:], worth, out=here[:, b:])
+        yield here
+        before.appendleft(here)
 
 
 def worth_with(tune: Tunes, others: Tunes) -> np.ndarray:
     """The worth of the best chain through a melody and each of the others, float32 [k]."""
-    best = worths(tune, others).max((0, 1))
+    best = np.zeros(len(others.pitch), np.float32)
+    for here in worths(tune, others):
+        np.maximum(best, here.max(0), out=best)
     firsts = np.flatnonzero(np.diff(others.number, prepend=-1))
     each: np.ndarray = np.maximum.reduceat(best, firsts)
     return each
@@ -69,7 +74,7 @@ def worth_with(tune: Tunes, others: Tunes) -> np.ndarray:
 
 def best_chain(tune: Tunes, other: Tunes) -> Chain:
     """The best chain through two melodies."""
-    found = worths(tune, other)
+    found = np.stack(list(worths(tune, other)))
     i, at, j = (int(one) for one in np.unravel_index(found.argmax(), found.shape))
     along, tempo, pairs = found[:, at], TEMPOS[at : at + 1], [(i, j)]
     worth = float(along[i, j])
