@@ -126,7 +126,7 @@ def test_a_detector_is_calibrated_on_the_sounds_that_are_held_out() -> None:
     sounds = [Sounding(torch.full((1, 3 + i), float(i))) for i in range(19)]
     calibration = calibrate(Peak(), sounds, 0.05)
     assert (calibration.detector, calibration.null) == ("peak", tuple(range(19)))
-    with pytest.raises(BadAudio, match="recording 19 is silent, or too short for 'peak'"):
+    with pytest.raises(BadAudio, match="recording 19 is silent, too short or too bare for 'peak'"):
         calibrate(Peak(), [*sounds, Sounding(torch.ones(1, 2))], 0.05)
 
 

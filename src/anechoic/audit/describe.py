@@ -59,7 +59,9 @@ def detectors(
 
 
 def _without(count: int) -> str:
-    return f"; without {count} training clips that are silent, or too short for it" * bool(count)
+    return f"; without {count} training clips that are silent, too short or too bare for it" * bool(
+        count
+    )
 
 
 def about(

@@ -195,8 +195,8 @@ def calibrate(
         (match,) = detector(sound.wav[None], sound.sample_rate)
         if not match.compared:
             raise BadAudio(
-                f"held-out recording {number} is silent, or too short for '{detector.name}'; "
-                "leave it out"
+                f"held-out recording {number} is silent, too short or too bare for "
+                f"'{detector.name}'; leave it out"
             )
         scores.append(match.score)
         lengths.append(sound.wav.shape[-1] / sound.sample_rate)

@@ -75,21 +75,31 @@ class Notes:
             BadSetting: ONNX Runtime is not installed.
             IndexMismatch: no clips.
         """
-        found = []
-        for row, sound in enumerate(sounds):
-            wav = training(sound.wav, sound.sample_rate, SAMPLE_RATE, row, SHORTEST_S)
-            melody = hear_melody(wav.numpy())
-            if len(melody.pitch) < LEAST:
-                raise BadAudio(
-                    f"training clip {row} has {len(melody.pitch)} notes, and melodies of fewer "
-                    f"than {LEAST} are all alike; leave it out"
-                )
-            found.append(melody)
-        return cls.of(found)
+        return cls.of([cls.part(sound, row) for row, sound in enumerate(sounds)])
+
+    @staticmethod
+    def part(sound: TrainingSound, row: int) -> Melody:
+        """The melody of one training clip, for `of`.
+
+        Raises:
+            BadAudio, BadSetting: as `fit`.
+        """
+        wav = training(sound.wav, sound.sample_rate, SAMPLE_RATE, row, SHORTEST_S)
+        melody = hear_melody(wav.numpy())
+        if len(melody.pitch) < LEAST:
+            raise BadAudio(
+                f"training clip {row} has {len(melody.pitch)} notes, and melodies of fewer "
+                f"than {LEAST} are all alike; leave it out"
+            )
+        return melody
 
     @classmethod
     def of(cls, melodies: Iterable[Melody]) -> Notes:
-        """Fit to melodies that are written down already."""
+        """Fit to melodies that are written down already.
+
+        Raises:
+            IndexMismatch: no melodies.
+        """
         found = list(melodies)
 
         def column(name: str) -> Tensor:

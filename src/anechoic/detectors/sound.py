@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,13 +22,21 @@ class Fitted(Protocol):
     def fit(self, sounds: Sequence[TrainingSound]) -> Detector: ...
 
 
+@runtime_checkable
+class FittedInParts(Protocol):
+    """A kind of detector that takes long to analyse a sound, and does so with each alone."""
+
+    def part(self, sound: TrainingSound, row: int) -> Any: ...
+    def of(self, parts: Iterable[Any], /) -> Detector: ...
+
+
 @dataclass(frozen=True, eq=False)
 class FittedToSome:
     """A detector fitted to the training clips that are loud and long enough for it."""
 
     detector: Detector
     rows: Sequence[int]  # rows of these clips
-    left_out: Sequence[int]  # rows of clips that are silent or too short for it
+    left_out: Sequence[int]  # rows of clips that are silent, too short or too bare for it
 
     @property
     def name(self) -> str:
@@ -47,12 +55,15 @@ def underlying(detector: Detector) -> Detector:
 
 
 def fit(kind: Fitted, sounds: Sequence[TrainingSound]) -> Detector:
-    """Fit a detector to all clips, or, if some are silent or too short for it, to the others.
+    """Fit a detector to all clips, or, if some are silent or too short for it, or have too little
+    in them, to the others.
 
     Raises:
-        BadAudio: all clips are silent or too short.
+        BadAudio: that holds for all clips.
         IndexMismatch: there are no clips.
     """
+    if isinstance(kind, FittedInParts):
+        return _fit_in_parts(kind, sounds)
     try:
         return kind.fit(sounds)
     except BadAudio:
@@ -61,6 +72,19 @@ def fit(kind: Fitted, sounds: Sequence[TrainingSound]) -> Detector:
             raise
     left_out = sorted({*range(len(sounds))} - {*rows})
     return FittedToSome(kind.fit([sounds[row] for row in rows]), rows, left_out)
+
+
+def _fit_in_parts(kind: FittedInParts, sounds: Sequence[TrainingSound]) -> Detector:
+    parts, left_out = {}, []
+    for row, sound in enumerate(sounds):
+        try:
+            parts[row] = kind.part(sound, row)
+        except BadAudio:
+            left_out.append(row)
+            if row == len(sounds) - 1 and not parts:
+                raise
+    detector = kind.of(parts.values())
+    return FittedToSome(detector, list(parts), left_out) if left_out else detector
 
 
 def _fits(kind: Fitted, sound: TrainingSound) -> bool:
