@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -65,6 +67,13 @@ def test_the_notes_are_those_of_basic_pitch(shortest: int) -> None:
     assert ours == [one[:3] for one in THEIRS[shortest]]
     order = np.lexsort((found.pitch, found.stop, found.start))
     assert found.level[order] == pytest.approx([one[3] for one in THEIRS[shortest]], abs=1e-4)
+
+
+def test_the_network_is_that_of_basic_pitch_unchanged() -> None:
+    content = files("anechoic.transcription").joinpath("nmp.onnx").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == (
+        "2c3c1d144bfa61ad236e92e169c13535c880469a12a047d4e73451f2c059a0ec"  # of its 0.4.0
+    )
 
 
 def test_without_frames_or_levels_there_are_no_notes() -> None:
