@@ -99,7 +99,7 @@ def every_index(folder: Path = SHIPPED) -> TrainingIndex | JoinedIndex:
 
 
 def training_set(folder: Path = SHIPPED) -> tuple[list[Clip], Tensor]:
-    """The training clips and their sound, [n, t] at `sample_rate`, in the order of `every_index`."""
+    """The training clips and their sound [n, t] at `sample_rate`, in the order of `every_index`."""
     return _training_set(folder)
 
 

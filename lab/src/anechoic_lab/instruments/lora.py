@@ -22,7 +22,7 @@ from anechoic_lab.demo import assets, corpus
 from anechoic_lab.demo.build import index_of, round_trip, write_calibration
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import Clip
-from anechoic_lab.demo.train import StableAudio, TrainingRecipe
+from anechoic_lab.demo.train import Loss, StableAudio, TrainingRecipe
 from anechoic_lab.demo.watch import GUIDE
 
 RANK = 16
@@ -75,6 +75,11 @@ class LoraOfTheDemo(StableAudio):
     def parts(self, pipe: Any) -> list[nn.Module]:
         return [pipe.transformer]
 
+    def loss(self, pipe: Any, captions: list[str], recipe: TrainingRecipe) -> Loss:
+        for name, weight in pipe.transformer.named_parameters():
+            weight.requires_grad_(".lora_" in name)  # a phase leaves all weights to be trained
+        return super().loss(pipe, captions, recipe)
+
 
 def _adapted(network: nn.Module) -> Any:
     """The network, with an adapter put into its linear layers, which alone is trained."""
@@ -86,11 +91,12 @@ def _adapted(network: nn.Module) -> Any:
 
 def save(network: nn.Module, folder: Path) -> None:
     """Write the adapter of a trained network in half precision, as peft does."""
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
     bare = _adapted(assets.pipeline().transformer)
-    set_peft_model_state_dict(bare, get_peft_model_state_dict(network))
+    bare.get_base_model().load_state_dict(network.state_dict())
     bare.half().save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # a form for a model card, not filled in
+    for file in folder.iterdir():
+        file.chmod(0o644)
 
 
 def write(
