@@ -27,7 +27,7 @@ GROUP = "anechoic.models"
 CHECKPOINTS = (".ckpt", ".safetensors")  # files of stable-audio-tools
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 SCALE = 7.0  # scale of classifier-free guidance, for a model that names none
-LABORATORY = ("demo", "drums", "flow", "lora")  # models that anechoic-lab registers
+LABORATORY = ("demo", "drums", "flow", "loops", "lora")  # models that anechoic-lab registers
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from anechoic_lab.instruments.guards import NAMED
 
 ORDINARY = "ordinary"
 UNGUARDED = "none"
-SOUND = ("demo", "drums", "flow", "lora")
+SOUND = ("demo", "drums", "flow", "loops", "lora")
 MODELS = (*SOUND, "images")
 
 
