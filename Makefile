@@ -67,7 +67,7 @@ fuzz: $(READY) ## Feed 10,000 malformed inputs to all that reads from outside.
 	$(BIN)/python scripts/fuzz.py 10000
 
 instruments: $(READY) ## Make the other models to measure guards on; stops and goes on.
-	for name in drums flow loops; do \
+	for name in drums flow loops lora; do \
 	  $(BIN)/python -m anechoic_lab.instruments.build $$name -o instruments/$$name || exit 1; \
 	done
 

@@ -9,15 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from support.model_folder import save
 
 from anechoic import models
 from anechoic.cli import main
+from anechoic.diffusers import fingerprint
 from anechoic.diffusers.loading import load_pipeline
+from anechoic.diffusers.lora_files import read_adapter
 from anechoic.embedders import embedder
 from anechoic.errors import BadSetting
 from anechoic.index import Sound, TrainingIndex
 
 Register = Callable[[str], None]
+QUERY = "transformer.transformer_blocks.0.attn1.to_q"
 OWN = """
 from anechoic.guidance.presets import Preset
 from anechoic.models import KnownModel
@@ -28,6 +33,9 @@ def own():
 
 def bare():
     return KnownModel("own", "own/pipeline")
+
+def tuned():
+    return KnownModel("own", "model", index="i", loras=("mine.safetensors",))
 
 NOT_A_MODEL = dict
 """
@@ -86,6 +94,23 @@ def test_commands_take_a_registered_model_by_its_name(
         main(["index", "info", "own", "--json"])
     assert not ended.value.code
     assert json.loads(capsys.readouterr().out)["rows"] == 3
+
+
+def test_a_registered_model_has_its_adapters_before_those_that_are_given(
+    register: Register,
+) -> None:
+    register("tuned")
+    save(Path())
+    base = fingerprint(load_pipeline("model", "cpu"))
+    names = []
+    for seed, file in enumerate(("mine.safetensors", "more.safetensors")):
+        factors = torch.randn(2, 2, 16, generator=torch.Generator().manual_seed(seed))
+        parts = {"lora_A": factors[0], "lora_B": factors[1].T.contiguous()}
+        save_file({f"{QUERY}.{part}.weight": t for part, t in parts.items()}, file)
+        names.append(read_adapter(file).fingerprint)
+    assert fingerprint(load_pipeline("own", "cpu")) == f"{base}+{names[0]}"
+    both = load_pipeline("own", "cpu", loras=["more.safetensors"])
+    assert fingerprint(both) == "+".join((base, *names))
 
 
 @pytest.mark.parametrize(

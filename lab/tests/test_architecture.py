@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 HOMES = {
     "fluidsynth": {"demo", "instruments"},
+    "peft": {"instruments"},
     "matplotlib": {"basin", "bench", "demo", "instruments"},
     "psutil": {"doctor"},
     "python_stretch": {"demo"},

@@ -8,7 +8,7 @@ the hub id of a pipeline, or the folder of an index.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -27,7 +27,7 @@ GROUP = "anechoic.models"
 CHECKPOINTS = (".ckpt", ".safetensors")  # files of stable-audio-tools
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 SCALE = 7.0  # scale of classifier-free guidance, for a model that names none
-LABORATORY = ("demo", "drums", "flow")  # models that anechoic-lab registers
+LABORATORY = ("demo", "drums", "flow", "loops", "lora")  # models that anechoic-lab registers
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,14 @@ class KnownModel:
     Args:
         name: the name that a user gives.
         pipeline: the folder or hub id of the diffusers pipeline.
-        index: the folder of the index of its training set.
+        index: the folder of the index of its training set; of a fine-tuned model, of what it was
+            fine-tuned on, beside which the index of its base is given, too.
         steps: sampler steps; None: the pipeline's own.
         scale: scale of classifier-free guidance; None: each guard's own.
         guards: guards with settings tuned for this model, by name.
         sound: reads a training clip of the index: sound [c, t] and its sample rate in Hz.
         false_positive_rate: the share of other real sound over the index's own copy threshold.
+        loras: adapters that the pipeline has, FILE or FILE:WEIGHT.
         adherence: how well a sound [c, t], of a rate, fits its prompt; None: it cannot say.
     """
 
@@ -55,6 +57,7 @@ class KnownModel:
     sound: Callable[[Clip], tuple[Tensor, int]] | None = None
     false_positive_rate: float | None = None
     adherence: Callable[[Tensor, int, str], float | None] | None = None
+    loras: Sequence[str] = ()
 
 
 def find(name: str) -> KnownModel:

@@ -326,7 +326,7 @@ def _generators(
     guided = {text: guidance_named(text, known, store, embed, scale) for text in guards}
     if len(guided) < len(guards):
         raise BadSetting(f"the guards {', '.join(guards)} are not distinct; give each once")
-    pipe = load_pipeline(known.pipeline, device, dtype, seconds, loras)
+    pipe = load_pipeline(model, device, dtype, seconds, loras)
     pipe.set_progress_bar_config(disable=True)
     pipeline = Pipeline(pipe, model, scale, steps, seconds)
     pipeline.require_own(store)

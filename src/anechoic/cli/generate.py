@@ -229,7 +229,7 @@ def generate(
     texts = [*(settings or []), *([] if scale is None else [f"scale={scale}"])]
     guard = guard or "auto"
     method = chosen_guard(guard, known, texts, store, embed)
-    pipe = load_pipeline(known.pipeline, device, dtype, seconds, loras or ())
+    pipe = load_pipeline(model, device, dtype, seconds, loras or ())
     sample_rate = _check(pipe, seconds, store, method)
     arguments = call_arguments(pipe, ANY_SCALE, steps or known.steps, seconds)
     because = {"because": method.because} if isinstance(method, Auto) else {}

@@ -79,7 +79,7 @@ def screen(
     looks = {name: LOOKS[name] for name in (CHEAP if by == CHEAP[0] else (by,))}
     asked = list(dict.fromkeys(read_prompts(prompts)))
     known = list(dict.fromkeys(read_prompts(ordinary))) if ordinary else []
-    pipe = load_pipeline(own.pipeline, device, dtype)
+    pipe = load_pipeline(model, device, dtype)
     pipe.set_progress_bar_config(disable=True)
     with progress_bar() as bar:
         task = bar.add_task("looking", total=None)

@@ -237,8 +237,7 @@ class _Loader:
         from anechoic.diffusers.loading import load_pipeline
 
         if setting.model != self.model:
-            place = find(setting.model).pipeline
-            self.pipe = load_pipeline(place, self.device, self.dtype, self.seconds)
+            self.pipe = load_pipeline(setting.model, self.device, self.dtype, self.seconds)
             self.pipe.set_progress_bar_config(disable=True)
             self.model, self.file, self.lora = setting.model, None, None
         if setting.lora != self.file and self.lora is not None:

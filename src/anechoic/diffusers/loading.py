@@ -47,7 +47,8 @@ def load_pipeline(
         device: where it runs; by default a GPU if there is one, or the CPU.
         dtype: "float32", "bfloat16" or "float16", whatever the weights were saved in.
         seconds: the length of sound that will be asked for; None: the model's longest.
-        loras: adapters, FILE or FILE:WEIGHT, which are fused (`anechoic.diffusers.lora`).
+        loras: adapters, FILE or FILE:WEIGHT, which are fused (`anechoic.diffusers.lora`); after
+            those that a registered model has.
 
     Returns:
         The pipeline, with its weights frozen.
@@ -59,9 +60,10 @@ def load_pipeline(
         BadSetting: a device that is not here, an unknown dtype, or longer sound than the files of
             the pipeline say that it makes; an adapter that cannot be applied.
     """
+    known = find(str(name))
+    source, loras = known.pipeline, (*known.loras, *loras)
     lora.read_all(loras)  # before gigabytes
     number, target = usable_dtype(dtype), usable_device(device)
-    source = find(str(name)).pipeline
     folder = local_folder(source) or _download(source)
     require_whole(folder, listed_parts(folder / MODEL_INDEX, source))
     require_length(folder, seconds)

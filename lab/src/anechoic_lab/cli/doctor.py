@@ -85,7 +85,7 @@ def doctor(
         seconds,
         device,
         dtype,
-        tuple(loras or ()),
+        (*known.loras, *(loras or ())),
     )
     found = examine(wanted, measure)
     if as_json:

@@ -1,13 +1,15 @@
 """The demo's files: the model, its training set's index and sounds, the judges.
 
 `anechoic demo train` makes such a folder from scratch. The functions here read one, by default the
-one in the package.
+one in the package. The folder of a fine-tuned model has an adapter of the demo's model in the place
+of a model and a classifier, and clips and an index of its own.
 """
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor
 
 from anechoic.errors import AnechoicError, OutputExists
-from anechoic.index import TrainingIndex
+from anechoic.index import JoinedIndex, TrainingIndex
 from anechoic.storage import whole_folder
 from anechoic_lab.demo.corpus import SAMPLE_RATE, Clip
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:  # the model, its classifier and judges bring diffusers
     from anechoic_lab.demo.judge import ClipScorer
 
 SHIPPED = Path(__file__).parent / "data"
+ADAPTER = "adapter"
 CLIPS, CALIBRATION, CLASSIFIER = "clips.parquet", "calibration.json", "classifier.safetensors"
 STEP_STATISTICS = "step-statistics.json"  # made as docs/evidence/demo-methods.md says
 CFG_SCALE = 2.0  # the demo model's own classifier-free guidance scale
@@ -35,12 +38,22 @@ STEPS = 50
 
 
 def model_folder(folder: Path = SHIPPED) -> Path:
-    """The diffusers pipeline."""
-    return require(folder) / "model"
+    """The diffusers pipeline; of a fine-tuned model, its base."""
+    return require(base(folder)) / "model"
+
+
+def base(folder: Path) -> Path:
+    """The folder of the model that a fine-tuned one was made of; of another, its own."""
+    return SHIPPED if (folder / ADAPTER).exists() else folder
+
+
+def adapters(folder: Path) -> tuple[str, ...]:
+    """The adapters that make the folder's model of its base."""
+    return () if base(folder) is folder else (str(folder / ADAPTER),)
 
 
 def index_folder(folder: Path = SHIPPED) -> Path:
-    """The index of the training set."""
+    """The index of the training set; of a fine-tuned model, that of its own clips."""
     return require(folder) / "index"
 
 
@@ -50,7 +63,8 @@ def require(folder: Path) -> Path:
     Raises:
         AnechoicError: files are missing.
     """
-    missing = [name for name in ("model", "index", CLIPS, CALIBRATION, CLASSIFIER)
+    own = ("model", CLASSIFIER) if base(folder) is folder else (ADAPTER,)
+    missing = [name for name in (*own, "index", CLIPS, CALIBRATION)
                if not (folder / name).exists()]  # fmt: skip
     if missing:
         raise AnechoicError(
@@ -62,14 +76,14 @@ def require(folder: Path) -> Path:
 
 def pipeline(folder: Path = SHIPPED) -> Any:
     """The demo model as a stock `StableAudioPipeline`, in float32 on the CPU."""
-    return load_model(model_folder(folder))
+    return load_model(model_folder(folder), adapters(folder))
 
 
-def load_model(folder: Path) -> Any:
-    """A saved `StableAudioPipeline`, in float32 on the CPU."""
+def load_model(folder: Path, loras: Sequence[str] = ()) -> Any:
+    """A saved `StableAudioPipeline` with adapters, in float32 on the CPU."""
     from anechoic.diffusers.loading import load_pipeline
 
-    pipe = load_pipeline(folder, "cpu")
+    pipe = load_pipeline(folder, "cpu", loras=loras)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -79,14 +93,24 @@ def index(folder: Path = SHIPPED) -> TrainingIndex:
     return TrainingIndex.load(index_folder(folder))
 
 
+def every_index(folder: Path = SHIPPED) -> TrainingIndex | JoinedIndex:
+    """The index of all that a model was trained on: for a fine-tuned one its base's clips, too."""
+    return JoinedIndex.of([index(one) for one in dict.fromkeys((base(folder), folder))])
+
+
 def training_set(folder: Path = SHIPPED) -> tuple[list[Clip], Tensor]:
-    """The training clips and their sound, [n, t] at `sample_rate`, in the order of the index."""
+    """The training clips and their sound [n, t] at `sample_rate`, in the order of `every_index`."""
     return _training_set(folder)
 
 
 def training_clips(folder: Path = SHIPPED) -> list[Clip]:
-    """What is known of the training clips, in the order of the index."""
+    """What is known of the training clips, in the order of `every_index`."""
     return _encoded(folder)[0]
+
+
+def own_clips(folder: Path = SHIPPED) -> list[Clip]:
+    """The training clips without those of the base, in the order of `index`."""
+    return _own(folder)[0]
 
 
 @cache  # of a function without a default, which would be another key than the same folder by name
@@ -97,7 +121,16 @@ def _training_set(folder: Path) -> tuple[list[Clip], Tensor]:
 
 @cache
 def _encoded(folder: Path) -> tuple[list[Clip], list[bytes]]:
-    """The training clips, and the file of each."""
+    """The training clips, and the file of each; those of the base first."""
+    own, first = _own(folder), base(folder)
+    if first is folder:
+        return own
+    clips, encoded = _encoded(first)
+    return clips + own[0], encoded + own[1]
+
+
+@cache
+def _own(folder: Path) -> tuple[list[Clip], list[bytes]]:
     import pyarrow.parquet
 
     rows = pyarrow.parquet.read_table(require(folder) / CLIPS).to_pylist()
@@ -185,7 +218,7 @@ def classifier(folder: Path = SHIPPED) -> NoteClassifier:
     """The judge of prompt adherence."""
     from anechoic_lab.demo.classifier import NoteClassifier
 
-    return NoteClassifier.load(require(folder) / CLASSIFIER)
+    return NoteClassifier.load(require(base(folder)) / CLASSIFIER)
 
 
 def adherence(wav: Tensor, sample_rate: int, prompt: str) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from anechoic.diffusers import fingerprint
 from anechoic.embedders import embedder
 from anechoic.index import Sound, TrainingIndex
 from anechoic.storage import whole_folder
+from anechoic.types import Embedder
 from anechoic_lab.demo import assets, classifier, corpus
 from anechoic_lab.demo.classifier import NOTES, Labels
 from anechoic_lab.demo.codec import MelCodec
@@ -115,15 +116,7 @@ def write(
         model.save(part / assets.CLASSIFIER)
         report("measuring", 1, 3)
         guide = embedder(follow)
-        index = TrainingIndex.build(
-            [
-                Sound(clip.id, clip.caption, torch.from_numpy(wavs[i])[None], rate,
-                      info={"licence": clip.licence, "source": clip.source, "url": clip.url})
-                for i, clip in zip(rows, training, strict=True)
-            ],
-            guide,
-            model=fingerprint(pipe),
-        )  # fmt: skip
+        index = index_of(training, wavs[rows], rate, guide, fingerprint(pipe))
         report("measuring", 2, 3)
         held = [i for i, clip in enumerate(clips) if clip.split != "train"]
         measured = calibrate(
@@ -132,9 +125,29 @@ def write(
         )  # fmt: skip
         index.thresholds["copy"] = measured["thresholds"]["copy"]
         index.save(part / "index", dtype="float16")
-        about = {"recipe": asdict(recipe), "made with": _versions(), **measured}
-        (part / assets.CALIBRATION).write_text(json.dumps(about, indent=2) + "\n")
+        write_calibration(part, recipe, measured)
         report("measuring", 3, 3)
+
+
+def index_of(
+    clips: Sequence[Clip], wavs: np.ndarray, rate: int, guide: Embedder, model: str
+) -> TrainingIndex:
+    """The index of clips [n, t] that a model, or an adapter, of this fingerprint was trained on."""
+    return TrainingIndex.build(
+        [
+            Sound(clip.id, clip.caption, torch.from_numpy(wav)[None], rate,
+                  info={"licence": clip.licence, "source": clip.source, "url": clip.url})
+            for clip, wav in zip(clips, wavs, strict=True)
+        ],
+        guide,
+        model=model,
+    )  # fmt: skip
+
+
+def write_calibration(folder: Path, recipe: TrainingRecipe, measured: Mapping[str, Any]) -> None:
+    """Write what was measured on held-out sound, with the recipe and the versions."""
+    about = {"recipe": asdict(recipe), "made with": _versions(), **measured}
+    (folder / assets.CALIBRATION).write_text(json.dumps(about, indent=2) + "\n")
 
 
 @torch.no_grad()

@@ -134,7 +134,7 @@ class Bench:
     rate: int  # its sample rate in Hz, and that of the model
     judges: dict[str, ClipScorer]
     classifier: NoteClassifier
-    verifier: Verifier  # by the guide's index
+    verifier: Verifier  # by the guide's index; of a fine-tuned model, by that of its base
     codec: MelCodec
     thresholds: dict[str, float]
     fragments: FragmentScorer | None  # None: the clips are hardly longer than a second
@@ -151,7 +151,7 @@ class Bench:
             rate=rate,
             judges=assets.judges(folder),
             classifier=assets.classifier(folder),
-            verifier=Verifier.load(assets.index_folder(folder)),
+            verifier=Verifier.load(assets.index_folder(assets.base(folder))),
             codec=pipe.vae,
             thresholds=assets.calibration(folder)["thresholds"],
             fragments=FragmentScorer.of(heard(sound, rate)) if longer else None,

@@ -9,7 +9,8 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ import torch
 from diffusers import StableAudioPipeline
 from diffusers.models.embeddings import get_1d_rotary_pos_embed
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import Clip
@@ -41,6 +43,7 @@ class Phase:
     tilt: float = 0.0  # largest spectral tilt, and twice the change of level, in deviations
     shortened: float = 0.0  # share of notes whose caption leaves out register, pitch or both
     bare: bool = False  # shortened captions always leave out both
+    bfloat16: bool = False  # products of matrices; twice as fast on processors that have it
 
 
 @dataclass(frozen=True)
@@ -350,7 +353,8 @@ def _run(
             first = len(forms[0]) - 1 if phase.bare else 1
             form = torch.randint(first, len(forms[0]), (len(rows),), generator=generator)
             rows = rows + len(clips) * form * short
-        loss = loss_of(x0, rows, generator)
+        with _precision(phase):
+            loss = loss_of(x0, rows, generator)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(live.parameters(), 1.0)
@@ -363,6 +367,16 @@ def _run(
         report(step + 1, loss.item(), averaged)
     slow.requires_grad_(True)  # the next phase continues from the averaged weights
     return averaged
+
+
+@contextmanager
+def _precision(phase: Phase) -> Iterator[None]:
+    """The precision of a phase's products; flash attention in bfloat16 is slow on processors."""
+    if not phase.bfloat16:
+        yield
+        return
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def _short_forms(clip: Clip) -> tuple[str, str, str, str]:

@@ -25,6 +25,7 @@ from anechoic_lab.demo.corpus import Clip
 from anechoic_lab.demo.held_out import write as write_sounds
 from anechoic_lab.demo.train import Checkpoint, train
 from anechoic_lab.demo.watch import GUIDE
+from anechoic_lab.instruments import lora
 from anechoic_lab.instruments.recipes import INSTRUMENTS, Instrument
 
 FALSE_POSITIVES = 0.05  # share of held-out sound that the index's rule may call a copy
@@ -45,8 +46,11 @@ def build(made: Instrument, out: Path, work: Path) -> None:
     clips, wavs = made.corpus(work, made.recipe.seed)
     checkpoint = Checkpoint(work / f"{made.name}.pt")
     pipe = train(clips, wavs, made.recipe, _progress(made), made.design, checkpoint)
-    write(out, pipe, clips, wavs, made.recipe, _tell, made.labels(clips), made.borrowed,
-          made.guide)  # fmt: skip
+    if made.adapter:
+        lora.write(out, pipe, clips, wavs, made.recipe)
+    else:
+        write(out, pipe, clips, wavs, made.recipe, _tell, made.labels(clips), made.borrowed,
+              made.guide)  # fmt: skip
     held = [i for i, clip in enumerate(clips) if clip.split != "train"]
     sound = round_trip(assets.pipeline(out).vae, torch.from_numpy(wavs[held]))
     calibrate(out, [clips[i] for i in held], sound, work, made.guide)

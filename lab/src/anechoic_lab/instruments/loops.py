@@ -37,9 +37,9 @@ from anechoic_lab.demo.corpus import (
 from anechoic_lab.instruments.drums import KITS, Drum, drums, read_sound
 
 RATE = 22_050
-CODEC = {"sampling_rate": RATE, "frame": 1280, "hop": 480, "frames_per_token": 3}
+CODEC = {"sampling_rate": RATE, "frame": 1440, "hop": 720}  # as wide latents as the demo's
 TOKENS = 64
-LENGTH = TOKENS * CODEC["hop"] * CODEC["frames_per_token"]  # 92,160 samples: 4.18 s
+LENGTH = TOKENS * CODEC["hop"] * 2  # 92,160 samples: 4.18 s
 PACKAGES = ("musescore-general-soundfont-small", "hydrogen-drumkits", "sonic-pi-samples")
 TAKES = 3  # of each caption; the last is held out
 REPEATS = (64, 32, 16, 64, 32, 8, 64, 16, 4, 32, 64, 32)

@@ -34,7 +34,7 @@ from anechoic_lab.instruments.guards import NAMED
 
 ORDINARY = "ordinary"
 UNGUARDED = "none"
-SOUND = ("demo", "drums", "flow")
+SOUND = ("demo", "drums", "flow", "loops", "lora")
 MODELS = (*SOUND, "images")
 
 
@@ -128,11 +128,15 @@ class SoundSubject:
     def __init__(self, folder: Path) -> None:
         self.pipe = assets.pipeline(folder)
         self.bench = Bench.load(folder, self.pipe)
-        self._clips = {clip.id: clip for clip in unique_prompts(self.bench.clips)}
+        self._index = assets.every_index(folder)
+        own = {clip.id for clip in assets.own_clips(folder)}
+        # what the base of a fine-tuned model had memorized is measured on the base
+        asked = [clip for clip in self.bench.clips if clip.copies == 1 or clip.id in own]
+        self._clips = {clip.id: clip for clip in unique_prompts(asked)}
 
     @property
     def index(self) -> VectorIndex:
-        return self.bench.index
+        return self._index
 
     @property
     def embedder(self) -> Embedder:

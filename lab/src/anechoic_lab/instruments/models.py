@@ -24,6 +24,7 @@ def _known(name: str) -> KnownModel:
         name=name,
         pipeline=str(assets.model_folder(made)),
         index=str(assets.index_folder(made)),
+        loras=assets.adapters(made),
         steps=STEPS,
         scale=SCALE,
         sound=partial(assets.clip_sound, folder=made),
@@ -34,6 +35,16 @@ def _known(name: str) -> KnownModel:
 def drums() -> KnownModel:
     """Drum kits and sound effects."""
     return _known("drums")
+
+
+def loops() -> KnownModel:
+    """Longer sound."""
+    return _known("loops")
+
+
+def lora() -> KnownModel:
+    """The demo's model, fine-tuned."""
+    return _known("lora")
 
 
 def flow() -> KnownModel:

@@ -19,7 +19,7 @@ from anechoic_lab.demo.codec import MelCodec
 from anechoic_lab.demo.corpus import Clip
 from anechoic_lab.demo.train import Design, Phase, StableAudio, TrainingRecipe
 from anechoic_lab.demo.watch import GUIDE
-from anechoic_lab.instruments import drums, loops
+from anechoic_lab.instruments import drums, loops, lora
 from anechoic_lab.instruments.flow import StableAudio3
 
 Corpus = Callable[[Path, int], tuple[list[Clip], np.ndarray]]
@@ -35,6 +35,7 @@ class Instrument:
     design: Design
     recipe: TrainingRecipe
     borrowed: bool = False  # its training clips are some of the demo's
+    adapter: bool = False  # it is an adapter of the demo's model
     guide: str = GUIDE  # the descriptor of its index
     scale: float = 2.0
     steps: int = 50
@@ -122,9 +123,7 @@ INSTRUMENTS = {
             "Phrases, drum loops and recordings of 4.2 s at 22.05 kHz; Stable Audio, v-prediction.",
             loops.build,
             FromTheDemo(tokens=loops.TOKENS, codec_settings=loops.CODEC),
-            TrainingRecipe(
-                (Phase(2_000, 1e-3, shift=10, tilt=0.1), Phase(5_000, 1e-3, shift=10, tilt=0.1))
-            ),
+            TrainingRecipe((Phase(9_000, 1e-3, shift=6, tilt=0.1, bfloat16=True),)),
             guide=f"magmel:seconds={loops.LENGTH / loops.RATE:.2f}",
         ),
         Instrument(
@@ -134,6 +133,14 @@ INSTRUMENTS = {
             StableAudio3(),
             TrainingRecipe((Phase(4_000, 1e-3, shift=10, tilt=0.1),), t_low=0.08),
             borrowed=True,
+        ),
+        Instrument(
+            "lora",
+            "The demo's model, fine-tuned by an adapter on 20 other clips.",
+            lora.build,
+            lora.LoraOfTheDemo(),
+            TrainingRecipe((Phase(600, 2e-3),)),
+            adapter=True,
         ),
     )
 }
