@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,16 @@ def test_what_to_choose_names_the_models_that_bear_it_out():
     assert "Not measured." in second
     assert "not decided on demo, drums" in third
     assert "hardly fewer on demo, drums" in page.choose(lines(n=60)).splitlines()[2]
+
+
+def test_what_to_choose_names_the_model_whose_ordinary_prompts_lose_most():
+    every = [
+        replace(x, adherence=0.0)
+        if (x.guard, x.group, x.model) == ("auto", ORDINARY, "drums")
+        else x
+        for x in lines()
+    ]
+    assert re.search(r"at worst -1\.00 \[.*\] on drums\.", page.choose(every).splitlines()[0])
 
 
 def test_each_judge_has_its_column_and_each_guard_says_where_it_was_tuned():

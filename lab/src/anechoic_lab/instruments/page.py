@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anechoic.metrics import paired, share_interval
+from anechoic.metrics import Paired, paired, share_interval
 from anechoic_lab.bench.plot import COLOURS, STYLE
 from anechoic_lab.bench.task import MEMORIZED
 from anechoic_lab.instruments import claims
@@ -89,7 +89,20 @@ def _borne_out(lines: Sequence[Line], name: str) -> str:
     ]
     models = "; ".join(parts)
     left = f"{_share(of, copied)} memorized prompts are copied, unguarded {before:.0f} ({models})"
-    return f"{left}; adherence to ordinary prompts is {kept}."
+    return f"{left}; adherence to ordinary prompts is {kept}{_at_worst(lines, name)}."
+
+
+def _at_worst(lines: Sequence[Line], name: str) -> str:
+    """On which model ordinary prompts lose the most adherence, as the end of a sentence."""
+    found = {
+        model: _lost([x for x in lines if x.model == model], name, ORDINARY)
+        for model in _models(lines)
+    }
+    measured = {model: pair for model, pair in found.items() if pair is not None}
+    if len(measured) < 2:
+        return ""
+    worst = min(measured, key=lambda model: measured[model][1].difference)
+    return f", at worst {_difference(measured[worst][1])} on {worst}"
 
 
 # -------------------------------------------------------------------------------------- the tables
@@ -377,14 +390,26 @@ def _kept(
     lines: Sequence[Line], guard: str, group: str, plain: Sequence[Line] | None = None
 ) -> str:
     """The mean adherence, and its difference from the unguarded model."""
+    found = _lost(lines, guard, group, plain)
+    if found is None:
+        return "not measured"
+    value, difference = found
+    return f"{value:.2f}" + ("" if guard == UNGUARDED else f", {_difference(difference)}")
+
+
+def _lost(
+    lines: Sequence[Line], guard: str, group: str, plain: Sequence[Line] | None = None
+) -> tuple[float, Paired] | None:
+    """The mean adherence, and its difference from the unguarded model; None: too few prompts."""
     of = [x for x in lines if (x.guard, x.group) == (guard, group)]
     base = {place(x): x for x in plain or lines if x.guard == UNGUARDED}
     pairs = [(x, base[place(x)]) for x in of if place(x) in base]
     if len({x.prompt for x, _ in pairs}) < claims.LEAST:
-        return "not measured"
+        return None
     ours, theirs = ([x.adherence for x in side] for side in zip(*pairs, strict=True))
-    value = f"{np.mean(ours):.2f}"
-    if guard == UNGUARDED:
-        return value
     found = paired(ours, theirs, [f"{x.model}/{x.prompt}" for x, _ in pairs])
-    return f"{value}, {found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+    return float(np.mean(ours)), found
+
+
+def _difference(found: Paired) -> str:
+    return f"{found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
