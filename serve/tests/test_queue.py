@@ -178,8 +178,9 @@ def test_what_waits_is_finished_when_the_service_ends(gate: Gate) -> None:
     service = make_service(gate.folder, load=gate.load)
 
     async def run(client: Any) -> None:
-        asks = [asyncio.create_task(client.post("/v1/generate", json=ASKED)) for _ in range(3)]
-        await gate.holds()
+        asks = [asyncio.create_task(client.post("/v1/generate", json=ASKED))]
+        await gate.holds()  # or all three would be made at once
+        asks += [asyncio.create_task(client.post("/v1/generate", json=ASKED)) for _ in range(2)]
         await until(lambda: service.waiting() == 2)
         ended = asyncio.create_task(asyncio.to_thread(service.stop))
         await until(lambda: service.unready())
