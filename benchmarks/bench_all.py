@@ -135,9 +135,12 @@ def _honest(path: Path, models: Sequence[str]) -> dict[str, measure.HonestTakes]
 
 def _measure(chosen: argparse.Namespace) -> None:
     done = measure.read(chosen.work)
-    todo = measure.unfinished(
-        plan(chosen.models, chosen.guards, chosen.seeds, chosen.prompts), done
-    )
+    planned = plan(chosen.models, chosen.guards, chosen.seeds, chosen.prompts)
+    refused = measure.refused(planned)
+    for (model, guard), why in refused.items():
+        print(f"left out: {guard} on {model}: {why}", flush=True)
+    able = [unit for unit in planned if (unit.model, unit.guard) not in refused]
+    todo = measure.unfinished(able, done)
     left = seconds(todo, done) / 60
     print(f"{len(todo)} batches, about {left:.0f} minutes of one core", flush=True)
     started = time.monotonic()

@@ -379,6 +379,20 @@ def test_batches_that_are_done_are_not_made_again(monkeypatch):
     assert measure.unfinished([whole], done)[0].prompts == tuple(asked[1:])
 
 
+def test_a_guard_that_cannot_act_on_a_model_is_left_out_there_and_named(monkeypatch):
+    def guidance(guard, given, scale):
+        if (guard == "volume" and given == "lora") or guard == "nothing":
+            raise BadSetting("give one index")
+
+    monkeypatch.setattr(measure, "subject", lambda name: name)
+    monkeypatch.setattr(measure, "guidance", guidance)
+    asked = (measure.Asked("a", "a", MEMORIZED, 64),)
+    todo = [measure.Unit(model, "volume", 2.0, 50, 0, asked) for model in ("demo", "lora")]
+    assert measure.refused(todo) == {("lora", "volume"): "give one index"}
+    with pytest.raises(BadSetting, match="give one index"):
+        measure.refused([measure.Unit("demo", "nothing", 2.0, 50, 0, asked)])
+
+
 def test_the_tables_compare_a_guard_with_the_unguarded_model():
     lines = [
         line("a"), line("b"), line("c", group=measure.ORDINARY, copied=False, confirmed=False),

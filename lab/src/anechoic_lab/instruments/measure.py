@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from anechoic.diffusers import Trace
+from anechoic.errors import BadSetting
 from anechoic.guidance import registry
 from anechoic.guidance.base import Guidance
 from anechoic.types import Embedder, VectorIndex
@@ -384,6 +385,25 @@ def read(path: Path) -> list[Line]:
             continue
         lines.setdefault(key(line), line)
     return list(lines.values())
+
+
+def refused(todo: Iterable[Unit]) -> dict[tuple[str, str], str]:
+    """The guards that cannot act on a model, as (model, guard), and why.
+
+    Raises:
+        BadSetting: a guard that cannot act on any of the models, such as one that there is not.
+    """
+    asked = dict.fromkeys((unit.model, unit.guard) for unit in todo)
+    found: dict[tuple[str, str], BadSetting] = {}
+    for model, guard in asked:
+        try:
+            guidance(guard, subject(model), 2.0)
+        except BadSetting as error:
+            found[model, guard] = error
+    for (_, guard), refusal in found.items():
+        if all((model, guard) in found for model, other in asked if other == guard):
+            raise refusal
+    return {place: str(refusal) for place, refusal in found.items()}
 
 
 def unfinished(todo: Iterable[Unit], done: Iterable[Line]) -> list[Unit]:
