@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from torch import Tensor
 
@@ -16,6 +17,31 @@ from anechoic.storage import whole_file
 
 ANEW = "fit it again"
 T = TypeVar("T")
+
+
+class FittedTensors:
+    """A fitted detector, a dataclass of tensors, whose `name` holds every other setting."""
+
+    name: ClassVar[str]
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the fitted detector as one file.
+
+        Raises:
+            OutputExists: the file exists, and `overwrite` is off.
+        """
+        assert is_dataclass(self)
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return write(path, self.name, tensors, {}, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a file from `save`.
+
+        Raises:
+            IndexMismatch: the file does not exist, is damaged, or of another detector or settings.
+        """
+        return read(path, cls.name, cls)
 
 
 def write(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +41,7 @@ class _Pairs(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Landmarks:
+class Landmarks(fitted.FittedTensors):
     """Share of the landmarks of two clips that agree on one alignment.
 
     A landmark is a pair of peaks of the spectrogram: (bin, bin, frames between). With n the most
@@ -110,24 +109,6 @@ class Landmarks:
             torch.from_numpy(count.cumsum()),
             torch.tensor(lengths),
         )
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the fitted detector as one file.
-
-        Raises:
-            OutputExists: the file exists, and `overwrite` is off.
-        """
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return fitted.write(path, self.name, tensors, {}, overwrite=overwrite)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Landmarks:
-        """Read a file from `save`.
-
-        Raises:
-            IndexMismatch: the file does not exist, is damaged, or of another detector or settings.
-        """
-        return fitted.read(path, cls.name, cls)
 
     def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
         """One match for each clip [b, c, t]; without a row if no landmark agrees.

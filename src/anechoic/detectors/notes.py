@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ SHORTEST_S = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Notes:
+class Notes(fitted.FittedTensors):
     """Likeness of the melodies of two sounds: the same intervals in the same rhythm.
 
     The network of Basic Pitch writes down the notes of a sound, and those that no louder ones cover
@@ -108,24 +107,6 @@ class Notes:
 
         lengths = torch.tensor([len(one.pitch) for one in found], dtype=torch.int64)
         return cls(column("start_s"), column("length_s"), column("pitch"), lengths.cumsum(0))
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the fitted detector as one file.
-
-        Raises:
-            OutputExists: the file exists, and `overwrite` is off.
-        """
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return fitted.write(path, self.name, tensors, {}, overwrite=overwrite)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Notes:
-        """Read a file from `save`.
-
-        Raises:
-            IndexMismatch: the file does not exist, is damaged, or of another detector or settings.
-        """
-        return fitted.read(path, cls.name, cls)
 
     def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
         """One match for each clip [b, c, t].

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -71,7 +70,7 @@ class _Alignment(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Transposed:
+class Transposed(fitted.FittedTensors):
     """Likeness of the spectrograms of two sounds at one pitch, tempo and alignment.
 
     Up to 6 semitones, tempos from 0.8 to 1.25, forwards and backwards:
@@ -141,24 +140,6 @@ class Transposed:
 
         columns = (joined(semitones), joined(frames), joined(pictures))
         return cls(*columns, ends(frames), ends(pictures))
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the fitted detector as one file.
-
-        Raises:
-            OutputExists: the file exists, and `overwrite` is off.
-        """
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return fitted.write(path, self.name, tensors, {}, overwrite=overwrite)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Transposed:
-        """Read a file from `save`.
-
-        Raises:
-            IndexMismatch: the file does not exist, is damaged, or of another detector or settings.
-        """
-        return fitted.read(path, cls.name, cls)
 
     def __call__(self, wav: Tensor, sample_rate: int) -> list[Match]:
         """One match for each clip [b, c, t].
