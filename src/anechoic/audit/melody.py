@@ -13,7 +13,7 @@ from anechoic.types import Match
 
 
 @dataclass(frozen=True)
-class Melody:
+class MelodyPair:
     """Two clips, and how the second is found in the first."""
 
     clip: int  # number in the training set
@@ -26,7 +26,7 @@ def same_melody(
     calibration: Calibration,
     apart: Callable[[int, int], bool] = lambda clip, other: True,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[list[Melody], list[str]]:
+) -> tuple[list[MelodyPair], list[str]]:
     """The pairs whose likeness exceeds a calibration of `Transposed`, the most alike first.
 
     A detector finds the nearest clip alone, which is the clip itself. So the set is halved again
@@ -46,7 +46,7 @@ def same_melody(
     sounds = {number: sound for number, sound in read.items() if isinstance(sound, Sound)}
     lost = [f"{training.clips[n].id}: {why}" for n, why in read.items() if isinstance(why, str)]
     bits = max(sounds, default=0).bit_length()
-    best: dict[frozenset[int], Melody] = {}
+    best: dict[frozenset[int], MelodyPair] = {}
     done = 0
     for bit in range(bits):
         ones = [number for number in sounds if number >> bit & 1]
@@ -62,7 +62,7 @@ def same_melody(
 
 
 def _add(
-    best: dict[frozenset[int], Melody],
+    best: dict[frozenset[int], MelodyPair],
     number: int,
     others: Sequence[int],
     detector: Transposed,
@@ -72,7 +72,7 @@ def _add(
     (match,) = detector(sound.wav[None], sound.sample_rate)
     if match.row is None or not calibration.exceeds(match.score):
         return
-    pair = Melody(number, others[match.row], match)
+    pair = MelodyPair(number, others[match.row], match)
     known = best.get(frozenset((pair.clip, pair.other)))
     if known is None or known.match.score < match.score:
         best[frozenset((pair.clip, pair.other))] = pair

@@ -10,7 +10,7 @@ import numpy as np
 
 from anechoic.audit.html.media import data_uri, flac
 from anechoic.audit.html.report import BUDGET, clock, environment, percent
-from anechoic.audit.melody import Melody
+from anechoic.audit.melody import MelodyPair
 from anechoic.audit.training import TrainingSet
 from anechoic.index import Sound
 from anechoic.index.duplicates import Cluster, RankedClip
@@ -36,7 +36,7 @@ def render_duplicates(
     training: TrainingSet,
     clusters: Sequence[Cluster],
     ranks: Sequence[RankedClip],
-    melodies: Sequence[Melody] | None = None,
+    melodies: Sequence[MelodyPair] | None = None,
     lost: Sequence[str] = (),
     command: str = "",
 ) -> str:
