@@ -16,6 +16,7 @@ from anechoic.guidance.base import ComparingGuidance, Guidance
 from anechoic.guidance.cfg import check_scale
 from anechoic.guidance.similarity import (
     SimilarityGradient,
+    check_comparison,
     compared_at,
     log_abar,
     read_off,
@@ -23,6 +24,7 @@ from anechoic.guidance.similarity import (
     why_idle,
 )
 from anechoic.guidance.step import Guided, Prompt, Record, Step
+from anechoic.guidance.triggers import LogSNR, Progress, Timestep, as_trigger
 from anechoic.types import Embedder, VectorIndex
 
 OPENS = 0.95  # share of unrelated sound that comes less near to the training set
@@ -38,8 +40,8 @@ ESTIMATE, NOISE = "estimate", "noise"  # of the second sample, in memory
 class CaptionSubstitution(ComparingGuidance):
     """Guides by another caption where the prompt's own leads to a training clip.
 
-    A memorized prompt gives itself away at the first evaluation, in pure noise: its conditional
-    estimate is the training clip already, where that of any other prompt is a blur of many sounds.
+    A memorized prompt gives itself away early, in noise: its conditional estimate is the training
+    clip already, where that of any other prompt is a blur of many sounds.
     So no gradient has to push the sample out of what the prompt means to the model; it is another
     prompt that is needed, for something as near to the wish as can be had:
 
@@ -70,6 +72,9 @@ class CaptionSubstitution(ComparingGuidance):
         scale: classifier-free guidance scale.
         opens: similarity of an estimate above which its caption is replaced; None: read off the
             index, so that one in twenty unrelated sounds comes nearer.
+        start: the first point at which anything is compared with the training set. In more noise
+            than that nothing is decided yet, and an estimate is such a blur that it can come nearer
+            to a clip than any sound does. None: the first step.
         watch: distance between comparisons in the logarithm of abar, whatever the number of steps:
             in noise that is log-SNR, and once signal prevails nothing is left to decide. A sample
             that was started again is compared at this distance in log-SNR itself.
@@ -90,6 +95,7 @@ class CaptionSubstitution(ComparingGuidance):
     embedder: Embedder
     scale: float = 7.0
     opens: float | None = None
+    start: LogSNR | Progress | Timestep | float | None = LogSNR(-5.0)
     watch: float = 1.5
     candidates: int = 8
     pool: int = 256
@@ -98,6 +104,7 @@ class CaptionSubstitution(ComparingGuidance):
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
+        object.__setattr__(self, "start", check_comparison(self.start, 1))
         self._similarity()  # refuses an embedder and an index that do not match
         if self.opens is None:
             (read,) = read_off(self.index, OPENS)
@@ -154,8 +161,9 @@ class CaptionSubstitution(ComparingGuidance):
         followed = beside.clone()  # whose estimate is another than the run's own
         noise, last = torch.tensor(step.noise.log_snr), compared_at(step)
         moved = torch.where(beside, noise - last, log_abar(noise) - log_abar(last))
+        started = self.start is None or as_trigger(self.start).reached(step)
         due = (moved >= self.watch).nonzero()[:, 0]
-        if len(due):
+        if started and len(due):
             cond = seen.cond[due.to(step.x.device)]
             similarity[due], neighbour[due] = self._nearest(seen.of(due), cond)
         for sample in (similarity > self.threshold).nonzero()[:, 0].tolist():
