@@ -13,6 +13,7 @@ from anechoic.guidance.noise import NoiseLevel
 from anechoic.guidance.similarity import read_off
 from anechoic.guidance.step import Prompt, Record
 from anechoic.guidance.substitution import BESIDE, SUBSTITUTE, substitutes
+from anechoic.guidance.triggers import LogSNR
 
 POINTS = torch.tensor(
     [[2.0, 1.0], [1.2, 1.8], [1.0, 2.2], [-2.0, 0.4], [0.5, -2.0]], dtype=torch.float64
@@ -34,7 +35,7 @@ class Store(Identity):
 
 def step_of(cond, estimates, uncond=None):
     """A step whose conditional estimates are given, and those under other captions, too."""
-    step = gaussian_mixture_step(POINTS, torch.zeros(len(cond), 2).double(), sigma=20.0)
+    step = gaussian_mixture_step(POINTS, torch.zeros(len(cond), 2).double(), sigma=10.0)
     uncond = torch.zeros_like(cond) if uncond is None else uncond
     asked = []
 
@@ -118,7 +119,7 @@ def test_comparisons_are_spaced_by_noise_level():
     step, _ = step_of(POINTS[:1].clone(), {})
     first = method()(step)
     record = Record(0.0, step.noise, step.distance, torch.ones(1), notes=first.notes)
-    soon = replace(step, history=(record,), memory=first.memory, noise=NoiseLevel.from_ratio(18.0))
+    soon = replace(step, history=(record,), memory=first.memory, noise=NoiseLevel.from_ratio(9.0))
     assert method()(soon).notes["similarity"].isnan().all()
     assert method()(soon).notes[SUBSTITUTE].tolist() == [4]  # and the caption stays
     later = replace(soon, noise=NoiseLevel.from_ratio(2.0), cond=BLUR[None])
@@ -167,8 +168,20 @@ def compared(levels, estimate, **settings):
 
 
 def test_comparisons_are_dense_in_noise_and_end_where_signal_prevails():
-    assert compared(range(-12, 13), BLUR, watch=1.5) == [-12, -10, -8, -6, -4, -2, 1]
-    assert compared([6, 7, 9, 12], BLUR, watch=1.5) == [6]
+    assert compared(range(-12, 13), BLUR, start=None) == [-12, -10, -8, -6, -4, -2, 1]
+    assert compared([6, 7, 9, 12], BLUR) == [6]
+
+
+def test_nothing_is_compared_before_the_start():
+    assert compared(range(-12, 13), BLUR) == [-5, -3, -1]
+    assert compared(range(-12, 13), POINTS[0], start=LogSNR(-8.0))[0] == -8
+
+
+def test_a_run_that_ends_before_the_start_is_refused():
+    step, _ = step_of(POINTS[:1].clone(), {})
+    guidance = method(start=LogSNR(-2.0))
+    record = Record(0.0, step.noise, step.distance, torch.ones(1), notes=guidance(step).notes)
+    assert "choose an earlier one" in guidance.idle([record])
 
 
 # ------------------------------------------------------------------- a second sample beside the run
@@ -257,7 +270,8 @@ def test_where_all_captions_lead_to_a_clip_the_least_near_is_taken():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"opens": 1.0}, {"watch": -1.0}, {"candidates": 0}, {"pool": 0}]
+    "settings",
+    [{"opens": 1.0}, {"start": 1.0}, {"watch": -1.0}, {"candidates": 0}, {"pool": 0}],
 )
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(BadSetting, match=next(iter(settings))):
