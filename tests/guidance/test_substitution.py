@@ -181,7 +181,7 @@ def test_a_run_that_ends_before_the_start_is_refused():
     step, _ = step_of(POINTS[:1].clone(), {})
     guidance = method(start=LogSNR(-2.0))
     record = Record(0.0, step.noise, step.distance, torch.ones(1), notes=guidance(step).notes)
-    assert "choose an earlier one" in guidance.idle([record])
+    assert "choose an earlier one, or more steps" in guidance.idle([record])
 
 
 # ------------------------------------------------------------------- a second sample beside the run

@@ -381,7 +381,7 @@ def why_idle(records: Sequence[Record], embedder: str) -> str | None:
     if not compared:
         return (
             "it compared no estimate with the training set, since its start comes after the "
-            "last step; choose an earlier one"
+            "last step; choose an earlier one, or more steps"
         )
     if len(compared) > 1 and len(torch.cat(compared).unique()) == 1:
         return (
