@@ -92,7 +92,8 @@ def near():
 
 def substitution():
     pool = near()
-    return lambda scale: CaptionSubstitution(pool, pool, scale, opens=1 - 1e-6, watch=50.0)
+    settings = {"opens": 1 - 1e-6, "start": None, "watch": 50.0}
+    return lambda scale: CaptionSubstitution(pool, pool, scale, **settings)
 
 
 def amg(scale=7.0, **settings):
