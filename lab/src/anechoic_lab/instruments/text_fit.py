@@ -6,7 +6,8 @@
 It takes the training clips of all models of sound, after each model's codec, as a generation is.
 Held out of the fit, and so the test, are
 
-- all clips that a model has memorized (repeated in training): a copy is not what the map learnt;
+- all clips that a model has memorized (repeated in training), and all of a memorized recording's
+  caption: a copy is not what the map learnt;
 - all clips of every sixth caption, whose captions are *new* to the map;
 - a take of every other caption that has several. Recordings have no takes: parts and altered
   versions of one recording stay on one side.
@@ -82,9 +83,11 @@ def fitted_ids(clips: Sequence[Clip], seed: int) -> set[str]:
     """The ids of the clips to fit on; clips of several models with one id stay together."""
     rng = np.random.default_rng(seed)
     repeated = {clip.id for clip in clips if clip.copies > 1}
+    # one model's memorized recording may be another's, cut or coded in another way
+    left_out = {clip.caption for clip in clips if clip.copies > 1 and clip.kind in NO_TAKES}
     takes: dict[str, dict[str, Clip]] = {}
     for clip in sorted(clips, key=lambda one: one.id):
-        if clip.id not in repeated:
+        if clip.id not in repeated and clip.caption not in left_out:
             takes.setdefault(clip.caption, {})[clip.id] = clip
     captions = sorted(takes)
     new = {captions[i] for i in rng.permutation(len(captions))[: len(captions) // NEW_SHARE]}
