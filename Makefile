@@ -8,12 +8,13 @@ READY := $(VENV)/ready
 DOCS_READY := $(VENV)/docs-ready
 NOTEBOOKS_READY := $(VENV)/notebooks-ready
 RELEASE_READY := $(VENV)/release-ready
+TEXT_READY := $(VENV)/text-ready
 QUIET := $(shell test -t 2 || echo --quiet) # progress bars on a terminal only
 ENGINES := 0.0.19 0.0.20
 TOO_OLD := anechoic needs Python 3.11 or newer; name one, as in: make test PYTHON=python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-slow test-engines test-readme test-lowest release-check docs paper notebooks fuzz proof load bench-speed bench-index bench-auto bench-all instruments evidence lint format check clean real-size bench-guard
+.PHONY: help demo test coverage test-slow test-engines test-readme test-lowest release-check docs paper notebooks fuzz proof load bench-speed bench-index bench-auto bench-all text-judge text-similarity instruments evidence lint format check clean real-size bench-guard
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -80,6 +81,12 @@ bench-auto: $(READY) ## Measure the guards without settings on all models; stops
 bench-all: $(READY) ## Measure all guards on all models, and write the page of it; stops and goes on.
 	$(BIN)/python benchmarks/bench_all.py
 
+text-judge: $(TEXT_READY) ## Fit the map from sounds to sentences, and test it on real sound.
+	$(BIN)/python -m anechoic_lab.instruments.text_fit
+
+text-similarity: $(READY) ## Judge guards by text-audio similarity, and write the page; stops and goes on.
+	$(BIN)/python benchmarks/text_similarity.py
+
 evidence: $(READY) ## Measure every detector on 29 alterations against three nulls; goes on.
 	$(BIN)/python benchmarks/evidence.py
 
@@ -140,6 +147,10 @@ $(DOCS_READY): $(READY)
 
 $(NOTEBOOKS_READY): $(READY)
 	$(BIN)/python -m pip install $(QUIET) -c constraints.txt -e '.[notebooks]'
+	@touch $@
+
+$(TEXT_READY): $(READY)
+	$(BIN)/python -m pip install $(QUIET) -c constraints.txt -e './lab[text]'
 	@touch $@
 
 # pip is taken from outside and pointed at the environment, as Debian ships venv without ensurepip.

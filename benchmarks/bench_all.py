@@ -43,7 +43,7 @@ def plan(
     units = [
         unit
         for guard in ordered
-        for unit in _balanced(measure.units(models, [guard], [2.0], [50], seeds, prompts))
+        for unit in balanced(measure.units(models, [guard], [2.0], [50], seeds, prompts))
     ]
     some = min(SURFACE, prompts or SURFACE)
     return units + [
@@ -54,7 +54,7 @@ def plan(
     ]
 
 
-def _balanced(units: Iterator[measure.Unit]) -> list[measure.Unit]:
+def balanced(units: Iterator[measure.Unit]) -> list[measure.Unit]:
     """As many ordinary prompts of a model as it has memorized ones."""
     found = list(units)
     memorized = {}
@@ -107,7 +107,8 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     if not chosen.only_page:
-        _measure(chosen)
+        planned = plan(chosen.models, chosen.guards, chosen.seeds, chosen.prompts)
+        measure_missing(planned, chosen.work, chosen.minutes)
     lines = measure.read(chosen.work)
     names = [name for name in chosen.models if any(line.model == name for line in lines)]
     honest = _honest(chosen.work.with_suffix(".honest.json"), names)
@@ -133,9 +134,11 @@ def _honest(path: Path, models: Sequence[str]) -> dict[str, measure.HonestTakes]
     return {name: measure.HonestTakes(**known[name]) for name in models}
 
 
-def _measure(chosen: argparse.Namespace) -> None:
-    done = measure.read(chosen.work)
-    planned = plan(chosen.models, chosen.guards, chosen.seeds, chosen.prompts)
+def measure_missing(
+    planned: Sequence[measure.Unit], work: Path, minutes: float | None = None
+) -> None:
+    """Run the batches whose lines are not in the work file, and add these; stop after a time."""
+    done = measure.read(work)
     refused = measure.refused(planned)
     for (model, guard), why in refused.items():
         print(f"left out: {guard} on {model}: {why}", flush=True)
@@ -145,10 +148,10 @@ def _measure(chosen: argparse.Namespace) -> None:
     print(f"{len(todo)} batches, about {left:.0f} minutes of one core", flush=True)
     started = time.monotonic()
     for number, unit in enumerate(todo, 1):
-        if chosen.minutes and time.monotonic() - started > 60 * chosen.minutes:
+        if minutes and time.monotonic() - started > 60 * minutes:
             print(f"stopped after {number - 1} batches; the same command goes on", flush=True)
             return
-        measure.append(chosen.work, measure.run(unit))
+        measure.append(work, measure.run(unit))
         print(f"{number} of {len(todo)}: {unit.model}, {unit.guard}", flush=True)
 
 

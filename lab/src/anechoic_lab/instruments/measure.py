@@ -30,7 +30,7 @@ from anechoic_lab.demo.evaluate import unique_prompts
 from anechoic_lab.demo.judge import FRAGMENT, RANK, heard
 from anechoic_lab.demo.run import BATCH, Bench, Judgement, generate
 from anechoic_lab.images.task import SCENARIO, SPLITS, open_images
-from anechoic_lab.instruments import models
+from anechoic_lab.instruments import models, text_judge
 from anechoic_lab.instruments.guards import NAMED
 
 ORDINARY = "ordinary"
@@ -79,6 +79,9 @@ class Line:
     # the prompt, and the similarity of the estimate to the nearest training clip
     distances: Sequence[float | None] | None = None
     similarities: Sequence[float | None] | None = None
+    # by the second judge of adherence, of the sound and its caption; None: not judged
+    text_similarity: float | None = None
+    text_rank: float | None = None  # the share of the model's other captions that fit it worse
 
     @property
     def cell(self) -> tuple[str, str, float, int]:
@@ -122,11 +125,12 @@ class Subject(Protocol):
 
 
 class SoundSubject:
-    """A folder like the demo's."""
+    """A folder like the demo's; one of `SOUND` has a name, by which the text judge knows it."""
 
     scale = assets.CFG_SCALE
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "") -> None:
+        self.name = name
         self.pipe = assets.pipeline(folder)
         self.bench = Bench.load(folder, self.pipe)
         self._index = assets.every_index(folder)
@@ -159,8 +163,30 @@ class SoundSubject:
         captions = [prompt.caption for prompt in prompts]
         made = generate(self.pipe, captions, seed, guidance, scale, steps)
         clips = [self._clips[prompt.id] for prompt in prompts]
-        judged = [_told(one) for one in self.bench.judge(made.wav, clips, seed)]
+        judged = [
+            _told(one) | fit
+            for one, fit in zip(
+                self.bench.judge(made.wav, clips, seed),
+                self._text_fits(made.wav, prompts),
+                strict=True,
+            )
+        ]
         return _with_course(judged, made.traces[0] if made.traces else None), made.passes
+
+    def _text_fits(self, wav: torch.Tensor, prompts: Sequence[Asked]) -> list[dict[str, float]]:
+        """The text judge's fields of a `Line`, where it judges; empty elsewhere."""
+        judge = text_judge.shipped()
+        if judge is None or self.name not in {cell.model for cell in judge.judged}:
+            return [{} for _ in prompts]
+        captions = [prompt.caption for prompt in prompts]
+        among = [clip.caption for clip in self.bench.clips]
+        fits = judge.fits(text_judge.embed(wav, self.bench.rate), captions, among)
+        return [
+            {"text_similarity": round(fit.similarity, 4), "text_rank": round(fit.rank, 6)}
+            if judge.cell(self.name, prompt.group, prompt.caption) in judge.judged
+            else {}
+            for prompt, fit in zip(prompts, fits, strict=True)
+        ]
 
     @torch.no_grad()
     def honest(self) -> HonestTakes:
@@ -289,8 +315,8 @@ def subject(name: str) -> Subject:
     if name == "images":
         return ImagesSubject()
     if name == "demo":
-        return SoundSubject(assets.SHIPPED)
-    return SoundSubject(models.folder(name) if name in SOUND else Path(name))
+        return SoundSubject(assets.SHIPPED, name)
+    return SoundSubject(models.folder(name), name) if name in SOUND else SoundSubject(Path(name))
 
 
 def guidance(name: str, given: Subject, scale: float) -> Guidance | None:

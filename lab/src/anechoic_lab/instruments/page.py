@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 Hit = Callable[[Line], bool | None]
+Value = Callable[[Line], float]
 JUDGES: Mapping[str, Hit] = {
     "two judges": lambda line: line.confirmed,
     "ranks": lambda line: line.by_rank,
@@ -66,7 +67,7 @@ def choose(lines: Sequence[Line]) -> str:
 
 def _borne_out(lines: Sequence[Line], name: str) -> str:
     by_verdict: dict[str, list[str]] = {}
-    for model in _models(lines):
+    for model in models_of(lines):
         part = Comparison("", copied, name, UNGUARDED, less=True, model=model)
         finding = part.decide(lines)
         if finding.found is not None:
@@ -76,7 +77,7 @@ def _borne_out(lines: Sequence[Line], name: str) -> str:
         return "Not measured."
     plain = {place(x): x for x in lines if x.guard == UNGUARDED}
     before = sum(copied(plain[place(x)]) for x in of if place(x) in plain)
-    kept = _kept(lines, name, ORDINARY)
+    left = kept(lines, name, ORDINARY)
     sentences = {
         claims.REPRODUCED: "fewer copies than without on {}",
         claims.NOT_REPRODUCED: "hardly fewer on {}",
@@ -88,21 +89,21 @@ def _borne_out(lines: Sequence[Line], name: str) -> str:
         if verdict in by_verdict
     ]
     models = "; ".join(parts)
-    left = f"{_share(of, copied)} memorized prompts are copied, unguarded {before:.0f} ({models})"
-    return f"{left}; adherence to ordinary prompts is {kept}{_at_worst(lines, name)}."
+    count = f"{_share(of, copied)} memorized prompts are copied, unguarded {before:.0f} ({models})"
+    return f"{count}; adherence to ordinary prompts is {left}{_at_worst(lines, name)}."
 
 
 def _at_worst(lines: Sequence[Line], name: str) -> str:
     """On which model ordinary prompts lose the most adherence, as the end of a sentence."""
     found = {
-        model: _lost([x for x in lines if x.model == model], name, ORDINARY)
-        for model in _models(lines)
+        model: lost([x for x in lines if x.model == model], name, ORDINARY)
+        for model in models_of(lines)
     }
     measured = {model: pair for model, pair in found.items() if pair is not None}
     if len(measured) < 2:
         return ""
     worst = min(measured, key=lambda model: measured[model][1].difference)
-    return f", at worst {_difference(measured[worst][1])} on {worst}"
+    return f", at worst {shown_difference(measured[worst][1])} on {worst}"
 
 
 # -------------------------------------------------------------------------------------- the tables
@@ -111,8 +112,8 @@ def _at_worst(lines: Sequence[Line], name: str) -> str:
 def copies(lines: Sequence[Line]) -> str:
     """Copies of memorized prompts by each judge, with intervals over prompts."""
     rows = []
-    for name in _guards(lines):
-        for model in (*_models(lines), ""):
+    for name in guards_of(lines):
+        for model in (*models_of(lines), ""):
             of = [x for x in lines if (x.guard, x.group) == (name, MEMORIZED)]
             of = [x for x in of if model in ("", x.model)]
             if of:
@@ -125,14 +126,14 @@ def copies(lines: Sequence[Line]) -> str:
 def costs(lines: Sequence[Line]) -> str:
     """What each guard keeps of adherence, paired with the unguarded model, and what it takes."""
     rows = []
-    for name in _guards(lines):
-        for model in _models(lines):
+    for name in guards_of(lines):
+        for model in models_of(lines):
             of = [x for x in lines if (x.guard, x.model) == (name, model)]
             if not of:
                 continue
             rows.append((
                 label(name), origin(name, model), model,
-                _kept(of, name, MEMORIZED, lines), _kept(of, name, ORDINARY, lines),
+                kept(of, name, MEMORIZED, lines), kept(of, name, ORDINARY, lines),
                 f"{np.median([x.processor for x in of]):.2f}",
                 f"{np.mean([x.passes for x in of]):.0f}",
             ))  # fmt: skip
@@ -145,7 +146,7 @@ def early(lines: Sequence[Line]) -> str:
     """How early a copy can be recognized: the area under the curve, by model."""
     rows = []
     for what, guard, score in _detectors():
-        for model in _models(lines):
+        for model in models_of(lines):
             found = claims.separation(lines, model, guard, score)
             if found is not None:
                 area, n = found
@@ -184,7 +185,7 @@ def surfaces(lines: Sequence[Line]) -> Canvas:
     from matplotlib.figure import Figure
 
     lines = [x for x in lines if x.group == MEMORIZED and x.guard in (UNGUARDED, "auto")]
-    models, steps = _models(lines), sorted({x.steps for x in lines})
+    models, steps = models_of(lines), sorted({x.steps for x in lines})
     bands = ((2, 8), (9, 32), (33, math.inf))
     with _style():
         figure = Figure((2.6 * len(bands), 1.7 * len(models)), layout="constrained")
@@ -223,7 +224,7 @@ def courses(lines: Sequence[Line]) -> Canvas:
         figure = Figure((5, 3), layout="constrained")
         axes = figure.subplots()
         shares = np.linspace(0, 1, 26)
-        for model, colour in zip(_models(lines), COLOURS, strict=False):
+        for model, colour in zip(models_of(lines), COLOURS, strict=False):
             found = [claims.separation(lines, model, "cfg", _at(share)) for share in shares]
             known = [(share, one[0].value) for share, one in zip(shares, found, strict=True) if one]
             if known:
@@ -261,8 +262,9 @@ here" and "not tuned here" are those tuned on the demo model, as seen from the m
 "defaults" are the class's own, which come from the papers. `auto` has none, and was worked out on
 the demo and on *drums*.
 
-No text-audio similarity is given: no weights of such a model come with a package, so *adherence*
-is that of a classifier trained on each model's real sound.
+*Adherence* is that of a classifier trained on each model's real sound. A second judge compares
+sound and caption ([text-audio similarity](text-similarity.md)); no weights of CLAP come with a
+package, so it is a map between two other models that no guard uses.
 
 ## Copies
 
@@ -339,10 +341,10 @@ def write(
         honest=honest_table(honest), costs=costs(own), claims=claims.claims_table(own),
         early=early(own), figures=figures, degrees=degrees_table(own),
     )  # fmt: skip
-    out.write_text("\n\n".join(map(_wrapped, text.split("\n\n"))), "utf-8")
+    out.write_text("\n\n".join(map(wrapped, text.split("\n\n"))), "utf-8")
 
 
-def _wrapped(paragraph: str) -> str:
+def wrapped(paragraph: str) -> str:
     """Text in lines of a readable length; tables, headings and figures stay as they are."""
     if paragraph.lstrip().startswith(("|", "#", "!")):
         return paragraph
@@ -365,11 +367,11 @@ def _missing(lines: Sequence[Line]) -> str:
     return text + (f" On fewer prompts than unguarded: {', '.join(fewer)}." if fewer else "")
 
 
-def _models(lines: Iterable[Line]) -> list[str]:
+def models_of(lines: Iterable[Line]) -> list[str]:
     return list(dict.fromkeys(line.model for line in lines))
 
 
-def _guards(lines: Iterable[Line]) -> list[str]:
+def guards_of(lines: Iterable[Line]) -> list[str]:
     """In the order of `NAMED`; what only records is left out."""
     found = {line.guard for line in lines} - {"cfg"}
     return [name for name in NAMED if name in found] + sorted(found - NAMED.keys())
@@ -386,30 +388,32 @@ def _share(lines: Sequence[Line], hit: Hit | Callable[[Line], float]) -> str:
     return f"{sum(hits):.0f} of {len(hits)} [{one.low:.2f}, {one.high:.2f}]"
 
 
-def _kept(
-    lines: Sequence[Line], guard: str, group: str, plain: Sequence[Line] | None = None
-) -> str:
-    """The mean adherence, and its difference from the unguarded model."""
-    found = _lost(lines, guard, group, plain)
+def kept(
+    lines: Sequence[Line], guard: str, group: str, plain: Sequence[Line] | None = None,
+    value: Value = claims.adherence,
+) -> str:  # fmt: skip
+    """The mean adherence, or another figure, and its difference from the unguarded model."""
+    found = lost(lines, guard, group, plain, value)
     if found is None:
         return "not measured"
-    value, difference = found
-    return f"{value:.2f}" + ("" if guard == UNGUARDED else f", {_difference(difference)}")
+    mean, difference = found
+    return f"{mean:.2f}" + ("" if guard == UNGUARDED else f", {shown_difference(difference)}")
 
 
-def _lost(
-    lines: Sequence[Line], guard: str, group: str, plain: Sequence[Line] | None = None
-) -> tuple[float, Paired] | None:
-    """The mean adherence, and its difference from the unguarded model; None: too few prompts."""
+def lost(
+    lines: Sequence[Line], guard: str, group: str, plain: Sequence[Line] | None = None,
+    value: Value = claims.adherence,
+) -> tuple[float, Paired] | None:  # fmt: skip
+    """As `kept`, in numbers; None: too few prompts."""
     of = [x for x in lines if (x.guard, x.group) == (guard, group)]
     base = {place(x): x for x in plain or lines if x.guard == UNGUARDED}
     pairs = [(x, base[place(x)]) for x in of if place(x) in base]
     if len({x.prompt for x, _ in pairs}) < claims.LEAST:
         return None
-    ours, theirs = ([x.adherence for x in side] for side in zip(*pairs, strict=True))
+    ours, theirs = ([value(x) for x in side] for side in zip(*pairs, strict=True))
     found = paired(ours, theirs, [f"{x.model}/{x.prompt}" for x, _ in pairs])
     return float(np.mean(ours)), found
 
 
-def _difference(found: Paired) -> str:
+def shown_difference(found: Paired) -> str:
     return f"{found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"

@@ -4,8 +4,8 @@ A linear map takes the sound embedding `aisfx` into the space of the sentence em
 was fitted on real training clips with their captions (`anechoic_lab.instruments.text_fit`), and is
 data of this package, as are the embeddings of all captions. No model or guard uses either embedder.
 
-The judge speaks only where it was right on real sound: `text_fit` decides by a rule for each *cell*,
-which is a model, a group of its prompts, and whether the map was fitted on clips of the caption.
+The judge speaks only where it was right on real sound: `text_fit` decides that by a rule for each
+*cell*: a model, a group of its prompts, and whether the map was fitted on clips of the caption.
 """
 
 from __future__ import annotations
@@ -94,9 +94,7 @@ class TextJudge:
         """The cell of a prompt."""
         return Cell(model, group, KNOWN if caption in self.known else NEW)
 
-    def fits(
-        self, sounds: Tensor, captions: Sequence[str], among: Sequence[str]
-    ) -> list[TextFit]:
+    def fits(self, sounds: Tensor, captions: Sequence[str], among: Sequence[str]) -> list[TextFit]:
         """How well each sound fits its caption, and how that compares with other captions.
 
         Args:
