@@ -165,7 +165,7 @@ def lines() -> list[Line]:
 
 
 def test_the_page_pairs_what_is_judged_with_the_unguarded_model():
-    text = text_page.guards_table(lines(), {"demo": 101})
+    text = text_page.guards_table(lines(), {"demo": 101}, ["demo"])
     (row,) = (one for one in text.splitlines() if "| auto | demo |" in one)
     n, rank, near, classifier = (cell.strip() for cell in row.split("|")[4:8])
     assert n == "8"

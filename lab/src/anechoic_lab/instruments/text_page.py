@@ -46,19 +46,27 @@ class Near:
         return float(round((1 - text_rank(line)) * (self.among[line.model] - 1)) < NEAR)
 
 
-def guards_table(lines: Sequence[Line], among: Mapping[str, int]) -> str:
-    """Each guard by both judges of adherence, on the same lines, paired with unguarded."""
+def guards_table(
+    lines: Sequence[Line], among: Mapping[str, int], models: Sequence[str] = ("",)
+) -> str:
+    """Each guard by both judges of adherence, on the same lines, paired with unguarded.
+
+    Args:
+        lines: of the work file; those that are not judged are left out.
+        among: the number of captions of each model.
+        models: those with a row of their own; "" is all together.
+    """
     of, rows = judged(lines), []
     near = Near(among)
     for group in GROUPS:
         for guard in guards_of(of):
-            for model in (*models_of(of), ""):
+            for model in models:
                 some = [x for x in of if model in ("", x.model)]
                 count = sum((x.guard, x.group) == (guard, group) for x in some)
                 if count:
                     by = [kept(some, guard, group, value=value)
                           for value in (text_rank, near, claims.adherence)]  # fmt: skip
-                    rows.append((group, label(guard), model or "**all**", str(count), *by))
+                    rows.append((group, label(guard), model or "all", str(count), *by))
     head = ("prompts", "guard", "model", "n", "rank", f"among the first {NEAR}",
             "classifier")  # fmt: skip
     return table(head, rows)
@@ -179,6 +187,13 @@ adherence as the benchmark gives it.
 
 {guards}
 
+## By model
+
+The intervals are Agresti and Min's, which add half a prompt each way; where ranks hardly differ, the
+test of permuted signs, by which the next section goes, is the sharper one.
+
+{by_model}
+
 ## Do the judges agree?
 
 {agreement}
@@ -244,7 +259,8 @@ def write(
     text = PAGE.format(
         clips=found["clips"], captions=found["captions"], command=command, where=where,
         count=len(lines), seeds=", ".join(map(str, sorted({x.seed for x in lines}))),
-        judged=len(judged(lines)), guards=guards_table(lines, among), agreement=agreement(lines),
+        judged=len(judged(lines)), guards=guards_table(lines, among),
+        by_model=guards_table(lines, among, models_of(judged(lines))), agreement=agreement(lines),
         sounds=sounds_table(lines), cells=cells_table(found["cells"]), least=LEAST,
         captions_least=CAPTIONS,
     )  # fmt: skip
