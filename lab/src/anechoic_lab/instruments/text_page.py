@@ -189,8 +189,8 @@ adherence as the benchmark gives it.
 
 ## By model
 
-The intervals are Agresti and Min's, which add half a prompt each way; where ranks hardly differ, the
-test of permuted signs, by which the next section goes, is the sharper one.
+The intervals are Agresti and Min's, which add half a prompt each way. Where ranks hardly differ,
+the test of permuted signs, by which the next section goes, is the sharper one.
 
 {by_model}
 
@@ -213,7 +213,8 @@ often the own caption is the nearest of all.
 
 The rule stood before the first run: a cell is judged if {captions_least} held-out captions or more
 are in it, and both *rank* and *apart* are over {least:g} at the lower ends of their intervals.
-What is not judged has `null` in [the lines](text-similarity.jsonl.xz).
+After that run a leak was closed: a recording that one model has memorized, and another has not, had
+been fitted. What is not judged has `null` in [the lines](text-similarity.jsonl.xz).
 
 {cells}
 
