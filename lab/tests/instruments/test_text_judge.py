@@ -180,9 +180,12 @@ def test_the_page_says_where_the_judges_disagree():
     every = lines() + [replace(x, model="drums") for x in lines()]
     text = text_page.agreement(every)
     assert "Of 4 comparisons" in text
-    assert "in 2; Spearman's correlation of the differences is 1.00" in text
+    assert "in 2, of which 0 are" in text
+    assert "Spearman's correlation of the differences is 1.00" in text
     assert ("worse by text, no difference shown by the classifier: opposite guidance on drums, "
             "ordinary (-0.05 and +0.00)") in text  # fmt: skip
+    (_, ordinary) = text_page.orders(every).splitlines()
+    assert "by text opposite guidance (-0.050), auto (-0.300); by the classifier" in ordinary
     assert "Too little" in text_page.agreement(lines()[:4])
 
 
