@@ -24,6 +24,7 @@ from torch import Tensor
 
 from anechoic.embedders import embedder
 from anechoic.errors import BadSetting, UnknownEmbedder
+from anechoic.types import Embedder
 
 FILE = Path(__file__).parent / "data" / "text-judge.npz"
 REPORT = FILE.with_suffix(".json")  # what `text_fit` measured on real sound, and what it decided
@@ -138,7 +139,7 @@ def embed(wav: Tensor, rate: int) -> Tensor:
 
 
 @cache
-def _encoder():  # type: ignore[no-untyped-def]
+def _encoder() -> Embedder:
     return embedder(SOUNDS)
 
 
