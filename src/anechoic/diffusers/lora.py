@@ -19,7 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from anechoic.diffusers.fingerprints import RECORD, AdapterRecord
-from anechoic.diffusers.lora_files import AdapterFile, Change, read_adapter, stable_audio_names
+from anechoic.diffusers.lora_files import (
+    AdapterFile,
+    WeightUpdate,
+    read_adapter,
+    stable_audio_names,
+)
 from anechoic.diffusers.pipelines import adapter_for
 from anechoic.engine.model import names_any, weights_fingerprint
 from anechoic.errors import BadSetting
@@ -32,7 +37,7 @@ class _Applied:
     """One adapter, as it is applied."""
 
     file: AdapterFile
-    changes: list[Change]
+    updates: list[WeightUpdate]
     weight: float
     fused: bool = False
 
@@ -117,17 +122,17 @@ def apply(pipe: Any, file: str | Path, weight: float = 1.0) -> Lora:
     adapters = _of(pipe)
     if any(one.file.fingerprint == read.fingerprint for one in adapters.applied):
         raise BadSetting(f"{read.name} is applied already; change its weight in its place")
-    changes = read.changes(_names(pipe, read))
+    updates = read.updates(_names(pipe, read))
     made = []
-    for change in changes:
-        weights = [_weight(pipe, name) for name in change.names]
+    for update in updates:
+        weights = [_weight(pipe, name) for name in update.names]
         out, into = sum(len(one) for one in weights), weights[0][0].numel()
-        change.require_shape(out, into, read.name)
-        if change.down is None and any(one.fused for one in adapters.applied):
+        update.require_shape(out, into, read.name)
+        if update.down is None and any(one.fused for one in adapters.applied):
             raise BadSetting(FUSED.format(f"{read.name} cannot find the singular vectors"))
-        known = [adapters.originals.get(n, w) for n, w in zip(change.names, weights, strict=True)]
-        made.append(change.between(_matrix(known)))
-    for name in {name for change in made for name in change.names}:
+        known = [adapters.originals.get(n, w) for n, w in zip(update.names, weights, strict=True)]
+        made.append(update.between(_matrix(known)))
+    for name in {name for update in made for name in update.names}:
         if name not in adapters.originals:
             # a copy, also where it is on the CPU already
             adapters.originals[name] = _weight(pipe, name).detach().to("cpu", copy=True)
@@ -285,23 +290,23 @@ def _matrix(weights: Sequence[Tensor]) -> Tensor:
 
 def _write(pipe: Any, adapters: _Adapters) -> None:
     """Write the weights as all adapters together make them, from the originals."""
-    changes = [
-        (change, one.weight)
+    updates = [
+        (update, one.weight)
         for one in adapters.applied
         if one.weight and not one.fused
-        for change in one.changes
+        for update in one.updates
     ]
     # what two adapters do to one module may be of other groups of its weights
     for module in dict.fromkeys(name.rsplit(".", 2)[0] for name in adapters.originals):
         names = [name for name in adapters.originals if name.rsplit(".", 2)[0] == module]
         weights = {name: _weight(pipe, name) for name in names}
         now = {name: adapters.originals[name].to(weights[name].device) for name in names}
-        for change, weight in changes:
-            if change.names[0] in now:
-                shapes = [now[name].shape for name in change.names]
-                changed = change(_matrix([now[name] for name in change.names]), weight)
+        for update, weight in updates:
+            if update.names[0] in now:
+                shapes = [now[name].shape for name in update.names]
+                changed = update(_matrix([now[name] for name in update.names]), weight)
                 parts = changed.split([shape[0] for shape in shapes])
-                for name, part, shape in zip(change.names, parts, shapes, strict=True):
+                for name, part, shape in zip(update.names, parts, shapes, strict=True):
                     now[name] = part.view(shape)
         with torch.no_grad():
             for name, there in weights.items():

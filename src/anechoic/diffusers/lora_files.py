@@ -1,4 +1,4 @@
-"""The files of LoRA adapters, as the changes of matrices that they hold.
+"""The files of LoRA adapters, as the updates of weights that they hold.
 
 Three trainers' files are read, without the trainers: peft's (`adapter_model.safetensors` beside
 `adapter_config.json`), diffusers' (`pytorch_lora_weights.safetensors`), and those of
@@ -61,7 +61,7 @@ SAT_KINDS = {  # what each kind holds of a matrix
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
+class WeightUpdate:
     """What an adapter does to a matrix W of the network, at a weight w:
 
         V = W + w * scale * up @ down
@@ -89,8 +89,8 @@ class Change:
     rows: Tensor | None = None
     columns: Tensor | None = None
 
-    def between(self, original: Tensor) -> Change:
-        """The same change, with `down`; `original` is the matrix [out, in] without any adapter."""
+    def between(self, original: Tensor) -> WeightUpdate:
+        """The same update, with `down`; `original` is the matrix [out, in] without any adapter."""
         if self.down is not None:
             return self
         u, _, v = torch.linalg.svd(original.float().cpu(), full_matrices=False)
@@ -101,22 +101,22 @@ class Change:
         return replace(self, up=(u * signs)[:, :r] @ self.up, down=(v * signs[:, None])[:r])
 
     def __call__(self, matrix: Tensor, weight: float) -> Tensor:
-        """The changed matrix [out, in]."""
+        """The updated matrix [out, in]."""
         if weight == 0:
             return matrix
         assert self.down is not None  # `between` saw to it
         up, down = self.up.to(matrix), self.down.to(matrix)
-        changed = matrix + weight * self.scale * (up @ down)
+        updated = matrix + weight * self.scale * (up @ down)
         if self.rows is not None:
-            lengths = changed.norm(dim=1, keepdim=True) + 1e-12
-            changed = self.rows.to(matrix)[:, None] * changed / lengths
+            lengths = updated.norm(dim=1, keepdim=True) + 1e-12
+            updated = self.rows.to(matrix)[:, None] * updated / lengths
         if self.columns is not None:
-            lengths = changed.norm(dim=0, keepdim=True) + 1e-12
-            changed = self.columns.to(matrix) * changed / lengths
-        return changed
+            lengths = updated.norm(dim=0, keepdim=True) + 1e-12
+            updated = self.columns.to(matrix) * updated / lengths
+        return updated
 
     def require_shape(self, out: int, into: int, what: str) -> None:
-        """Refuse a change of a matrix of another shape than [out, into]."""
+        """Refuse an update of a matrix of another shape than [out, into]."""
         r = self.up.shape[1]
         given = [self.up.shape, (out, r)]
         if self.down is None:
@@ -167,7 +167,7 @@ class AdapterFile:
             }
         )
 
-    def changes(self, names_of: Callable[[str], tuple[str, ...]]) -> list[Change]:
+    def updates(self, names_of: Callable[[str], tuple[str, ...]]) -> list[WeightUpdate]:
         """What it does to each matrix.
 
         Args:
@@ -185,7 +185,7 @@ class AdapterFile:
                 )
             up = held["core"] if "core" in held else held["up"]
             down, rows, columns = (held.get(part) for part in ("down", "rows", "columns"))
-            made.append(Change(names, self.scales[module], up, down, rows, columns))
+            made.append(WeightUpdate(names, self.scales[module], up, down, rows, columns))
         return made
 
 
