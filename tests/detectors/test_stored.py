@@ -43,7 +43,7 @@ def test_what_is_damaged_is_refused(tmp_path: Path) -> None:
     about = tmp_path / "detectors/landmarks/about.json"
     whole = json.loads(about.read_text())
     about.write_text(json.dumps(whole | {"left_out": [0]}))
-    with pytest.raises(IndexMismatch, match="calibrate the index again with this detector"):
+    with pytest.raises(IndexMismatch, match=r"--detector landmarks --overwrite'$"):
         stored.read(tmp_path, "landmarks", Landmarks, "content")
     about.write_text(json.dumps(whole))
     fitted = about.with_name("fitted.safetensors")

@@ -134,20 +134,35 @@ def fitted(name: str, training: TrainingSet, embedder: Embedder) -> Detector:
 
     Raises:
         BadSetting: no such detector, or the sound of a training clip that it needs is not here.
-        IndexMismatch: a detector that is kept beside the index is damaged.
+        IndexMismatch: a detector that is kept beside the index is damaged, or of another recipe.
     """
-    kind = registry.detector(name)
-    if not judges_sound(kind):
-        raise BadSetting(
-            f"detector '{name}' judges runs, and an audit is of sounds; 'anechoic screen' judges "
-            "prompts by it"
-        )
+    found = kept(name, training)
+    return fit_anew(name, training, embedder) if found is None else found
+
+
+def kept(name: str, training: TrainingSet) -> Detector | None:
+    """A detector by name as it was fitted when it was calibrated; None: to be fitted.
+
+    Raises:
+        BadSetting: no such detector.
+        IndexMismatch: a detector that is kept beside the index is damaged, or of another recipe.
+    """
+    kind, folder = _kind(name), training.index.folder
+    if not folder or not hasattr(kind, "fit"):
+        return None
+    return stored.read(folder, name, kind, training.index.content)
+
+
+def fit_anew(name: str, training: TrainingSet, embedder: Embedder) -> Detector:
+    """A detector by name, fitted to the training set, whatever is kept beside the index.
+
+    Raises:
+        BadSetting: no such detector, or the sound of a training clip that it needs is not here.
+    """
+    kind = _kind(name)
     if not hasattr(kind, "fit"):
         detector: Detector = kind(training.index, embedder)
         return detector
-    folder = training.index.folder
-    if folder and (kept := stored.read(folder, name, kind, training.index.content)) is not None:
-        return kept
     sounds = [training.sound(number) for number in range(len(training.clips))]
     known = [one for one in sounds if not isinstance(one, str)]
     if missing := [one for one in sounds if isinstance(one, str)]:
@@ -156,6 +171,16 @@ def fitted(name: str, training: TrainingSet, embedder: Embedder) -> Detector:
             f"cannot be read ({missing[0]}); choose another, or bring the sound back"
         )
     return fit(cast(Fitted, kind), known)
+
+
+def _kind(name: str) -> type[Any]:
+    kind = registry.detector(name)
+    if not judges_sound(kind):
+        raise BadSetting(
+            f"detector '{name}' judges runs, and an audit is of sounds; 'anechoic screen' judges "
+            "prompts by it"
+        )
+    return kind
 
 
 def judges_sound(kind: type[Any]) -> bool:

@@ -12,10 +12,13 @@ import typer
 from anechoic.cli.options import EmbedderName, Json, Work, require_index, require_there
 from anechoic.cli.output import print_json, print_table, say
 from anechoic.cli.training import open_training, progress_of_audit
+from anechoic.errors import IndexMismatch
 from anechoic.models import index_folder
 
 if TYPE_CHECKING:
+    from anechoic.audit import TrainingSet
     from anechoic.detectors import Calibration
+    from anechoic.detectors.protocol import Detector
 
 
 def register(app: typer.Typer) -> None:
@@ -59,15 +62,20 @@ def calibrate(
     require_index(index)
     from anechoic.audit import HeldOut
     from anechoic.audit import calibrate as run
-    from anechoic.audit.training import fitted
+    from anechoic.audit.training import fit_anew
     from anechoic.detectors import calibration, stored
 
     folder = index_folder(index)
     calibration.require_free(folder, overwrite)
     training, embed = open_training(index, embedder_name)
-    searching = {name: fitted(name, training, embed) for name in detector or ["nearest"]}
+    searching: dict[str, Detector] = {}
+    new: dict[str, Detector] = {}
+    for name in dict.fromkeys(detector or ["nearest"]):
+        if (found := _kept(name, training)) is None:
+            found = new[name] = fit_anew(name, training, embed)
+        searching[name] = found
     with progress_of_audit("calibrating") as progress:
-        found = run(
+        result = run(
             HeldOut(held_out, fpr),
             training,
             embed,
@@ -76,21 +84,36 @@ def calibrate(
             work=work,
             progress=progress,
         )
-    made = list(found.calibrations.values())
+    made = list(result.calibrations.values())
     path = calibration.write(folder, made, overwrite=overwrite)
-    for name, fit in searching.items():
-        stored.write(folder, name, fit, training.index.content)
-    unused = [{"name": one.sample.name, "reason": one.reason} for one in found.unused]
+    for name, detects in new.items():
+        stored.write(folder, name, detects, training.index.content)
+    unused = [{"name": one.sample.name, "reason": one.reason} for one in result.unused]
     if as_json:
         rows = [{**one.to_dict(), "null": len(one.null)} for one in made]
-        print_json({"calibrations": rows, "unused": unused, "notes": list(found.notes)})
+        print_json({"calibrations": rows, "unused": unused, "notes": list(result.notes)})
         return
     _print(made)
     for one in unused:
         say(f"not used: {one['name']}: {one['reason']}")
-    for note in found.notes:
+    for note in result.notes:
         say(note)
     say(f"calibration: {path}")
+
+
+def _kept(name: str, training: TrainingSet) -> Detector | None:
+    """A detector that an earlier calibration kept; None, and a line on stderr, if it is useless."""
+    from anechoic.audit.training import kept
+
+    try:
+        return kept(name, training)
+    except IndexMismatch:
+        say(
+            f"detector '{name}' is fitted anew, because the one that the index keeps is damaged or "
+            "of another recipe",
+            error=True,
+        )
+        return None
 
 
 def _print(made: Sequence[Calibration]) -> None:

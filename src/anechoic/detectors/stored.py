@@ -67,19 +67,26 @@ def read(folder: str | Path, name: str, kind: type[Any], content: str) -> Detect
         fitted again.
 
     Raises:
-        IndexMismatch: what was kept is damaged.
+        IndexMismatch: what was kept is damaged, or of another recipe than this version's.
     """
     local = Storage(folder).local
     if local is None or not (place := local / FOLDER / name).joinpath(ABOUT).is_file():
         return None
+    mend = (
+        f"mend it with 'anechoic calibrate FOLDER --index {folder} --detector {name} --overwrite'"
+    )
     what = f"'{place / ABOUT}'"
-    again = "remove its folder, and calibrate the index again with this detector"
-    about = parse_object((place / ABOUT).read_bytes(), what, IndexMismatch, again)
+    about = parse_object((place / ABOUT).read_bytes(), what, IndexMismatch, mend)
     if about.pop("sha256", None) != _digest(about):
-        raise IndexMismatch(f"{what} is damaged: its hash is not that of what was written; {again}")
+        raise IndexMismatch(f"{what} is damaged: its hash is not that of what was written; {mend}")
     if about["content"] != content:
         return None
-    detector: Detector = kind.load(place / FITTED)
+    try:
+        detector: Detector = kind.load(place / FITTED)
+    except IndexMismatch as error:
+        raise IndexMismatch(
+            f"the detector that '{place}' keeps cannot be used ({error}); {mend}"
+        ) from error
     if not about["left_out"]:
         return detector
     left_out = set(about["left_out"])
