@@ -44,7 +44,7 @@ MAY_IMPORT = {
     | {"auto", "cache", "engine", "guidance", "index", "models", "parsing", "storage"},
     "stable_audio_tools": LEAVES | {"auto", "diffusers", "engine", "guidance"},
     "guards": {"auto", "diffusers", "engine", "stable_audio_tools"},
-    "models": {"errors", "guidance", "index", "plugins"},
+    "models": {"errors", "guidance", "index", "lazy", "plugins"},
     "verdict": LEAVES | {"audio", "detectors", "display", "embedders", "index", "storage"},
     "training": LEAVES
     | {"audio", "diffusers", "embedders", "guidance", "index", "lazy", "metrics", "parsing"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pkgutil
 import subprocess
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from support.pipelines import make_pipe
 
 import anechoic
 import anechoic.audit
-from anechoic import AntiMemorization, TrainingIndex, embedder, guard
+from anechoic import AntiMemorization, TrainingIndex, embedder, guard, plugins
 from anechoic.index import Sound
 
 # the dependencies that take long to import, or are for a few commands only
@@ -26,15 +27,25 @@ HEAVY = (
 )  # fmt: skip
 
 
-def loaded(*code: str) -> set[str]:
-    """What of the heavy modules a fresh interpreter has loaded after some code."""
+def after(*code: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter that has run some code, and told last what heavy modules it loaded."""
     told = f"import sys; print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)"
     lines = ["try:", *(f"    {line}" for line in code), "finally:", f"    {told}"]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=120
     )
     assert done.returncode < 2, done.stderr
+    return done
+
+
+def heavy(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """What it told."""
     return set(done.stderr.splitlines()[-1].split())
+
+
+def loaded(*code: str) -> set[str]:
+    """What of the heavy modules a fresh interpreter has loaded after some code."""
+    return heavy(after(*code))
 
 
 def test_to_import_anechoic_loads_nothing_heavy():
@@ -80,13 +91,40 @@ def test_a_path_that_is_not_there_is_refused_before_anything_heavy_is_loaded(tmp
     assert loaded(*run) == set()
 
 
-def test_a_check_with_the_demo_index_loads_what_it_needs_and_no_more(tmp_path):
+WATCH = """
+import atexit, gc, sys
+searched = []  # what was imported while the garbage collector was on
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if gc.isenabled():
+            searched.append(name)
+def tell():  # after whatever the command line does at the end
+    print([name for name in searched if name.startswith("torch")], len(gc.get_objects()))
+sys.meta_path.insert(0, Watch())
+atexit.register(tell)
+"""
+
+
+def test_a_check_with_the_demo_index_loads_what_it_needs_and_looks_for_no_garbage_in_it(
+    tmp_path,
+):
     file = tmp_path / "tone.wav"
     soundfile.write(file, np.sin(np.arange(22_050) / 10), 22_050)  # to be resampled, too
     run = f"main(['check', {str(file)!r}, '--index', 'demo'])"
-    assert loaded("from anechoic.cli import main", run) == {
-        "julius", "numpy", "pyarrow", "soundfile", "torch"
-    }  # fmt: skip
+    done = after(*WATCH.splitlines(), "from anechoic.cli import main", run)
+    assert heavy(done) == {"julius", "numpy", "pyarrow", "soundfile", "torch"}
+    of_torch, left = done.stdout.splitlines()[-1].split()
+    assert of_torch == "[]"
+    assert int(left) < 1_000  # of half a million
+
+
+def test_the_packages_that_are_installed_are_searched_once_for_all_groups(monkeypatch) -> None:
+    found = metadata.entry_points()
+    calls = iter([found])
+    monkeypatch.setattr(metadata, "entry_points", lambda: next(calls))
+    monkeypatch.setattr(sys, "path", [*sys.path, "another path"])
+    for group in ("anechoic.models", "anechoic.embedders"):
+        assert list(plugins.entry_points(group)) == list(found.select(group=group)) != []
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anechoic.errors import BadSetting, UnsupportedPipeline
+from anechoic.lazy import uncollected
 from anechoic.plugins import entry_points
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def find(name: str) -> KnownModel:
             )
         return KnownModel(name, name)
     try:
-        register = point.load()
+        with uncollected():  # most of them import torch
+            register = point.load()
     except (ImportError, AttributeError) as error:
         raise BadSetting(
             f"model '{name}' ({point.value}) cannot be loaded ({error}); fix or reinstall the "

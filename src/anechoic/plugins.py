@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 from importlib import metadata
+from typing import Any
 
 
 def entry_points(group: str) -> metadata.EntryPoints:
@@ -12,9 +13,10 @@ def entry_points(group: str) -> metadata.EntryPoints:
 
     They are read once for each path: that opens a file of every package that is installed.
     """
-    return _found(group, tuple(sys.path))
+    found: metadata.EntryPoints = _all(tuple(sys.path)).select(group=group)
+    return found
 
 
 @cache
-def _found(group: str, path: tuple[str, ...]) -> metadata.EntryPoints:
-    return metadata.entry_points(group=group)
+def _all(path: tuple[str, ...]) -> Any:  # before Python 3.12 of another class
+    return metadata.entry_points()

@@ -10,6 +10,8 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import logging
 import os
@@ -25,6 +27,7 @@ from typer.core import TyperGroup
 from anechoic import __version__
 from anechoic.cli.output import QUIET, quietly, say
 from anechoic.errors import AnechoicError
+from anechoic.lazy import uncollected
 from anechoic.plugins import entry_points
 
 # the commands of other distributions, each with the extra that installs it
@@ -118,6 +121,9 @@ def main(arguments: list[str] | None = None) -> None:
     Raises:
         SystemExit: always, with the exit code.
     """
+    # what is left at the end goes with the process; to look for garbage in it takes a third as long
+    # as torch took to load
+    atexit.register(gc.freeze)
     given = sys.argv[1:] if arguments is None else arguments
     asked = given[:1] if given and given[0] in COMMANDS else None
     if given and given[0] in EXTRAS and given[0] not in entry_points(group=GROUP).names:
@@ -145,7 +151,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(commands: Sequence[str] | None, arguments: Sequence[str]) -> None:
     try:
-        application(commands)(args=arguments)
+        with uncollected():
+            app = application(commands)
+        app(args=arguments)
     except SystemExit as end:
         sys.stdout.flush()
         if isinstance(end.__context__, BrokenPipeError):  # typer makes a 1 of it

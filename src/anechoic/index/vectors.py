@@ -42,7 +42,8 @@ def require_directions(rows: Tensor, clips: Sequence[Clip], what: str, name: str
         )
     if len(rows) == 0:
         raise IndexMismatch(f"index '{name}' is empty (0 clips); build it from clips")
-    bad = ~(rows.norm(dim=1) > NO_DIRECTION) | ~torch.isfinite(rows).all(1)
+    norms = rows.norm(dim=1)
+    bad = ~((norms > NO_DIRECTION) & torch.isfinite(norms))
     if bad.any():
         clip = clips[int(bad.nonzero()[0])]
         fix = "leave it out"
