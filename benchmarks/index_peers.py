@@ -4,10 +4,12 @@
     python benchmarks/index_peers.py --rows 500000
 
 Peers: FAISS's flat index and HNSW; FAISS's own refinement (`IndexRefine`) of our structure by the
-same mapped vectors, with and without unmapping them after each query, as ours does; USearch, if it
-is installed. A query is one of `index_search.py`: half are held-out windows, half are noisy copies.
-Times are processor time on one thread, of which other programs take none, and the median of all
-queries; peers take turns, round by round. Recall@1 is against exact answers.
+same mapped vectors, with and without unmapping them after each query, as ours does; and, where they
+are installed (`pip install usearch lancedb`), USearch's HNSW, and LanceDB's IVF-PQ of our lists,
+probes, code, candidates and training. A query is one of `index_search.py`: half are held-out
+windows, half are noisy copies. Times are processor time, of which other programs take none, and the
+median of all queries; all but LanceDB answer on one thread. Peers take turns, round by round.
+Recall@1 is against exact answers.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +31,11 @@ import numpy as np
 from index_search import TIE, answer, build, exact, flat_index, machine, queries
 
 from anechoic.index import structure
+from anechoic.index.plan import SAMPLE_OF_LIST
 
 K = 17  # what a search of the nearest clip takes from the candidates, to score it again
 ROUNDS = 3
+BATCH = 50_000  # vectors given to LanceDB at once
 LINKS, EF_CONSTRUCTION, EF = 32, 100, 256  # of HNSW
 
 Ask = Callable[[np.ndarray], np.ndarray]  # a query [1, d] to the row that is found
@@ -124,6 +129,8 @@ def peers(folder: Path, vectors: np.ndarray, plan: structure.Plan, built_s: floa
     yield Peer(f"FAISS HNSW, ef {EF}", lambda q: graph.search(q, 1)[1][0, 0], took, held, held)
     if importlib.util.find_spec("usearch"):
         yield usearch(vectors)
+    if importlib.util.find_spec("lancedb"):
+        yield lancedb(folder, vectors, plan)
 
 
 def usearch(vectors: np.ndarray) -> Peer:
@@ -137,8 +144,43 @@ def usearch(vectors: np.ndarray) -> Peer:
     index.add(np.arange(len(vectors)), np.asarray(vectors), threads=1)
     took = time.process_time() - start
     held = index.memory_usage
-    name = f"USearch HNSW of float16, ef {EF}"
+    name = f"USearch {version('usearch')}, HNSW of float16, ef {EF}"
     return Peer(name, lambda q: index.search(q[0], 1, threads=1).keys[0], took, held, held)
+
+
+def lancedb(folder: Path, vectors: np.ndarray, plan: structure.Plan) -> Peer:
+    """On disk, as ours; its own threads count, since times are of the processor."""
+    import lancedb
+    import pyarrow as pa
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for start in range(0, len(vectors), BATCH):
+            values = pa.array(np.asarray(vectors[start : start + BATCH]).ravel())
+            rows = np.arange(start, min(start + BATCH, len(vectors)))
+            vector = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
+            yield pa.record_batch([pa.array(rows), vector], schema=schema)
+
+    start = time.process_time()
+    schema = pa.schema([("row", pa.int64()), ("vector", pa.list_(pa.float16(), vectors.shape[1]))])
+    place = folder / "lancedb"
+    database = lancedb.connect(str(place))
+    table = database.create_table("vectors", batches(), schema=schema, mode="overwrite")
+    table.create_index(
+        metric="dot", index_type="IVF_PQ", num_partitions=plan.lists,
+        num_sub_vectors=plan.code_bytes, sample_rate=SAMPLE_OF_LIST,
+        max_iterations=structure.CLUSTERING_STEPS,
+    )  # fmt: skip
+    took = time.process_time() - start
+    refined = -(-plan.candidates // K)
+
+    def ask(query: np.ndarray) -> Any:
+        search = table.search(query[0]).distance_type("dot").nprobes(plan.probes)
+        found = search.refine_factor(refined).limit(K).select(["row", "_distance"]).to_arrow()
+        return found["row"][0].as_py()
+
+    disk = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+    name = f"LanceDB {version('lancedb')}, IVF-PQ of the same plan"
+    return Peer(name, ask, took, 0, disk)
 
 
 def mapped(vectors: np.ndarray) -> Any:
