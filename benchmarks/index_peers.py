@@ -152,6 +152,7 @@ def lancedb(folder: Path, vectors: np.ndarray, plan: structure.Plan) -> Peer:
     """On disk, as ours; its own threads count, since times are of the processor."""
     import lancedb
     import pyarrow as pa
+    from lancedb.index import IvfPq
 
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(vectors), BATCH):
@@ -165,11 +166,10 @@ def lancedb(folder: Path, vectors: np.ndarray, plan: structure.Plan) -> Peer:
     place = folder / "lancedb"
     database = lancedb.connect(str(place))
     table = database.create_table("vectors", batches(), schema=schema, mode="overwrite")
-    table.create_index(
-        metric="dot", index_type="IVF_PQ", num_partitions=plan.lists,
-        num_sub_vectors=plan.code_bytes, sample_rate=SAMPLE_OF_LIST,
-        max_iterations=structure.CLUSTERING_STEPS,
-    )  # fmt: skip
+    table.create_index("vector", config=IvfPq(
+        distance_type="dot", num_partitions=plan.lists, num_sub_vectors=plan.code_bytes,
+        sample_rate=SAMPLE_OF_LIST, max_iterations=structure.CLUSTERING_STEPS,
+    ))  # fmt: skip
     took = time.process_time() - start
     refined = -(-plan.candidates // K)
 
