@@ -18,6 +18,7 @@ import argparse
 import importlib.util
 import json
 import os
+import shutil
 import statistics
 import sys
 import time
@@ -164,8 +165,8 @@ def lancedb(folder: Path, vectors: np.ndarray, plan: structure.Plan) -> Peer:
     start = time.process_time()
     schema = pa.schema([("row", pa.int64()), ("vector", pa.list_(pa.float16(), vectors.shape[1]))])
     place = folder / "lancedb"
-    database = lancedb.connect(str(place))
-    table = database.create_table("vectors", batches(), schema=schema, mode="overwrite")
+    shutil.rmtree(place, ignore_errors=True)  # it would keep an earlier table beside the new one
+    table = lancedb.connect(str(place)).create_table("vectors", batches(), schema=schema)
     table.create_index("vector", config=IvfPq(
         distance_type="dot", num_partitions=plan.lists, num_sub_vectors=plan.code_bytes,
         sample_rate=SAMPLE_OF_LIST, max_iterations=structure.CLUSTERING_STEPS,
