@@ -108,8 +108,8 @@ def _front(
         ("Audited on", about.get("date", "not recorded")),
         ("This file was made on", f"{statement.created:%Y-%m-%d %H:%M %Z}"),
         ("By", statement.examiner or "not stated"),
-        ("Examined", f"{len(content['examined'])} sounds; {content['count']['unexamined']} could "
-         "not be"),
+        ("Sounds examined", f"{content['count']['examined']}"),
+        ("Sounds that could not be examined", f"{content['count']['unexamined']}"),
         *((f"Case {one.row['rank']}, enclosed", one.row["name"]) for one in cases),
     ])  # fmt: skip
 

@@ -72,8 +72,9 @@ class Timeline:
         step = next(s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 1e9) if length / s <= 6)
         found, at = [], -(-self.first_s // step) * step
         while at <= self.last_s + 1e-9:
-            label = f"{at:.1f}" if step < 1 else f"{at:.0f}"
-            found.append((100 * (at - self.first_s) / length, label.replace("-0.0", "0.0")))
+            shown = round(at, 1) + 0.0  # minus zero becomes zero
+            label = f"{shown:.1f}" if step < 1 else f"{shown:.0f}"
+            found.append((100 * (at - self.first_s) / length, label))
             at += step
         return found
 
