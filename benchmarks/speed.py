@@ -345,6 +345,8 @@ def main() -> int:
             for row in chosen(subject, asked):
                 own.append(measure(subject, row, batch, min(subject.pairs, row.most), clock, last))
                 print(name, batch, table([own[-1]]).splitlines()[-1], file=sys.stderr, flush=True)
+            if not own:  # `--only` named none that are measured on this subject
+                continue
             figures += own
             plain = batch * statistics.median(f.seconds / f.ratio for f in own)
             floor = least(subject, batch, clock, plain)
