@@ -91,7 +91,14 @@ class Auto(CaptionSubstitution):
 
     @cached_property
     def _origins(self) -> list[_Origin]:
-        return [_origin(part, self.embedder) for part in parts_of(self.index)]
+        parts = parts_of(self.index)
+        names = [getattr(part, "name", "") for part in parts]
+        if len({*names}) < len(names):  # folders of one name, in different places
+            names = [str(getattr(part, "folder", None) or part.name) for part in parts]
+        return [
+            _origin(part, self.embedder, f" of index '{name}'")
+            for part, name in zip(parts, names, strict=True)
+        ]
 
 
 def method_of(given: GuidedBy, scale: float) -> Method:
@@ -111,8 +118,7 @@ class _Origin:
     of: str  # which index, as a clause
 
 
-def _origin(index: VectorIndex, embedder: Embedder) -> _Origin:
-    of = f" of index '{getattr(index, 'name', '')}'"
+def _origin(index: VectorIndex, embedder: Embedder, of: str) -> _Origin:
     known = _calibration(index, embedder)
     if known is None:
         uncalibrated = "how near the clips of the index come to each other, since it is not "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,6 +164,15 @@ def test_auto_reads_a_limit_off_each_index(folders: tuple[Path, Path]) -> None:
     lower = chosen.with_threshold(0.1)
     assert isinstance(lower.index, JoinedIndex)
     assert (lower.opens, lower.index.limits) == (0.1, chosen.index.limits)
+
+
+def test_indexes_of_one_name_are_called_by_their_folders(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    there = shutil.copytree(folders[1], tmp_path / "there" / folders[0].name)
+    chosen = Auto.of([folders[0], there])
+    assert f"of index '{folders[0]}'" in chosen.because
+    assert f"of index '{there}'" in chosen.because
 
 
 def test_without_a_calibration_an_index_gives_its_own_limit(
