@@ -101,7 +101,7 @@ bench-guard: $(READY) ## Compare what guards cost with the recorded baseline; tw
 	$(BIN)/python benchmarks/guard.py
 
 real-size: $(READY) ## Guard Stable Audio Open's real size, random weights, on the CPU (an hour; goes on).
-	$(BIN)/python benchmarks/real_size.py --out docs/evidence/real-size-figures
+	$(BIN)/python benchmarks/real_size.py --out real-size
 
 bench-index: $(READY) ## Measure a search of half a million vectors, and a build, against targets.
 	$(BIN)/python benchmarks/index_search.py --rows 500000

@@ -1,6 +1,6 @@
 """Every guard at Stable Audio Open's real size on any machine: seconds, memory, passes.
 
-    python benchmarks/real_size.py --out docs/evidence/real-size-figures  # goes on after a stop
+    python benchmarks/real_size.py --out real-size              # goes on after a stop
     python benchmarks/real_size.py --tiny --out /tmp/tiny
 
 The classes and the configuration are the real ones (`pipeline_size.py`), in float32; the weights

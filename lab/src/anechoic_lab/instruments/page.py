@@ -251,7 +251,9 @@ PAGE = """# The benchmark: guards on several models
 {choose}
 
 Written by `{command}` from its work file; {where}. {count} generations, at a scale of 2 and 50
-steps where nothing else is said; seeds {seeds}, with which nothing was tuned.
+steps where nothing else is said; seeds {seeds}, with which nothing was tuned but the point from
+which `auto` compares ([one of two](auto.md#why-it-does-not-compare-earlier); the same models
+[on a fresh seed](auto.md#on-a-fresh-seed)).
 
 {missing}
 
