@@ -121,8 +121,11 @@ class _Origin:
 def _origin(index: VectorIndex, embedder: Embedder, of: str) -> _Origin:
     known = _calibration(index, embedder)
     if known is None:
-        uncalibrated = "how near the clips of the index come to each other, since it is not "
-        return _Origin(read_off(index, OPENS)[0], f"{uncalibrated}calibrated", of)
+        near = (
+            "how near the clips of the index come to each other, a guess, since it is not "
+            "calibrated: 'anechoic calibrate' measures it on held-out sound"
+        )
+        return _Origin(read_off(index, OPENS)[0], near, of)
     limit, low, high = known.quantile(OPENS)
     origin = f"{len(known.null)} held-out sounds (95 % interval {low:.3f} to {high:.3f})"
     return _Origin(min(limit, 1 - 1e-3), origin, of)
