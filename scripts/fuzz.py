@@ -484,9 +484,9 @@ def read_lora(folder: Path, name: str) -> Any:
     from anechoic.diffusers.lora_files import read_adapter
 
     adapter = read_adapter(next(folder.glob("*.safetensors")))
-    for change in adapter.changes(lambda module: (module,)):
-        change.require_shape(32, 64, adapter.name)
-        assert change(torch.ones(32, 64), 1.0).shape == (32, 64)
+    for update in adapter.updates(lambda module: (module,)):
+        update.require_shape(32, 64, adapter.name)
+        assert update(torch.ones(32, 64), 1.0).shape == (32, 64)
     return adapter.fingerprint
 
 
