@@ -25,8 +25,10 @@ def lines(models: tuple[str, ...] = ("demo", "drums"), n: int = 12) -> list[Line
             course = [1.0 + 0.01 * i, 2.0, 1.0]
             out += [
                 line(str(i), **plain), line(f"o{i}", **ordinary),
-                line(str(i), "auto", **plain, **CLEAN, adherence=0.5, similarities=[0.95, None]),
-                line(f"o{i}", "auto", **ordinary, similarities=[0.7, None]),
+                line(str(i), "auto", **plain, **CLEAN, adherence=0.5),
+                line(f"o{i}", "auto", **ordinary),
+                line(str(i), "watched", **plain, similarities=[0.6, None, 0.9, None]),
+                line(f"o{i}", "watched", **ordinary, similarities=[0.6, None, 0.7, None]),
                 line(str(i), "amg-tuned", **plain, copied=False, confirmed=False),
                 line(f"o{i}", "amg-tuned", **ordinary),
                 line(str(i), "cfg", **plain, distances=course),
@@ -76,7 +78,10 @@ def test_what_is_kept_is_paired_with_the_unguarded_model():
 def test_how_early_a_copy_can_be_told():
     text = page.early(lines())
     assert "| distance, first evaluation | demo | 1.00 [" in text
-    assert "| similarity of the first estimate | drums | 1.00 [" in text
+    assert "| similarity, first evaluation | drums | 0.50 [" in text
+    assert "| similarity, after 40% of the run | drums | 0.50 [" in text  # none since the first
+    assert "| similarity, after 60% of the run | drums | 1.00 [" in text
+    assert "| similarity, after 100% of the run | drums | 1.00 [" in text
 
 
 def test_the_page_and_its_figures_are_written_from_lines_alone(tmp_path: Path):
@@ -91,7 +96,7 @@ def test_the_page_and_its_figures_are_written_from_lines_alone(tmp_path: Path):
     assert "{" not in text
     assert "Not run: projection, AMG, defaults," in " ".join(text.split())
     assert "| (b) AMG for sound" in text
-    for name in ("bench-surfaces.png", "bench-early.png"):
+    for name in ("bench-copies.png", "bench-adherence.png", "bench-early.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
         assert name in text
 

@@ -77,6 +77,9 @@ NAMED: dict[str, NamedGuard] = {
                         DEMO, term=True),
     # plain guidance, bit for bit, which also records the distance of the two predictions
     "cfg": NamedGuard("unguarded, recorded", "cfg", has_settings=False, term=True),
+    # the same, which also compares its estimates with the index from the first step on
+    "watched": NamedGuard("unguarded, compared", "auto:opens=0.9999,start=LogSNR:-99",
+                          has_settings=False, term=True),
 }  # fmt: skip
 
 

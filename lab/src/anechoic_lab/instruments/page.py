@@ -156,32 +156,44 @@ def early(lines: Sequence[Line]) -> str:
 
 
 def _detectors() -> list[tuple[str, str, Callable[[Line], float | None]]]:
+    after = [(share, f"after {share:.0%} of the run") for share in SHARES[1:]]
     return [
         ("distance, first evaluation", "cfg", first_distance),
-        *((f"distance, after {share:.0%} of the run", "cfg", _at(share)) for share in SHARES[1:]),
+        *((f"distance, {when}", "cfg", _distance(share)) for share, when in after),
         ("distance, mean of the run", "cfg", mean_distance),
-        ("similarity of the first estimate", "auto", _first_similarity),
+        ("similarity, first evaluation", "watched", _similarity(0.0)),
+        *((f"similarity, {when}", "watched", _similarity(share)) for share, when in after),
     ]
 
 
-def _at(share: float) -> Callable[[Line], float | None]:
-    def value(line: Line) -> float | None:
-        course = line.distances or ()
-        return course[round(share * (len(course) - 1))] if course else None
-
-    return value
+def _distance(share: float) -> Callable[[Line], float | None]:
+    """The distance of the predictions at a share of the run."""
+    return lambda line: _until(line.distances, share)
 
 
-def _first_similarity(line: Line) -> float | None:
-    return line.similarities[0] if line.similarities else None
+def _similarity(share: float) -> Callable[[Line], float | None]:
+    """The similarity of an estimate to the nearest clip at the last comparison until then."""
+    return lambda line: _until(line.similarities, share)
+
+
+def _until(course: Sequence[float | None] | None, share: float) -> float | None:
+    """The last value of a course that is known at a share of the run."""
+    until = (course or ())[: 1 + round(share * (len(course or ()) - 1))]
+    return next((value for value in reversed(until) if value is not None), None)
 
 
 # ------------------------------------------------------------------------------------- the figures
 
 
-def surfaces(lines: Sequence[Line]) -> Canvas:
-    """Copies over the guidance scale, steps and duplication: small multiples, with the guard on
-    and off."""
+def surfaces(lines: Sequence[Line], of: Callable[[Line], bool | float], name: str) -> Canvas:
+    """What memorized prompts give over the guidance scale, steps and duplication: small multiples,
+    with the guard on and off.
+
+    Args:
+        lines: of the work file.
+        of: what is drawn of a line, from 0 to 1; its mean over lines.
+        name: its name.
+    """
     from matplotlib.figure import Figure
 
     lines = [x for x in lines if x.group == MEMORIZED and x.guard in (UNGUARDED, "auto")]
@@ -192,48 +204,54 @@ def surfaces(lines: Sequence[Line]) -> Canvas:
         panels = figure.subplots(len(models), len(bands), sharex=True, sharey=True, squeeze=False)
         for model, row in zip(models, panels, strict=True):
             for (least, most), axes in zip(bands, row, strict=True):
-                of = [x for x in lines if x.model == model and least <= x.copies <= most]
+                own = [x for x in lines if x.model == model and least <= x.copies <= most]
                 for guard, colour in ((UNGUARDED, COLOURS[1]), ("auto", COLOURS[0])):
                     for count, style in zip(steps, (":", "-", "--", "-."), strict=False):
-                        chosen = [x for x in of if (x.guard, x.steps) == (guard, count)]
+                        chosen = [x for x in own if (x.guard, x.steps) == (guard, count)]
                         scales = sorted({x.scale for x in chosen})
-                        means = [np.mean([copied(x) for x in chosen if x.scale == s])
-                                 for s in scales]  # fmt: skip
+                        means = [np.mean([of(x) for x in chosen if x.scale == s]) for s in scales]
                         axes.plot(scales, means, style, marker="o", markersize=3, color=colour,
                                   label=f"{label(guard)}, {count} steps")  # fmt: skip
-                name = f"{least}+" if most == math.inf else f"{least} to {most}"
-                axes.set_title(f"{model}, repeated {name} times", fontsize=8)
-                if not of:
+                times = f"{least}+" if most == math.inf else f"{least} to {most}"
+                axes.set_title(f"{model}, repeated {times} times", fontsize=8)
+                if not own:
                     axes.text(0.5, 0.5, "no such prompts", transform=axes.transAxes,
                               ha="center", fontsize=7, color="grey")  # fmt: skip
                 axes.set_ylim(-0.05, 1.05)
         for axes in panels[-1]:
             axes.set_xlabel("guidance scale")
         for axes in panels[:, 0]:
-            axes.set_ylabel("copies")
+            axes.set_ylabel(name)
         handles, names = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=7)
     return figure
 
 
 def courses(lines: Sequence[Line]) -> Canvas:
-    """The area under the curve of the distance of the predictions, along the run, by model."""
+    """The area under the curve along the run, by model: of the distance of the predictions, and of
+    the similarity of the estimate to the nearest clip."""
     from matplotlib.figure import Figure
 
     with _style():
-        figure = Figure((5, 3), layout="constrained")
-        axes = figure.subplots()
+        figure = Figure((8, 3), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True)
         shares = np.linspace(0, 1, 26)
-        for model, colour in zip(models_of(lines), COLOURS, strict=False):
-            found = [claims.separation(lines, model, "cfg", _at(share)) for share in shares]
-            known = [(share, one[0].value) for share, one in zip(shares, found, strict=True) if one]
-            if known:
-                axes.plot(*zip(*known, strict=True), color=colour, label=model)
-        axes.axhline(0.5, color="#888888", linewidth=0.7)
-        axes.set_xlabel("share of the run")
-        axes.set_ylabel("area under the curve")
-        axes.set_ylim(0, 1.03)
-        axes.legend(fontsize=8)
+        kinds = (("distance", "cfg", _distance), ("similarity", "watched", _similarity))
+        for axes, (name, guard, score) in zip(panels, kinds, strict=True):
+            for model, colour in zip(models_of(lines), COLOURS, strict=False):
+                found = [claims.separation(lines, model, guard, score(share)) for share in shares]
+                known = [
+                    (share, one[0].value) for share, one in zip(shares, found, strict=True) if one
+                ]
+                if known:
+                    axes.plot(*zip(*known, strict=True), color=colour, label=model)
+            axes.axhline(0.5, color="#888888", linewidth=0.7)
+            axes.set_title(name, fontsize=9)
+            axes.set_xlabel("share of the run")
+            axes.set_ylim(0, 1.03)
+        panels[0].set_ylabel("area under the curve")
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside right center", fontsize=8)
     return figure
 
 
@@ -304,6 +322,8 @@ not. KL, FAD and the CLAP score of the papers are not part of it.
 ## How early a copy can be recognized
 
 Copies of memorized prompts against ordinary prompts, by what is known while it is generated.
+*Distance* is that of the predictions with and without the prompt; *similarity* that of the estimate
+to the nearest training clip, by the index's embedder, at the last comparison until then.
 
 {early}
 
@@ -332,8 +352,11 @@ def write(
     own = [x for x in lines if (x.scale, x.steps) == (2.0, 50)]
     figures = ""
     if len({(x.scale, x.steps) for x in lines}) > 1:
-        surfaces(lines).savefig(out.with_name(f"{out.stem}-surfaces.png"), dpi=110)
-        figures += f"![Copies over scale, steps and duplication]({out.stem}-surfaces.png)\n\n"
+        for name, of in (("copies", copied), ("adherence", lambda x: x.adherence)):
+            picture = out.with_name(f"{out.stem}-{name}.png")
+            surfaces(lines, of, name).savefig(picture, dpi=110)
+            about = f"Memorized prompts: {name} over scale, steps and duplication"
+            figures += f"![{about}]({picture.name})\n\n"
     if any(x.guard == "cfg" for x in own):
         courses(own).savefig(out.with_name(f"{out.stem}-early.png"), dpi=110)
         figures += f"![How early a copy can be recognized]({out.stem}-early.png)\n\n"
