@@ -122,13 +122,13 @@ def main() -> int:
     print("|---|---|---|---|")
     for start, found in times.items():
         target, taken = start.target_s, getattr(found, options.of)
-        told = "" if target is None else f"{target:g}"
+        shown = "" if target is None else f"{target:g}"
         if start.target_torch is not None:
             target = start.target_torch * getattr(torch, options.of)
-            told = f"{start.target_torch:g} times torch: {target:.2f}"
+            shown = f"{start.target_torch:g} times torch: {target:.2f}"
         late = target is not None and taken > target
         missed |= late
-        verdict = f"{told}, missed" if late else told
+        verdict = f"{shown}, missed" if late else shown
         print(f"| `{start.name}` | {found.wall:.2f} | {found.processor:.2f} | {verdict} |")
     print("\n" + ", ".join(f"{key} {value}" for key, value in machine("1").items()))
     return int(missed)

@@ -17,12 +17,13 @@ from anechoic.guidance.similarity import (
     check_comparison,
     compared_at,
     gate_was_open,
+    has_started,
     read_off,
     require_finite,
     why_idle,
 )
 from anechoic.guidance.step import Guided, Record, Step
-from anechoic.guidance.triggers import LogSNR, Progress, Timestep, as_trigger
+from anechoic.guidance.triggers import LogSNR, Progress, Timestep
 from anechoic.types import Embedder, VectorIndex
 
 HELD = "held step"
@@ -185,7 +186,7 @@ class Projection(ComparingGuidance):
             similarity[watched], neighbour[watched], over = self._watch(step.of(watched))
             opened[watched] = over
         held, led = step.memory.get(HELD), torch.empty(0, dtype=torch.long)
-        if self.start is None or as_trigger(self.start).reached(step):
+        if has_started(step, self.start):
             led = (due & opened).nonzero()[:, 0]
         if len(led):
             held = torch.zeros_like(step.cond) if held is None else held.clone()

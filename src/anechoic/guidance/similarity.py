@@ -290,6 +290,12 @@ class GatedGuidance(ComparingGuidance):
 # ------------------------------------------------------------------ when estimates are compared
 
 
+def has_started(step: Step, start: Start) -> bool:
+    """Whether a run has reached the first point at which anything is compared; None: the first
+    step."""
+    return start is None or as_trigger(start).reached(step)
+
+
 def rows_to_compare(step: Step, start: Start, every: int) -> Tensor:
     """The rows of the samples to compare at this evaluation, on the device of the latents.
 
@@ -302,7 +308,7 @@ def rows_to_compare(step: Step, start: Start, every: int) -> Tensor:
         every: while a gate is shut, one of this many evaluations is compared.
     """
     b, device = step.batch, step.x.device
-    if start is not None and not as_trigger(start).reached(step):
+    if not has_started(step, start):
         return torch.empty(0, dtype=torch.long, device=device)
     recent = step.history[len(step.history) - every + 1 :] if every > 1 else ()
     compared = torch.zeros(b, dtype=torch.bool)

@@ -18,13 +18,14 @@ from anechoic.guidance.similarity import (
     SimilarityGradient,
     check_comparison,
     compared_at,
+    has_started,
     log_abar,
     read_off,
     require_finite,
     why_idle,
 )
 from anechoic.guidance.step import Guided, Prompt, Record, Step
-from anechoic.guidance.triggers import LogSNR, Progress, Timestep, as_trigger
+from anechoic.guidance.triggers import LogSNR, Progress, Timestep
 from anechoic.types import Embedder, VectorIndex
 
 OPENS = 0.95  # share of unrelated sound that comes less near to the training set
@@ -161,9 +162,8 @@ class CaptionSubstitution(ComparingGuidance):
         followed = beside.clone()  # whose estimate is another than the run's own
         noise, last = torch.tensor(step.noise.log_snr), compared_at(step)
         moved = torch.where(beside, noise - last, log_abar(noise) - log_abar(last))
-        started = self.start is None or as_trigger(self.start).reached(step)
         due = (moved >= self.watch).nonzero()[:, 0]
-        if started and len(due):
+        if len(due) and has_started(step, self.start):
             cond = seen.cond[due.to(step.x.device)]
             similarity[due], neighbour[due] = self._nearest(seen.of(due), cond)
         for sample in (similarity > self.threshold).nonzero()[:, 0].tolist():

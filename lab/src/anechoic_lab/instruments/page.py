@@ -178,7 +178,8 @@ def _similarity(share: float) -> Callable[[Line], float | None]:
 
 def _until(course: Sequence[float | None] | None, share: float) -> float | None:
     """The last value of a course that is known at a share of the run."""
-    until = (course or ())[: 1 + round(share * (len(course or ()) - 1))]
+    course = course or ()
+    until = course[: 1 + round(share * (len(course) - 1))]
     return next((value for value in reversed(until) if value is not None), None)
 
 

@@ -19,7 +19,7 @@ judged if its held-out clips have `CAPTIONS` captions or more, and both of these
 at the lower end of their 95 % intervals:
 
 - the mean rank of the own caption among the model's (0.5 is chance);
-- the area under the curve by which the similarity to the own caption is told from that to a caption
+- the area under the curve that separates the similarity to the own caption from that to a caption
   of another class (another family of instruments, or another recording) of the same model.
 """
 
@@ -160,7 +160,7 @@ def _tested(
     ranks = [one.rank for one in own]
     distinct, among = len(set(captions)), len(real.captions)
     mean = mean_interval(ranks, captions) if distinct > 1 else None
-    places = [round((1 - rank) * (among - 1)) for rank in ranks]
+    places = [text_judge.place(rank, among) for rank in ranks]
     low = 0.0 if mean is None else mean.low
     return {
         **cell._asdict(),

@@ -127,6 +127,11 @@ class TextJudge:
         return out
 
 
+def place(rank: float, among: int) -> int:
+    """How many of a model's captions fit better than the own, 0 the best, by the rank among all."""
+    return round((1 - rank) * (among - 1))
+
+
 @torch.no_grad()
 def embed(wav: Tensor, rate: int) -> Tensor:
     """Sounds [n, t] as the judge's embeddings [n, 512].

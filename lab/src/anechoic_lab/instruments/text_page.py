@@ -14,8 +14,8 @@ from anechoic_lab.instruments import claims
 from anechoic_lab.instruments.guards import label
 from anechoic_lab.instruments.measure import ORDINARY, UNGUARDED, Line, table
 from anechoic_lab.instruments.page import guards_of, kept, lost, models_of, wrapped
-from anechoic_lab.instruments.text_fit import NEAR
-from anechoic_lab.instruments.text_judge import REPORT
+from anechoic_lab.instruments.text_fit import CAPTIONS, LEAST, NEAR
+from anechoic_lab.instruments.text_judge import REPORT, place
 from anechoic_lab.metrics import auc
 
 GROUPS = (MEMORIZED, ORDINARY)
@@ -43,7 +43,7 @@ class Near:
     among: Mapping[str, int]
 
     def __call__(self, line: Line) -> float:
-        return float(round((1 - text_rank(line)) * (self.among[line.model] - 1)) < NEAR)
+        return float(place(text_rank(line), self.among[line.model]) < NEAR)
 
 
 def guards_table(
@@ -225,8 +225,8 @@ narrow.
 ## Where it may judge
 
 Real clips that were held out of the fit, after the codec. *Known* captions are those of whose other
-clips the map was fitted, *new* ones are those of none. *Apart* is the area under the curve by which
-the similarity to the own caption is told from that to a caption of another class. *First* is how
+clips the map was fitted, *new* ones are those of none. *Apart* is the area under the curve that
+separates the similarity to the own caption from that to a caption of another class. *First* is how
 often the own caption is the nearest of all.
 
 The rule stood before the first run: a cell is judged if {captions_least} held-out captions or more
@@ -272,8 +272,6 @@ def write(
         where: the machine, in words.
         report: what `text_fit` measured.
     """
-    from anechoic_lab.instruments.text_fit import CAPTIONS, LEAST
-
     found = json.loads(report.read_text())
     among = {one["model"]: one["among"] for one in found["cells"]}
     text = PAGE.format(
